@@ -1,0 +1,38 @@
+# make demo       train on some bodies, evaluate on unseen ones, write a video
+# make test       lint and tests, without the slow ones
+# make test-slow  the slow tests only
+# make lint       ruff
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PIP_OPTIONS ?=
+WORKERS ?= 2
+INSTALLED := .venv/installed
+
+# With several test workers, small kernels on several threads are many times slower than on one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-slow lint
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	.venv/bin/somite-train experiment=demo
+	.venv/bin/somite-evaluate run=last video=true
+	@echo 'Curves: .venv/bin/tensorboard --logdir runs'
+
+test: lint
+	.venv/bin/python -m pytest -n $(WORKERS)
+
+test-slow: $(INSTALLED)
+	.venv/bin/python -m pytest -n $(WORKERS) -m slow --timeout 3600
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check .
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'Somite needs Python 3.11 or newer, found:' \
+		"$$(python3 --version 2>&1)." 'Name another one: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo 'No virtual environment could be made; Debian and Ubuntu have it in python3-venv.' >&2; exit 1; }
+	.venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[dev]' -c constraints.txt
+	@touch $@

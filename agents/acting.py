@@ -1,0 +1,126 @@
+"""Acting with a policy on raw observations, outside any learning library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Agent:
+    """A policy that takes NumPy observations of one or many environments and gives NumPy actions.
+
+    It keeps the policy's memory between calls; call :meth:`reset` when an episode starts.
+
+    Args:
+        policy: A policy of ``somite.agents.policies``.
+        environment: The configuration of the environments it was trained in.
+        description: The whole content of its ``policy.json``.
+        seed: Of the exploration noise, where ``act`` is asked for it.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        environment: Mapping[str, Any] | None = None,
+        description: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.policy = policy.eval()
+        self.environment = dict(environment or {})
+        self.description = dict(description or {})
+        self._generator = torch.Generator().manual_seed(seed)
+        self._memory: Any = None
+        self._memory_shape: tuple[int, ...] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes."""
+        parameter = next(self.policy.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def reset(self, rows: np.ndarray | None = None) -> None:
+        """Forgets what the policy remembers of an episode.
+
+        Args:
+            rows: (batch,) bool, the environments whose episode starts; all of them when None.
+        """
+        if rows is None or self._memory is None:
+            self._memory = self._memory_shape = None
+            return
+        start = self.policy.initial_memory(*self._memory_shape)
+        which = torch.as_tensor(np.asarray(rows, dtype=bool), device=self.device)
+        for key, value in self._memory.items():
+            shape = (-1,) + (1,) * (value.ndim - 1)
+            self._memory[key] = torch.where(which.reshape(shape), start[key].to(value), value)
+
+    @torch.inference_mode()
+    def act(self, observation: Mapping[str, Any], deterministic: bool = True) -> np.ndarray:
+        """Chooses actions.
+
+        Args:
+            observation: As an environment gives it: one observation, or a batch of them. It is not changed.
+            deterministic: Without exploration noise.
+
+        Returns:
+            Nominal actions, float32 in [-1, 1], with a batch dimension if the observation had one.
+
+        Raises:
+            ValueError: If the observation does not fit the policy, with expected and received shapes.
+        """
+        single = self._check(observation)
+        batch = {key: self._tensor(value, single) for key, value in observation.items()}
+        shape = tuple(batch["tokens"].shape[:2])
+        if self._memory is None:
+            self._memory, self._memory_shape = self.policy.initial_memory(*shape), shape
+        elif self._memory and self._memory_shape != shape:
+            raise ValueError(
+                f"the policy remembers {self._memory_shape} (environments, tokens), the observation has "
+                f"{shape}; call reset() before other environments or bodies"
+            )
+        prepared = self.policy.prepare(batch)
+        features, self._memory = self.policy.encode(prepared, self._memory)
+        action = self.policy.act(features, prepared).float()
+        if not deterministic:
+            noise = torch.randn(action.shape, generator=self._generator).to(action.device)
+            action = action + noise * self.policy.log_std.float().exp()
+            if "action_mask" in batch:
+                action = action * batch["action_mask"]
+        action = action.clamp(-1.0, 1.0).cpu().numpy()
+        return action[0] if single else action
+
+    def _tensor(self, value: Any, single: bool) -> torch.Tensor:
+        # torch.tensor copies: the caller's arrays may be a simulation's own memory.
+        tensor = torch.tensor(np.asarray(value), device=self.device)
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+        return tensor.unsqueeze(0) if single else tensor
+
+    def _check(self, observation: Mapping[str, Any]) -> bool:
+        """Whether the observation is a single one; raises ValueError where it does not fit."""
+        spec = self.policy.spec
+        wanted = {"tokens": (2, spec.token_size)}
+        if spec.joint_size:
+            wanted["joints"] = (3, spec.joint_size)
+        missing = [key for key in wanted if key not in observation]
+        if missing:
+            raise ValueError(
+                f"the observation lacks {', '.join(missing)}; it has {', '.join(map(str, observation))}"
+            )
+        batched = set()
+        for key, (rank, size) in wanted.items():
+            shape = np.shape(observation[key])
+            if len(shape) not in (rank, rank + 1) or shape[-1] != size:
+                names = ", ".join(f"{f.name} ({f.size})" for f in getattr(spec, key.removesuffix("s")))
+                sizes = "(tokens, {0})" if rank == 2 else "(tokens, joints, {0})"
+                raise ValueError(
+                    f"{key} has shape {shape}; this policy wants {sizes.format(size)}, or the same with a "
+                    f"batch dimension in front; its {size} features are: {names}"
+                )
+            batched.add(len(shape) == rank + 1)
+        if len(batched) > 1:
+            raise ValueError("some parts of the observation have a batch dimension and others have none")
+        return not batched.pop()

@@ -1,0 +1,202 @@
+"""Proximal policy optimisation (Schulman et al. 2017), by Stable-Baselines3, for token policies."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from ...envs.errors import UserError, nearest
+from ...envs.locomotion import BodySet
+from ...envs.sb3 import SB3VecEnv
+from ..counts import whole_number
+from ..policies.base import Policy
+from .reward_scaling import BodyRewardScaling
+from .sb3_policy import SB3TokenPolicy
+
+NORMALIZER_CHUNK = 8192  # samples; bounds the memory that updating the statistics takes
+
+
+@dataclass
+class PPO:
+    """Settings of PPO; the keys of ``conf/algorithm/ppo.yaml``.
+
+    Args:
+        total_steps: environment steps, summed over all rows.
+        num_envs: rows, spread evenly over the training bodies.
+        n_steps: steps of each row between updates.
+        batch_size: samples of a minibatch.
+        n_epochs: passes over a rollout.
+        learning_rate: of Adam. learning_rate_schedule: ``linear`` (to zero at total_steps) or ``constant``.
+        gamma, gae_lambda, clip_range, ent_coef, vf_coef, max_grad_norm, target_kl: as in SB3.
+        normalize_returns: divide rewards by each body's running deviation of the discounted return.
+        precision: ``float32``, or ``bf16`` (autocast; faster where the processor has it).
+        checkpoint_every: environment steps between checkpoints. keep_checkpoints: how many stay.
+        validate_every: environment steps between validations on the training bodies, which choose
+            ``best/``; 0 for never. validation_episodes: of each body.
+
+    Raises:
+        UserError: a number or a name that cannot be meant.
+    """
+
+    total_steps: float = 3e6
+    num_envs: int = 192
+    n_steps: int = 128
+    batch_size: int = 4096
+    n_epochs: int = 4
+    learning_rate: float = 3e-4
+    learning_rate_schedule: str = "linear"
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    ent_coef: float = 0.0
+    vf_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    target_kl: float | None = None
+    normalize_returns: bool = True
+    precision: str = "float32"
+    checkpoint_every: float = 5e5
+    keep_checkpoints: int = 2
+    validate_every: float = 5e5
+    validation_episodes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every"):
+            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
+        for name in ("validate_every", "validation_episodes", "keep_checkpoints"):
+            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
+        for name, choices in (
+            ("learning_rate_schedule", ("linear", "constant")),
+            ("precision", ("float32", "bf16")),
+        ):
+            value = str(getattr(self, name))
+            if value not in choices:
+                raise UserError(f"algorithm.{name} cannot be {value!r}; {nearest(value, choices)}")
+
+    def make_rows(self, bodies: BodySet, aligned: bool, threads: int = 0) -> SB3VecEnv:
+        """The training rows: all seen bodies, episode clocks staggered. Raises UserError."""
+        if self.num_envs < len(bodies.seen):
+            raise UserError(
+                f"algorithm.num_envs is {self.num_envs}, but {len(bodies.seen)} bodies are trained on; "
+                f"each needs at least one"
+            )
+        return SB3VecEnv(
+            bodies.make_vec(bodies.seen, self.num_envs, aligned=aligned, stagger=True, threads=threads)
+        )
+
+    def make_learner(
+        self, policy: Policy, rows: SB3VecEnv, device: torch.device, seed: int, env_seed: int
+    ) -> TokenPPO:
+        """SB3's PPO on these rows.
+
+        Args:
+            policy: trained in place.
+            rows: of :meth:`make_rows`.
+            device: where the learner computes.
+            seed: of the learner's and the exploration's random streams.
+            env_seed: of the rows' first starts.
+        """
+        rows.seed(env_seed)
+        venv = BodyRewardScaling(rows, self.gamma) if self.normalize_returns else rows
+        if self.learning_rate_schedule == "linear":
+            # SB3 passes the share of the steps that remains.
+            rate: Any = _Linear(self.learning_rate)
+        else:
+            rate = self.learning_rate
+        learner = TokenPPO(
+            SB3TokenPolicy,
+            venv,
+            learning_rate=rate,
+            n_steps=self.n_steps,
+            batch_size=min(self.batch_size, self.n_steps * self.num_envs),
+            n_epochs=self.n_epochs,
+            gamma=self.gamma,
+            gae_lambda=self.gae_lambda,
+            clip_range=self.clip_range,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm,
+            target_kl=self.target_kl,
+            policy_kwargs={"policy": policy, "precision": self.precision},
+            device=device,
+        )
+        np.random.seed(seed % 2**32)  # SB3 draws its minibatches from NumPy's global stream
+        torch.manual_seed(seed)
+        return learner
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A schedule from ``start`` to zero over the share of the run that remains."""
+
+    start: float
+
+    def __call__(self, remaining: float) -> float:
+        return self.start * remaining
+
+
+class TokenPPO(stable_baselines3.PPO):
+    """SB3's PPO with the policy's normaliser updated once after each learner update.
+
+    ``seconds`` holds where the time went: ``env`` (simulation, observation, reward), ``rollout`` (all of
+    collecting, ``env`` included) and ``update``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seconds = {"env": 0.0, "rollout": 0.0, "update": 0.0}
+        self._time_env_steps()
+
+    def _time_env_steps(self) -> None:
+        step = self.env.step
+
+        def timed_step(actions: np.ndarray) -> Any:
+            start = time.perf_counter()
+            result = step(actions)
+            self.seconds["env"] += time.perf_counter() - start
+            return result
+
+        self.env.step = timed_step  # type: ignore[method-assign]
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """As SB3's, timed."""
+        start = time.perf_counter()
+        try:
+            return super().collect_rollouts(*args, **kwargs)
+        finally:
+            self.seconds["rollout"] += time.perf_counter() - start
+
+    def train(self) -> None:
+        """One learner update, then the normaliser's.
+
+        Raises:
+            FloatingPointError: a parameter is not finite after the update.
+        """
+        start = time.perf_counter()
+        super().train()
+        for name, parameter in self.policy.token_policy.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise FloatingPointError(f"{name} is not finite after the update at step {self.num_timesteps}")
+        self._update_normalizer()
+        self.seconds["update"] += time.perf_counter() - start
+
+    def _update_normalizer(self) -> None:
+        # Raw observations of this rollout, which train() has left as (samples, ...).
+        observations = self.rollout_buffer.observations
+        size = len(observations["mask"])
+        for first in range(0, size, NORMALIZER_CHUNK):
+            chunk = {
+                key: torch.as_tensor(value[first : first + NORMALIZER_CHUNK], device=self.device)
+                for key, value in observations.items()
+            }
+            self.policy.token_policy.normalizer.update(chunk)
+
+    def resume_learning(self, total_steps: int, callback: BaseCallback) -> None:
+        """Learn until ``total_steps`` in all, however many have been made before."""
+        # SB3 takes the number of further steps when it is not to start counting anew.
+        self.learn(total_steps - self.num_timesteps, callback=callback, reset_num_timesteps=False, log_interval=1)

@@ -1,0 +1,106 @@
+"""What happens beside learning: progress, scalars, checkpoints, validation, and stopping in order."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from .progress import Progress
+
+EPISODES_KEPT = 20
+"""Whole episodes of each body that its logged return is the mean of."""
+
+
+class RunCallback(BaseCallback):
+    """Watches a run.
+
+    Scalars beside SB3's: ``bodies/<name>`` (mean raw return of the last whole episodes of a body),
+    ``validation/mean_reward``, ``time/env_share`` and ``time/update_share`` (of the run's seconds),
+    ``rollout/diverged`` (simulations that diverged so far).
+
+    Args:
+        body_names: of the training bodies, in the order of ``info["body"]``.
+        total_steps: where the run ends.
+        save: writes a checkpoint of the present state.
+        validate: returns a score of the present policy, or None to never validate.
+        save_every, validate_every: environment steps.
+    """
+
+    def __init__(
+        self,
+        body_names: tuple[str, ...],
+        total_steps: int,
+        save: Callable[[], None],
+        validate: Callable[[], float] | None,
+        save_every: int,
+        validate_every: int,
+    ) -> None:
+        super().__init__()
+        self.body_names = body_names
+        self.returns = [deque(maxlen=EPISODES_KEPT) for _ in body_names]
+        self.save, self.validate = save, validate
+        self.save_every, self.validate_every = save_every, validate_every
+        self.stopped_by: signal.Signals | None = None
+        self.progress = Progress(total_steps)
+        self._previous_handlers: dict[signal.Signals, object] = {}
+
+    def _on_training_start(self) -> None:
+        self._next_save = self._after(self.save_every)
+        self._next_validation = self._after(self.validate_every)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._previous_handlers[signum] = signal.signal(signum, self._stop)
+        self.progress.start(self.num_timesteps)
+        self._start = time.perf_counter()
+
+    def _after(self, interval: int) -> int:
+        return (self.num_timesteps // interval + 1) * interval if interval else 0
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if self.stopped_by is not None:  # the second time: at once
+            raise KeyboardInterrupt
+        self.stopped_by = signal.Signals(signum)
+
+    def _on_rollout_start(self) -> None:
+        # Here the update of the previous rollout is complete.
+        if self.validate is not None and self.validate_every and self.num_timesteps >= self._next_validation:
+            self._next_validation = self._after(self.validate_every)
+            self.logger.record("validation/mean_reward", self.validate())
+        if self.num_timesteps >= self._next_save:
+            self._next_save = self._after(self.save_every)
+            self.save()
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self.returns[info["body"]].append(info["episode"]["r"])
+        self.progress.update(self.num_timesteps, self._mean_return())
+        return self.stopped_by is None
+
+    def _mean_return(self) -> float | None:
+        means = [np.mean(returns) for returns in self.returns if returns]
+        return float(np.mean(means)) if means else None
+
+    def _on_rollout_end(self) -> None:
+        for name, returns in zip(self.body_names, self.returns, strict=True):
+            if returns:
+                self.logger.record(f"bodies/{name}", float(np.mean(returns)))
+        elapsed = time.perf_counter() - self._start
+        for phase in ("env", "update"):
+            self.logger.record(f"time/{phase}_share", self.model.seconds[phase] / elapsed)
+        self.logger.record("rollout/diverged", self.training_env.get_attr("diverged_rows")[0])
+
+    def _on_training_end(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the signals and the terminal back; may be called twice."""
+        for signum, handler in self._previous_handlers.items():
+            signal.signal(signum, handler)
+        self._previous_handlers = {}
+        self.progress.close()

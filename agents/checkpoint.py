@@ -1,0 +1,216 @@
+"""The ``policy/`` folder: what a trained policy is shared as.
+
+``policy.safetensors`` holds every parameter and buffer (the normaliser's too), ``policy.json`` all that is
+needed to build the network and the environments it was trained in. Neither can carry code: the class is
+chosen by name among the policies of this package, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from torch import nn
+
+from ..envs.errors import nearest
+from ..envs.tokens import CONTRACT_VERSION, TokenSpec
+from . import policies
+from .atomic_folder import replace_folder
+from .device import resolve_device
+from .policy_json import (
+    DESCRIPTION,
+    FORMAT_VERSION,
+    TENSORS,
+    CheckpointError,
+    find_policy_folder,
+    installed_version,
+    read_description,
+    read_policy_json,
+)
+
+if TYPE_CHECKING:
+    from .acting import Agent
+
+__all__ = ["CheckpointError", "load_policy", "read_policy_json", "save_policy"]
+
+TARGET_PREFIX = "somite.agents.policies."
+PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3")
+
+
+def save_policy(
+    folder: str | Path, policy: nn.Module, *, environment: Mapping[str, Any], training: Mapping[str, Any]
+) -> None:
+    """Writes a policy so that the folder holds the old or the new one at every moment, never half.
+
+    Args:
+        folder: Where to; replaced if there.
+        policy: A policy of ``somite.agents.policies``.
+        environment: The whole configuration of its environments, with training bodies and split.
+        training: How it was trained: the algorithm's configuration, steps so far, seed.
+
+    Raises:
+        CheckpointError: If the policy's class is not one that :func:`load_policy` could build.
+    """
+    target = TARGET_PREFIX + type(policy).__name__
+    if policy_class(target, "the policy to save") is not type(policy):
+        raise CheckpointError(f"{type(policy)} is not the class exported as {target}.")
+    # safetensors takes neither views that are not contiguous nor tensors that share memory.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in policy.state_dict().items()}
+    data = safetensors.torch.save(tensors)
+    description = {
+        "format": FORMAT_VERSION,
+        "contract": CONTRACT_VERSION,
+        "policy": {"_target_": target, **policy.architecture()},
+        "spec": policy.spec.to_dict(),
+        "environment": environment,
+        "training": training,
+        "versions": {name: installed_version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    text = json.dumps(description, indent=2, default=_plain)
+    with replace_folder(folder) as writing:
+        (writing / TENSORS).write_bytes(data)
+        (writing / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent:
+    """Loads what :func:`save_policy` wrote; runs no code from the files.
+
+    Args:
+        folder: A ``policy/`` folder, or a run folder, whose ``policy/`` is then taken.
+        device: Where the policy computes: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
+
+    Returns:
+        An agent that acts on raw observations of one or many environments.
+
+    Raises:
+        CheckpointError: If the folder is missing or damaged, or made by a version that this one cannot read.
+    """
+    from .acting import Agent
+
+    description, data = _read(find_policy_folder(folder))
+    policy = build_policy(description, f"{folder}: {DESCRIPTION}")
+    tensors = _tensors(data, folder)
+    _compare(tensors, policy.state_dict(), folder)
+    policy.load_state_dict(tensors)
+    policy.to(resolve_device(device)).eval()
+    return Agent(policy, environment=description["environment"], description=description)
+
+
+def policy_class(target: Any, file: str | Path) -> type[nn.Module]:
+    """Finds the class that a ``_target_`` names, without importing anything.
+
+    Args:
+        target: ``somite.agents.policies.`` and the name of a policy exported there.
+        file: Where the name was read, for the message.
+
+    Returns:
+        The class.
+
+    Raises:
+        CheckpointError: If it names anything else.
+    """
+    exported = {
+        name: value
+        for name, value in vars(policies).items()
+        if isinstance(value, type)
+        and issubclass(value, nn.Module)
+        and not name.startswith("_")
+        and value.__module__.startswith(policies.__name__)
+    }
+    name = str(target).removeprefix(TARGET_PREFIX)
+    if not isinstance(target, str) or not target.startswith(TARGET_PREFIX) or name not in exported:
+        raise CheckpointError(
+            f"{file} asks for the policy class {target!r}; only policies of {TARGET_PREFIX[:-1]} are built: "
+            f"{nearest(name, exported)}"
+        )
+    return exported[name]
+
+
+def build_policy(description: Mapping[str, Any], file: str | Path) -> nn.Module:
+    """Builds the untrained network that a description names.
+
+    Args:
+        description: The content of a ``policy.json``.
+        file: Where it was read, for the message.
+
+    Returns:
+        The policy, with random parameters. The random state of the process is left as it was.
+
+    Raises:
+        CheckpointError: If the class or its arguments are not valid.
+    """
+    arguments = dict(description["policy"])
+    cls = policy_class(arguments.pop("_target_", None), file)
+    try:
+        spec = TokenSpec.from_dict(description["spec"])
+        with torch.random.fork_rng(devices=[]):
+            return cls(spec=spec, **arguments)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{file}: {cls.__name__} cannot be built from this description: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _read(folder: Path, attempts: int = 3) -> tuple[dict[str, Any], bytes]:
+    """Description and tensors that belong together, also while a training run replaces the folder."""
+    for attempt in range(attempts):
+        description = read_description(folder / DESCRIPTION)
+        try:
+            data = (folder / TENSORS).read_bytes()
+        except OSError as error:
+            if attempt == attempts - 1:
+                raise CheckpointError(f"{folder / TENSORS} cannot be read: {error.strerror}.") from error
+            continue
+        if hashlib.sha256(data).hexdigest() == description["sha256"]:
+            return description, data
+    raise CheckpointError(
+        f"{folder / TENSORS} is damaged: its {len(data)} bytes are not those that {DESCRIPTION} was written "
+        f"for (sha256 {hashlib.sha256(data).hexdigest()[:12]}, wanted {str(description['sha256'])[:12]}). "
+        "Copy the folder again, or use an earlier one of checkpoints/."
+    )
+
+
+def _tensors(data: bytes, folder: str | Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}: {TENSORS} is damaged: {error}.") from error
+
+
+def _compare(
+    found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], folder: str | Path
+) -> None:
+    problems = [f"{key} is missing" for key in wanted if key not in found]
+    problems += [f"{key} is not part of the policy" for key in found if key not in wanted]
+    problems += [
+        f"{key} has shape {tuple(found[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{folder}: {TENSORS} does not fit the network of {DESCRIPTION}: {'; '.join(problems[:3])}{more}."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for but configurations contain."""
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{value!r} ({type(value).__name__}) cannot be written to {DESCRIPTION}")

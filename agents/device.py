@@ -1,0 +1,70 @@
+"""Where tensors live, and how many threads one operation may use."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from ..envs.errors import UserError, nearest
+from .counts import whole_number
+
+log = logging.getLogger(__name__)
+
+
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """Turns the ``device`` key of a configuration into a device.
+
+    Args:
+        name: ``auto`` (the first GPU where torch sees one, else the CPU; logged), ``cpu``, ``cuda`` or
+            ``cuda:1``.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: If the name is unknown or torch sees no such GPU.
+    """
+    if isinstance(name, torch.device):
+        return name
+    name = str(name)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        device = torch.device("cuda", 0) if gpus else torch.device("cpu")
+        log.info("device: %s (%s)", device, torch.cuda.get_device_name(0) if gpus else "torch sees no GPU")
+        return device
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or (name != "cuda" and not index.isdecimal()):
+        raise UserError(f"unknown device {name!r}: {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0'))}")
+    if not gpus:
+        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
+        raise UserError(
+            f"device={name} was asked for, but torch {torch.__version__} (built for {build}) sees no GPU. "
+            "Use device=cpu or device=auto."
+        )
+    if int(index or 0) >= gpus:
+        raise UserError(f"device={name} was asked for, but torch sees {gpus} GPU(s), numbered from 0.")
+    return torch.device("cuda", int(index or 0))
+
+
+def set_threads(threads: str | int = "auto") -> int:
+    """Sets the number of threads within one torch operation.
+
+    ``auto`` is one thread. The networks here are small: their kernels gain little from a second thread,
+    and run many times slower on two as soon as another process (simulation, evaluation, a second run)
+    takes a core. Cores are used by simulation threads and by several processes instead.
+
+    Args:
+        threads: ``auto`` or a number of at least one.
+
+    Returns:
+        The number set.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    count = 1 if threads == "auto" else whole_number(threads, "threads (or auto)", minimum=1)
+    torch.set_num_threads(count)
+    return count

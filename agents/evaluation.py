@@ -1,0 +1,74 @@
+"""Returns of a policy on bodies: whole episodes, assigned beforehand, all in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..envs.locomotion import BodySet
+
+Act = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What the episodes of one body gave: ``returns`` and ``lengths``, both (episodes,)."""
+
+    body: str
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+def run_episodes(
+    act: Act,
+    body_set: BodySet,
+    bodies: Sequence[str],
+    episodes: int,
+    seed: int,
+    *,
+    aligned: bool = False,
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> list[Episodes]:
+    """Run ``episodes`` episodes of every body.
+
+    Every row has one episode, known beforehand: counting the first to finish would favour short ones.
+    Episode i starts from the stream (seed, i) whatever the policy, so that policies are compared on
+    the same starts.
+
+    Args:
+        act: observations of B rows to actions (B, N, J).
+        body_set: gives the task.
+        bodies: names.
+        episodes: of each body.
+        seed: of the starts.
+        aligned: for the padded network.
+        threads: of the simulation; 0 for one per core.
+        progress: called with the steps made so far, of at most the task's time limit.
+    """
+    env = body_set.make_vec(bodies, len(bodies) * episodes, aligned=aligned, threads=threads)
+    observation, _ = env.reset(seed=[[seed, i] for _ in bodies for i in range(episodes)])
+    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
+    running = np.ones(env.num_envs, bool)
+    step = 0
+    while running.any():
+        observation, rewards, terminated, truncated, _ = env.step(act(observation))
+        returns += rewards * running
+        lengths += running
+        running &= ~(terminated | truncated)
+        step += 1
+        if progress is not None:
+            progress(step)
+    env.close()
+    return [
+        Episodes(body, returns[i * episodes : (i + 1) * episodes], lengths[i * episodes : (i + 1) * episodes])
+        for i, body in enumerate(bodies)
+    ]
+
+
+def random_actions(seed: int) -> Act:
+    """Actions uniform in [-1, 1], from a stream of their own."""
+    rng = np.random.default_rng([seed, 1])
+    return lambda observation: rng.uniform(-1, 1, observation["action_mask"].shape)

@@ -1,0 +1,99 @@
+"""Running normalisation of token sets: one scale and shift per feature, shared by all tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..envs.tokens import TokenSpec
+
+
+class TokenNormalizer(nn.Module):
+    """Bring the state columns of ``tokens`` and ``joints`` to zero mean and unit deviation.
+
+    All tokens share one scale and shift per column, and so do all joint rows; hence normalising
+    commutes with any permutation and fits any body. Descriptor columns are left alone (scale 1,
+    shift 0): they stand in fixed units, and in training on one body their deviation would be zero.
+    Before the first :meth:`update` the state columns are left alone, too. Every column is clipped.
+
+    :meth:`update` alone writes buffers. Statistics are kept in float64 and merged by the parallel
+    formula of Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances", 1979, so that the size of the chunks does not matter.
+
+    Args:
+        spec: What the columns mean, F of a token and G of a joint row.
+        floor: Smallest standard deviation divided by, in the feature's unit; a column that happens
+            to be constant in training (the sideways motion of a planar body) is not blown up.
+        limit: Normalised values are clipped to [-limit, limit].
+    """
+
+    def __init__(self, spec: TokenSpec, floor: float = 1e-2, limit: float = 10.0) -> None:
+        super().__init__()
+        self.floor = floor
+        self.limit = limit
+        for kind, is_state in (("token", spec.token_is_state()), ("joint", spec.joint_is_state())):
+            size = len(is_state)
+            self.register_buffer(f"{kind}_is_state", torch.tensor(is_state, dtype=torch.bool), persistent=False)
+            self.register_buffer(f"{kind}_count", torch.zeros((), dtype=torch.float64))
+            self.register_buffer(f"{kind}_mean", torch.zeros(size, dtype=torch.float64))
+            self.register_buffer(f"{kind}_squares", torch.zeros(size, dtype=torch.float64))
+            self.register_buffer(f"{kind}_shift", torch.zeros(size))
+            self.register_buffer(f"{kind}_scale", torch.ones(size))
+
+    def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Normalised tokens (..., N, F) and joints (..., N, J, G), zero at padding.
+
+        ``joints`` is None where the observation has none.
+        """
+        return self.tokens(observation), self.joints(observation) if "joints" in observation else None
+
+    def tokens(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised tokens (..., N, F), zero at padding."""
+        return self._normalize("token", observation["tokens"], observation["mask"])
+
+    def joints(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised joint rows (..., N, J, G), zero at padding."""
+        return self._normalize("joint", observation["joints"], observation["joint_mask"])
+
+    @torch.no_grad()
+    def update(self, observation: Mapping[str, Tensor]) -> None:
+        """Merge the valid tokens and joint rows of a batch into the statistics.
+
+        Args:
+            observation: Raw token sets with any leading dimensions.
+
+        Raises:
+            ValueError: A state feature of a valid token or joint row is not finite.
+        """
+        self._merge("token", observation["tokens"], observation["mask"])
+        if "joints" in observation:
+            self._merge("joint", observation["joints"], observation["joint_mask"])
+
+    def _normalize(self, kind: str, values: Tensor, mask: Tensor) -> Tensor:
+        shift, scale = getattr(self, f"{kind}_shift"), getattr(self, f"{kind}_scale")
+        values = ((values.to(shift.dtype) - shift) * scale).clamp(-self.limit, self.limit)
+        # Selecting, not multiplying: nothing that stands at padding gets through, not even NaN.
+        return torch.where((mask != 0).unsqueeze(-1), values, 0.0)
+
+    def _merge(self, kind: str, values: Tensor, mask: Tensor) -> None:
+        is_state = getattr(self, f"{kind}_is_state")
+        rows = values[mask != 0].to(torch.float64)  # rows: (valid, features)
+        rows = torch.where(is_state, rows, 0.0)
+        if not len(rows):
+            return
+        if not torch.isfinite(rows).all():
+            columns = (~torch.isfinite(rows)).any(0).nonzero().flatten().tolist()
+            raise ValueError(f"expected finite states, got others in {kind} columns {columns}")
+        count, mean, squares = (getattr(self, f"{kind}_{name}") for name in ("count", "mean", "squares"))
+        row_mean = rows.mean(0)
+        row_squares = (rows - row_mean).square().sum(0)
+        total = count + len(rows)
+        difference = row_mean - mean
+        squares += row_squares + difference.square() * (count * len(rows) / total)
+        mean += difference * (len(rows) / total)
+        count.copy_(total)
+        deviation = (squares / total).sqrt().clamp(min=self.floor)
+        getattr(self, f"{kind}_shift").copy_(mean)  # descriptors: mean 0
+        getattr(self, f"{kind}_scale").copy_(torch.where(is_state, 1 / deviation, 1.0))

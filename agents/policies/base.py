@@ -1,0 +1,68 @@
+"""What every limb policy has in common."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ...envs.tokens import TokenSpec
+from ..normalizer import TokenNormalizer
+
+Observation = Mapping[str, Tensor]
+Memory = dict[str, Tensor]
+
+
+class Policy(nn.Module):
+    """From sets of limb tokens to action means and a value.
+
+    B is the batch, N the limb slots, J the joint slots of a limb. A policy knows no RL library and
+    no simulator. Its forward code (:meth:`encode`, :meth:`act`, :meth:`value`) has no data-dependent
+    shapes and writes no buffers, so it runs under ``torch.func.vmap`` over stacked parameters; what
+    needs data-dependent shapes is done before, in :meth:`prepare`.
+
+    A subclass keeps every argument of its constructor as an attribute of the same name, which is
+    what :meth:`architecture` reads.
+
+    Args:
+        spec: What the columns of ``tokens`` and ``joints`` mean.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+    """
+
+    aligned_slots = False
+    """True where the slots have fixed meanings, so that the environment must align them."""
+
+    def __init__(self, spec: TokenSpec, initial_log_std: float) -> None:
+        super().__init__()
+        self.spec = spec
+        self.initial_log_std = initial_log_std
+        self.normalizer = TokenNormalizer(spec)
+        # One scalar for all joints: a parameter per action would tie the policy to one body.
+        self.log_std = nn.Parameter(torch.tensor(float(initial_log_std)))
+
+    def architecture(self) -> dict[str, int | float | bool | str]:
+        """The keyword arguments that, with ``spec``, build this policy anew; plain JSON values."""
+        names = list(inspect.signature(type(self)).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    def initial_memory(self, batch_size: int, n_tokens: int) -> Memory:
+        """Memory at the start of an episode; empty, as limb policies remember nothing."""
+        return {}
+
+    def prepare(self, observation: Observation) -> Observation:
+        """Add what depends on data-dependent shapes; call it before the forward code."""
+        return observation
+
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """Features of the limbs, (B, N, width), meaningless at padding, and the next memory."""
+        raise NotImplementedError
+
+    def act(self, features: Tensor, observation: Observation) -> Tensor:
+        """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
+        raise NotImplementedError
+
+    def value(self, features: Tensor, observation: Observation) -> Tensor:
+        """Estimated return (B,) in the learner's units."""
+        raise NotImplementedError

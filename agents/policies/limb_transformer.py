@@ -1,0 +1,157 @@
+"""A transformer over limbs: every limb attends to every other, whatever the body."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...envs.tokens import TokenSpec
+from .base import Memory, Observation, Policy
+from .layers import RELU_GAIN, JointHead, LimbReader, ValueHead, linear, norm
+from .tree import relations
+
+TREE_LIMIT = 4
+"""Depths and steps along the tree above this number are not told apart."""
+
+SCORE_LIMIT = 50.0
+"""Attention scores are clipped to plus and minus this; its exponential is far from any overflow."""
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward layers (Xiong et al., "On layer normalization", 2020).
+
+    The usual projection after attention is left out: each head writes its values into its own part of
+    the residual stream, and the feed-forward layer mixes them (He and Hofmann, "Simplifying transformer
+    blocks", ICLR 2024, find no loss). Attention is written out, because fused attention has no fast path
+    under ``vmap`` and was no faster for a dozen limbs.
+    """
+
+    def __init__(self, width: int, heads: int, feedforward: int, residual_gain: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        parts = self.query_key_value.weight.detach().chunk(3)
+        for part, gain in zip(parts, (1, 1, residual_gain), strict=True):
+            nn.init.orthogonal_(part, gain)
+        self.up = linear(width, feedforward, RELU_GAIN)
+        self.down = linear(feedforward, width, residual_gain)
+
+    def forward(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
+        """From limbs (B, N, width) to limbs; ``related`` are scores (B, N, N) to add, one per head."""
+        x = x + self.attend(norm(x), exists, related)
+        return x + self.down(functional.relu(self.up(norm(x))))
+
+    def attend(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
+        """Softmax attention to limbs that exist, (B, 1, N) of 0 and 1; heads side by side, (B, N, width)."""
+        size = x.shape[-1] // self.heads
+        # Views of one product, one per head: batched products take them without the copies that a
+        # dimension for heads would need.
+        parts = self.query_key_value(x).split(size, dim=-1)  # each: (B, N, size)
+        results = []
+        for head in range(self.heads):
+            query, key, value = parts[head :: self.heads]
+            scores = torch.matmul(query * (1 / math.sqrt(size)), key.mT)  # scores: (B, N, N), [query, key]
+            if related is not None:
+                scores = scores + related[head]
+            # Bounded scores need no maximum subtracted, whose search over a few limbs would cost more
+            # than the products; what is bounded is a ratio of attentions beyond exp(50).
+            weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
+            total = weights.sum(-1, keepdim=True) + 1e-30  # so that a body of padding alone gives 0
+            results.append(torch.matmul(weights, value) / total)  # each: (B, N, size)
+        return torch.cat(results, dim=-1)
+
+
+class Trunk(nn.Module):
+    """Reader and blocks: from normalised tokens and joints to limb features (B, N, width)."""
+
+    def __init__(
+        self, spec: TokenSpec, width: int, layers: int, heads: int, feedforward: int, tree_encoding: bool
+    ) -> None:
+        super().__init__()
+        self.reader = LimbReader(spec, width)
+        # Every block adds twice to the residual stream: keep its scale independent of the depth.
+        self.blocks = nn.ModuleList(
+            Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
+        )
+        self.tree_encoding = tree_encoding
+        if tree_encoding:
+            self.depth = nn.Parameter(torch.zeros(TREE_LIMIT + 1, width))
+            self.relation = nn.Parameter(torch.zeros((TREE_LIMIT + 1) ** 2 + 1, heads))
+            nn.init.normal_(self.depth, std=0.1)
+            nn.init.normal_(self.relation, std=0.1)
+
+    def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
+        """From (B, N, F) and (B, N, J, G) to (B, N, width)."""
+        x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
+        exists = (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)  # exists: (B, 1, N)
+        related = None
+        if self.tree_encoding:
+            depth, relation = relations(observation["parent"], observation["mask"], TREE_LIMIT)
+            x = x + functional.embedding(depth, self.depth)
+            related = functional.embedding(relation, self.relation).unbind(-1)  # each: (B, N, N)
+        for block in self.blocks:
+            x = block(x, exists, related)
+        return norm(x)
+
+
+class LimbTransformer(Policy):
+    """Transformer over limb tokens.
+
+    After Amorpheus (Kurin et al., "My body is a cage", ICLR 2021) and MetaMorph (Gupta et al., ICLR
+    2022), with ``tree_encoding`` after SWAT (Hong et al., "Structure-aware transformer policy for
+    inhomogeneous multi-task RL", ICLR 2022). SWAT numbers limbs by traversals, which depend on the
+    order of children; here a limb is told its depth, and attention the path between two limbs (steps
+    up, steps down), which do not.
+
+    Args:
+        spec: What the columns of ``tokens`` and ``joints`` mean.
+        width: Size of a limb's embedding; a multiple of ``heads``.
+        layers: Number of blocks.
+        heads: Number of attention heads.
+        feedforward: Hidden size of a block's feed-forward layer.
+        tree_encoding: Tell depth and relations from ``parent``.
+        separate_critic: Give the value a trunk of its own.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+
+    Raises:
+        ValueError: ``width`` is no multiple of ``heads``.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 2,
+        feedforward: int = 64,
+        tree_encoding: bool = False,
+        separate_critic: bool = False,
+        initial_log_std: float = -0.5,
+    ) -> None:
+        super().__init__(spec, initial_log_std)
+        if width % heads:
+            raise ValueError(f"width must be a multiple of heads, got width {width} and heads {heads}")
+        self.width, self.layers, self.heads, self.feedforward = width, layers, heads, feedforward
+        self.tree_encoding, self.separate_critic = tree_encoding, separate_critic
+        trunk = (spec, width, layers, heads, feedforward, tree_encoding)
+        self.trunk = Trunk(*trunk)
+        self.critic_trunk = Trunk(*trunk) if separate_critic else None
+        self.action_head = JointHead(spec, width)
+        self.value_head = ValueHead(width)
+
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """Features of the limbs, (B, N, width), meaningless at padding, and the empty memory."""
+        return self.trunk(*self.normalizer(observation), observation), memory
+
+    def act(self, features: Tensor, observation: Observation) -> Tensor:
+        """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
+        return self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
+
+    def value(self, features: Tensor, observation: Observation) -> Tensor:
+        """Estimated return (B,): mean over limbs."""
+        if self.critic_trunk is not None:
+            features = self.critic_trunk(*self.normalizer(observation), observation)
+        return self.value_head(features, observation["mask"])

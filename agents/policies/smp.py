@@ -1,0 +1,157 @@
+"""Shared modular policies: one network per limb, messages along the limbs' tree."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...envs.tokens import TokenSpec
+from .base import Memory, Observation, Policy
+from .layers import RELU_GAIN, JointHead, LimbReader, ValueHead, linear
+from .tree import schedule
+
+MESSAGES = ("both", "up", "down", "none")
+
+
+class BottomUp(nn.Module):
+    """Every limb reads its children's messages and sends one to its parent.
+
+    hidden = tanh(A limb + C sum of the children's messages), message = E hidden of length 1.
+    """
+
+    def __init__(self, width: int, message: int) -> None:
+        super().__init__()
+        self.limb = linear(width, width)
+        self.from_children = linear(message, width, bias=False)
+        self.message = linear(width, message)
+
+    def forward(self, limbs: Tensor, child: Tensor) -> Tensor:
+        """From limbs in slots (B, D, W, width) and ``tree_child`` to hidden (B, D, W, width)."""
+        levels = self.limb(limbs).unbind(-3)  # each: (B, W, width)
+        hidden = [torch.tanh(levels[-1])]
+        for limb, is_child in zip(levels[-2::-1], child.flip(-3).unbind(-3), strict=True):
+            message = unit(self.message(hidden[-1]))  # message: (B, W, message)
+            hidden.append(torch.tanh(limb + self.from_children(torch.matmul(is_child, message))))
+        return torch.stack(hidden[::-1], -3)
+
+
+class TopDown(nn.Module):
+    """Every limb reads its parent's message and sends one to all of its children.
+
+    hidden = relu(A limb + C message of the parent), message = E hidden of length 1. A root reads 0.
+    """
+
+    def __init__(self, width: int, message: int) -> None:
+        super().__init__()
+        self.limb = linear(width, width, RELU_GAIN)
+        self.from_parent = linear(message, width, bias=False)
+        self.message = linear(width, message)
+
+    def forward(self, limbs: Tensor, child: Tensor) -> Tensor:
+        """From limbs in slots (B, D, W, width) and ``tree_child`` to hidden (B, D, W, width)."""
+        levels = self.limb(limbs).unbind(-3)  # each: (B, W, width)
+        hidden = [functional.relu(levels[0])]
+        for limb, is_child in zip(levels[1:], child.unbind(-3), strict=True):
+            message = unit(self.message(hidden[-1]))  # message: (B, W, message)
+            hidden.append(functional.relu(limb + self.from_parent(torch.matmul(is_child.mT, message))))
+        return torch.stack(hidden, -3)
+
+
+class Trunk(nn.Module):
+    """Reader and messages: from normalised tokens and joints to limb features (B, N, width)."""
+
+    def __init__(self, spec: TokenSpec, width: int, message: int, messages: str) -> None:
+        super().__init__()
+        self.reader = LimbReader(spec, width)
+        self.bottom_up = BottomUp(width, message) if messages in ("both", "up") else None
+        self.top_down = TopDown(width, message) if messages in ("both", "down") else None
+        self.alone = linear(width, width, RELU_GAIN) if self.top_down is None else None
+
+    def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
+        """From (B, N, F) and (B, N, J, G) to (B, N, width)."""
+        x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
+        if self.bottom_up is None and self.top_down is None:
+            return functional.relu(self.alone(x))
+        place, child = observation["tree_place"], observation["tree_child"]
+        place, child = place.to(x.dtype), child.to(x.dtype)
+        x = torch.matmul(place, x)  # x: (B, D * W, width)
+        x = x.unflatten(-2, (child.shape[-3] + 1, child.shape[-1]))  # x: (B, D, W, width)
+        if self.bottom_up is not None:
+            x = self.bottom_up(x, child)
+        x = functional.relu(self.alone(x)) if self.top_down is None else self.top_down(x, child)
+        return torch.matmul(place.mT, x.flatten(-3, -2))  # (B, N, width)
+
+
+class SMP(Policy):
+    """Shared modular policies with messages up, down, both ways or none.
+
+    After Huang, Mordatch, Pathak, "One policy to control them all: shared modular policies for
+    agent-agnostic control", ICML 2020, sections 3.2 to 3.4: bottom-up messages of 32 values and
+    length 1, then top-down. There, the children's messages stand side by side in slots and the
+    parent sends a message of its own into each slot, so swapping two children changes what the body
+    does, and the number of slots bounds the children. Here the children's messages are summed, and
+    the parent sends one message to all, which each child reads together with its own features: any
+    number of children in any order.
+
+    All trees of a batch go through the networks level by level, each limb once.
+
+    Args:
+        spec: What the columns of ``tokens`` and ``joints`` mean.
+        width: Size of a limb's embedding.
+        message: Size of a message.
+        messages: ``both`` (up, then down), ``up``, ``down``, or ``none``: each limb for itself.
+        separate_critic: Give the value a trunk of its own.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+
+    Raises:
+        ValueError: ``messages`` is none of these.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        width: int = 64,
+        message: int = 32,
+        messages: str = "both",
+        separate_critic: bool = False,
+        initial_log_std: float = -0.5,
+    ) -> None:
+        super().__init__(spec, initial_log_std)
+        if messages not in MESSAGES:
+            raise ValueError(f"messages must be one of {', '.join(MESSAGES)}, got {messages!r}")
+        self.width, self.message, self.messages = width, message, messages
+        self.separate_critic = separate_critic
+        self.trunk = Trunk(spec, width, message, messages)
+        self.critic_trunk = Trunk(spec, width, message, messages) if separate_critic else None
+        self.action_head = JointHead(spec, width)
+        self.value_head = ValueHead(width)
+
+    def prepare(self, observation: Observation) -> Observation:
+        """Add the trees' schedule, ``tree_place`` and ``tree_child``, see :func:`.tree.schedule`.
+
+        Raises:
+            ValueError: ``parent`` describes no tree.
+        """
+        if self.messages == "none":
+            return observation
+        return {**observation, **schedule(observation["parent"], observation["mask"])}
+
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """Features of the limbs, (B, N, width), meaningless at padding, and the empty memory."""
+        return self.trunk(*self.normalizer(observation), observation), memory
+
+    def act(self, features: Tensor, observation: Observation) -> Tensor:
+        """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
+        return self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
+
+    def value(self, features: Tensor, observation: Observation) -> Tensor:
+        """Estimated return (B,): mean over limbs."""
+        if self.critic_trunk is not None:
+            features = self.critic_trunk(*self.normalizer(observation), observation)
+        return self.value_head(features, observation["mask"])
+
+
+def unit(values: Tensor) -> Tensor:
+    """Values scaled to length 1 over the last dimension."""
+    return values * torch.rsqrt(values.square().sum(-1, keepdim=True) + 1e-8)

@@ -1,0 +1,22 @@
+"""What a user did wrong, said in one message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Wrong input from a user: a name, a key, a file, a shape.
+
+    The message says what came, what was wanted and the nearest valid choice. The console commands
+    print it alone, without a traceback, and exit with code 2.
+    """
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """``did you mean 'x'? choices: ...`` for a message about the unknown ``name``."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}choices: {', '.join(choices) or 'none'}"

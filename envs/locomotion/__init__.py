@@ -1,0 +1,21 @@
+"""Bodies with limbs that learn to move: morphologies, their limb observation, task and simulation."""
+
+from .body_set import BodySet
+from .env import LocomotionEnv
+from .families import FAMILIES, build, get_split
+from .features import LIMB_SPEC
+from .morphology import Morphology
+from .task import LocomotionTask
+from .vector_env import LocomotionVectorEnv
+
+__all__ = [
+    "FAMILIES",
+    "LIMB_SPEC",
+    "BodySet",
+    "LocomotionEnv",
+    "LocomotionTask",
+    "LocomotionVectorEnv",
+    "Morphology",
+    "build",
+    "get_split",
+]

@@ -1,0 +1,47 @@
+"""What a limb observes: the columns of ``tokens`` and ``joints`` in locomotion tasks.
+
+Every vector is expressed in the *yaw frame*: origin at the root, x along the root's heading in the
+ground plane, z up. So nothing here changes when the body is moved along the ground or turned, and
+nothing depends on a name or an index.
+"""
+
+from __future__ import annotations
+
+from ..tokens import Feature, TokenSpec
+
+LIMB_SPEC = TokenSpec(
+    token=(
+        Feature("position", 3, "state", "m", "limb origin relative to the root's, yaw frame"),
+        Feature("height", 1, "state", "m", "limb origin above the ground"),
+        Feature("velocity", 3, "state", "m/s", "velocity of the limb origin, yaw frame"),
+        Feature("angular_velocity", 3, "state", "rad/s", "angular velocity, yaw frame"),
+        Feature("orientation", 6, "state", "1", "limb's x and z axes, yaw frame"),
+        Feature("direction", 2, "state", "1", "the task's direction on the ground, yaw frame"),
+        Feature("is_root", 1, "descriptor", "1", "1 for the root limb"),
+        Feature("mass", 1, "descriptor", "10 kg", "mass"),
+        Feature("center_of_mass", 3, "descriptor", "m", "centre of mass, limb frame"),
+        Feature("gyration", 3, "descriptor", "m", "radii of gyration about the limb frame's axes"),
+        Feature("size", 3, "descriptor", "m", "half extents of the geoms' bounding box, limb frame"),
+        Feature("center", 3, "descriptor", "m", "centre of the geoms' bounding box, limb frame"),
+        Feature("friction", 1, "descriptor", "1", "largest sliding friction of the limb's geoms"),
+        Feature("attachment", 3, "descriptor", "m", "limb origin in the parent limb's frame (0 for a root)"),
+    ),
+    joint=(
+        Feature("angle", 1, "state", "rad, m", "position minus its reference position"),
+        Feature("phase", 1, "state", "1", "position in its range, -1 to 1 (0 where unlimited)"),
+        Feature("speed", 1, "state", "rad/s, m/s", "velocity"),
+        Feature("axis_now", 3, "state", "1", "joint axis, yaw frame"),
+        Feature("is_hinge", 1, "descriptor", "1", "1 for an axis of rotation, 0 for a slide"),
+        Feature("axis", 3, "descriptor", "1", "joint axis, limb frame"),
+        Feature("anchor", 3, "descriptor", "m", "joint anchor, limb frame"),
+        Feature("is_limited", 1, "descriptor", "1", "1 where the joint has a range"),
+        Feature("range", 2, "descriptor", "rad, m", "limits minus reference (0 where unlimited)"),
+        Feature("rest", 1, "descriptor", "rad, m", "spring's rest minus reference (0 without spring)"),
+        Feature("damping", 1, "descriptor", "10 N m s/rad", "damping"),
+        Feature("stiffness", 1, "descriptor", "100 N m/rad", "spring stiffness"),
+        Feature("armature", 1, "descriptor", "kg m^2", "rotor inertia"),
+        Feature("is_actuated", 1, "descriptor", "1", "1 where an actuator drives this joint"),
+        Feature("strength", 1, "descriptor", "100 N m", "half the span of force over the control range"),
+        Feature("control_range", 2, "descriptor", "1", "lower and upper end of the physical control"),
+    ),
+)

@@ -1,0 +1,92 @@
+"""What a body is rewarded for and when its episode ends.
+
+The reward is that of Gymnasium's v5 tasks and of shared modular policies: forward velocity, minus a
+control cost, plus a bonus for being alive. Heights can be absolute, as Gymnasium has them, or relative
+to the body's own standing height, which is what a family of bodies needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class LocomotionTask:
+    """Reward and termination.
+
+    Args:
+        forward_weight: reward per m/s along the task's direction.
+        control_cost: cost per sum of squared actions (nominal, or physical where those are passed).
+        alive_bonus: reward of a step that ends healthy.
+        max_episode_steps: time limit.
+        reset_noise: start positions are uniform in ± this (m, rad).
+        reset_speed_noise: start velocities; uniform in ± this, or this times a normal deviate.
+        speed_noise: which of the two.
+        height: (low, high) m the root must stay within; None: no limit.
+        relative_height: the same in standing heights of the body.
+        max_tilt: rad that the root may lean from its start orientation; None: no limit.
+        max_state: bound on every joint position, root height, and velocity; None: no limit.
+        progress: forward velocity from the root's ``position`` in the state, or from its ``body``
+            position, one substep behind (Gymnasium's Ant).
+    """
+
+    forward_weight: float = 1.0
+    control_cost: float = 0.1
+    alive_bonus: float = 0.0
+    max_episode_steps: int = 1000
+    reset_noise: float = 0.1
+    reset_speed_noise: float = 0.1
+    speed_noise: Literal["normal", "uniform"] = "normal"
+    height: tuple[float, float] | None = None
+    relative_height: tuple[float, float] | None = None
+    max_tilt: float | None = None
+    max_state: float | None = None
+    progress: Literal["position", "body"] = "position"
+    direction: tuple[float, float] = field(default=(1.0, 0.0))
+
+    def __post_init__(self) -> None:
+        if self.height is not None and self.relative_height is not None:
+            raise UserError("give height or relative_height, not both")
+        if self.max_episode_steps < 1:
+            raise UserError(f"max_episode_steps must be at least 1, not {self.max_episode_steps}")
+        for name, choices in (("speed_noise", ("normal", "uniform")), ("progress", ("position", "body"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
+
+    @property
+    def terminates(self) -> bool:
+        """Whether an episode can end before its time limit."""
+        return any(x is not None for x in (self.height, self.relative_height, self.max_tilt, self.max_state))
+
+    def height_range(self, standing_height: float) -> tuple[float, float]:
+        """(low, high) m for a body of that standing height."""
+        if self.height is not None:
+            return self.height
+        if self.relative_height is not None:
+            low, high = self.relative_height
+            return low * standing_height, high * standing_height
+        return -math.inf, math.inf
+
+    def healthy(
+        self, height: np.ndarray, limits: np.ndarray, cos_tilt: np.ndarray, largest_state: np.ndarray
+    ) -> np.ndarray:
+        """(B,) bool: whether a body is still in shape.
+
+        Args:
+            height: (B,) of the root.
+            limits: (B, 2) of `height_range`.
+            cos_tilt: (B,) of the root against its start.
+            largest_state: (B,) largest absolute joint position or velocity.
+        """
+        good = (limits[:, 0] < height) & (height < limits[:, 1])
+        if self.max_tilt is not None:
+            good &= cos_tilt > math.cos(self.max_tilt)
+        if self.max_state is not None:
+            good &= largest_state < self.max_state
+        return good

@@ -1,0 +1,347 @@
+"""Many bodies, many rows of each, as one Gymnasium vector environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from ..errors import UserError
+from ..tokens import limb_action_space, limb_observation_space
+from . import families
+from .features import LIMB_SPEC
+from .morphology import Morphology
+from .observation import LimbLayout, LimbState, make_layout, observe, select_rows
+from .simulation import Simulation
+from .task import LocomotionTask
+
+
+class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
+    """Rows of one or several morphologies that all do the same task.
+
+    Observations are the limb token sets of :mod:`somite.envs.tokens`; actions are (B, N, J), nominal,
+    in [-1, 1]. Rows of a body lie together, in the order of ``bodies``. A row that ends is reset in the
+    same step: its observation is then the first of the next episode, ``info["final_obs"][row]`` the
+    last of the one that ended.
+
+    Args:
+        bodies: names of family members, or morphologies.
+        num_envs: rows in all, spread evenly over the bodies.
+        task: reward and termination.
+        frame_skip: substeps of a step.
+        aligned: place each limb in the slot of the family's full body (for the padded network) instead
+            of packing limbs together.
+        stagger: give the first episode of every row a random age, so that time limits do not fall
+            together. ``info["episode_is_whole"]`` tells such shortened episodes apart.
+        threads: threads that step the simulations; 0 for one per core.
+        physical_controls: actions are physical controls, unclipped, and so is the control cost.
+        autoreset_mode: ``SAME_STEP``, or ``DISABLED`` for a caller that resets rows by
+            ``reset(options={"reset_mask": ...})``.
+
+    Raises:
+        UserError: unknown body, or fewer rows than bodies.
+    """
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(
+        self,
+        bodies: Sequence[str | Morphology],
+        num_envs: int | None = None,
+        task: LocomotionTask | None = None,
+        *,
+        frame_skip: int = 5,
+        aligned: bool = False,
+        stagger: bool = False,
+        threads: int = 0,
+        physical_controls: bool = False,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    ) -> None:
+        if not bodies:
+            raise UserError("no body given; at least one is needed")
+        self.bodies = tuple(families.build(body) if isinstance(body, str) else body for body in bodies)
+        self.num_envs = len(self.bodies) if num_envs is None else int(num_envs)
+        if self.num_envs < len(self.bodies):
+            raise UserError(f"{self.num_envs} environments cannot hold {len(self.bodies)} bodies")
+        self.task = task or LocomotionTask()
+        self.physical_controls, self.stagger = physical_controls, stagger
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            raise UserError("autoreset_mode NEXT_STEP is not offered; choices: SAME_STEP, DISABLED")
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self._make_spaces(aligned)
+        self._make_rows(frame_skip, threads or os.cpu_count() or 1, aligned)
+        self._rngs: list[np.random.Generator] = []
+
+    def _make_spaces(self, aligned: bool) -> None:
+        sized = [b.full_body or b for b in self.bodies] if aligned else self.bodies
+        if aligned and len({body.name for body in sized}) > 1:
+            raise UserError(
+                "aligned slots need bodies of one family; got those of "
+                + ", ".join(sorted({body.name for body in sized}))
+            )
+        n, j = max(b.n_limbs for b in sized), max(b.n_joints for b in sized)
+        self.single_observation_space = limb_observation_space(LIMB_SPEC, n, j)
+        self.single_action_space = limb_action_space(n, j)
+        if self.physical_controls:
+            self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.spec_of_tokens = LIMB_SPEC
+        self.n_limbs, self.n_joints = n, j
+
+    def _make_rows(self, frame_skip: int, threads: int, aligned: bool) -> None:
+        counts = [len(part) for part in np.array_split(np.arange(self.num_envs), len(self.bodies))]
+        self.body_of_row = np.repeat(np.arange(len(self.bodies)), counts)
+        ends = np.cumsum(counts)
+        self._blocks = [
+            _Block(body, slice(end - count, end), frame_skip, threads, aligned, self.n_joints)
+            for body, count, end in zip(self.bodies, counts, ends, strict=True)
+        ]
+        rows = [(block.sim.morphology, block.slots) for block in self._blocks for _ in range(block.sim.n)]
+        self._layout: LimbLayout = make_layout(rows, self.n_limbs, self.n_joints)
+        self._state = LimbState.empty(self.num_envs, self.n_limbs, self.n_joints)
+        self._arrays = {name: value.numpy() for name, value in vars(self._state).items()}  # shared memory
+        b = self.num_envs
+        self._height_limits = np.array(
+            [self.task.height_range(self.bodies[i].standing_height) for i in self.body_of_row]
+        )
+        self._dt = np.concatenate([np.full(block.sim.n, block.sim.dt) for block in self._blocks])
+        self._direction = np.tile(np.asarray(self.task.direction, float), (b, 1))
+        self._root, self._progress = np.zeros((b, 3)), np.zeros((b, 2))
+        self._cos_tilt, self._largest = np.ones(b), np.zeros(b)
+        self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
+        self._diverged = np.zeros(b, bool)
+        self._finished = np.zeros(b, bool)
+        self._read_all = np.arange(b)
+
+    @property
+    def body_names(self) -> tuple[str, ...]:
+        """Names of the bodies, in the order of ``body_of_row``'s values."""
+        return tuple(body.name for body in self.bodies)
+
+    @property
+    def step_duration(self) -> float:
+        """Simulated seconds of a step, of the first body."""
+        return float(self._dt[0])
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start episodes.
+
+        Args:
+            seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
+            options: ``reset_mask`` (B,) bool, to reset these rows only.
+        """
+        if not self._rngs and seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        if seed is not None:
+            keys = [[seed, row] for row in self._read_all] if isinstance(seed, (int, np.integer)) else seed
+            if len(keys) != self.num_envs:
+                raise UserError(f"{len(keys)} seeds for {self.num_envs} environments")
+            self._rngs = [np.random.default_rng(key) for key in keys]
+        mask = (options or {}).get("reset_mask")
+        rows = self._read_all if mask is None else np.flatnonzero(mask)
+        self._finished[rows] = False
+        self._start_episodes(rows)
+        if self.stagger and mask is None:
+            limit = self.task.max_episode_steps
+            self._start_age[:] = [rng.integers(limit) for rng in self._rngs]
+            self._steps[:] = self._start_age
+        self._read(self._read_all)
+        return self._observe(), {}
+
+    def _start_episodes(self, rows: np.ndarray) -> None:
+        task = self.task
+        for block in self._blocks:
+            first, last = np.searchsorted(rows, [block.rows.start, block.rows.stop])
+            own = rows[first:last]
+            if len(own) == 0:
+                continue
+            model = block.sim.morphology.model
+            rngs = [self._rngs[row] for row in own]
+            noise = task.reset_noise
+            qpos = block.sim.morphology.initial_qpos + [rng.uniform(-noise, noise, model.nq) for rng in rngs]
+            noise = task.reset_speed_noise
+            qvel = np.array(
+                [
+                    rng.uniform(-noise, noise, model.nv)
+                    if task.speed_noise == "uniform"
+                    else noise * rng.standard_normal(model.nv)
+                    for rng in rngs
+                ]
+            )
+            block.sim.reset(own - block.rows.start, qpos, qvel)
+        self._steps[rows] = 0
+        self._start_age[rows] = 0
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Advance every row. Rewards (B,) float64; see the class for the rest."""
+        if not self._rngs:
+            raise UserError("step() before reset(): call reset() first")
+        if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
+            raise UserError(f"rows {np.flatnonzero(self._finished).tolist()} have ended; reset them first")
+        actions = np.asarray(actions, float)
+        if actions.shape != self.action_space.shape:
+            raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
+        before = self._progress.copy()
+        cost = np.empty(self.num_envs)
+        for block in self._blocks:
+            chosen = actions[block.rows][:, block.action_slots[0], block.action_slots[1]]  # (n, actuated)
+            if not self.physical_controls:
+                chosen = np.clip(chosen, -1.0, 1.0)
+            cost[block.rows] = np.square(chosen).sum(1)
+            controls = chosen if self.physical_controls else block.sim.to_physical(chosen)
+            self._diverged[block.rows] = block.sim.step(controls)
+        self._steps += 1
+        self._read(self._read_all)
+        rewards, terminated, info = self._judge(before, cost)
+        truncated = self._steps >= self.task.max_episode_steps
+        ended = terminated | truncated
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            self._finished = ended
+        elif ended.any():
+            self._finish(np.flatnonzero(ended), ended, info)
+        return self._observe(), rewards, terminated, truncated, info
+
+    def _judge(self, before: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        task = self.task
+        velocity = ((self._progress - before) * self._direction).sum(1) / self._dt
+        # A diverged row has been put back to the model's start by MuJoCo: its episode ends here.
+        alive = ~self._diverged & task.healthy(
+            self._root[:, 2], self._height_limits, self._cos_tilt, self._largest
+        )
+        forward = np.where(self._diverged, 0.0, task.forward_weight * velocity)
+        control = task.control_cost * cost
+        bonus = task.alive_bonus * alive
+        info = {
+            "forward_velocity": velocity,
+            "reward_forward": forward,
+            "reward_control": -control,
+            "reward_alive": bonus,
+            "diverged": self._diverged.copy(),
+        }
+        return forward + bonus - control, ~alive, info
+
+    def _finish(self, rows: np.ndarray, ended: np.ndarray, info: dict[str, Any]) -> None:
+        """Reset ended rows in the same step; keep their last observation and what their step told."""
+        last = _as_numpy(self._observe_rows(rows))
+        final = np.full(self.num_envs, None, object)
+        for index, row in enumerate(rows):
+            final[row] = {key: value[index] for key, value in last.items()}
+        whole = (self._start_age == 0) & ended
+        final_info = {key: np.where(ended, value, 0) for key, value in info.items()}
+        info |= {
+            "final_obs": final,
+            "_final_obs": ended.copy(),
+            "final_info": final_info | {f"_{key}": ended.copy() for key in final_info},
+            "_final_info": ended.copy(),
+            "episode_is_whole": whole,
+        }
+        self._start_episodes(rows)
+        self._read(rows)
+
+    def _read(self, rows: np.ndarray) -> None:
+        """Copy what the simulators hold into the padded arrays; of all blocks that ``rows`` touch."""
+        for block in self._blocks:
+            first, last = np.searchsorted(rows, [block.rows.start, block.rows.stop])
+            if first == last:
+                continue
+            block.write(self._arrays)
+            sim, own = block.sim, block.rows
+            self._root[own] = sim.root_position()
+            if self.task.max_tilt is not None:
+                self._cos_tilt[own] = sim.root_cos_tilt()
+            if self.task.max_state is not None:
+                self._largest[own] = np.maximum(
+                    np.abs(sim.qpos[:, block.bounded]).max(1), np.abs(sim.qvel).max(1)
+                )
+        source = self._root if self.task.progress == "position" else self._root_body()
+        self._progress[:] = source[:, :2]
+
+    def _root_body(self) -> np.ndarray:
+        return self._arrays["position"][self._read_all, self._layout.root_slot.numpy()]
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return _as_numpy(observe(self._state, self._layout, torch.from_numpy(self._direction)))
+
+    def _observe_rows(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        index = torch.from_numpy(rows)
+        return observe(
+            self._state.rows(index),
+            select_rows(self._layout, index),
+            torch.from_numpy(self._direction)[index],
+        )
+
+    def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Put one row into a state: positions (nq,), velocities (nv,) of its model."""
+        block = self._block_of(row)
+        block.sim.reset(np.array([row - block.rows.start]), qpos[None], qvel[None])
+        self._read(np.array([row]))
+
+    def get_state(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of one row's positions (nq,) and velocities (nv,)."""
+        block = self._block_of(row)
+        return block.sim.qpos[row - block.rows.start].copy(), block.sim.qvel[row - block.rows.start].copy()
+
+    def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
+        """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""
+        block = self._block_of(row)
+        model = block.sim.morphology.model
+        data = block.sim.batch.get_data(row - block.rows.start)
+        mujoco.mj_forward(model, data)
+        return model, data, block.sim.root
+
+    def _block_of(self, row: int) -> _Block:
+        return self._blocks[self.body_of_row[row]]
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let the simulations go."""
+        self._blocks = []
+
+
+class _Block:
+    """The rows of one body: where they are, and where their limbs go."""
+
+    def __init__(
+        self, body: Morphology, rows: slice, frame_skip: int, threads: int, aligned: bool, n_joints: int
+    ) -> None:
+        self.rows = rows
+        self.sim = Simulation(body, rows.stop - rows.start, frame_skip, threads)
+        self.slots = body.aligned_slots if aligned else tuple(range(body.n_limbs))
+        places = [
+            (self.slots[i], k) for i, limb in enumerate(body.limbs) for k in range(len(limb.slots))
+        ]  # (limb slot, joint slot) of every joint
+        limb, joint = np.array(places).T
+        self.joint_slots = limb, joint
+        self.action_slots = limb[self.sim.actuated_slots], joint[self.sim.actuated_slots]
+        contiguous = self.slots == tuple(range(body.n_limbs))
+        self.limb_slots = slice(0, body.n_limbs) if contiguous else list(self.slots)
+        # Every position but the two that say where the body stands (Gymnasium's healthy state).
+        self.bounded = slice(min(2, body.model.nq - 1), None)
+
+    def write(self, arrays: dict[str, np.ndarray]) -> None:
+        """Copy limb and joint arrays of these rows into the padded ones."""
+        sim, rows, slots = self.sim, self.rows, self.limb_slots
+        limb, joint = self.joint_slots
+        arrays["position"][rows, slots] = sim.limb_positions()
+        arrays["rotation"][rows, slots] = sim.limb_rotations()
+        arrays["velocity"][rows, slots] = sim.limb_velocities()
+        arrays["center"][rows] = sim.center_of_mass()
+        arrays["axis"][rows, limb, joint] = sim.joint_axes()
+        arrays["joint_position"][rows, limb, joint] = sim.joint_positions()
+        arrays["joint_speed"][rows, limb, joint] = sim.joint_speeds()
+
+
+def _as_numpy(observation: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {key: value.numpy() for key, value in observation.items()}

@@ -1,0 +1,134 @@
+"""The contract between environments and policies: observations are sets of tokens.
+
+An environment gives, for every simulation, a Gymnasium ``Dict`` with these keys
+(N tokens, F features of a token, J joint slots of a limb, G features of a joint):
+
+==================  ==================  =======================================================
+key                 shape, dtype        meaning
+==================  ==================  =======================================================
+``tokens``          (N, F) float32      features of each sensor or limb
+``mask``            (N,) int8           1 where the token exists, 0 padding (its values are 0)
+``parent``          (N,) int32          limb tasks: the limb this one hangs from, -1 for a root
+``joints``          (N, J, G) float32   limb tasks: state and descriptors of each joint
+``joint_mask``      (N, J) int8         limb tasks: 1 where the joint slot exists
+``action_mask``     (N, J) int8         limb tasks: 1 where the joint slot is actuated
+==================  ==================  =======================================================
+
+Three rules hold everywhere: neither N nor J appears in the shape of a shared parameter; order
+carries no information; padding is without influence. What the columns of ``tokens`` and ``joints``
+mean is said once, by a :class:`TokenSpec`, which is saved beside every policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+CONTRACT_VERSION = 1
+"""Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
+
+LIMB_KEYS = ("tokens", "mask", "parent", "joints", "joint_mask", "action_mask")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named group of columns of a token.
+
+    ``kind`` is ``state`` for what changes with time, which a running normaliser may scale, and
+    ``descriptor`` for what describes the part itself. Descriptors are in fixed units and are never
+    touched by running statistics: a specialist sees one value only, whose deviation is zero.
+    """
+
+    name: str
+    size: int
+    kind: Literal["state", "descriptor"]
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What the columns of ``tokens`` (F) and of ``joints`` (G) mean."""
+
+    token: tuple[Feature, ...]
+    joint: tuple[Feature, ...] = ()
+
+    @property
+    def token_size(self) -> int:
+        """F, the number of columns of ``tokens``."""
+        return sum(feature.size for feature in self.token)
+
+    @property
+    def joint_size(self) -> int:
+        """G, the number of columns of ``joints``; 0 where tokens have no joints."""
+        return sum(feature.size for feature in self.joint)
+
+    def token_slice(self, name: str) -> slice:
+        """Columns of the named feature of ``tokens``. Raises KeyError for an unknown name."""
+        return _slice(self.token, name)
+
+    def joint_slice(self, name: str) -> slice:
+        """Columns of the named feature of ``joints``. Raises KeyError for an unknown name."""
+        return _slice(self.joint, name)
+
+    def token_is_state(self) -> np.ndarray:
+        """(F,) bool: the columns that a running normaliser may scale."""
+        return _is_state(self.token)
+
+    def joint_is_state(self) -> np.ndarray:
+        """(G,) bool: the columns that a running normaliser may scale."""
+        return _is_state(self.joint)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            part: [vars(feature) for feature in getattr(self, part)] for part in ("token", "joint")
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TokenSpec:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{part: tuple(Feature(**f) for f in values[part]) for part in ("token", "joint")})
+
+
+def limb_observation_space(spec: TokenSpec, n_limbs: int, n_joints: int) -> spaces.Dict:
+    """Space of one body's observation: ``n_limbs`` (N) token and ``n_joints`` (J) joint slots."""
+
+    def real(*shape: int) -> spaces.Box:
+        return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+    def flags(*shape: int) -> spaces.Box:
+        return spaces.Box(0, 1, shape, np.int8)
+
+    return spaces.Dict(
+        {
+            "tokens": real(n_limbs, spec.token_size),
+            "mask": flags(n_limbs),
+            "parent": spaces.Box(-1, n_limbs - 1, (n_limbs,), np.int32),
+            "joints": real(n_limbs, n_joints, spec.joint_size),
+            "joint_mask": flags(n_limbs, n_joints),
+            "action_mask": flags(n_limbs, n_joints),
+        }
+    )
+
+
+def limb_action_space(n_limbs: int, n_joints: int) -> spaces.Box:
+    """Nominal actions, (N, J) in [-1, 1]; slots without an actuator are ignored."""
+    return spaces.Box(-1.0, 1.0, (n_limbs, n_joints), np.float32)
+
+
+def _slice(features: tuple[Feature, ...], name: str) -> slice:
+    start = 0
+    for feature in features:
+        if feature.name == name:
+            return slice(start, start + feature.size)
+        start += feature.size
+    raise KeyError(f"no feature {name!r}; there are {[f.name for f in features]}")
+
+
+def _is_state(features: tuple[Feature, ...]) -> np.ndarray:
+    return np.repeat([f.kind == "state" for f in features], [f.size for f in features])

@@ -1,0 +1,197 @@
+"""Looks up the names that a command line gives, in the configuration that Hydra will compose."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from ..envs.errors import UserError, nearest
+
+CONFIG_MODULE = "somite.conf"
+TARGET_PREFIX = "somite."
+MAX_COMBINATIONS = 64
+"""Of swept group choices whose keys are looked up before a multirun starts."""
+
+
+def check_arguments(arguments: Sequence[str], config_name: str) -> None:
+    """Looks up every group, choice and key that the arguments name.
+
+    Args:
+        arguments: Of the command line, without the program's name.
+        config_name: The primary configuration in ``conf/``.
+
+    Raises:
+        UserError: For a name that does not exist, with the nearest one that does.
+    """
+    parsed = _parse(arguments)
+    if parsed.hydra_help or parsed.shell_completion or parsed.info:
+        return
+    overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    with _configuration(parsed) as loader:
+        config_name = parsed.config_name or config_name
+        search = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
+        defaults = hydra.compose(config_name, search, return_hydra_config=True)
+        # The folder holds the groups of every command; this command has those of its defaults.
+        groups = set(_groups(loader, config_name, search)) & set(defaults.hydra.runtime.choices)
+        chosen, values = [], []
+        for override in overrides:
+            if override.key_or_group in groups:
+                chosen.append(override)
+                choices = loader.get_group_options(override.key_or_group, None, config_name, search)
+                _check_choices(override, choices)
+            else:
+                values.append(override)
+        for combination in _combinations(chosen):
+            composed = hydra.compose(config_name, [*search, *combination], return_hydra_config=True)
+            _check_experiment(composed, config_name, search, combination)
+            for override in values:
+                _check_key(override, composed, groups)
+
+
+def check_targets(config: DictConfig) -> None:
+    """Refuses a configuration that names anything to build but parts of this package.
+
+    Args:
+        config: The composed configuration.
+
+    Raises:
+        UserError: If a ``_target_`` does not start with ``somite.``.
+    """
+    for key in _keys(config):
+        if key.rpartition(".")[2] == "_target_":
+            target = str(OmegaConf.select(config, key))
+            if not target.startswith(TARGET_PREFIX):
+                raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser().parse_args(arguments)
+
+
+@contextmanager
+def _configuration(parsed: argparse.Namespace) -> Iterator[Any]:
+    """Hydra's loader of the configuration that the arguments name."""
+    if parsed.config_path and "://" not in parsed.config_path:
+        context = hydra.initialize_config_dir(os.path.abspath(parsed.config_path), version_base="1.3")
+    else:
+        module = (parsed.config_path or CONFIG_MODULE).removeprefix("pkg://")
+        context = hydra.initialize_config_module(module, version_base="1.3")
+    with context:
+        loader = GlobalHydra.instance().config_loader()
+        if parsed.config_dir:
+            loader.get_search_path().prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
+            loader.repository.initialize_sources(loader.get_search_path())
+        yield loader
+
+
+def _groups(loader: Any, config_name: str, search: list[str], parent: str = "") -> Iterator[str]:
+    for name in loader.get_group_options(parent, ObjectType.GROUP, config_name, search):
+        path = f"{parent}/{name}" if parent else name
+        yield path
+        yield from _groups(loader, config_name, search, path)
+
+
+def _values(override: Override) -> list[str]:
+    """Every value of an override, as strings; several if it is a sweep."""
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    value = override.value()
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _check_choices(override: Override, choices: list[str]) -> None:
+    for value in _values(override):
+        if value == "None" and (override.key_or_group == "experiment" or "/" in override.key_or_group):
+            continue  # these may be left out
+        if value not in choices and not override.is_delete():
+            raise UserError(
+                f"{override.input_line}: {override.key_or_group} has no choice {value!r}; "
+                f"{nearest(value, choices)}"
+            )
+
+
+def _combinations(chosen: list[Override]) -> Iterator[list[str]]:
+    """The group overrides, each sweep replaced by each of its values."""
+    lines = []
+    for override in chosen:
+        key = override.input_line.partition("=")[0]
+        swept = override.is_sweep_override()
+        lines.append([f"{key}={value}" for value in _values(override)] if swept else [override.input_line])
+    for combination in itertools.islice(itertools.product(*lines), MAX_COMBINATIONS):
+        yield list(combination)
+
+
+def _check_experiment(composed: DictConfig, config_name: str, search: list[str], lines: list[str]) -> None:
+    """An experiment may change keys, never add one that no part would read."""
+    choices = composed.hydra.runtime.choices
+    if not choices.get("experiment"):
+        return
+    plain = [f"{group}={choices[group]}" for group in choices if "/" not in group and group != "experiment"]
+    without = hydra.compose(config_name, [*search, *plain])
+    for key in _keys(composed, skip="hydra"):
+        parent = key.rpartition(".")[0]
+        if parent and OmegaConf.select(without, parent) is None and _exists(without, parent):
+            continue  # null by default, here a dictionary; what is built from it checks its keys
+        if not _exists(without, key):
+            raise UserError(
+                f"experiment={choices.experiment} sets {key}, which does not exist; "
+                f"{_nearest_key(key, without)}"
+            )
+
+
+def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> None:
+    key = override.key_or_group
+    if key in ("hydra.searchpath",) or _exists(composed, key):
+        return
+    parent = key.rpartition(".")[0]
+    if (override.is_add() or override.is_force_add()) and parent and _exists(composed, parent):
+        return  # an entry of a dictionary; what is built from it checks it
+    if "." not in key:
+        top = [str(name) for name in composed if name != "hydra"]
+        names = sorted({*top, *(group for group in groups if not group.startswith("hydra"))})
+        raise UserError(f"{override.input_line}: there is no key or group {key!r}; {nearest(key, names)}")
+    raise UserError(f"{override.input_line}: there is no key {key!r}; {_nearest_key(key, composed)}")
+
+
+def _nearest_key(key: str, config: DictConfig) -> str:
+    """Names beside the first part of a dotted key that does not exist."""
+    parts = key.split(".")
+    depth = 0
+    while depth < len(parts) and _exists(config, ".".join(parts[: depth + 1])):
+        depth += 1
+    node = OmegaConf.select(config, ".".join(parts[:depth])) if depth else config
+    if not isinstance(node, DictConfig):
+        return f"{'.'.join(parts[:depth])} has no keys of its own"
+    hidden = ("_target_",) if depth else ("hydra",)
+    beside = [".".join([*parts[:depth], str(name)]) for name in node if name not in hidden]
+    return nearest(".".join(parts[: depth + 1]), beside)
+
+
+def _keys(config: DictConfig, prefix: str = "", skip: str = "") -> Iterator[str]:
+    for name in config:
+        if str(name) != skip:
+            key = f"{prefix}{name}"
+            yield key
+            if not OmegaConf.is_missing(config, name) and isinstance(config._get_node(name), DictConfig):
+                node = config._get_node(name)
+                if not node._is_none() and not node._is_interpolation():
+                    yield from _keys(node, f"{key}.")
+
+
+def _exists(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and not node._is_none() and name in node.keys()

@@ -1,0 +1,103 @@
+import pytest
+from omegaconf import OmegaConf
+
+from somite.agents import run_folder
+from somite.envs.errors import UserError
+from somite.scripts import command_line
+from somite.scripts.resume import rewrite_for_resume
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """A run that was started by the command line, left a checkpoint, and was stopped."""
+    monkeypatch.chdir(tmp_path)
+    folders = []
+
+    def task(config):
+        folders.append(command_line.program_folder())
+        with run_folder.new_checkpoint(folders[0], 100) as folder:
+            (folder / "training_state").mkdir()
+
+    command_line.run(task, "train", ["agent=smp", "seed=3", "algorithm.total_steps=1000"])
+    return folders[0]
+
+
+def resumed(*arguments):
+    """The configurations and folders of a resumed run."""
+    seen = []
+    command_line.run(lambda c: seen.append((c, command_line.program_folder())), "train", arguments)
+    return seen[0]
+
+
+def test_other_arguments_are_left_alone():
+    assert rewrite_for_resume(["seed=1", "-m"]) == ["seed=1", "-m"]
+
+
+def test_the_arguments_that_hydra_gets(started):
+    assert rewrite_for_resume(["resume=last", "algorithm.total_steps=2000"]) == [
+        "--config-path",
+        str(started / ".hydra"),
+        "--config-name",
+        "config",
+        f"hydra.run.dir='{started}'",
+        "hydra.output_subdir=.hydra.1",
+        "algorithm.total_steps=2000",
+    ]
+
+
+@pytest.mark.parametrize("how", ["last", "name", "path"])
+def test_a_run_goes_on_in_its_folder_with_its_configuration(started, how):
+    run = {"last": "last", "name": started.name, "path": f"runs/{started.name}"}[how]
+    config, folder = resumed(f"resume={run}", "algorithm.total_steps=2000")
+    assert folder == started and config.seed == 3 and config.agent._target_.endswith("SMP")
+    assert config.algorithm.total_steps == 2000
+    assert OmegaConf.load(started / ".hydra" / "config.yaml").algorithm.total_steps == 1000
+
+
+def test_the_newest_configuration_is_gone_on_from(started):
+    resumed("resume=last", "algorithm.total_steps=2000")
+    config, _ = resumed("resume=last", "threads=2")
+    assert config.algorithm.total_steps == 2000 and config.threads == 2
+    assert (started / ".hydra.2" / "config.yaml").is_file()
+
+
+def test_a_folder_with_odd_characters_can_be_resumed(started):
+    odd = started.with_name("it's (mine), at 100%")
+    started.rename(odd)
+    config, folder = resumed(f"resume={odd.name}")
+    assert folder == odd and config.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("resume=last", "agent=mlp"), "keeps its agent; single keys may change"),
+        (("resume=last", "experiment=demo"), "keeps its experiment"),
+        (("resume=last", "-m", "seed=0,1"), "does not go together with -m"),
+        (("resume=last", "--config-name=x"), "run's own configuration"),
+        (("resume=last", "resume=other"), "one run is resumed at a time"),
+        (("resume=lst",), "no run 'lst'.*did you mean 'last'"),
+    ],
+)
+def test_what_a_resumed_run_cannot_do(started, arguments, message):
+    with pytest.raises(UserError, match=message):
+        rewrite_for_resume(arguments)
+
+
+def test_a_mistyped_key_of_a_resumed_run_is_found(started, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        resumed("resume=last", "algorithm.totl_steps=3")
+    assert leaving.value.code == 2
+    assert "did you mean 'algorithm.total_steps'" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_cannot_be_resumed(started):
+    run_folder.remove_folder(started / "checkpoints" / "100")
+    with pytest.raises(UserError, match="no checkpoint to go on from"):
+        rewrite_for_resume([f"resume={started}"])
+
+
+def test_a_run_without_its_configuration_cannot_be_resumed(started):
+    (started / ".hydra" / "config.yaml").unlink()
+    with pytest.raises(UserError, match="config.yaml, is missing"):
+        rewrite_for_resume(["resume=last"])
