@@ -35,7 +35,8 @@ class TokenNormalizer(nn.Module):
         self.limit = limit
         for kind, is_state in (("token", spec.token_is_state()), ("joint", spec.joint_is_state())):
             size = len(is_state)
-            self.register_buffer(f"{kind}_is_state", torch.tensor(is_state, dtype=torch.bool), persistent=False)
+            # Known from the spec, hence not part of what is saved.
+            self.register_buffer(f"{kind}_is_state", torch.from_numpy(is_state), persistent=False)
             self.register_buffer(f"{kind}_count", torch.zeros((), dtype=torch.float64))
             self.register_buffer(f"{kind}_mean", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{kind}_squares", torch.zeros(size, dtype=torch.float64))

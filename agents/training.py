@@ -12,7 +12,7 @@ import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import Logger
 
 from ..envs.errors import UserError
 from ..envs.locomotion import LIMB_SPEC, BodySet
@@ -21,6 +21,7 @@ from .algorithms.metrics_csv import MetricsCsv
 from .algorithms.ppo import PPO, TokenPPO
 from .algorithms.reward_scaling import BodyRewardScaling
 from .algorithms.run_callback import RunCallback
+from .algorithms.tensorboard import TensorBoard
 from .checkpoint import load_policy, save_policy
 from .device import resolve_device, set_threads
 from .evaluation import run_episodes
@@ -81,7 +82,7 @@ class TrainingRun:
         self.learner.set_logger(
             Logger(
                 str(folder),
-                [TensorBoardOutputFormat(str(folder)), MetricsCsv(folder / "metrics.csv", last_step=steps)],
+                [TensorBoard(folder, last_step=steps), MetricsCsv(folder / "metrics.csv", last_step=steps)],
             )
         )
         OmegaConf.save(config, folder / "config.yaml")
@@ -176,8 +177,8 @@ class TrainingRun:
         saved = load_policy(checkpoint / "policy").policy
         if saved.architecture() != self.policy.architecture():
             raise UserError(
-                f"{checkpoint} holds {type(saved).__name__} {saved.architecture()}, but the configuration asks "
-                f"for {self.policy.architecture()}; a run resumes with its own agent"
+                f"{checkpoint} holds {type(saved).__name__} {saved.architecture()}, but the configuration "
+                f"asks for {self.policy.architecture()}; a run resumes with its own agent"
             )
         self.policy.load_state_dict(saved.state_dict())
         self.learner.policy.optimizer.load_state_dict(state["optimizer"])

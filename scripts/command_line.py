@@ -40,6 +40,8 @@ def run(
     Raises:
         SystemExit: With code 2 after a :class:`UserError` or a wrong argument, its message printed.
     """
+    # Before torch starts: threads that spin while they wait starve every other process of the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     job = _Job(task)
     try:

@@ -3,6 +3,7 @@ import logging
 import pytest
 import torch
 
+from somite.agents import device
 from somite.agents.device import resolve_device, set_threads
 from somite.envs.errors import UserError
 
@@ -41,7 +42,11 @@ def test_an_unknown_name_gets_the_choices(name):
 def test_threads(monkeypatch):
     counts = []
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # threads that spin: one of them
     assert [set_threads("auto"), set_threads(3), set_threads("2")] == counts == [1, 3, 2]
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setattr(device, "_cores", lambda: 64)
+    assert set_threads("auto") == device.MAX_AUTO_THREADS
     for wrong in (0, "many", 1.5):
         with pytest.raises(UserError, match="threads"):
             set_threads(wrong)

@@ -46,10 +46,10 @@ class PPO:
 
     total_steps: float = 3e6
     num_envs: int = 192
-    n_steps: int = 128
-    batch_size: int = 4096
+    n_steps: int = 32
+    batch_size: int = 2048
     n_epochs: int = 4
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     learning_rate_schedule: str = "linear"
     gamma: float = 0.99
     gae_lambda: float = 0.95
@@ -137,7 +137,8 @@ class _Linear:
     start: float
 
     def __call__(self, remaining: float) -> float:
-        return self.start * remaining
+        # Whole rollouts pass the end of the run, where the remaining share is below zero.
+        return self.start * max(remaining, 0.0)
 
 
 class TokenPPO(stable_baselines3.PPO):
@@ -181,7 +182,9 @@ class TokenPPO(stable_baselines3.PPO):
         super().train()
         for name, parameter in self.policy.token_policy.named_parameters():
             if not torch.isfinite(parameter).all():
-                raise FloatingPointError(f"{name} is not finite after the update at step {self.num_timesteps}")
+                raise FloatingPointError(
+                    f"{name} is not finite after the update at step {self.num_timesteps}"
+                )
         self._update_normalizer()
         self.seconds["update"] += time.perf_counter() - start
 
@@ -199,4 +202,5 @@ class TokenPPO(stable_baselines3.PPO):
     def resume_learning(self, total_steps: int, callback: BaseCallback) -> None:
         """Learn until ``total_steps`` in all, however many have been made before."""
         # SB3 takes the number of further steps when it is not to start counting anew.
-        self.learn(total_steps - self.num_timesteps, callback=callback, reset_num_timesteps=False, log_interval=1)
+        further = total_steps - self.num_timesteps
+        self.learn(further, callback=callback, reset_num_timesteps=False, log_interval=1)

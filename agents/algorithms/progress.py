@@ -44,7 +44,7 @@ class Progress:
         score = "-" if mean_return is None else f"{mean_return:.0f}"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, rate=rate, score=score)
-        elif now - self._last_line >= SECONDS_BETWEEN_LINES or done >= self.total:
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = max(0.0, (self.total - done) / max(rate, 1e-9))
             print(

@@ -68,9 +68,9 @@ class RunCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         # Here the update of the previous rollout is complete.
-        if self.validate is not None and self.validate_every and self.num_timesteps >= self._next_validation:
+        if self.num_timesteps >= self._next_validation:
             self._next_validation = self._after(self.validate_every)
-            self.logger.record("validation/mean_reward", self.validate())
+            self._validate()
         if self.num_timesteps >= self._next_save:
             self._next_save = self._after(self.save_every)
             self.save()
@@ -96,7 +96,13 @@ class RunCallback(BaseCallback):
         self.logger.record("rollout/diverged", self.training_env.get_attr("diverged_rows")[0])
 
     def _on_training_end(self) -> None:
+        if self.stopped_by is None:  # the last policy, too, can be the best
+            self._validate()
         self.close()
+
+    def _validate(self) -> None:
+        if self.validate is not None and self.validate_every:
+            self.logger.record("validation/mean_reward", self.validate())
 
     def close(self) -> None:
         """Give the signals and the terminal back; may be called twice."""

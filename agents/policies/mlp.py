@@ -52,13 +52,13 @@ class MLP(Policy):
         slots = tuple(observation["joint_mask"].shape[-2:])
         if slots != (self.n_tokens, self.n_joints):
             raise ValueError(
-                f"MLP was built for (limb slots, joint slots) = {(self.n_tokens, self.n_joints)}, got {slots}; "
+                f"MLP was built for {(self.n_tokens, self.n_joints)} limb and joint slots, got {slots}; "
                 "its slots belong to one full body: use a modular policy for other bodies"
             )
         tokens, joints = self.normalizer(observation)
         masks = [observation[name].to(tokens.dtype) for name in ("mask", "joint_mask", "action_mask")]
-        parts = [tokens.flatten(-2), joints.flatten(-3), masks[0], *(mask.flatten(-2) for mask in masks[1:])]
-        return torch.cat(parts, dim=-1), memory
+        parts = [tokens.flatten(-2), joints.flatten(-3), masks[0], masks[1].flatten(-2)]
+        return torch.cat([*parts, masks[2].flatten(-2)], dim=-1), memory
 
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""

@@ -176,7 +176,8 @@ def humanoid_2d() -> mujoco.MjSpec:
         trunk.add_joint(name=name, type=kind, axis=axis)
     spec.joint("rootz").ref = 1.35
     _capsule(trunk, "trunk_geom", (0, 0, -0.42), (0, 0, 0.05), 0.09)
-    trunk.add_geom(name="head", type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=[0, 0, 0.25], size=[0.09, 0, 0], **_BODY)
+    head = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "pos": [0, 0, 0.25], "size": [0.09, 0, 0]}
+    trunk.add_geom(name="head", **head, **_BODY)
     for side, sign in (("right", -1), ("left", 1)):
         thigh = trunk.add_body(name=f"{side}_thigh", pos=[0, 0.1 * sign, -0.46])
         _hinge(thigh, f"{side}_hip", (-1.9, 0.9), damping=5, stiffness=10, armature=0.01)

@@ -118,7 +118,7 @@ def test_no_limbs_give_zero_actions(name: str) -> None:
 
 
 def test_refusals_say_what_came_and_what_was_wanted() -> None:
-    with pytest.raises(ValueError, match=r"\(6, 2\), got \(7, 1\)"):
+    with pytest.raises(ValueError, match=r"\(6, 2\) limb and joint slots, got \(7, 1\)"):
         run(MLP(SPEC, N_TOKENS, N_JOINTS), random_observation(0, n_tokens=7, n_joints=1))
     with pytest.raises(ValueError, match="both, up, down, none, got 'sideways'"):
         SMP(SPEC, messages="sideways")

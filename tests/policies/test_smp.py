@@ -11,7 +11,7 @@ from torch.nn import functional
 from somite.agents.policies import SMP
 from tests.observations import random_observation
 
-from .helpers import CLOSE, MARGIN, build, run
+from .helpers import CLOSE, build, run
 
 N = 7
 # Limb 4 is the root: 4 -> (1, 5), 1 -> (0, 6), 5 -> 2, 6 -> 3. Indices of parents may be larger.
@@ -39,8 +39,8 @@ def test_a_limb_hears_exactly_those_whose_messages_reach_it(messages: str) -> No
         moved = (run(policy, other)[0] - action).abs()[0, :, 0]
         for limb in range(N):
             if changed in _heard(messages, limb):
-                # Messages fade with distance; in double precision nothing is 1e-9 by rounding.
-                assert moved[limb] > (MARGIN if limb == changed else 1e-9), (limb, changed)
+                # Messages fade with distance; in double precision rounding stays below 1e-12.
+                assert moved[limb] > (1e-2 if limb == changed else 1e-9), (limb, changed)
             else:
                 assert moved[limb] == 0, (limb, changed)
 

@@ -19,7 +19,7 @@ few = settings(max_examples=25, deadline=None)
 @pytest.mark.parametrize("name", POLICIES)
 @few
 @given(seed=seeds)
-def test_outputs_vary_and_masked_actions_are_zero(name: str, seed: int) -> None:
+def test_outputs_are_finite_and_masked_actions_are_zero(name: str, seed: int) -> None:
     observation = random_observation(seed)
     action, value = run(build(name), observation)
     assert action.shape == observation["action_mask"].shape and value.shape == (4,)

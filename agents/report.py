@@ -1,0 +1,216 @@
+"""What ``somite-evaluate`` does: returns of saved policies on seen and unseen bodies, as a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from scipy import stats
+
+from ..envs.errors import UserError
+from ..envs.locomotion import BodySet
+from .acting import Agent
+from .checkpoint import find_policy_folder, load_policy
+from .counts import whole_number
+from .device import resolve_device
+from .evaluation import Episodes, random_actions, run_episodes
+from .run_folder import find_run
+from .video import film
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One body's result: mean return, half width of its 95 % interval (None for one episode)."""
+
+    run: str
+    body: str
+    seen: bool
+    episodes: int
+    mean: float
+    deviation: float
+    interval: float | None
+    mean_length: float
+    random_mean: float | None
+
+
+def evaluate(config: DictConfig) -> list[Row]:
+    """Evaluate what ``conf/evaluate.yaml`` describes; print the table, write it beside the run.
+
+    Raises:
+        UserError: a run, body or number that is not there or cannot be meant.
+    """
+    episodes = whole_number(config.episodes, "episodes", minimum=1)
+    seed = whole_number(config.seed, "seed")
+    device = resolve_device(config.device)
+    runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
+    folders = [_policy_of(str(run)) for run in runs]
+    rows: list[Row] = []
+    for folder in folders:
+        agent = load_policy(folder, device)
+        bodies = body_set_of(agent)
+        names = bodies.choose(_plain(config.bodies))
+        own = _evaluate_agent(agent, bodies, names, episodes, seed, _run_name(folder), config.random_baseline)
+        output = Path(config.output) if config.output else folder.parent / "evaluation"
+        _write(own, output)
+        _print(own, agent)
+        if config.video:
+            _film(agent, bodies, config.video, output, seed)
+        log.info("written to %s", output)
+        rows += own
+    return rows
+
+
+def body_set_of(agent: Agent) -> BodySet:
+    """The bodies and the task that a policy was trained with, from its ``policy.json``.
+
+    Raises:
+        UserError: bodies have since changed sides of the split that was trained on.
+    """
+    environment = agent.environment
+    target = environment["config"].get("_target_")
+    if target != "somite.envs.locomotion.BodySet":
+        raise UserError(f"this policy was trained on {target!r}, not on bodies")
+    bodies: BodySet = hydra.utils.instantiate(environment["config"], _convert_="all")
+    if set(bodies.unseen) & set(environment["seen"]):
+        raise UserError(
+            f"the policy was trained on {sorted(set(bodies.unseen) & set(environment['seen']))}, which "
+            f"split {bodies.split.name!r} holds out today; it was saved by another version"
+        )
+    return bodies
+
+
+def _evaluate_agent(
+    agent: Agent,
+    bodies: BodySet,
+    names: tuple[str, ...],
+    episodes: int,
+    seed: int,
+    run: str,
+    random_baseline: bool,
+) -> list[Row]:
+    limit = bodies.task.max_episode_steps
+    aligned = agent.policy.aligned_slots
+    with Progress(transient=True) as progress:
+        bar = progress.add_task(f"{len(names)} bodies × {episodes} episodes", total=limit)
+        agent.reset()
+        results = run_episodes(
+            agent.act,
+            bodies,
+            names,
+            episodes,
+            seed,
+            aligned=aligned,
+            progress=lambda step: progress.update(bar, completed=step),
+        )
+        baseline: list[Episodes] | list[None] = [None] * len(names)
+        if random_baseline:
+            progress.reset(bar, description="random actions")
+            baseline = run_episodes(
+                random_actions(seed),
+                bodies,
+                names,
+                episodes,
+                seed,
+                progress=lambda step: progress.update(bar, completed=step),
+            )
+    return [
+        _row(run, result, result.body in bodies.seen, random)
+        for result, random in zip(results, baseline, strict=True)
+    ]
+
+
+def _row(run: str, result: Episodes, seen: bool, random: Episodes | None) -> Row:
+    returns = result.returns
+    interval = None
+    if len(returns) > 1:
+        interval = float(stats.sem(returns) * stats.t.ppf(0.975, len(returns) - 1))
+    return Row(
+        run=run,
+        body=result.body,
+        seen=seen,
+        episodes=len(returns),
+        mean=float(returns.mean()),
+        deviation=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        interval=interval,
+        mean_length=float(result.lengths.mean()),
+        random_mean=None if random is None else float(random.returns.mean()),
+    )
+
+
+def _print(rows: list[Row], agent: Agent) -> None:
+    steps = agent.description.get("training", {}).get("steps")
+    trained = f", {steps:,} steps" if steps else ""
+    table = Table(title=f"{rows[0].run} ({type(agent.policy).__name__}{trained})")
+    table.add_column("body")
+    table.add_column("in training")
+    for name in ("return", "± 95 %", "length", "random"):
+        table.add_column(name, justify="right")
+    for seen in (True, False):
+        group = [row for row in rows if row.seen == seen]
+        for row in group:
+            table.add_row(
+                row.body,
+                "seen" if seen else "unseen",
+                f"{row.mean:.0f}",
+                "-" if row.interval is None else f"{row.interval:.0f}",
+                f"{row.mean_length:.0f}",
+                "-" if row.random_mean is None else f"{row.random_mean:.0f}",
+            )
+        if group:
+            mean, random = np.mean([row.mean for row in group]), [row.random_mean for row in group]
+            shown = "-" if None in random else f"{np.mean(random):.0f}"
+            kind = "seen" if seen else "unseen"
+            table.add_row(f"mean of {len(group)}", kind, f"{mean:.0f}", "", "", shown, style="bold")
+            table.add_section()
+    Console().print(table)
+
+
+def _write(rows: list[Row], output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    values: list[dict[str, Any]] = [asdict(row) for row in rows]
+    (output / "results.json").write_text(json.dumps(values, indent=1) + "\n")
+    with (output / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(values[0]))
+        writer.writeheader()
+        writer.writerows(values)
+
+
+def _film(agent: Agent, bodies: BodySet, wanted: Any, output: Path, seed: int) -> None:
+    if wanted is True:
+        names = (bodies.unseen or bodies.seen)[:1]
+    else:
+        names = bodies.choose(_plain(wanted))
+    for name in names:
+        path = output / f"{name}.mp4"
+        try:
+            film(agent, bodies, name, path, seed)
+        except UserError as error:  # nothing here draws: the numbers stand without pictures
+            log.warning("no video: %s", error)
+            return
+        log.info("video: %s", path)
+
+
+def _plain(value: Any) -> Any:
+    return [str(item) for item in value] if isinstance(value, ListConfig) else value
+
+
+def _policy_of(run: str) -> Path:
+    """The policy folder of a run's name, ``last``, or a path to a run or a policy."""
+    folder = Path(run)
+    return find_policy_folder(folder if folder.is_dir() else find_run(run))
+
+
+def _run_name(folder: Path) -> str:
+    return folder.parent.name if folder.name in ("policy", "best") else folder.name
