@@ -15,8 +15,8 @@ class TokenNormalizer(nn.Module):
 
     All tokens share one scale and shift per column, and so do all joint rows; hence normalising
     commutes with any permutation and fits any body. Descriptor columns are left alone (scale 1,
-    shift 0): they stand in fixed units, and in training on one body their deviation would be zero.
-    Before the first :meth:`update` the state columns are left alone, too. Every column is clipped.
+    shift 0, unclipped): they stand in fixed units, and in training on one body their deviation would be
+    zero. Before the first :meth:`update` the state columns are left alone, too, but for the clipping.
 
     :meth:`update` alone writes buffers. Statistics are kept in float64 and merged by the parallel
     formula of Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -26,7 +26,7 @@ class TokenNormalizer(nn.Module):
         spec: What the columns mean, F of a token and G of a joint row.
         floor: Smallest standard deviation divided by, in the feature's unit; a column that happens
             to be constant in training (the sideways motion of a planar body) is not blown up.
-        limit: Normalised values are clipped to [-limit, limit].
+        limit: Normalised states are clipped to [-limit, limit].
     """
 
     def __init__(self, spec: TokenSpec, floor: float = 1e-2, limit: float = 10.0) -> None:
@@ -37,6 +37,8 @@ class TokenNormalizer(nn.Module):
             size = len(is_state)
             # Known from the spec, hence not part of what is saved.
             self.register_buffer(f"{kind}_is_state", torch.from_numpy(is_state), persistent=False)
+            limits = torch.where(getattr(self, f"{kind}_is_state"), limit, torch.inf)
+            self.register_buffer(f"{kind}_limit", limits, persistent=False)
             self.register_buffer(f"{kind}_count", torch.zeros((), dtype=torch.float64))
             self.register_buffer(f"{kind}_mean", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{kind}_squares", torch.zeros(size, dtype=torch.float64))
@@ -74,7 +76,8 @@ class TokenNormalizer(nn.Module):
 
     def _normalize(self, kind: str, values: Tensor, mask: Tensor) -> Tensor:
         shift, scale = getattr(self, f"{kind}_shift"), getattr(self, f"{kind}_scale")
-        values = ((values.to(shift.dtype) - shift) * scale).clamp(-self.limit, self.limit)
+        limit = getattr(self, f"{kind}_limit")
+        values = ((values.to(shift.dtype) - shift) * scale).clamp(-limit, limit)
         # Selecting, not multiplying: nothing that stands at padding gets through, not even NaN.
         return torch.where((mask != 0).unsqueeze(-1), values, 0.0)
 

@@ -62,7 +62,7 @@ def evaluate(config: DictConfig) -> list[Row]:
         bodies = body_set_of(agent)
         names = bodies.choose(_plain(config.bodies))
         own = _evaluate_agent(agent, bodies, names, episodes, seed, _run_name(folder), config.random_baseline)
-        output = Path(config.output) if config.output else folder.parent / "evaluation"
+        output = _output(config.output, folder, several=len(folders) > 1)
         _write(own, output)
         _print(own, agent)
         if config.video:
@@ -163,16 +163,16 @@ def _print(rows: list[Row], agent: Agent) -> None:
             table.add_row(
                 row.body,
                 "seen" if seen else "unseen",
-                f"{row.mean:.0f}",
-                "-" if row.interval is None else f"{row.interval:.0f}",
-                f"{row.mean_length:.0f}",
-                "-" if row.random_mean is None else f"{row.random_mean:.0f}",
+                f"{row.mean:z.0f}",
+                "-" if row.interval is None else f"{row.interval:z.0f}",
+                f"{row.mean_length:z.0f}",
+                "-" if row.random_mean is None else f"{row.random_mean:z.0f}",
             )
         if group:
             mean, random = np.mean([row.mean for row in group]), [row.random_mean for row in group]
-            shown = "-" if None in random else f"{np.mean(random):.0f}"
+            shown = "-" if None in random else f"{np.mean(random):z.0f}"
             kind = "seen" if seen else "unseen"
-            table.add_row(f"mean of {len(group)}", kind, f"{mean:.0f}", "", "", shown, style="bold")
+            table.add_row(f"mean of {len(group)}", kind, f"{mean:z.0f}", "", "", shown, style="bold")
             table.add_section()
     Console().print(table)
 
@@ -202,6 +202,13 @@ def _film(agent: Agent, bodies: BodySet, wanted: Any, output: Path, seed: int) -
         log.info("video: %s", path)
 
 
+def _output(given: str | None, folder: Path, several: bool) -> Path:
+    """Where the results of a policy go; each of several has a folder of its own."""
+    if given is None:
+        return folder.parent / ("evaluation_of_best" if folder.name == "best" else "evaluation")
+    return Path(given) / _run_name(folder).replace("/", "-") if several else Path(given)
+
+
 def _plain(value: Any) -> Any:
     return [str(item) for item in value] if isinstance(value, ListConfig) else value
 
@@ -213,4 +220,10 @@ def _policy_of(run: str) -> Path:
 
 
 def _run_name(folder: Path) -> str:
-    return folder.parent.name if folder.name in ("policy", "best") else folder.name
+    """``<run>``, ``<run>/best``, ``<run>/<step of a checkpoint>``, or the name of a folder of its own."""
+    folder = folder.resolve()
+    if folder.name == "best":
+        return f"{folder.parent.name}/best"
+    if folder.parent.parent.name == "checkpoints":
+        return f"{folder.parents[2].name}/{folder.parent.name}"
+    return folder.parent.name if folder.name == "policy" else folder.name

@@ -8,8 +8,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from .errors import UserError
 
 
 class SB3VecEnv(VecEnv):
@@ -22,9 +25,14 @@ class SB3VecEnv(VecEnv):
     Args:
         env: the vector environment.
         seed: of the first reset.
+
+    Raises:
+        UserError: rows are not reset in the same step.
     """
 
     def __init__(self, env: gymnasium.vector.VectorEnv, seed: int | None = None) -> None:
+        if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+            raise UserError("SB3VecEnv needs a vector environment with autoreset_mode SAME_STEP")
         self.env = env
         self.render_mode = None  # SB3 asks get_attr for it
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)

@@ -1,5 +1,6 @@
 """Bodies with limbs that learn to move: morphologies, their limb observation, task and simulation."""
 
+from . import mujoco_import  # noqa: F401
 from .body_set import BodySet
 from .env import LocomotionEnv
 from .families import FAMILIES, build, get_split

@@ -18,7 +18,7 @@ class BodySet:
     Args:
         family: name of a family, for example ``cheetah``.
         split: name of a split of the literature (``smp``, ``amorpheus``), or ``all``.
-        bodies: train on exactly these members instead (a specialist: one); what else the split
+        bodies: train on exactly these members instead (one name: a specialist); what else the split
             trains on is then left out, its unseen bodies stay unseen.
         frame_skip: substeps of a step.
         task: reward and termination.
@@ -31,7 +31,7 @@ class BodySet:
         self,
         family: str,
         split: str = "smp",
-        bodies: Sequence[str] | None = None,
+        bodies: str | Sequence[str] | None = None,
         frame_skip: int = 5,
         task: LocomotionTask | None = None,
     ) -> None:
@@ -39,7 +39,8 @@ class BodySet:
         self.frame_skip, self.task = frame_skip, task or LocomotionTask()
         self.split = families.get_split(family, split)
         if bodies is not None:
-            chosen = tuple(self._member(name) for name in bodies)
+            names = [bodies] if isinstance(bodies, str) else bodies
+            chosen = tuple(self._member(name) for name in names)
             self.split = families.checked_split(f"{split} with bodies", chosen, self.split.unseen)
 
     @property

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from ..errors import UserError
 from .rendering import BodyRenderer
 from .vector_env import LocomotionVectorEnv
 
@@ -20,6 +21,9 @@ class LocomotionEnv(gymnasium.Env):
         render_mode: None or ``rgb_array``.
         width, height: of the pictures, in pixels.
         options: of :class:`LocomotionVectorEnv`: ``task``, ``frame_skip`` and so on.
+
+    Raises:
+        UserError: unknown body or render mode, or no way to draw on this machine.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -32,6 +36,8 @@ class LocomotionEnv(gymnasium.Env):
         height: int = 320,
         **options: Any,
     ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"render_mode {render_mode!r} is not offered; choices: None, rgb_array")
         self.vector = LocomotionVectorEnv(
             [body], 1, autoreset_mode=AutoresetMode.DISABLED, threads=1, **options
         )

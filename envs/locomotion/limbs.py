@@ -16,9 +16,11 @@ import numpy as np
 
 from ..errors import UserError
 
-# Units of the descriptors, chosen so that usual bodies give values around one; they are stated in
-# features.py and never change.
-MASS_UNIT, DAMPING_UNIT, STIFFNESS_UNIT, STRENGTH_UNIT = 10.0, 10.0, 100.0, 100.0
+# Units of the descriptors, stated in features.py. They decide how visible it is to a policy which limb
+# is which: with lengths in metres and masses in 10 kg all descriptors of a cheetah are far below its
+# state features, and the transformer's unseen bodies ran 40 % slower after 0.4 M steps.
+LENGTH_UNIT, MASS_UNIT = 0.1, 1.0
+DAMPING_UNIT, STIFFNESS_UNIT, STRENGTH_UNIT = 10.0, 100.0, 100.0
 UNLIMITED_CONTROL = 1.0
 """Half span of the physical control that a nominal action of 1 means where no range is given."""
 
@@ -135,12 +137,12 @@ def limb_descriptors(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> np.ndarr
             np.concatenate(
                 [
                     [limb.parent < 0, mass / MASS_UNIT],
-                    center,
-                    gyration,
-                    (high - low) / 2,
-                    (high + low) / 2,
+                    center / LENGTH_UNIT,
+                    gyration / LENGTH_UNIT,
+                    (high - low) / 2 / LENGTH_UNIT,
+                    (high + low) / 2 / LENGTH_UNIT,
                     [friction],
-                    attachment,
+                    attachment / LENGTH_UNIT,
                 ]
             )
         )
@@ -166,7 +168,7 @@ def joint_descriptors(model: mujoco.MjModel, slot: JointSlot) -> np.ndarray:
         [
             [int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_HINGE)],
             model.jnt_axis[joint],
-            model.jnt_pos[joint],
+            model.jnt_pos[joint] / LENGTH_UNIT,
             [limited],
             limits,
             [

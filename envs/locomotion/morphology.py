@@ -77,7 +77,7 @@ class Morphology:
         """(nq,) start position: as near to the ground as the full body starts."""
         qpos = self.model.qpos0.copy()
         if self.full_body is not None:
-            shift = _lowest_point(self.full_body.model) - _lowest_point(self.model)
+            shift = _lowest_point(self.full_body) - _lowest_point(self)
             _raise_root(self.model, self.limbs[0].bodies[0], qpos, shift)
         return qpos
 
@@ -86,28 +86,33 @@ class Morphology:
         """Height of the root's origin above the body's lowest point in its start position, m."""
         data = mujoco.MjData(self.model)
         mujoco.mj_kinematics(self.model, data)
-        return float(data.xpos[self.limbs[0].bodies[0], 2] - _lowest_point(self.model))
+        return float(data.xpos[self.limbs[0].bodies[0], 2] - _lowest_point(self))
 
 
-def _lowest_point(model: mujoco.MjModel) -> float:
-    """Height of the lowest point of all geoms that belong to moving bodies, at ``qpos0``."""
+def _lowest_point(morphology: Morphology) -> float:
+    """Height of the lowest point of all limbs' geoms, at ``qpos0``; of their origins if they have none."""
+    model = morphology.model
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    geoms = np.flatnonzero(model.geom_bodyid > 0)
-    return min(
-        geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3))[0][2] for g in geoms
-    )
+    bodies = [body for limb in morphology.limbs for body in limb.bodies]
+    lows = [
+        geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3))[0][2]
+        for g in np.flatnonzero(np.isin(model.geom_bodyid, bodies))
+    ]
+    return min(lows, default=data.xpos[bodies, 2].min())
 
 
 def _raise_root(model: mujoco.MjModel, root: int, qpos: np.ndarray, shift: float) -> None:
     """Move the root up by ``shift`` metres through its free joint or its vertical slide, if any."""
     first = int(model.body_jntadr[root])
+    start = quaternion_matrix(model.body_quat[root])
     for joint in range(first, first + int(model.body_jntnum[root])):
         address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
+        upward = float(start[2] @ model.jnt_axis[joint])
         if kind == int(mujoco.mjtJoint.mjJNT_FREE):
             qpos[address + 2] += shift
-        elif kind == int(mujoco.mjtJoint.mjJNT_SLIDE) and abs(model.jnt_axis[joint, 2]) > 0.99:
-            qpos[address] += shift * np.sign(model.jnt_axis[joint, 2])
+        elif kind == int(mujoco.mjtJoint.mjJNT_SLIDE) and abs(upward) > 0.99:
+            qpos[address] += shift * np.sign(upward)
 
 
 def body_hash(model: mujoco.MjModel) -> str:

@@ -104,7 +104,7 @@ class LimbState:
 
     Attributes:
         position: (B, N, 3). rotation: (B, N, 9). velocity: (B, N, 6) angular, linear at ``center``.
-        center: (B, 3). axis: (B, N, J, 3). joint_position, joint_speed: (B, N, J).
+        center: (B, N, 3). axis: (B, N, J, 3). joint_position, joint_speed: (B, N, J).
     """
 
     position: torch.Tensor
@@ -126,7 +126,7 @@ class LimbState:
             zeros(b, n, 3),
             zeros(b, n, 9),
             zeros(b, n, 6),
-            zeros(b, 3),
+            zeros(b, n, 3),
             zeros(b, n, j, 3),
             zeros(b, n, j),
             zeros(b, n, j),
@@ -161,7 +161,7 @@ def observe(
     root = state.position[every, layout.root_slot]  # (B, 3)
     to_yaw = _to_yaw_frame(state.rotation[every, layout.root_slot].view(b, 3, 3) @ layout.untilt)
 
-    arm = state.position - state.center[:, None]  # (B, N, 3)
+    arm = state.position - state.center  # (B, N, 3)
     angular, linear = state.velocity[..., :3], state.velocity[..., 3:]
     matrix = state.rotation.view(b, n, 3, 3)
     vectors = torch.stack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import os
@@ -31,13 +32,14 @@ def find_backend() -> str:
     Raises:
         UserError: where none draws; it says what to install.
     """
-    chosen = os.environ.get("MUJOCO_GL")
+    chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     for backend in [chosen] if chosen else ["egl", "osmesa"]:
         environment = {**os.environ, "MUJOCO_GL": backend}
         probe = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True)
         if probe.returncode == 0:
             # MuJoCo chooses when it is imported, which has happened; its renderer looks the choice up here.
-            gl_context.GLContext = importlib.import_module(f"mujoco.{backend}").GLContext
+            module = backend if backend in ("egl", "osmesa", "cgl") else "glfw"
+            gl_context.GLContext = importlib.import_module(f"mujoco.{module}").GLContext
             return backend
     tried = f"MUJOCO_GL={chosen}" if chosen else "EGL and OSMesa"
     raise UserError(
@@ -68,6 +70,10 @@ class BodyRenderer:
         model, data, root = self.env.simulated(row)
         body = int(self.env.body_of_row[row])
         if body not in self._renderers:
+            model = copy.copy(model)  # ours to give a buffer as large as the picture
+            buffer = model.vis.global_
+            buffer.offwidth = max(buffer.offwidth, self.width)
+            buffer.offheight = max(buffer.offheight, self.height)
             renderer = mujoco.Renderer(model, self.height, self.width)
             renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = 0  # five times faster
             self._renderers[body] = renderer

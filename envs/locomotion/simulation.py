@@ -8,15 +8,21 @@ root's own position and tilt are read from ``qpos`` and are current.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import mujoco
 import mujoco.batch
 import numpy as np
 
-from .limbs import control_ranges, quaternion_matrix
+from .limbs import Limb, control_ranges, quaternion_matrix
 from .morphology import Morphology
 
 logger = logging.getLogger(__name__)
+
+_FREE, _SLIDE, _HINGE = (
+    int(kind)
+    for kind in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE)
+)
 
 _DIVERGED = [
     int(mujoco.mjtWarning.mjWARN_BADQPOS),
@@ -58,7 +64,9 @@ class Simulation:
         self._slot_qpos = _as_slice([int(model.jnt_qposadr[joint]) for joint in joints])
         self._slot_qvel = _as_slice([int(model.jnt_dofadr[joint]) for joint in joints])
         self.root = limbs[0].bodies[0]
-        self._tree = int(model.body_rootid[self.root])
+        trees = [int(model.body_rootid[limb.bodies[0]]) for limb in limbs]
+        self._trees = slice(trees[0], trees[0] + 1) if len(set(trees)) == 1 else trees
+        self._bounded_qpos, self._bounded_qvel = _bounded(model, limbs)
         self._root_joints = _RootJoints(model, self.root)
         self._actuated = [(i, slot.actuator) for i, slot in enumerate(slots) if slot.actuator >= 0]
         self.actuated_slots = [i for i, _ in self._actuated]
@@ -96,12 +104,12 @@ class Simulation:
         return self._xmat[:, self._bodies]
 
     def limb_velocities(self) -> np.ndarray:
-        """(n, N, 6) angular and linear velocity, the latter at the point ``center_of_mass``."""
+        """(n, N, 6) angular and linear velocity, the latter at the limb's point ``tree_centers``."""
         return self._cvel[:, self._bodies]
 
-    def center_of_mass(self) -> np.ndarray:
-        """(n, 3) centre of mass of the whole body."""
-        return self._com[:, self._tree]
+    def tree_centers(self) -> np.ndarray:
+        """(n, N, 3) centre of mass of the tree each limb belongs to; (n, 1, 3) where there is one tree."""
+        return self._com[:, self._trees]
 
     def joint_axes(self) -> np.ndarray:
         """(n, S, 3) joint axes in the world."""
@@ -123,48 +131,120 @@ class Simulation:
         """(n,) cosine of the angle between the root's up and the vertical, of the current ``qpos``."""
         return self._root_joints.cos_tilt(self.qpos)
 
+    def largest_state(self) -> np.ndarray:
+        """(n,) largest absolute position or velocity of the limbs, but for where the body stands."""
+        positions, velocities = self.qpos[:, self._bounded_qpos], self.qvel[:, self._bounded_qvel]
+        return np.maximum(np.abs(positions).max(1), np.abs(velocities).max(1))
+
 
 class _RootJoints:
-    """Position and tilt of a root body as a function of ``qpos``."""
+    """Position and tilt of a root body as a function of ``qpos``: MuJoCo's kinematics of that body.
+
+    Joints act one after the other, each in the frame that those before it have left. In planar bodies
+    slides come first and the hinge turns about the origin, so that the position needs no rotation.
+    """
 
     def __init__(self, model: mujoco.MjModel, root: int) -> None:
-        self.origin = model.body_pos[root].copy()
-        start = quaternion_matrix(model.body_quat[root])
-        self.up = start[2].copy()  # what points up at the start, in the body's frame
-        self.free, self.slides = -1, []
-        self.hinges: list[tuple[int, np.ndarray, float]] = []
-        axes = []
+        self.start = quaternion_matrix(model.body_quat[root])
+        self.up = self.start[2].copy()  # what points up at the start, in the body's frame
         first = int(model.body_jntadr[root])
-        for joint in range(first, first + int(model.body_jntnum[root])):
-            address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
-            axis, reference = start @ model.jnt_axis[joint], float(model.qpos0[address])
-            if kind == int(mujoco.mjtJoint.mjJNT_FREE):
-                self.free = address
-            elif kind == int(mujoco.mjtJoint.mjJNT_SLIDE):
-                self.slides.append(address)
-                axes.append(axis)
-                self.origin = self.origin - axis * reference
-            elif kind == int(mujoco.mjtJoint.mjJNT_HINGE):
-                self.hinges.append((address, axis, reference))
-        self.axes = np.array(axes).reshape(-1, 3)
+        self.joints = [
+            _RootJoint(
+                kind=int(model.jnt_type[joint]),
+                address=int(model.jnt_qposadr[joint]),
+                axis=model.jnt_axis[joint].copy(),
+                anchor=model.jnt_pos[joint].copy(),
+                reference=float(model.qpos0[model.jnt_qposadr[joint]]),
+            )
+            for joint in range(first, first + int(model.body_jntnum[root]))
+        ]
+        kinds = [joint.kind for joint in self.joints]
+        self.free = self.joints[0].address if kinds == [_FREE] else -1
+        slides = [joint for joint in self.joints if joint.kind == _SLIDE]
+        self.slides_alone_place = kinds[: len(slides)] == [_SLIDE] * len(slides) and not any(
+            joint.kind == _FREE or (joint.kind != _SLIDE and joint.anchor.any()) for joint in self.joints
+        )
+        self.slides = [joint.address for joint in slides]
+        self.axes = np.array([self.start @ joint.axis for joint in slides]).reshape(-1, 3)
+        self.body_position = model.body_pos[root].copy()
+        self.origin = self.body_position - [joint.reference for joint in slides] @ self.axes
 
     def position(self, qpos: np.ndarray) -> np.ndarray:
+        """(n, 3)."""
         if self.free >= 0:
-            return qpos[:, self.free : self.free + 3].copy()
-        return self.origin + qpos[:, self.slides] @ self.axes
+            return qpos[:, self.free : self.free + 3]
+        if self.slides_alone_place:
+            return self.origin + qpos[:, self.slides] @ self.axes
+        return self._pose(qpos)[0]
 
     def cos_tilt(self, qpos: np.ndarray) -> np.ndarray:
-        if self.free >= 0:
-            w, x, y, z = qpos[:, self.free + 3 : self.free + 7].T
-            # The bottom row of the rotation matrix against what pointed up at the start.
-            bottom = np.stack((2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)), -1)
-            return bottom @ self.up
-        up = np.tile([0.0, 0.0, 1.0], (len(qpos), 1))
-        for address, axis, reference in reversed(self.hinges):  # Rodrigues' formula
-            angle = (qpos[:, address] - reference)[:, None]
-            along = (up @ axis)[:, None] * axis
-            up = along + (up - along) * np.cos(angle) + np.cross(axis, up) * np.sin(angle)
-        return up[:, 2]
+        """(n,)."""
+        return self._pose(qpos)[1][:, 2] @ self.up
+
+    def _pose(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position (n, 3) and rotation (n, 3, 3)."""
+        position = np.tile(self.body_position, (len(qpos), 1))
+        rotation = np.tile(self.start, (len(qpos), 1, 1))
+        for joint in self.joints:
+            at = joint.address
+            if joint.kind == _FREE:
+                position, rotation = qpos[:, at : at + 3].copy(), _matrices(qpos[:, at + 3 : at + 7])
+            elif joint.kind == _SLIDE:
+                position += (qpos[:, at] - joint.reference)[:, None] * (rotation @ joint.axis)
+            else:
+                anchor = position + rotation @ joint.anchor
+                if joint.kind == _HINGE:
+                    half = (qpos[:, at] - joint.reference)[:, None] / 2
+                    rotation = rotation @ _matrices(np.hstack((np.cos(half), np.sin(half) * joint.axis)))
+                else:
+                    rotation = rotation @ _matrices(qpos[:, at : at + 4])
+                position = anchor - rotation @ joint.anchor
+        return position, rotation
+
+
+@dataclass(frozen=True)
+class _RootJoint:
+    kind: int
+    address: int
+    axis: np.ndarray
+    anchor: np.ndarray
+    reference: float
+
+
+def _matrices(quaternions: np.ndarray) -> np.ndarray:
+    """(n, 3, 3) rotations of (n, 4) quaternions, w first, of any length."""
+    w, x, y, z = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
+    return np.stack(
+        (
+            np.stack((1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)), -1),
+            np.stack((2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)), -1),
+            np.stack((2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)), -1),
+        ),
+        axis=1,
+    )
+
+
+def _bounded(
+    model: mujoco.MjModel, limbs: tuple[Limb, ...]
+) -> tuple[slice | list[int], slice | list[int]]:
+    """Addresses in ``qpos`` and ``qvel`` of the limbs' joints.
+
+    Left out are the positions that say where the body stands: its root's unactuated slides, and the
+    place of a free joint.
+    """
+    positions, velocities = [], []
+    for limb in limbs:
+        actuated = {slot.joint for slot in limb.slots if slot.actuator >= 0}
+        first = int(model.body_jntadr[limb.bodies[0]])
+        for joint in range(first, first + int(model.body_jntnum[limb.bodies[0]])):
+            kind = int(model.jnt_type[joint])
+            dofs, coordinates = {_FREE: (6, 7), _SLIDE: (1, 1), _HINGE: (1, 1)}.get(kind, (3, 4))
+            velocities += range(model.jnt_dofadr[joint], model.jnt_dofadr[joint] + dofs)
+            place = 0
+            if limb.parent < 0 and joint not in actuated:
+                place = {_FREE: 3, _SLIDE: 1}.get(kind, 0)
+            positions += range(model.jnt_qposadr[joint] + place, model.jnt_qposadr[joint] + coordinates)
+    return _as_slice(positions), _as_slice(velocities)
 
 
 def _as_slice(indices: list[int]) -> slice | list[int]:

@@ -31,9 +31,10 @@ class LocomotionTask:
         height: (low, high) m the root must stay within; None: no limit.
         relative_height: the same in standing heights of the body.
         max_tilt: rad that the root may lean from its start orientation; None: no limit.
-        max_state: bound on every joint position, root height, and velocity; None: no limit.
+        max_state: bound on every position and velocity, but for where the body stands; None: no limit.
         progress: forward velocity from the root's ``position`` in the state, or from its ``body``
             position, one substep behind (Gymnasium's Ant).
+        direction: where to go on the ground, of any length.
     """
 
     forward_weight: float = 1.0
@@ -58,11 +59,24 @@ class LocomotionTask:
         for name, choices in (("speed_noise", ("normal", "uniform")), ("progress", ("position", "body"))):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
+        for name in ("height", "relative_height"):
+            limits = getattr(self, name)
+            if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
+                raise UserError(f"{name} must be [low, high], not {limits!r}")
+        if self.max_tilt is not None and not 0 < self.max_tilt <= math.pi:
+            raise UserError(f"max_tilt must be an angle between 0 and pi, not {self.max_tilt}")
+        if len(self.direction) != 2 or not 0 < math.hypot(*self.direction) < math.inf:
+            raise UserError(f"direction must be two numbers, not both zero, not {self.direction!r}")
 
     @property
     def terminates(self) -> bool:
         """Whether an episode can end before its time limit."""
         return any(x is not None for x in (self.height, self.relative_height, self.max_tilt, self.max_state))
+
+    @property
+    def unit_direction(self) -> np.ndarray:
+        """(2,) `direction` in length one."""
+        return np.asarray(self.direction, float) / math.hypot(*self.direction)
 
     def height_range(self, standing_height: float) -> tuple[float, float]:
         """(low, high) m for a body of that standing height."""
@@ -82,7 +96,7 @@ class LocomotionTask:
             height: (B,) of the root.
             limits: (B, 2) of `height_range`.
             cos_tilt: (B,) of the root against its start.
-            largest_state: (B,) largest absolute joint position or velocity.
+            largest_state: (B,) largest absolute position or velocity.
         """
         good = (limits[:, 0] < height) & (height < limits[:, 1])
         if self.max_tilt is not None:

@@ -64,17 +64,18 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         physical_controls: bool = False,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
+        bodies = [bodies] if isinstance(bodies, (str, Morphology)) else list(bodies)
         if not bodies:
             raise UserError("no body given; at least one is needed")
+        if frame_skip < 1:
+            raise UserError(f"frame_skip must be at least 1, not {frame_skip}")
         self.bodies = tuple(families.build(body) if isinstance(body, str) else body for body in bodies)
         self.num_envs = len(self.bodies) if num_envs is None else int(num_envs)
         if self.num_envs < len(self.bodies):
             raise UserError(f"{self.num_envs} environments cannot hold {len(self.bodies)} bodies")
         self.task = task or LocomotionTask()
         self.physical_controls, self.stagger = physical_controls, stagger
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
-        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
-            raise UserError("autoreset_mode NEXT_STEP is not offered; choices: SAME_STEP, DISABLED")
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self._make_spaces(aligned)
         self._make_rows(frame_skip, threads or os.cpu_count() or 1, aligned)
@@ -114,7 +115,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             [self.task.height_range(self.bodies[i].standing_height) for i in self.body_of_row]
         )
         self._dt = np.concatenate([np.full(block.sim.n, block.sim.dt) for block in self._blocks])
-        self._direction = np.tile(np.asarray(self.task.direction, float), (b, 1))
+        self._direction = np.tile(self.task.unit_direction, (b, 1))
         self._root, self._progress = np.zeros((b, 3)), np.zeros((b, 2))
         self._cos_tilt, self._largest = np.ones(b), np.zeros(b)
         self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
@@ -139,17 +140,18 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
 
         Args:
             seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
-            options: ``reset_mask`` (B,) bool, to reset these rows only.
+            options: ``reset_mask`` (B,) bool, to reset (and seed) these rows only.
         """
+        mask = (options or {}).get("reset_mask")
+        rows = self._read_all if mask is None else self._masked(mask)
         if not self._rngs and seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         if seed is not None:
             keys = [[seed, row] for row in self._read_all] if isinstance(seed, (int, np.integer)) else seed
             if len(keys) != self.num_envs:
                 raise UserError(f"{len(keys)} seeds for {self.num_envs} environments")
-            self._rngs = [np.random.default_rng(key) for key in keys]
-        mask = (options or {}).get("reset_mask")
-        rows = self._read_all if mask is None else np.flatnonzero(mask)
+            fresh = [np.random.default_rng(key) for key in keys]
+            self._rngs = [fresh[row] if row in rows else rng for row, rng in enumerate(self._rngs or fresh)]
         self._finished[rows] = False
         self._start_episodes(rows)
         if self.stagger and mask is None:
@@ -158,6 +160,14 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             self._steps[:] = self._start_age
         self._read(self._read_all)
         return self._observe(), {}
+
+    def _masked(self, mask: np.ndarray) -> np.ndarray:
+        if not self._rngs:
+            raise UserError("the first reset() starts every row; give no reset_mask")
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise UserError(f"reset_mask must be ({self.num_envs},) bool with a True in it, not {mask!r}")
+        return np.flatnonzero(mask)
 
     def _start_episodes(self, rows: np.ndarray) -> None:
         task = self.task
@@ -216,12 +226,13 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
 
     def _judge(self, before: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         task = self.task
-        velocity = ((self._progress - before) * self._direction).sum(1) / self._dt
         # A diverged row has been put back to the model's start by MuJoCo: its episode ends here.
+        travelled = np.where(self._diverged[:, None], 0.0, self._progress - before)
+        velocity = (travelled * self._direction).sum(1) / self._dt
         alive = ~self._diverged & task.healthy(
             self._root[:, 2], self._height_limits, self._cos_tilt, self._largest
         )
-        forward = np.where(self._diverged, 0.0, task.forward_weight * velocity)
+        forward = task.forward_weight * velocity
         control = task.control_cost * cost
         bonus = task.alive_bonus * alive
         info = {
@@ -263,9 +274,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             if self.task.max_tilt is not None:
                 self._cos_tilt[own] = sim.root_cos_tilt()
             if self.task.max_state is not None:
-                self._largest[own] = np.maximum(
-                    np.abs(sim.qpos[:, block.bounded]).max(1), np.abs(sim.qvel).max(1)
-                )
+                self._largest[own] = sim.largest_state()
         source = self._root if self.task.progress == "position" else self._root_body()
         self._progress[:] = source[:, :2]
 
@@ -284,8 +293,19 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         )
 
     def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
-        """Put one row into a state: positions (nq,), velocities (nv,) of its model."""
+        """Put one row into a state: positions (nq,), velocities (nv,) of its model.
+
+        Raises:
+            UserError: numbers of which MuJoCo says that they diverged, or too few or many.
+        """
         block = self._block_of(row)
+        model = block.sim.morphology.model
+        qpos, qvel = np.asarray(qpos, float), np.asarray(qvel, float)
+        if qpos.shape != (model.nq,) or qvel.shape != (model.nv,):
+            wanted = f"({model.nq},) and ({model.nv},)"
+            raise UserError(f"positions {qpos.shape} and velocities {qvel.shape}; expected {wanted}")
+        if not (np.abs(np.concatenate((qpos, qvel))) < mujoco.mjMAXVAL).all():
+            raise UserError("a state must be finite; this one is not, or beyond 1e10")
         block.sim.reset(np.array([row - block.rows.start]), qpos[None], qvel[None])
         self._read(np.array([row]))
 
@@ -327,8 +347,6 @@ class _Block:
         self.action_slots = limb[self.sim.actuated_slots], joint[self.sim.actuated_slots]
         contiguous = self.slots == tuple(range(body.n_limbs))
         self.limb_slots = slice(0, body.n_limbs) if contiguous else list(self.slots)
-        # Every position but the two that say where the body stands (Gymnasium's healthy state).
-        self.bounded = slice(min(2, body.model.nq - 1), None)
 
     def write(self, arrays: dict[str, np.ndarray]) -> None:
         """Copy limb and joint arrays of these rows into the padded ones."""
@@ -337,10 +355,18 @@ class _Block:
         arrays["position"][rows, slots] = sim.limb_positions()
         arrays["rotation"][rows, slots] = sim.limb_rotations()
         arrays["velocity"][rows, slots] = sim.limb_velocities()
-        arrays["center"][rows] = sim.center_of_mass()
+        arrays["center"][rows, slots] = sim.tree_centers()
         arrays["axis"][rows, limb, joint] = sim.joint_axes()
         arrays["joint_position"][rows, limb, joint] = sim.joint_positions()
         arrays["joint_speed"][rows, limb, joint] = sim.joint_speeds()
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    offered = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+    for choice in offered:
+        if mode in (choice, choice.name, choice.value):
+            return choice
+    raise UserError(f"autoreset_mode {mode!r} is not offered; choices: SAME_STEP, DISABLED")
 
 
 def _as_numpy(observation: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
