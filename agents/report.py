@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
@@ -25,6 +25,7 @@ from .counts import whole_number
 from .device import resolve_device
 from .evaluation import Episodes, random_actions, run_episodes
 from .run_folder import find_run
+from .summary import write_summary
 from .video import film
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Row:
     """One body's result: mean return, half width of its 95 % interval (None for one episode)."""
 
     run: str
+    agent: str
     body: str
     seen: bool
     episodes: int
@@ -69,6 +71,10 @@ def evaluate(config: DictConfig) -> list[Row]:
             _film(agent, bodies, config.video, output, seed)
         log.info("written to %s", output)
         rows += own
+    if len(folders) > 1:
+        together = Path(config.output) if config.output else Path("evaluation")
+        Console().print(write_summary(rows, together))
+        log.info("summary written to %s", together / "summary.md")
     return rows
 
 
@@ -79,10 +85,7 @@ def body_set_of(agent: Agent) -> BodySet:
         UserError: bodies have since changed sides of the split that was trained on.
     """
     environment = agent.environment
-    target = environment["config"].get("_target_")
-    if target != "somite.envs.locomotion.BodySet":
-        raise UserError(f"this policy was trained on {target!r}, not on bodies")
-    bodies: BodySet = hydra.utils.instantiate(environment["config"], _convert_="all")
+    bodies = BodySet.from_config(environment["config"])
     if set(bodies.unseen) & set(environment["seen"]):
         raise UserError(
             f"the policy was trained on {sorted(set(bodies.unseen) & set(environment['seen']))}, which "
@@ -126,18 +129,31 @@ def _evaluate_agent(
                 progress=lambda step: progress.update(bar, completed=step),
             )
     return [
-        _row(run, result, result.body in bodies.seen, random)
+        _row(run, _kind(agent), result, result.body in bodies.seen, random)
         for result, random in zip(results, baseline, strict=True)
     ]
 
 
-def _row(run: str, result: Episodes, seen: bool, random: Episodes | None) -> Row:
+def _kind(agent: Agent) -> str:
+    """``SMP``, or ``SMP messages=up`` where the architecture is not the default one."""
+    policy = agent.policy
+    defaults = {name: p.default for name, p in inspect.signature(type(policy)).parameters.items()}
+    other = [
+        f"{name}={value}"
+        for name, value in policy.architecture().items()
+        if defaults[name] not in (inspect.Parameter.empty, value)
+    ]
+    return " ".join([type(policy).__name__, *other])
+
+
+def _row(run: str, agent: str, result: Episodes, seen: bool, random: Episodes | None) -> Row:
     returns = result.returns
     interval = None
     if len(returns) > 1:
         interval = float(stats.sem(returns) * stats.t.ppf(0.975, len(returns) - 1))
     return Row(
         run=run,
+        agent=agent,
         body=result.body,
         seen=seen,
         episodes=len(returns),

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.logger import Logger
 
 from ..envs.errors import UserError
-from ..envs.locomotion import LIMB_SPEC, BodySet
+from ..envs.locomotion import BodySet
 from .acting import Agent
 from .algorithms.metrics_csv import MetricsCsv
 from .algorithms.ppo import PPO, TokenPPO
@@ -79,19 +79,17 @@ class TrainingRun:
         self.best_score = -np.inf
         if state:
             self._restore(state)
-        self.learner.set_logger(
-            Logger(
-                str(folder),
-                [TensorBoard(folder, last_step=steps), MetricsCsv(folder / "metrics.csv", last_step=steps)],
-            )
-        )
+        board = TensorBoard(folder, last_step=steps)
+        board.writer.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config)}```", global_step=steps)
+        metrics = MetricsCsv(folder / "metrics.csv", last_step=steps)
+        self.learner.set_logger(Logger(str(folder), [board, metrics]))
         OmegaConf.save(config, folder / "config.yaml")
 
     def _make_policy(self, aligned: bool) -> Policy:
         sizes = {"n_tokens": self.rows.env.n_limbs, "n_joints": self.rows.env.n_joints} if aligned else {}
         # Hydra would turn the spec, a dataclass, into a configuration node.
         build = hydra.utils.instantiate(self.config.agent, _partial_=True, _convert_="all")
-        return build(spec=LIMB_SPEC, **sizes)
+        return build(spec=self.rows.env.spec_of_tokens, **sizes)
 
     def learn(self) -> None:
         """Learn until ``algorithm.total_steps``, or until told to stop.

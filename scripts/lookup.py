@@ -73,6 +73,10 @@ def check_targets(config: DictConfig) -> None:
             target = str(OmegaConf.select(config, key))
             if not target.startswith(TARGET_PREFIX):
                 raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
+            # A module of ours imports others, which could be reached through it.
+            module = getattr(hydra.utils.get_object(target), "__module__", "")
+            if not module.startswith(TARGET_PREFIX):
+                raise UserError(f"{key} is {target!r}, which is not of this package but of {module!r}")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, nearest
@@ -42,6 +42,27 @@ class BodySet:
             names = [bodies] if isinstance(bodies, str) else bodies
             chosen = tuple(self._member(name) for name in names)
             self.split = families.checked_split(f"{split} with bodies", chosen, self.split.unseen)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> BodySet:
+        """Rebuild from the node of ``conf/env`` that a policy was saved with.
+
+        Nothing is looked up by the names in it (a policy may come from a stranger): ``_target_`` must be
+        this class and, for the task, `LocomotionTask`.
+
+        Raises:
+            UserError: another target, an unknown key, or a value that cannot be meant.
+        """
+        values = dict(config)
+        task = dict(values.pop("task", None) or {})
+        for node, wanted in ((values, BodySet), (task, LocomotionTask)):
+            target, expected = node.pop("_target_", None), f"somite.envs.locomotion.{wanted.__name__}"
+            if target != expected and (target is not None or node is values):
+                raise UserError(f"this environment is a {target!r}; expected {expected}")
+        try:
+            return cls(**values, task=LocomotionTask(**task))
+        except TypeError as error:
+            raise UserError(f"the saved environment does not fit this version: {error}") from error
 
     @property
     def seen(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ LIMB_SPEC = TokenSpec(
         Feature("size", 3, "descriptor", "0.1 m", "half extents of the geoms' bounding box, limb frame"),
         Feature("center", 3, "descriptor", "0.1 m", "centre of the geoms' bounding box, limb frame"),
         Feature("friction", 1, "descriptor", "1", "largest sliding friction of the limb's geoms"),
-        Feature("attachment", 3, "descriptor", "0.1 m", "limb origin in the parent limb's frame (0 for a root)"),
+        Feature("attachment", 3, "descriptor", "0.1 m", "limb origin in the parent's frame (0 for a root)"),
     ),
     joint=(
         Feature("angle", 1, "state", "rad, m", "position minus its reference position"),
