@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
-import json
 import logging
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +21,12 @@ from .checkpoint import find_policy_folder, load_policy
 from .counts import whole_number
 from .device import resolve_device
 from .evaluation import Episodes, random_actions, run_episodes
+from .results import Row, write_results
 from .run_folder import find_run
 from .summary import write_summary
 from .video import film
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One body's result: mean return, half width of its 95 % interval (None for one episode)."""
-
-    run: str
-    agent: str
-    body: str
-    seen: bool
-    episodes: int
-    mean: float
-    deviation: float
-    interval: float | None
-    mean_length: float
-    random_mean: float | None
 
 
 def evaluate(config: DictConfig) -> list[Row]:
@@ -65,7 +47,7 @@ def evaluate(config: DictConfig) -> list[Row]:
         names = bodies.choose(_plain(config.bodies))
         own = _evaluate_agent(agent, bodies, names, episodes, seed, _run_name(folder), config.random_baseline)
         output = _output(config.output, folder, several=len(folders) > 1)
-        _write(own, output)
+        write_results(own, output)
         _print(own, agent)
         if config.video:
             _film(agent, bodies, config.video, output, seed)
@@ -191,16 +173,6 @@ def _print(rows: list[Row], agent: Agent) -> None:
             table.add_row(f"mean of {len(group)}", kind, f"{mean:z.0f}", "", "", shown, style="bold")
             table.add_section()
     Console().print(table)
-
-
-def _write(rows: list[Row], output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    values: list[dict[str, Any]] = [asdict(row) for row in rows]
-    (output / "results.json").write_text(json.dumps(values, indent=1) + "\n")
-    with (output / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(values[0]))
-        writer.writeheader()
-        writer.writerows(values)
 
 
 def _film(agent: Agent, bodies: BodySet, wanted: Any, output: Path, seed: int) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
 from scipy import stats
 
-if TYPE_CHECKING:
-    from .report import Row
+from .results import Row
 
 
 def summarize(rows: Sequence[Row]) -> tuple[Table, str]:
@@ -35,7 +33,9 @@ def summarize(rows: Sequence[Row]) -> tuple[Table, str]:
             lines.append([body, kind, *_cells(group, agents, body), _random(group, body)])
         if group:
             lines.append([f"mean of {kind}", kind, *_cells(group, agents), _random(group)])
-    table = Table(*head, title="mean return ± 95 % over training runs")
+    table = Table(title="mean return ± 95 % over training runs")
+    for name in head:
+        table.add_column(name, no_wrap=name in ("body", "in training"), justify="left")
     for line in lines:
         table.add_row(*line, style="bold" if line[0].startswith("mean of") else None)
     markdown = [head, ["---", "---", *["---:"] * (len(head) - 2)], *lines]

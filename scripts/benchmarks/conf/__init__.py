@@ -1,0 +1,1 @@
+"""Choices of the groups that benchmarks add to those of training."""

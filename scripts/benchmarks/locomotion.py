@@ -1,0 +1,144 @@
+"""``somite-benchmark locomotion``: simulation against its rivals, and PPO with its phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import hydra
+from rich.console import Console
+
+from ...agents.counts import whole_number
+from ...agents.device import set_threads
+from ...envs.errors import UserError
+from ...envs.locomotion import BodySet
+from . import process_rivals, simulation
+from .ppo_speed import PPOSpeed
+from .rates import interleave, make_rows, stepping
+from .results import Results
+from .tables import ratio_table, speed_table
+from .training_setup import compose
+
+ANT = "ant"
+CHEETAHS = "cheetahs"
+
+
+@dataclass
+class Locomotion:
+    """Keys of the section ``locomotion`` of ``conf/benchmark.yaml``.
+
+    Args:
+        num_envs: rows of the Ant.
+        rows_per_body: rows of each training cheetah.
+        seconds: of each rival's turn in a round of the simulations.
+        rounds: of the simulations; 0 to leave them out.
+        iterations: of each PPO variant, after one that is not counted; 0 to leave PPO out.
+        ppo: arguments of ``somite-train`` for each variant by name.
+        train: further arguments for all variants.
+
+    Raises:
+        UserError: a number or an argument that cannot be meant.
+    """
+
+    num_envs: int = 64
+    rows_per_body: int = 16
+    seconds: float = 3.0
+    rounds: int = 5
+    iterations: int = 2
+    ppo: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    train: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "rows_per_body"):
+            setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
+        for name in ("rounds", "iterations"):
+            setattr(self, name, whole_number(getattr(self, name), name))
+        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
+            raise UserError(f"seconds must be a number above 0, not {self.seconds!r}")
+
+    def run(self, results: Results, console: Console) -> None:
+        """Measure, keep rows, print tables."""
+        # Wrong arguments are refused before minutes are spent.
+        arguments = {f"ppo/{name}": [*given, *self.train] for name, given in self.ppo.items()}
+        for given in arguments.values():
+            compose(given)
+        with console.status("starting") as status:
+            announce = status.update
+            if self.rounds:
+                rows = self._ant(announce) + self._cheetahs(announce)
+                _keep(rows, results, console, f"Simulation, median of {self.rounds} rounds")
+            if self.iterations and arguments:
+                rows = self._ppo(arguments, announce)
+                _keep(rows, results, console, f"PPO, median of {self.iterations} iterations")
+
+    def _ant(self, announce: Callable[[str], None]) -> list[dict]:
+        """Rivals on 64 ants: Batch.step alone, ours, one process per environment twice."""
+        bodies = _bodies(ANT)
+        actions = simulation.random_actions((self.num_envs, 8))
+        with ExitStack() as stack:
+            steps = _bare_and_ours(bodies, self.num_envs, ANT, stack)
+            for name, rival in (
+                ("gymnasium_async", process_rivals.gymnasium_async),
+                ("sb3_subproc", process_rivals.sb3_subproc),
+            ):
+                announce(f"{ANT}: starting {self.num_envs} processes")
+                steps[f"{ANT}/{name}"] = stack.enter_context(rival(self.num_envs, actions))
+            return self._step_in_turns(steps, self.num_envs, announce)
+
+    def _cheetahs(self, announce: Callable[[str], None]) -> list[dict]:
+        """Ours on all training cheetahs against their bare batches."""
+        bodies = _bodies("cheetah")
+        with ExitStack() as stack:
+            steps = _bare_and_ours(bodies, self.rows_per_body, CHEETAHS, stack)
+            return self._step_in_turns(steps, self.rows_per_body * len(bodies.seen), announce)
+
+    def _step_in_turns(
+        self, steps: Mapping[str, Callable[[], None]], num_envs: int, announce: Callable[[str], None]
+    ) -> list[dict]:
+        set_threads("auto")
+        measures = {name: stepping(s, num_envs, self.seconds) for name, s in steps.items()}
+        warm_up = {name: stepping(s, num_envs, self.seconds / 10) for name, s in steps.items()}
+        interleave(warm_up, 1, announce)
+        rates = interleave(measures, self.rounds, announce)
+        against = [name for name in rates if not name.endswith("/somite")]
+        rows = make_rows(rates, against, {name: {"num_envs": num_envs} for name in rates})
+        for row in rows:  # ours is compared with each, these not with each other
+            if not row["name"].endswith("/somite"):
+                row["ratios"] = {}
+        return rows
+
+    def _ppo(self, arguments: Mapping[str, Sequence[str]], announce: Callable[[str], None]) -> list[dict]:
+        with ExitStack() as stack:
+            variants: dict[str, PPOSpeed] = {}
+            for name, given in arguments.items():
+                variants[name] = PPOSpeed(given)
+                stack.callback(variants[name].close)
+            measures = {name: variant.measure for name, variant in variants.items()}
+            interleave(measures, 1, lambda text: announce(f"warm-up: {text}"))
+            for variant in variants.values():
+                variant.forget()
+            rates = interleave(measures, self.iterations, announce)
+            more = {name: variant.describe() for name, variant in variants.items()}
+            naive = [name for name, given in arguments.items() if "agent=naive" in given]
+            return make_rows(rates, naive, more)
+
+
+def _bare_and_ours(
+    bodies: BodySet, rows_per_body: int, name: str, stack: ExitStack
+) -> dict[str, Callable[[], None]]:
+    env, step = simulation.ours(bodies, rows_per_body)
+    stack.callback(env.close)
+    return {f"{name}/bare": simulation.bare(bodies, rows_per_body), f"{name}/somite": step}
+
+
+def _bodies(env: str) -> BodySet:
+    return hydra.utils.instantiate(compose([f"env={env}"]).env, _convert_="all")
+
+
+def _keep(rows: list[dict], results: Results, console: Console, title: str) -> None:
+    for row in rows:
+        results.add(row)
+    console.print(speed_table(title, rows))
+    if any(row["ratios"] for row in rows):
+        console.print(ratio_table(rows))

@@ -1,0 +1,87 @@
+"""The parts of a training run, from arguments of ``somite-train``, without its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from stable_baselines3.common.logger import Logger
+
+from ...agents.algorithms.ppo import PPO, TokenPPO
+from ...agents.device import resolve_device, set_threads
+from ...agents.policies import Policy
+from ...envs.errors import UserError
+from ...envs.locomotion import LIMB_SPEC, BodySet
+from ...envs.sb3 import SB3VecEnv
+from ..lookup import CONFIG_MODULE, check_arguments, check_targets
+
+WITH_RIVALS = "hydra.searchpath=[pkg://somite.scripts.benchmarks.conf]"
+"""Adds our rivals to the choices of the group ``agent``, of benchmarks only."""
+
+
+def compose(arguments: Sequence[str]) -> DictConfig:
+    """The configuration of ``somite-train`` with these arguments, ``agent=naive`` among them.
+
+    Raises:
+        UserError: an argument names what does not exist.
+    """
+    arguments = [WITH_RIVALS, *arguments]
+    try:
+        with _beside_the_job():
+            check_arguments(arguments, "train")
+            with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+                config = hydra.compose("train", arguments)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"arguments of somite-train {arguments[1:]}: {error}") from error
+    check_targets(config)
+    return config
+
+
+@contextmanager
+def _beside_the_job() -> Iterator[None]:
+    """Hydra composes for one job at a time: the one that runs steps aside."""
+    state = GlobalHydra.instance()
+    running, state.hydra = state.hydra, None
+    try:
+        yield
+    finally:
+        state.hydra = running
+
+
+class TrainingSetup:
+    """Bodies, rows, policy and learner as a training run has them.
+
+    Args:
+        config: of :func:`compose`. An integer ``threads`` holds for the simulation too, so that
+            ``threads=1`` is one core in all; ``auto`` is what ``somite-train`` does.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.torch_threads = set_threads(config.threads)
+        device = resolve_device(config.device)
+        seeds = np.random.SeedSequence([int(config.seed), 0]).generate_state(3)
+        learner_seed, env_seed, init_seed = (int(seed) for seed in seeds)
+        self.bodies: BodySet = hydra.utils.instantiate(config.env, _convert_="all")
+        self.algorithm: PPO = hydra.utils.instantiate(config.algorithm, _convert_="all")
+        self.aligned: bool = hydra.utils.get_class(config.agent._target_).aligned_slots
+        simulation_threads = 0 if config.threads == "auto" else self.torch_threads
+        self.rows: SB3VecEnv = self.algorithm.make_rows(self.bodies, self.aligned, simulation_threads)
+        torch.manual_seed(init_seed)
+        self.policy = self._make_policy(config.agent).to(device)
+        self.learner: TokenPPO = self.algorithm.make_learner(
+            self.policy, self.rows, device, learner_seed, env_seed
+        )
+        self.learner.set_logger(Logger(None, []))
+
+    def _make_policy(self, agent: DictConfig) -> Policy:
+        env = self.rows.env
+        sizes = {"n_tokens": env.n_limbs, "n_joints": env.n_joints} if self.aligned else {}
+        build = hydra.utils.instantiate(agent, _partial_=True, _convert_="all")
+        return build(spec=LIMB_SPEC, **sizes)
