@@ -11,17 +11,15 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from somite.agents import load_policy
-from somite.agents.algorithms import PPO
 from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
 from somite.agents.checkpoint import save_policy
 from somite.agents.policies import MLP, SMP, LimbTransformer
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
-from somite.envs.sb3 import SB3VecEnv
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import Observation, pad, permute_limbs, random_observation
 from tests.policies.helpers import CLOSE, MARGIN, MODULAR, N_JOINTS, N_TOKENS, POLICIES, build, run
 
-from .worlds import Echo
+from .worlds import Echo, make_learner
 
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=15, deadline=None)
@@ -55,9 +53,9 @@ def judge(policy: torch.nn.Module, observation: Observation, actions: Tensor) ->
     return {"value": value, "log_prob": log_prob, "entropy": entropy}
 
 
-def assert_close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: dict = CLOSE) -> None:
     for name, values in one.items():
-        torch.testing.assert_close(other[name], values, **CLOSE, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(other[name], values, **tolerance, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -144,15 +142,17 @@ def test_relabelled_limbs_give_permuted_actions_of_equal_probability(name: str, 
     check_relabelling(large(name), random_observation(seed), seed)
 
 
-def check_relabelling(policy: torch.nn.Module, observation: Observation, seed: int) -> None:
+def check_relabelling(
+    policy: torch.nn.Module, observation: Observation, seed: int, tolerance: dict = CLOSE
+) -> None:
     order = np.random.default_rng(seed).permutation(observation["mask"].shape[1])
     moved = permute_limbs(observation, order)
     actions = some_actions(observation)
-    assert_close(judge(policy, observation, actions), judge(policy, moved, actions[:, order]))
+    assert_close(judge(policy, observation, actions), judge(policy, moved, actions[:, order]), tolerance)
     with torch.no_grad():
         mean = adapt(policy, observation)(observation, deterministic=True)[0]
         moved_mean = adapt(policy, moved)(moved, deterministic=True)[0]
-    torch.testing.assert_close(moved_mean, mean[:, order], **CLOSE)
+    torch.testing.assert_close(moved_mean, mean[:, order], **tolerance)
 
 
 def differences(policy: torch.nn.Module, observation: Observation) -> dict[str, float]:
@@ -169,8 +169,11 @@ def test_the_padded_network_is_the_control_that_differs() -> None:
     assert found["log_prob"] > MARGIN and found["value"] > MARGIN
 
 
-# The same on real bodies, with a policy that was trained, saved and loaded.
+# The same on real bodies, with a policy that was trained a little, saved and loaded. Its outputs are
+# smaller than those of the large random weights, and so are rounding errors.
 
+TRAINED_CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+TRAINED_MARGIN = 0.01
 BODIES = ("cheetah_2_back", "cheetah_4_front", "cheetah_7_full")
 AGENTS = {
     "limb_transformer": lambda: LimbTransformer(LIMB_SPEC, width=16),
@@ -194,10 +197,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     torch.manual_seed(0)
     policy = AGENTS[request.param]()
     bodies = BodySet("cheetah", task=LocomotionTask(max_episode_steps=20))
-    algorithm = PPO(total_steps=1e6, n_steps=32, batch_size=64, learning_rate=1e-2)
-    rows = SB3VecEnv(bodies.make_vec(BODIES, 6, aligned=policy.aligned_slots, threads=1))
-    learner = algorithm.make_learner(policy, rows, torch.device("cpu"), seed=0, env_seed=1)
-    learner.learn(12 * 6 * 32)
+    env = bodies.make_vec(BODIES, 6, aligned=policy.aligned_slots, threads=1)
+    make_learner(policy, env, n_steps=32, batch_size=64, learning_rate=1e-2).learn(12 * 6 * 32)
     folder = tmp_path_factory.mktemp(request.param) / "policy"
     save_policy(folder, policy, environment={}, training={})
     loaded = load_policy(folder).policy
@@ -210,18 +211,18 @@ def test_a_trained_saved_and_loaded_policy_keeps_the_symmetries(
 ) -> None:
     with torch.no_grad():
         mean = adapt(trained, real_observation)(real_observation, deterministic=True)[0]
-    assert mean[real_observation["action_mask"] == 1].std() > MARGIN, "outputs that vary"
+    assert mean[real_observation["action_mask"] == 1].std() > TRAINED_MARGIN, "outputs that vary"
     if trained.aligned_slots:
         found = differences(trained, real_observation)
-        assert found["log_prob"] > MARGIN and found["value"] > MARGIN / 10
+        assert found["log_prob"] > TRAINED_MARGIN and found["value"] > TRAINED_MARGIN
         return
-    check_relabelling(trained, real_observation, 0)
+    check_relabelling(trained, real_observation, 0, TRAINED_CLOSE)
     padded = pad(real_observation, np.arange(2, 9), np.arange(1, 2), 10, 3)
     actions = some_actions(real_observation)
     padded_actions = torch.full((12, 10, 3), 7.0)
     padded_actions[:, 2:9, 1:2] = actions
     found = judge(trained, padded, padded_actions)
-    assert_close(judge(trained, real_observation, actions), found)
+    assert_close(judge(trained, real_observation, actions), found, TRAINED_CLOSE)
 
 
 # bfloat16 keeps 8 bits: actions of order 1 are rounded by some 0.4 %, and an error e of the mean moves
@@ -245,8 +246,7 @@ def test_bf16_is_near_float32_and_learns_in_float32(name: str) -> None:
 def test_collected_actions_keep_their_probability_until_learning(precision: str, tolerance: float) -> None:
     """PPO's ratio starts at one: nothing may change between collection and the first minibatch."""
     policy = large("transformer")
-    algorithm = PPO(num_envs=6, n_steps=16, precision=precision)
-    learner = algorithm.make_learner(policy, SB3VecEnv(Echo(6)), torch.device("cpu"), seed=0, env_seed=0)
+    learner = make_learner(policy, Echo(6), n_steps=16, precision=precision)
     learner.train = lambda: None
     learner.learn(6 * 16)
     (batch,) = learner.rollout_buffer.get(None)

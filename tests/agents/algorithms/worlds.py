@@ -7,9 +7,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
+from stable_baselines3.common.logger import Logger
 
+from somite.agents.algorithms import PPO
+from somite.agents.algorithms.ppo import TokenPPO
+from somite.agents.policies import Policy
+from somite.envs.sb3 import SB3VecEnv
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import SPEC
 
@@ -135,3 +141,11 @@ class Echo(World):
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         none = np.zeros(self.num_envs, bool)
         return none, np.full(self.num_envs, (self.time + 1) % self.steps == 0)
+
+
+def make_learner(policy: Policy, env: gymnasium.vector.VectorEnv, seed: int = 0, **settings: Any) -> TokenPPO:
+    """The package's PPO on these rows, which writes no log."""
+    algorithm = PPO(**{"num_envs": env.num_envs, **settings})
+    learner = algorithm.make_learner(policy, SB3VecEnv(env), torch.device("cpu"), seed=seed, env_seed=seed)
+    learner.set_logger(Logger(None, []))
+    return learner

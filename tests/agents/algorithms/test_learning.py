@@ -1,0 +1,66 @@
+"""PPO with limb policies learns; with a reward or an advantage of the wrong sign it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from somite.agents.acting import Agent
+from somite.agents.policies import SMP, LimbTransformer, Policy
+from tests.observations import SPEC
+
+from .worlds import Echo, make_learner
+
+EPISODE = 8
+BEST = float(EPISODE)
+DOING_NOTHING = EPISODE / 2
+THRESHOLD = 0.9 * BEST
+POLICIES = {
+    "limb_transformer": lambda: LimbTransformer(SPEC, width=32, layers=1),
+    "smp": lambda: SMP(SPEC, width=32, message=8),
+}
+
+
+def mean_return(policy: Policy, episodes: int = 60) -> float:
+    """Of whole episodes on bodies of three topologies, deterministic and raw."""
+    env, agent = Echo(episodes, EPISODE), Agent(policy)
+    observation, _ = env.reset(seed=99)
+    total = 0.0
+    for _ in range(EPISODE):
+        observation, rewards, *_ = env.step(agent.act(observation))
+        total += rewards.mean()
+    return total
+
+
+class Negated(Echo):
+    def rewards(self, actions: np.ndarray) -> np.ndarray:
+        return -super().rewards(actions)
+
+
+def learn(name: str, wrong: str | None = None, iterations: int = 16) -> float:
+    """The return after learning, with the named sign turned."""
+    torch.manual_seed(0)
+    policy = POLICIES[name]()
+    env = (Negated if wrong == "reward" else Echo)(48, EPISODE)
+    learner = make_learner(policy, env, n_steps=32, batch_size=128, learning_rate=5e-3, gamma=0.5)
+    buffer, compute = learner.rollout_buffer, learner.rollout_buffer.compute_returns_and_advantage
+
+    def negated(*arguments: object, **options: object) -> None:
+        compute(*arguments, **options)
+        buffer.advantages = -buffer.advantages
+
+    if wrong == "advantage":
+        buffer.compute_returns_and_advantage = negated
+    learner.resume_learning(iterations * 48 * 32, None)
+    return mean_return(policy)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_shared_policy_learns_on_mixed_bodies(name: str) -> None:
+    assert learn(name) > THRESHOLD
+
+
+@pytest.mark.parametrize("wrong", ["reward", "advantage"])
+def test_the_test_fails_when_a_sign_is_wrong(wrong: str) -> None:
+    assert learn("limb_transformer", wrong) < DOING_NOTHING < THRESHOLD

@@ -1,0 +1,237 @@
+"""A training run: what it leaves behind, going on, stopping, repeating."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from somite.agents import load_policy, training
+from somite.agents.evaluation import Episodes
+from somite.agents.run_folder import last_checkpoint, remove_folder
+from somite.agents.training import TrainingRun
+from somite.envs.errors import UserError
+from somite.envs.locomotion import BodySet, LocomotionVectorEnv
+from somite.scripts import command_line, train
+
+from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
+
+
+def moments(run: TrainingRun) -> list[torch.Tensor]:
+    """Adam's first and second moments and step counts of every parameter."""
+    states = run.learner.policy.optimizer.state_dict()["state"].values()
+    return [state[key].clone() for state in states for key in ("exp_avg", "exp_avg_sq", "step")]
+
+
+def steps_of(folder: Path, tag: str) -> list[int]:
+    """Steps of a TensorBoard scalar, in the order in which TensorBoard reads them."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return [event.step for event in events.Scalars(tag)]
+
+
+def metric_steps(folder: Path, column: str) -> list[int]:
+    return [int(row["step"]) for row in read_metrics(folder) if row.get(column)]
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    """A tiny run that has made all its steps."""
+    run = make_run(tmp_path_factory.mktemp("run") / "learnt")
+    run.learn()
+    return run
+
+
+def test_a_run_leaves_what_the_readme_says(learnt: TrainingRun) -> None:
+    folder = learnt.folder
+    (events,) = folder.glob("events.*")
+    expected = {"config.yaml", "metrics.csv", "checkpoints", "policy", "best", events.name}
+    assert {path.name for path in folder.iterdir()} == expected
+    assert OmegaConf.load(folder / "config.yaml") == learnt.config
+    newest = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert newest == [2 * ROLLOUT, 3 * ROLLOUT], "keep_checkpoints=2"
+    for path in (folder / "checkpoints").iterdir():
+        assert {p.name for p in path.iterdir()} == {"policy", "training_state"}
+    for name in ("policy", "best"):
+        assert {p.name for p in (folder / name).iterdir()} == {"policy.safetensors", "policy.json"}
+
+
+def test_the_published_policy_is_the_learners_last(learnt: TrainingRun) -> None:
+    agent = load_policy(learnt.folder)
+    for key, value in learnt.policy.state_dict().items():
+        assert torch.equal(agent.policy.state_dict()[key], value), key
+    said = agent.description
+    assert said["training"]["steps"] == 3 * ROLLOUT and said["training"]["seed"] == 0
+    assert said["environment"]["seen"] == ["cheetah_2_back", "cheetah_3_front"]
+    assert said["environment"]["unseen"] == ["cheetah_4_front", "cheetah_5_balanced", "cheetah_6_front"]
+    assert said["environment"]["config"]["task"]["max_episode_steps"] == 20
+
+
+def test_metrics_have_each_update_and_each_body(learnt: TrainingRun) -> None:
+    folder = learnt.folder
+    assert metric_steps(folder, "time/fps") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
+    # An update is logged with the rollout after it, the last one in a row of its own.
+    assert metric_steps(folder, "train/loss") == [2 * ROLLOUT, 3 * ROLLOUT, 3 * ROLLOUT]
+    assert metric_steps(folder, "validation/mean_reward") == [2 * ROLLOUT, 3 * ROLLOUT, 3 * ROLLOUT]
+    for body in ("cheetah_2_back", "cheetah_3_front"):
+        assert metric_steps(folder, f"bodies/{body}")
+    for tag in ("time/env_share", "time/update_share"):
+        assert all(0 <= float(row[tag]) < 1 for row in read_metrics(folder) if row[tag])
+    assert steps_of(folder, "rollout/ep_rew_mean")[-1] == 3 * ROLLOUT
+
+
+def test_a_finished_run_says_what_to_raise(learnt: TrainingRun) -> None:
+    with pytest.raises(UserError, match=r"has made 384 of 384 steps.*raise algorithm\.total_steps"):
+        make_run(learnt.folder).learn()
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    first = make_run(tmp_path)
+    first.learn()
+    before = read_metrics(tmp_path)
+    second = make_run(tmp_path, f"algorithm.total_steps={5 * ROLLOUT}")
+    assert second.learner.num_timesteps == 3 * ROLLOUT
+    assert second.learner._n_updates == first.learner._n_updates == 6
+    for one, other in zip(moments(first), moments(second), strict=True):
+        assert torch.equal(one, other)
+    assert moments(second)[0].abs().max() > 0
+    for key, value in first.policy.state_dict().items():  # the normaliser's buffers, too
+        assert torch.equal(second.policy.state_dict()[key], value), key
+    assert second.learner.env.state() == first.learner.env.state()
+    assert second.best_score == first.best_score > -np.inf
+
+    rates = []
+    update = second.learner.train
+    second.learner.train = lambda: (update(), rates.append(learning_rate(second)))
+    second.learn()
+    start = second.algorithm.learning_rate
+    assert rates == pytest.approx([start * (1 - 4 / 5), 0.0])
+    after = read_metrics(tmp_path)
+    kept = [{key: row[key] for key in before[0]} for row in after[: len(before)]]
+    assert kept == before, "rows of the first part stay as they are"
+    new = [int(row["step"]) for row in after[len(before) :]]
+    assert new == [4 * ROLLOUT, 5 * ROLLOUT, 5 * ROLLOUT]
+    assert steps_of(tmp_path, "time/fps") == [n * ROLLOUT for n in (1, 2, 3, 4, 5)]
+    assert last_checkpoint(tmp_path).name == str(5 * ROLLOUT)
+
+
+def learning_rate(run: TrainingRun) -> float:
+    return run.learner.policy.optimizer.param_groups[0]["lr"]
+
+
+def test_what_a_killed_run_logged_after_its_checkpoint_is_not_counted_twice(tmp_path: Path) -> None:
+    make_run(tmp_path).learn()
+    remove_folder(tmp_path / "checkpoints" / str(3 * ROLLOUT))
+    run = make_run(tmp_path)
+    assert run.learner.num_timesteps == 2 * ROLLOUT
+    run.learn()
+    assert metric_steps(tmp_path, "time/fps") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
+    assert steps_of(tmp_path, "time/fps") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
+
+
+def test_a_resumed_run_keeps_its_agent(tmp_path: Path) -> None:
+    make_run(tmp_path).save()
+    with pytest.raises(UserError, match="holds LimbTransformer .* resumes with its own agent"):
+        make_run(tmp_path, "agent.width=32")
+
+
+def parameters_after_two_updates(folder: Path, *overrides: str) -> torch.Tensor:
+    run = make_run(folder, f"algorithm.total_steps={2 * ROLLOUT}", "algorithm.validate_every=0", *overrides)
+    run.learn()
+    return torch.cat([parameter.detach().flatten() for parameter in run.policy.parameters()])
+
+
+def test_a_seed_decides_everything(tmp_path: Path) -> None:
+    one = parameters_after_two_updates(tmp_path / "one")
+    np.random.rand()  # whatever was drawn before
+    torch.rand(7)
+    assert torch.equal(one, parameters_after_two_updates(tmp_path / "two"))
+    other = parameters_after_two_updates(tmp_path / "other", "seed=1")
+    assert (one - other).abs().mean() > 1e-2
+    assert not (tmp_path / "one" / "best").exists(), "validate_every=0"
+
+
+def test_unseen_bodies_are_never_simulated_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated, build = [], LocomotionVectorEnv.__init__
+
+    def spy(self: LocomotionVectorEnv, bodies: list, *arguments: object, **options: object) -> None:
+        simulated.append(tuple(bodies))
+        build(self, bodies, *arguments, **options)
+
+    monkeypatch.setattr(LocomotionVectorEnv, "__init__", spy)
+    run = TrainingRun(
+        compose(*TINY, "env.bodies=null", "algorithm.num_envs=12"), tmp_path, torch.device("cpu")
+    )
+    run.learn()
+    seen, unseen = set(run.bodies.seen), set(run.bodies.unseen)
+    assert len(seen) == 12 and len(unseen) == 3 and (tmp_path / "best").is_dir()
+    assert len(simulated) == 3, "the training rows and two validations"
+    assert {name for bodies in simulated for name in bodies} == seen
+
+
+def test_best_is_the_best_by_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([5.0, 9.0, 7.0])
+    asked = []
+
+    def scripted(act: object, body_set: BodySet, bodies: tuple, episodes: int, seed: int, **options: object):
+        score = next(scores)
+        asked.append((tuple(bodies), episodes, seed))
+        return [Episodes(body, np.full(episodes, score), np.ones(episodes)) for body in bodies]
+
+    monkeypatch.setattr(training, "run_episodes", scripted)
+    run = make_run(tmp_path, "algorithm.validation_episodes=2")
+    run.learn()
+    said = json.loads((tmp_path / "best" / "policy.json").read_text())["training"]
+    assert said["validation_return"] == 9 and said["steps"] == 2 * ROLLOUT
+    assert asked == [(("cheetah_2_back", "cheetah_3_front"), 2, training.VALIDATION_SEED)] * 3
+    assert [float(row["validation/mean_reward"]) for row in read_metrics(tmp_path)[1:]] == [5, 9, 7]
+
+
+def test_validation_changes_nothing_of_learning(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    run.validate()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert run.policy.training
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    """Through the command line: Ctrl-C, exit code 130, and the second run to the end."""
+    command = [sys.executable, "-m", "somite.scripts.train", *TINY, "algorithm.total_steps=1e9"]
+    started = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/policy")):
+        assert started.poll() is None and time.monotonic() < deadline, "it never began"
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    printed, _ = started.communicate(timeout=60)
+    assert started.returncode == 130 and "Traceback" not in printed
+    (folder,) = (tmp_path / "runs").iterdir()
+    step = int(last_checkpoint(folder).name)
+    (line,) = [line for line in printed.splitlines() if "go on with: somite-train resume=" in line]
+    assert f"stopped by SIGINT at step {step:,}" in line
+    argument = line.split("somite-train ")[1]
+    assert argument == f"resume={folder}"
+    assert (folder / ".hydra" / "config.yaml").is_file()
+
+    metrics = read_metrics(folder)
+    assert int(metrics[-1]["step"]) == step
+    total = step + ROLLOUT
+    command_line.run(train.train, "train", [argument, f"algorithm.total_steps={total}"])
+    assert last_checkpoint(folder).name == str(total)
+    assert read_metrics(folder)[len(metrics) :][0]["step"] == str(total)
+    assert (folder / ".hydra.1" / "config.yaml").is_file()

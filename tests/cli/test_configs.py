@@ -1,0 +1,119 @@
+"""Every choice of every group composes, and everything it names can be built."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import hydra
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from somite.agents.algorithms import PPO
+from somite.agents.policies import Policy
+from somite.envs.locomotion import LIMB_SPEC, BodySet
+from somite.envs.locomotion.families import load_manifest
+from somite.scripts import lookup
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUPS = ("env", "agent", "algorithm", "experiment")
+CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
+SIZES = {"n_tokens": 7, "n_joints": 1}
+"""What the padded network is told by the environment."""
+
+
+def compose(*overrides: str, name: str = "train") -> DictConfig:
+    with hydra.initialize_config_module("somite.conf", version_base="1.3"):
+        return hydra.compose(name, list(overrides))
+
+
+def build_agent(config: DictConfig) -> Policy:
+    sizes = SIZES if hydra.utils.get_class(config._target_).aligned_slots else {}
+    return hydra.utils.instantiate(config, _partial_=True, _convert_="all")(spec=LIMB_SPEC, **sizes)
+
+
+def build_all(config: DictConfig) -> tuple[BodySet, Policy, PPO]:
+    lookup.check_targets(config)
+    bodies = hydra.utils.instantiate(config.env, _convert_="all")
+    return bodies, build_agent(config.agent), hydra.utils.instantiate(config.algorithm, _convert_="all")
+
+
+def test_every_group_is_tested() -> None:
+    folders = {path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert folders == set(GROUPS)
+    assert all(CHOICES.values()) and len(GROUPS) <= 6
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [(group, choice) for group in GROUPS[:3] for choice in CHOICES[group]]
+)
+def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
+    bodies, policy, algorithm = build_all(compose(f"{group}={choice}"))
+    assert bodies.seen and isinstance(policy, Policy) and isinstance(algorithm, PPO)
+
+
+@pytest.mark.parametrize("env", CHOICES["env"])
+def test_every_body_of_every_split_of_every_env_can_be_simulated(env: str) -> None:
+    splits = ["all", *(name for name, families in load_manifest()["splits"].items() if env in families)]
+    assert len(splits) == (1 if env == "ant" else 3)
+    for split in splits:
+        bodies = hydra.utils.instantiate(compose(f"env={env}", f"env.split={split}").env, _convert_="all")
+        assert bodies.family.name == env
+        assert set(bodies.seen) | set(bodies.unseen) == set(bodies.family.members)
+    vector = bodies.make_vec(bodies.choose("all"), threads=1)
+    observation, _ = vector.reset(seed=0)
+    assert vector.observation_space.contains(observation)
+    vector.close()
+
+
+@pytest.mark.parametrize("experiment", CHOICES["experiment"])
+def test_every_experiment_composes_builds_and_adds_no_key(experiment: str) -> None:
+    lookup.check_arguments([f"experiment={experiment}"], "train")
+    bodies, _, algorithm = build_all(compose(f"experiment={experiment}"))
+    assert bodies.unseen, "an experiment here measures unseen bodies"
+    assert algorithm.num_envs >= len(bodies.seen)
+
+
+def nodes(config: DictConfig, prefix: str = "") -> list[str]:
+    """Dotted names of the nodes that name something to build."""
+    found = [prefix] if "_target_" in config else []
+    for key in config:
+        if isinstance(config[key], DictConfig):
+            found += nodes(config[key], f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [(group, choice) for group in GROUPS[:3] for choice in CHOICES[group]]
+)
+def test_keys_are_the_constructors_arguments(group: str, choice: str) -> None:
+    """All of them: so every default can be seen, and none is kept in two places unseen."""
+    config = compose(f"{group}={choice}")
+    for node in nodes(OmegaConf.create({group: config[group]})):
+        values = OmegaConf.select(config, node)
+        arguments = set(inspect.signature(hydra.utils.get_class(values._target_)).parameters)
+        assert set(values) - {"_target_"} == arguments - {"spec", *SIZES}, node
+
+
+@pytest.mark.parametrize("group", GROUPS[:3])
+def test_an_unknown_key_is_refused_by_what_is_built(group: str) -> None:
+    for choice in CHOICES[group]:
+        for node in nodes(OmegaConf.create({group: compose(f"{group}={choice}")[group]})):
+            with pytest.raises((hydra.errors.InstantiationException, TypeError), match="widht"):
+                build_all(compose(f"{group}={choice}", f"+{node}.widht=3"))
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_an_unknown_key_does_not_compose(name: str) -> None:
+    with pytest.raises(hydra.errors.ConfigCompositionException, match="widht"):
+        compose("widht=3", name=name)
+
+
+def test_the_defaults_are_what_the_design_says() -> None:
+    config = compose()
+    bodies, policy, algorithm = build_all(config)
+    assert (bodies.family.name, bodies.split.name) == ("cheetah", "smp")
+    assert type(policy).__name__ == "LimbTransformer"
+    assert config.device == "auto" and config.threads == "auto" and config.seed == 0
+    assert compose("algorithm.total_steps=5e6").algorithm.total_steps == 5e6
+    assert algorithm.num_envs % len(bodies.seen) == 0, "as many rows of each body"

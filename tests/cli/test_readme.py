@@ -1,0 +1,210 @@
+"""What the README and the pages beside it say: its commands run, its tables are those of the code."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from somite.agents.run_folder import find_run
+from somite.envs.locomotion.families import FAMILIES, get_split, load_manifest
+from somite.scripts import limb_table
+from tests.agents.runs import ROLLOUT, make_run, read_metrics
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CONFIGURATION = configparser.ConfigParser()
+CONFIGURATION.read(ROOT / "setup.cfg")
+SCRIPTS = CONFIGURATION["options.entry_points"]["console_scripts"].strip().splitlines()
+PROGRAMS = dict(line.split(" = ") for line in SCRIPTS)
+
+TINY = {
+    "somite-train": [
+        "env.task.max_episode_steps=20",
+        "agent.width=16",
+        "algorithm.total_steps=300",
+        "algorithm.num_envs=12",
+        "algorithm.n_steps=16",
+        "algorithm.batch_size=64",
+        "algorithm.n_epochs=1",
+        "threads=1",
+        "device=cpu",
+    ],
+    "somite-evaluate": ["episodes=2", "device=cpu"],
+    "somite-benchmark": ["num_envs=2", "seconds=0.05", "rounds=1", "iterations=0", "threads=1"],
+}
+"""What makes each command small. It comes after the README's own arguments, the last one of a key counts."""
+RESUMED = ["algorithm.total_steps=600"]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    parts = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in parts if name == language]
+
+
+def commands() -> list[list[str]]:
+    """Every command of the shell blocks, and every one of ours in the text."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines += re.findall(r"`(somite-[a-z]+ [^`]+)`", README)
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+OURS = [command for command in commands() if command[0] in PROGRAMS]
+
+
+def run(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs one of our commands here, as the console script would."""
+    module, function = PROGRAMS[command[0]].split(":")
+    monkeypatch.setattr(sys, "argv", command)
+    getattr(importlib.import_module(module), function)()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one tiny run, made by the README's first training command."""
+    place = tmp_path_factory.mktemp("readme")
+    first = next(command for command in OURS if command[0] == "somite-train")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        run([*first, *TINY["somite-train"]], patch)
+    (made,) = (place / "runs").iterdir()
+    (place / "runs" / "my_run").symlink_to(made.name)
+    return place
+
+
+@pytest.fixture
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_every_program_of_the_shell_blocks_is_known() -> None:
+    """A new one is to be run or checked here, too."""
+    assert {command[0] for command in commands()} == {*PROGRAMS, "make", "pip", "python3", ".", "tensorboard"}
+    assert len(OURS) > 8 and not blocks("bash") and not blocks("console") and not blocks("shell")
+
+
+@pytest.mark.parametrize("command", OURS, ids=" ".join)
+def test_every_command_runs_with_a_tiny_budget(
+    command: list[str], in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    resumed = any(argument.startswith("resume=") for argument in command)
+    before = set((in_folder / "runs").iterdir())
+    if "--help" in command:
+        with pytest.raises(SystemExit, match="0"):
+            run(command, monkeypatch)
+        assert "env: ant, cheetah" in capsys.readouterr().out
+        return
+    run([*command, *(RESUMED if resumed else TINY[command[0]])], monkeypatch)
+    made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
+    if command[0] == "somite-evaluate":
+        assert (find_run("last") / "evaluation" / "results.json").is_file()
+        assert "unseen" in capsys.readouterr().out
+    elif command[0] == "somite-train":
+        jobs = 6 if "-m" in command else 0 if resumed else 1
+        assert len(made) == jobs and all((run / "policy").is_dir() for run in made)
+    else:
+        assert (in_folder / "locomotion.json").is_file()
+
+
+NOT_ALONE = {"-m", "--help", "resume=last"}
+GROUPS = {"env", "agent", "algorithm", "experiment"}
+
+
+@pytest.mark.parametrize("command", [c for c in OURS if not NOT_ALONE & set(c)], ids=" ".join)
+def test_every_command_composes_with_its_own_values(
+    command: list[str], in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run([*command, "--cfg", "job"], monkeypatch)
+    config = OmegaConf.create(capsys.readouterr().out)
+    for argument in command[1:]:
+        key, equals, _ = argument.partition("=")
+        if equals and key not in GROUPS:
+            wanted = OmegaConf.select(OmegaConf.from_dotlist([argument]), key)
+            assert OmegaConf.select(config, key) == wanted
+
+
+def test_make_targets_exist() -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = {command[1] for command in commands() if command[0] == "make"}
+    named |= set(re.findall(r"`make ([\w-]+)`", README))
+    assert named and named <= set(targets)
+
+
+def test_pip_installs_what_is_there() -> None:
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    for command in (command for command in commands() if command[0] == "pip"):
+        if "-e" in command:
+            assert command == ["pip", "install", "-e", ".[dev]", "-c", "constraints.txt"]
+            assert "dev" in CONFIGURATION["options.extras_require"]
+        else:
+            assert command[2] in pins, "the version is the tested one"
+
+
+def test_the_python_blocks_run(in_folder: Path) -> None:
+    (block,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert isinstance(names["reward"], float)
+    names["env"].close()
+
+
+def test_the_table_of_bodies_is_that_of_the_families() -> None:
+    splits = load_manifest()["splits"]
+    assert list(splits) == ["smp", "amorpheus"]
+    for name, family in FAMILIES.items():
+
+        def short(bodies: tuple[str, ...], name: str = name) -> str:
+            return ", ".join(body.removeprefix(f"{name}_") for body in bodies)
+
+        unseen = [short(get_split(name, s).unseen) if name in splits[s] else "-" for s in splits]
+        members = f"{len(family.members)}: {short(tuple(family.members))}"
+        assert f"| `{name}` | {members} | {unseen[0]} | {unseen[1]} |" in README
+
+
+def test_the_limb_observation_page_is_the_generated_one() -> None:
+    page = (ROOT / "docs" / "limb_observation.md").read_text()
+    assert page == limb_table.page(), "run: python scripts/limb_table.py > docs/limb_observation.md"
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+def test_every_scalar_is_documented_and_every_documented_one_is_there(tmp_path: Path) -> None:
+    make_run(tmp_path, f"algorithm.total_steps={2 * ROLLOUT}").learn()
+    written = {
+        key.partition("/")[0] + "/<name>" if key.startswith("bodies/") else key
+        for key in read_metrics(tmp_path)[0]
+    }
+    page = (ROOT / "docs" / "scalars.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`([\w/<>]+)`", row.split("|")[1])}
+    assert documented == written - {"step"}
+
+
+def test_the_run_folder_is_as_described(in_folder: Path) -> None:
+    made = {path.name for path in find_run("last").iterdir()}
+    (layout,) = [block for block in blocks("") if block.startswith("runs/")]
+    words = set(re.split(r"[\s,/]+", layout))
+    for name in made:
+        assert name in words or re.sub(r"^events\..*", "events.*", name) in words, name
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 230
+    assert max(len(line) for line in README.splitlines() if "|" not in line) <= 120
