@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import inspect
 from collections.abc import Mapping
 
@@ -15,7 +16,7 @@ Observation = Mapping[str, Tensor]
 Memory = dict[str, Tensor]
 
 
-class Policy(nn.Module):
+class Policy(nn.Module, abc.ABC):
     """From sets of limb tokens to action means and a value.
 
     B is the batch, N the limb slots, J the joint slots of a limb. A policy knows no RL library and
@@ -55,14 +56,14 @@ class Policy(nn.Module):
         """Add what depends on data-dependent shapes; call it before the forward code."""
         return observation
 
+    @abc.abstractmethod
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """Features of the limbs, (B, N, width), meaningless at padding, and the next memory."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def value(self, features: Tensor, observation: Observation) -> Tensor:
         """Estimated return (B,) in the learner's units."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.tokens import TokenSpec
-from .base import Memory, Observation, Policy
-from .layers import RELU_GAIN, JointHead, LimbReader, ValueHead, linear, norm
+from .base import Observation
+from .layers import RELU_GAIN, LimbReader, linear, norm
+from .limb_policy import LimbPolicy
 from .tree import relations
 
 TREE_LIMIT = 4
@@ -97,7 +99,7 @@ class Trunk(nn.Module):
         return norm(x)
 
 
-class LimbTransformer(Policy):
+class LimbTransformer(LimbPolicy):
     """Transformer over limb tokens.
 
     After Amorpheus (Kurin et al., "My body is a cage", ICLR 2021) and MetaMorph (Gupta et al., ICLR
@@ -131,27 +133,9 @@ class LimbTransformer(Policy):
         separate_critic: bool = False,
         initial_log_std: float = -0.5,
     ) -> None:
-        super().__init__(spec, initial_log_std)
         if width % heads:
             raise ValueError(f"width must be a multiple of heads, got width {width} and heads {heads}")
-        self.width, self.layers, self.heads, self.feedforward = width, layers, heads, feedforward
-        self.tree_encoding, self.separate_critic = tree_encoding, separate_critic
-        trunk = (spec, width, layers, heads, feedforward, tree_encoding)
-        self.trunk = Trunk(*trunk)
-        self.critic_trunk = Trunk(*trunk) if separate_critic else None
-        self.action_head = JointHead(spec, width)
-        self.value_head = ValueHead(width)
-
-    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
-        """Features of the limbs, (B, N, width), meaningless at padding, and the empty memory."""
-        return self.trunk(*self.normalizer(observation), observation), memory
-
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
-        return self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
-
-    def value(self, features: Tensor, observation: Observation) -> Tensor:
-        """Estimated return (B,): mean over limbs."""
-        if self.critic_trunk is not None:
-            features = self.critic_trunk(*self.normalizer(observation), observation)
-        return self.value_head(features, observation["mask"])
+        make_trunk = functools.partial(Trunk, spec, width, layers, heads, feedforward, tree_encoding)
+        super().__init__(spec, make_trunk, width, separate_critic, initial_log_std)
+        self.layers, self.heads, self.feedforward = layers, heads, feedforward
+        self.tree_encoding = tree_encoding

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.tokens import TokenSpec
-from .base import Memory, Observation, Policy
-from .layers import RELU_GAIN, JointHead, LimbReader, ValueHead, linear
+from .base import Observation
+from .layers import RELU_GAIN, LimbReader, linear
+from .limb_policy import LimbPolicy
 from .tree import schedule
 
 MESSAGES = ("both", "up", "down", "none")
@@ -83,7 +86,7 @@ class Trunk(nn.Module):
         return torch.matmul(place.mT, x.flatten(-3, -2))  # (B, N, width)
 
 
-class SMP(Policy):
+class SMP(LimbPolicy):
     """Shared modular policies with messages up, down, both ways or none.
 
     After Huang, Mordatch, Pathak, "One policy to control them all: shared modular policies for
@@ -117,15 +120,11 @@ class SMP(Policy):
         separate_critic: bool = False,
         initial_log_std: float = -0.5,
     ) -> None:
-        super().__init__(spec, initial_log_std)
         if messages not in MESSAGES:
             raise ValueError(f"messages must be one of {', '.join(MESSAGES)}, got {messages!r}")
-        self.width, self.message, self.messages = width, message, messages
-        self.separate_critic = separate_critic
-        self.trunk = Trunk(spec, width, message, messages)
-        self.critic_trunk = Trunk(spec, width, message, messages) if separate_critic else None
-        self.action_head = JointHead(spec, width)
-        self.value_head = ValueHead(width)
+        make_trunk = functools.partial(Trunk, spec, width, message, messages)
+        super().__init__(spec, make_trunk, width, separate_critic, initial_log_std)
+        self.message, self.messages = message, messages
 
     def prepare(self, observation: Observation) -> Observation:
         """Add the trees' schedule, ``tree_place`` and ``tree_child``, see :func:`.tree.schedule`.
@@ -136,20 +135,6 @@ class SMP(Policy):
         if self.messages == "none":
             return observation
         return {**observation, **schedule(observation["parent"], observation["mask"])}
-
-    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
-        """Features of the limbs, (B, N, width), meaningless at padding, and the empty memory."""
-        return self.trunk(*self.normalizer(observation), observation), memory
-
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
-        return self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
-
-    def value(self, features: Tensor, observation: Observation) -> Tensor:
-        """Estimated return (B,): mean over limbs."""
-        if self.critic_trunk is not None:
-            features = self.critic_trunk(*self.normalizer(observation), observation)
-        return self.value_head(features, observation["mask"])
 
 
 def unit(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ root's own position and tilt are read from ``qpos`` and are current.
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
 
@@ -162,7 +163,7 @@ class _RootJoints:
         self.free = self.joints[0].address if kinds == [_FREE] else -1
         slides = [joint for joint in self.joints if joint.kind == _SLIDE]
         self.slides_alone_place = kinds[: len(slides)] == [_SLIDE] * len(slides) and not any(
-            joint.kind == _FREE or (joint.kind != _SLIDE and joint.anchor.any()) for joint in self.joints
+            joint.kind != _SLIDE and joint.anchor.any() for joint in self.joints
         )
         self.slides = [joint.address for joint in slides]
         self.axes = np.array([self.start @ joint.axis for joint in slides]).reshape(-1, 3)
@@ -175,21 +176,30 @@ class _RootJoints:
             return qpos[:, self.free : self.free + 3]
         if self.slides_alone_place:
             return self.origin + qpos[:, self.slides] @ self.axes
-        return self._pose(qpos)[0]
+        return self._general_position(qpos)
 
     def cos_tilt(self, qpos: np.ndarray) -> np.ndarray:
         """(n,)."""
-        return self._pose(qpos)[1][:, 2] @ self.up
+        vertical = self.up  # the world's vertical in the body's frame, (3,) and after a turn (n, 3)
+        for joint in self.joints:
+            at = joint.address
+            if joint.kind == _HINGE:
+                angle = (qpos[:, at] - joint.reference)[:, None]
+                along = (vertical @ joint.axis)[..., None] * joint.axis
+                across = vertical @ joint.cross
+                vertical = along + (vertical - along) * np.cos(angle) + across * np.sin(angle)
+            elif joint.kind == _FREE:
+                vertical = _matrices(qpos[:, at + 3 : at + 7])[:, 2]
+            elif joint.kind != _SLIDE:
+                vertical = (vertical[..., None, :] @ _matrices(qpos[:, at : at + 4]))[:, 0]
+        return np.broadcast_to(vertical, (len(qpos), 3)) @ self.up
 
-    def _pose(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position (n, 3) and rotation (n, 3, 3)."""
+    def _general_position(self, qpos: np.ndarray) -> np.ndarray:
         position = np.tile(self.body_position, (len(qpos), 1))
         rotation = np.tile(self.start, (len(qpos), 1, 1))
         for joint in self.joints:
             at = joint.address
-            if joint.kind == _FREE:
-                position, rotation = qpos[:, at : at + 3].copy(), _matrices(qpos[:, at + 3 : at + 7])
-            elif joint.kind == _SLIDE:
+            if joint.kind == _SLIDE:
                 position += (qpos[:, at] - joint.reference)[:, None] * (rotation @ joint.axis)
             else:
                 anchor = position + rotation @ joint.anchor
@@ -199,7 +209,7 @@ class _RootJoints:
                 else:
                     rotation = rotation @ _matrices(qpos[:, at : at + 4])
                 position = anchor - rotation @ joint.anchor
-        return position, rotation
+        return position
 
 
 @dataclass(frozen=True)
@@ -209,6 +219,11 @@ class _RootJoint:
     axis: np.ndarray
     anchor: np.ndarray
     reference: float
+
+    @functools.cached_property
+    def cross(self) -> np.ndarray:
+        """(3, 3): a row vector times this is its cross product with the axis."""
+        return np.cross(np.eye(3), self.axis)
 
 
 def _matrices(quaternions: np.ndarray) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
-from ...agents.policies import Memory, Observation, Policy
-from ...agents.policies.layers import JointHead, ValueHead
+from ...agents.policies import Observation
+from ...agents.policies.limb_policy import LimbPolicy
 from ...envs.tokens import TokenSpec
 
 
-class NaiveTransformer(Policy):
+class NaiveTransformer(LimbPolicy):
     """What one writes first: ``nn.TransformerEncoder`` over limbs, and a second one for the critic.
 
     Layers, attention and their initialisation are as PyTorch ships them (normalisation after each
@@ -37,25 +39,9 @@ class NaiveTransformer(Policy):
         feedforward: int = 128,
         initial_log_std: float = -0.5,
     ) -> None:
-        super().__init__(spec, initial_log_std)
-        self.width, self.layers, self.heads, self.feedforward = width, layers, heads, feedforward
-        self.actor = _Encoder(spec, width, layers, heads, feedforward)
-        self.critic = _Encoder(spec, width, layers, heads, feedforward)
-        self.action_head = JointHead(spec, width)
-        self.value_head = ValueHead(width)
-
-    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
-        """Features of the limbs, (B, N, width), meaningless at padding, and the empty memory."""
-        return self.actor(*self.normalizer(observation), observation["mask"]), memory
-
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
-        return self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
-
-    def value(self, features: Tensor, observation: Observation) -> Tensor:
-        """Estimated return (B,): mean over limbs of the critic's own encoder."""
-        features = self.critic(*self.normalizer(observation), observation["mask"])
-        return self.value_head(features, observation["mask"])
+        make_encoder = functools.partial(_Encoder, spec, width, layers, heads, feedforward)
+        super().__init__(spec, make_encoder, width, separate_critic=True, initial_log_std=initial_log_std)
+        self.layers, self.heads, self.feedforward = layers, heads, feedforward
 
 
 class _Encoder(nn.Module):
@@ -68,6 +54,6 @@ class _Encoder(nn.Module):
         # Nested tensors are a prototype that warns, and with seven limbs made this three times slower.
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
-    def forward(self, tokens: Tensor, joints: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
         limbs = torch.cat((tokens, joints.sum(-2)), -1)  # limbs: (B, N, F + G); padding is zero
-        return self.encoder(self.embedding(limbs), src_key_padding_mask=mask == 0)
+        return self.encoder(self.embedding(limbs), src_key_padding_mask=observation["mask"] == 0)

@@ -85,7 +85,7 @@ def test_every_parameter_learns_and_the_critic_has_its_own(policy):
     observation = random_observation(0, batch=32)
     features, _ = policy.encode(observation, {})
     policy.value(features, observation).square().sum().backward()
-    assert all(parameter.grad is None for parameter in policy.actor.parameters())
+    assert all(parameter.grad is None for parameter in policy.trunk.parameters())
     features, _ = policy.encode(observation, {})
     (policy.act(features, observation) * policy.log_std.exp()).square().sum().backward()
     for name, parameter in policy.named_parameters():
