@@ -165,11 +165,13 @@ class TokenPPO(stable_baselines3.PPO):
         self.env.step = timed_step  # type: ignore[method-assign]
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
-        """As SB3's, timed."""
-        start = time.perf_counter()
+        """As SB3's, timed, and on one thread: a step's few rows are too little work to share."""
+        start, threads = time.perf_counter(), torch.get_num_threads()
+        torch.set_num_threads(1)
         try:
             return super().collect_rollouts(*args, **kwargs)
         finally:
+            torch.set_num_threads(threads)
             self.seconds["rollout"] += time.perf_counter() - start
 
     def train(self) -> None:

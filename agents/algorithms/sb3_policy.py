@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from ..policies.base import Observation, Policy
+from .trimming import evaluate_trimmed
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -77,6 +78,11 @@ class SB3TokenPolicy(ActorCriticPolicy):
         return self(observation, deterministic)[0]
 
     def _mean_and_value(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        if self.token_policy.aligned_slots:
+            return self._evaluate(obs)
+        return evaluate_trimmed(self._evaluate, obs)
+
+    def _evaluate(self, obs: Observation) -> tuple[Tensor, Tensor]:
         policy = self.token_policy
         obs = policy.prepare(obs)
         size, n_tokens = obs["tokens"].shape[:2]

@@ -1,0 +1,47 @@
+"""Bodies of few limbs without the padding of those of many.
+
+In a batch of several bodies every token set is as long as that of the largest one: of the slots of the
+twelve training cheetahs four in ten are padding. Padding is without influence, so a learner may evaluate
+rows of similar length together and cut what is empty in all of them; the results are the same but for
+the order of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+GROUPS = 3
+"""Groups that a batch is cut into: more save less padding than their smaller operations cost."""
+
+SMALLEST_GROUP = 256
+"""Rows; below it one large operation is faster than several small ones."""
+
+Evaluate = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
+
+
+def evaluate_trimmed(evaluate: Evaluate, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Action means (B, N, J) and values (B,), as ``evaluate(observation)`` gives them, with less work.
+
+    Args:
+        evaluate: from an observation of any number of rows and slots to means and values.
+        observation: limb token sets, (B, N, ...).
+    """
+    mask = observation["mask"]
+    size, n_slots = mask.shape
+    if size < GROUPS * SMALLEST_GROUP:
+        return evaluate(observation)
+    numbers = torch.arange(1, n_slots + 1, device=mask.device)
+    used, order = ((mask != 0) * numbers).amax(1).sort()  # used: (B,) slots up to the last one in use
+    means, values = [], []
+    for rows, lengths in zip(order.tensor_split(GROUPS), used.tensor_split(GROUPS), strict=True):
+        slots = max(int(lengths[-1]), 1)
+        part = {key: value.index_select(0, rows)[:, :slots] for key, value in observation.items()}
+        mean, value = evaluate(part)
+        means.append(functional.pad(mean, (0, 0, 0, n_slots - slots)))  # (rows, N, J)
+        values.append(value)
+    back = order.argsort()
+    return torch.cat(means).index_select(0, back), torch.cat(values).index_select(0, back)
