@@ -40,8 +40,9 @@ def run(
     Raises:
         SystemExit: With code 2 after a :class:`UserError` or a wrong argument, its message printed.
     """
-    # Before torch starts: threads that spin while they wait starve every other process of the machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Before torch starts: see somite.agents.device.set_threads.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     job = _Job(task)
     try:
