@@ -95,7 +95,7 @@ class TrainingRun:
         """Learn until ``algorithm.total_steps``, or until told to stop.
 
         Raises:
-            KeyboardInterrupt: stopped by a signal; everything has been saved.
+            SystemExit: stopped by a signal, with 128 plus its number; everything has been saved.
             UserError: the run has made all its steps before.
         """
         algorithm, total = self.algorithm, self.algorithm.total_steps
@@ -123,7 +123,7 @@ class TrainingRun:
         self.learner.logger.dump(self.learner.num_timesteps)
         self.learner.logger.close()
         self.rows.close()
-        if callback.stopped_by is not None:
+        if callback.stopped_by is not None and self.learner.num_timesteps < total:
             log.info(
                 "stopped by %s at step %s; go on with: somite-train resume=%s",
                 callback.stopped_by.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -60,13 +61,13 @@ def check_arguments(arguments: Sequence[str], config_name: str) -> None:
 
 
 def check_targets(config: DictConfig) -> None:
-    """Refuses a configuration that names anything to build but parts of this package.
+    """Refuses a configuration that builds anything but parts of this package, with keys that they have.
 
     Args:
         config: The composed configuration.
 
     Raises:
-        UserError: If a ``_target_`` does not start with ``somite.``.
+        UserError: If a ``_target_`` is not of this package, or a key beside it is not an argument of it.
     """
     for key in _keys(config):
         if key.rpartition(".")[2] == "_target_":
@@ -74,9 +75,20 @@ def check_targets(config: DictConfig) -> None:
             if not target.startswith(TARGET_PREFIX):
                 raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
             # A module of ours imports others, which could be reached through it.
-            module = getattr(hydra.utils.get_object(target), "__module__", "")
+            built = hydra.utils.get_object(target)
+            module = getattr(built, "__module__", "")
             if not module.startswith(TARGET_PREFIX):
                 raise UserError(f"{key} is {target!r}, which is not of this package but of {module!r}")
+            _check_arguments_of(built, key.removesuffix("_target_"), config)
+
+
+def _check_arguments_of(built: Any, prefix: str, config: DictConfig) -> None:
+    """Refuses a key, forced in with ``+``, that is no argument of what its node builds."""
+    arguments = [name for name in inspect.signature(built).parameters if name != "self"]
+    node = OmegaConf.select(config, prefix.rstrip(".")) if prefix else config
+    for name in node:
+        if name not in arguments and name != "_target_":
+            raise UserError(f"there is no key '{prefix}{name}'; {nearest(str(name), arguments)}")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

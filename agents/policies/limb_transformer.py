@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .base import Observation
 from .layers import RELU_GAIN, LimbReader, linear, norm
@@ -119,7 +120,7 @@ class LimbTransformer(LimbPolicy):
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
-        ValueError: ``width`` is no multiple of ``heads``.
+        UserError: ``width`` is no multiple of ``heads``.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class LimbTransformer(LimbPolicy):
         initial_log_std: float = -0.5,
     ) -> None:
         if width % heads:
-            raise ValueError(f"width must be a multiple of heads, got width {width} and heads {heads}")
+            raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
         make_trunk = functools.partial(Trunk, spec, width, layers, heads, feedforward, tree_encoding)
         super().__init__(spec, make_trunk, width, separate_critic, initial_log_std)
         self.layers, self.heads, self.feedforward = layers, heads, feedforward

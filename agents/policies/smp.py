@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .base import Observation
 from .layers import RELU_GAIN, LimbReader, linear
@@ -108,7 +109,7 @@ class SMP(LimbPolicy):
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
-        ValueError: ``messages`` is none of these.
+        UserError: ``messages`` is none of these.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class SMP(LimbPolicy):
         initial_log_std: float = -0.5,
     ) -> None:
         if messages not in MESSAGES:
-            raise ValueError(f"messages must be one of {', '.join(MESSAGES)}, got {messages!r}")
+            raise UserError(f"messages must be one of {', '.join(MESSAGES)}, got {messages!r}")
         make_trunk = functools.partial(Trunk, spec, width, message, messages)
         super().__init__(spec, make_trunk, width, separate_critic, initial_log_std)
         self.message, self.messages = message, messages

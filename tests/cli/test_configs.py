@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from somite.agents.algorithms import PPO
 from somite.agents.policies import Policy
+from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet
 from somite.envs.locomotion.families import load_manifest
 from somite.scripts import lookup
@@ -99,7 +100,7 @@ def test_keys_are_the_constructors_arguments(group: str, choice: str) -> None:
 def test_an_unknown_key_is_refused_by_what_is_built(group: str) -> None:
     for choice in CHOICES[group]:
         for node in nodes(OmegaConf.create({group: compose(f"{group}={choice}")[group]})):
-            with pytest.raises((hydra.errors.InstantiationException, TypeError), match="widht"):
+            with pytest.raises(UserError, match=rf"there is no key '{node}.widht'"):
                 build_all(compose(f"{group}={choice}", f"+{node}.widht=3"))
 
 
@@ -117,3 +118,9 @@ def test_the_defaults_are_what_the_design_says() -> None:
     assert config.device == "auto" and config.threads == "auto" and config.seed == 0
     assert compose("algorithm.total_steps=5e6").algorithm.total_steps == 5e6
     assert algorithm.num_envs % len(bodies.seen) == 0, "as many rows of each body"
+
+
+def test_a_target_reached_through_a_module_of_ours_is_refused() -> None:
+    config = compose("env._target_=somite.envs.locomotion.rendering.subprocess.run")
+    with pytest.raises(UserError, match="not of this package"):
+        lookup.check_targets(config)
