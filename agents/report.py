@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import inspect
 import logging
 from pathlib import Path
@@ -39,7 +40,7 @@ def evaluate(config: DictConfig) -> list[Row]:
     seed = whole_number(config.seed, "seed")
     device = resolve_device(config.device)
     runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
-    folders = [_policy_of(str(run)) for run in runs]
+    folders = [_policy_of(run) for given in runs for run in _expanded(str(given))]
     rows: list[Row] = []
     for folder in folders:
         agent = load_policy(folder, device)
@@ -199,6 +200,16 @@ def _output(given: str | None, folder: Path, several: bool) -> Path:
 
 def _plain(value: Any) -> Any:
     return [str(item) for item in value] if isinstance(value, ListConfig) else value
+
+
+def _expanded(run: str) -> list[str]:
+    """The folders that a pattern such as ``runs/*`` means, those with a policy; any other name as it is."""
+    if not set(run) & set("*?["):
+        return [run]
+    found = sorted(path for path in glob.glob(run) if (Path(path) / "policy").is_dir())
+    if not found:
+        raise UserError(f"no folder that matches {run!r} has a policy/")
+    return found
 
 
 def _policy_of(run: str) -> Path:

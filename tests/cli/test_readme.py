@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import math
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -77,6 +79,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run([*first, *TINY["somite-train"]], patch)
     (made,) = (place / "runs").iterdir()
     (place / "runs" / "my_run").symlink_to(made.name)
+    for kept in ("a-0", "a-1"):  # in place of the trained agents that the repository keeps
+        shutil.copytree(made / "policy", place / "docs" / "results" / "cheetah_smp_split" / kept / "policy")
     return place
 
 
@@ -110,11 +114,15 @@ def test_every_command_runs_with_a_tiny_budget(
         return
     run([*command, *(RESUMED if resumed else TINY[command[0]])], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
-    if command[0] == "somite-evaluate":
+    output = [argument.removeprefix("output=") for argument in command if argument.startswith("output=")]
+    if command[0] == "somite-evaluate" and output:
+        assert "2 runs" in (in_folder / output[0] / "summary.md").read_text()
+    elif command[0] == "somite-evaluate":
         assert (find_run("last") / "evaluation" / "results.json").is_file()
         assert "unseen" in capsys.readouterr().out
     elif command[0] == "somite-train":
-        jobs = 6 if "-m" in command else 0 if resumed else 1
+        swept = [argument.count(",") + 1 for argument in command if not argument.startswith("env.bodies")]
+        jobs = math.prod(swept) if "-m" in command else 0 if resumed else 1
         assert len(made) == jobs and all((run / "policy").is_dir() for run in made)
     else:
         assert (in_folder / "locomotion.json").is_file()
