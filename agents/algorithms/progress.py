@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
@@ -33,6 +34,7 @@ class Progress:
                 TextColumn("{task.fields[rate]:,.0f} steps/s"),
                 TextColumn("return {task.fields[score]}"),
                 TimeRemainingColumn(),
+                console=Console(stderr=True),
             )
             self._task = self._bar.add_task("", total=self.total, completed=done, rate=0.0, score="-")
             self._bar.start()
