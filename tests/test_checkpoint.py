@@ -27,7 +27,7 @@ def policy(seed=0, **arguments):
     made = policies.LimbTransformer(spec=SPEC, **{"width": 8, "heads": 2, "feedforward": 16, **arguments})
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter.add_(0.5 * torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.randn_like(parameter))  # more, and actions are all clipped
         for buffer in made.buffers():
             if buffer.dtype == torch.float64:
                 buffer.add_(torch.rand_like(buffer) + 1)
