@@ -1,0 +1,51 @@
+"""The trained agents that the repository keeps load, fit unseen bodies, and do not mind the order of limbs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from somite.agents import load_policy
+from somite.agents.report import body_set_of
+from tests.observations import permute_limbs
+
+KEPT = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/*/policy"))
+
+
+def observations_of(agent, body):
+    """Some raw observations of a body that moves at random, as torch tensors (8, N, ...)."""
+    bodies = body_set_of(agent)
+    env = bodies.make_vec([body], 8, aligned=agent.policy.aligned_slots, threads=1)
+    observation, _ = env.reset(seed=3)
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        observation, *_ = env.step(rng.uniform(-1, 1, env.action_space.shape))
+    return {key: torch.from_numpy(value) for key, value in observation.items()}
+
+
+def act(agent, observation):
+    return agent.act({key: value.numpy() for key, value in observation.items()})
+
+
+def test_there_are_three_seeds_of_three_agents():
+    assert sorted(path.parent.name for path in KEPT) == [
+        f"{agent}-{seed}" for agent in ("limb_transformer", "mlp", "smp") for seed in range(3)
+    ]
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda path: path.parent.name)
+def test_relabelled_limbs_of_an_unseen_body_give_relabelled_actions(folder):
+    agent = load_policy(folder)
+    assert agent.description["training"]["steps"] >= 3e6
+    body = agent.environment["unseen"][-1]
+    assert body not in agent.environment["seen"]
+    observation = observations_of(agent, body)
+    actions = act(agent, observation)
+    assert np.abs(actions).max() > 0.1 and actions.std(0).max() > 0.1  # it does something
+    order = np.random.default_rng(0).permutation(actions.shape[1])
+    difference = np.abs(act(agent, permute_limbs(observation, order)) - actions[:, order]).max()
+    if agent.policy.aligned_slots:
+        assert difference > 0.3  # the padded network cannot know
+    else:
+        assert difference < 1e-4
