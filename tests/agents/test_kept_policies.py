@@ -1,4 +1,4 @@
-"""The trained agents that the repository keeps load, fit unseen bodies, and do not mind the order of limbs."""
+"""The trained agents kept here load, fit unseen bodies, and do not mind the order of limbs."""
 
 from pathlib import Path
 
