@@ -13,7 +13,6 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from scipy import stats
 
 from ..envs.errors import UserError
 from ..envs.locomotion import BodySet
@@ -22,7 +21,7 @@ from .checkpoint import find_policy_folder, load_policy
 from .counts import whole_number
 from .device import resolve_device
 from .evaluation import Episodes, random_actions, run_episodes
-from .results import Row, write_results
+from .results import Row, half_width, write_results
 from .run_folder import find_run
 from .summary import write_summary
 from .video import film
@@ -131,9 +130,7 @@ def _kind(agent: Agent) -> str:
 
 def _row(run: str, agent: str, result: Episodes, seen: bool, random: Episodes | None) -> Row:
     returns = result.returns
-    interval = None
-    if len(returns) > 1:
-        interval = float(stats.sem(returns) * stats.t.ppf(0.975, len(returns) - 1))
+    interval = half_width(returns) if len(returns) > 1 else None
     return Row(
         run=run,
         agent=agent,

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 
 @dataclass(frozen=True)
 class Row:
@@ -29,6 +31,11 @@ class Row:
     interval: float | None
     mean_length: float
     random_mean: float | None
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half width of the 95 % interval of Student's t of the mean of two or more values."""
+    return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
 def write_results(rows: Sequence[Row], output: Path) -> None:

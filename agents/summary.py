@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
-from .results import Row
+from .results import Row, half_width
 
 
 def summarize(rows: Sequence[Row]) -> tuple[Table, str]:
@@ -64,8 +63,7 @@ def _interval(scores: Sequence[float]) -> str:
         return "-"
     if len(scores) == 1:
         return f"{scores[0]:z.0f}"
-    half = stats.sem(scores) * stats.t.ppf(0.975, len(scores) - 1)
-    return f"{np.mean(scores):z.0f} ± {half:.0f}"
+    return f"{np.mean(scores):z.0f} ± {half_width(scores):.0f}"
 
 
 def _random(rows: Sequence[Row], body: str | None = None) -> str:
