@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
 
 LIMB_KEYS = ("tokens", "mask", "parent", "joints", "joint_mask", "action_mask")

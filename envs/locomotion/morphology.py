@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
-from .limbs import Limb, geom_bounds, joint_descriptors, limb_descriptors, quaternion_matrix, read_limbs
+from .actuators import Controls, read_controls
+from .descriptors import (
+    attachment,
+    geom_bounds,
+    joint_descriptors,
+    limb_center,
+    limb_descriptors,
+    quaternion_matrix,
+)
+from .identity import body_hash
+from .limbs import JointSlot, Limb, read_limbs
+
+_FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +32,19 @@ class Morphology:
         model: the compiled model. It is never edited.
         full_body: the body this one lacks limbs of (None: it is complete). It gives the height above
             the ground at which this body starts, and aligns the padded network's slots.
+        home: (nq,) start position; None: the model's ``qpos0``, as near to the ground as the full body.
+        home_controls: (nu,) controls that hold ``home``; None: read from the model.
+        home_activation: (na,) states of actuators at the start; None: 0.
+        ground: height of the ground, m.
     """
 
     name: str
     model: mujoco.MjModel
     full_body: Morphology | None = None
+    home: np.ndarray | None = None
+    home_controls: np.ndarray | None = None
+    home_activation: np.ndarray | None = None
+    ground: float = 0.0
 
     @functools.cached_property
     def limbs(self) -> tuple[Limb, ...]:
@@ -39,20 +58,55 @@ class Morphology:
 
     @property
     def n_joints(self) -> int:
-        """J, the largest number of joint slots of a limb."""
+        """J, the largest number of joint rows of a limb."""
         return max(len(limb.slots) for limb in self.limbs)
+
+    @property
+    def root(self) -> int:
+        """Body id of the root limb."""
+        return self.limbs[0].bodies[0]
+
+    @functools.cached_property
+    def controls(self) -> Controls:
+        """What nominal actions mean to its actuators."""
+        return read_controls(self.model, self.home, self.home_controls)
 
     @functools.cached_property
     def limb_descriptors(self) -> np.ndarray:
-        """(N, 18) float32."""
-        return limb_descriptors(self.model, self.limbs)
+        """(N, 19) float32."""
+        return limb_descriptors(self.model, self.limbs, self.tip)
 
     @functools.cached_property
     def joint_descriptors(self) -> tuple[tuple[np.ndarray, ...], ...]:
-        """For every limb the (18,) float32 descriptors of each of its joint slots."""
+        """For every limb the (22,) float32 descriptors of each of its joint rows."""
         return tuple(
-            tuple(joint_descriptors(self.model, slot) for slot in limb.slots) for limb in self.limbs
+            tuple(
+                joint_descriptors(self.model, limb, slot, self.controls, self.reference(slot))
+                for slot in limb.slots
+            )
+            for limb in self.limbs
         )
+
+    def reference(self, slot: JointSlot) -> float:
+        """What a row's angle is measured from: the joint's reference position, a tendon's length at home."""
+        if slot.joint < 0:
+            return float(self._lengths[slot.actuator])
+        if int(self.model.jnt_type[slot.joint]) == int(mujoco.mjtJoint.mjJNT_BALL):
+            return 0.0  # the rotation vector is one from the reference orientation
+        return float(self.model.qpos0[int(self.model.jnt_qposadr[slot.joint])])
+
+    @functools.cached_property
+    def _lengths(self) -> np.ndarray:
+        data = self.placed(self.initial_qpos)
+        mujoco.mj_transmission(self.model, data)
+        return data.actuator_length.copy()
+
+    def placed(self, qpos: np.ndarray) -> mujoco.MjData:
+        """Everything that depends on positions, computed for ``qpos`` (nq,)."""
+        data = mujoco.MjData(self.model)
+        data.qpos[:] = qpos
+        mujoco.mj_fwdPosition(self.model, data)
+        return data
 
     @functools.cached_property
     def mass(self) -> float:
@@ -73,122 +127,91 @@ class Morphology:
         return tuple(slot_of[limb.name] for limb in self.limbs)
 
     @functools.cached_property
+    def can_travel(self) -> bool:
+        """Whether the root can move over the ground: by a free joint, or a slide without end along it."""
+        model, first = self.model, int(self.model.body_jntadr[self.root])
+        level = quaternion_matrix(model.body_quat[self.root])[2]  # the vertical, in the body's frame
+        for joint in range(first, first + int(model.body_jntnum[self.root])):
+            kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
+            if kind == _FREE or (kind == _SLIDE and not model.jnt_limited[joint] and vertical < 0.99):
+                return True
+        return False
+
+    @functools.cached_property
+    def tip(self) -> int:
+        """Index of the limb that reaches farthest from a root that cannot travel; -1 for one that can.
+
+        Limbs equally far out are told apart by where they are at home, not by their order.
+        """
+        if self.can_travel:
+            return -1
+        reach, data = self.limb_reach, self.placed(self.initial_qpos)
+        places = [tuple(np.round(data.xpos[limb.bodies[0]], 6)) for limb in self.limbs]
+        return max(range(self.n_limbs), key=lambda i: (round(reach[i], 6), places[i]))
+
+    @functools.cached_property
+    def limb_reach(self) -> tuple[float, ...]:
+        """How far (m) the centre of each limb can be from the root's origin: the lengths on the way."""
+        lengths: list[float] = []
+        for index, limb in enumerate(self.limbs):
+            above = lengths[limb.parent] if limb.parent >= 0 else 0.0
+            lengths.append(above + float(np.linalg.norm(attachment(self.model, self.limbs, index))))
+        return tuple(
+            length + float(np.linalg.norm(limb_center(self.model, limb)))
+            for length, limb in zip(lengths, self.limbs, strict=True)
+        )
+
+    @functools.cached_property
+    def tip_center(self) -> np.ndarray:
+        """(3,) m: the point of the tip limb that is to reach a target, in the limb's frame."""
+        return limb_center(self.model, self.limbs[self.tip])
+
+    @functools.cached_property
     def initial_qpos(self) -> np.ndarray:
-        """(nq,) start position: as near to the ground as the full body starts."""
+        """(nq,) start position: ``home``, or as near to the ground as the full body starts."""
+        if self.home is not None:
+            return self.home.copy()
         qpos = self.model.qpos0.copy()
         if self.full_body is not None:
-            shift = _lowest_point(self.full_body) - _lowest_point(self)
-            _raise_root(self.model, self.limbs[0].bodies[0], qpos, shift)
+            shift = self.full_body.lowest_point(self.full_body.model.qpos0) - self.lowest_point(qpos)
+            self.raise_root(qpos, shift)
         return qpos
+
+    @functools.cached_property
+    def start_rotation(self) -> np.ndarray:
+        """(3, 3) rotation of the root in the start position."""
+        return self.placed(self.initial_qpos).xmat[self.root].reshape(3, 3).copy()
 
     @functools.cached_property
     def standing_height(self) -> float:
         """Height of the root's origin above the body's lowest point in its start position, m."""
-        data = mujoco.MjData(self.model)
-        mujoco.mj_kinematics(self.model, data)
-        return float(data.xpos[self.limbs[0].bodies[0], 2] - _lowest_point(self))
+        qpos = self.initial_qpos
+        return float(self.placed(qpos).xpos[self.root, 2] - self.lowest_point(qpos))
 
+    def lowest_point(self, qpos: np.ndarray) -> float:
+        """Height of the lowest point of all limbs' geoms; of their origins if they have none.
 
-def _lowest_point(morphology: Morphology) -> float:
-    """Height of the lowest point of all limbs' geoms, at ``qpos0``; of their origins if they have none."""
-    model = morphology.model
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    bodies = [body for limb in morphology.limbs for body in limb.bodies]
-    lows = [
-        geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3))[0][2]
-        for g in np.flatnonzero(np.isin(model.geom_bodyid, bodies))
-    ]
-    return min(lows, default=data.xpos[bodies, 2].min())
+        Geoms that can touch something count, where there are any.
+        """
+        model, data = self.model, self.placed(qpos)
+        bodies = [body for limb in self.limbs for body in limb.bodies]
+        geoms = np.flatnonzero(np.isin(model.geom_bodyid, bodies))
+        touching = geoms[(model.geom_contype[geoms] | model.geom_conaffinity[geoms]) != 0]
+        lows = [
+            geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3))[0][2]
+            for g in (touching if len(touching) else geoms)
+        ]
+        return float(min(lows, default=data.xpos[bodies, 2].min()))
 
-
-def _raise_root(model: mujoco.MjModel, root: int, qpos: np.ndarray, shift: float) -> None:
-    """Move the root up by ``shift`` metres through its free joint or its vertical slide, if any."""
-    first = int(model.body_jntadr[root])
-    start = quaternion_matrix(model.body_quat[root])
-    for joint in range(first, first + int(model.body_jntnum[root])):
-        address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
-        upward = float(start[2] @ model.jnt_axis[joint])
-        if kind == int(mujoco.mjtJoint.mjJNT_FREE):
-            qpos[address + 2] += shift
-        elif kind == int(mujoco.mjtJoint.mjJNT_SLIDE) and abs(upward) > 0.99:
-            qpos[address] += shift * np.sign(upward)
-
-
-def body_hash(model: mujoco.MjModel) -> str:
-    """Hash of what a model's physics depends on; names and the order of children do not enter.
-
-    Numbers are rounded to six digits, since compilation is exact to about fifteen only.
-    """
-    options = _digits(model.opt.timestep, model.opt.integrator, model.opt.gravity)
-    return _digest(options + _subtree(model, 0))
-
-
-def _subtree(model: mujoco.MjModel, body: int) -> str:
-    children = [b for b in range(1, model.nbody) if model.body_parentid[b] == body]
-    parts = [_digits(model.body_pos[body], quaternion_matrix(model.body_quat[body]))]
-    axes = quaternion_matrix(model.body_iquat[body])
-    tensor = axes @ np.diag(model.body_inertia[body]) @ axes.T
-    parts.append(_digits(model.body_mass[body], model.body_ipos[body], tensor))
-    first = int(model.body_jntadr[body])
-    joints = range(first, first + int(model.body_jntnum[body]))
-    parts += [_joint(model, joint) for joint in joints]  # their order is part of the physics
-    first = int(model.body_geomadr[body])
-    parts += sorted(_geom(model, geom) for geom in range(first, first + int(model.body_geomnum[body])))
-    parts += sorted(_digest(_subtree(model, child)) for child in children)
-    return "|".join(parts)
-
-
-def _joint(model: mujoco.MjModel, joint: int) -> str:
-    dof, address = int(model.jnt_dofadr[joint]), int(model.jnt_qposadr[joint])
-    actuators = sorted(
-        _digits(
-            model.actuator_gear[a],
-            model.actuator_gainprm[a],
-            model.actuator_biasprm[a],
-            model.actuator_ctrlrange[a],
-            model.actuator_forcerange[a],
-        )
-        for a in range(model.nu)
-        if model.actuator_trnid[a, 0] == joint
-    )
-    limits = model.jnt_range[joint] if model.jnt_limited[joint] else ()
-    own = _digits(
-        model.jnt_type[joint],
-        model.jnt_axis[joint],
-        model.jnt_pos[joint],
-        limits,
-        np.ravel(model.jnt_stiffness[joint]),
-        np.ravel(model.dof_damping[dof]),
-        model.dof_armature[dof],
-        model.dof_frictionloss[dof],
-        model.qpos0[address],
-        model.qpos_spring[address],
-    )
-    return own + "+".join(actuators)
-
-
-def _geom(model: mujoco.MjModel, geom: int) -> str:
-    return _digits(
-        model.geom_type[geom],
-        model.geom_size[geom],
-        model.geom_pos[geom],
-        quaternion_matrix(model.geom_quat[geom]),
-        model.geom_friction[geom],
-        model.geom_condim[geom],
-        model.geom_contype[geom],
-        model.geom_conaffinity[geom],
-        model.geom_margin[geom],
-        model.geom_solref[geom],
-        model.geom_solimp[geom],
-    )
-
-
-def _digits(*values: np.ndarray | float) -> str:
-    flat = np.concatenate([np.ravel(np.asarray(value, float)) for value in values])
-    flat = np.where(np.abs(flat) < 1e-9, 0.0, flat)
-    return ",".join(f"{value:.5e}" for value in flat)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def raise_root(self, qpos: np.ndarray, shift: float) -> None:
+        """Move the root in ``qpos`` up by ``shift`` metres, if it has a free joint or a vertical slide."""
+        model, root = self.model, self.root
+        first = int(model.body_jntadr[root])
+        start = quaternion_matrix(model.body_quat[root])
+        for joint in range(first, first + int(model.body_jntnum[root])):
+            address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
+            upward = float(start[2] @ model.jnt_axis[joint])
+            if kind == _FREE:
+                qpos[address + 2] += shift
+            elif kind == _SLIDE and abs(upward) > 0.99:
+                qpos[address] += shift * np.sign(upward)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .features import LIMB_SPEC
-from .limbs import quaternion_matrix
+from .features import LIMB_SPEC, joint_descriptor_slice
 from .morphology import Morphology
+
+_LIMITED, _RANGE = joint_descriptor_slice("is_limited"), joint_descriptor_slice("range")
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class LimbLayout:
 
     Attributes:
         mask, parent: (B, N) int8, int32. joint_mask, action_mask: (B, N, J) int8.
-        limb_descriptors: (B, N, 18), joint_descriptors: (B, N, J, 18) float32, 0 at padding.
+        limb_descriptors: (B, N, 19), joint_descriptors: (B, N, J, 22) float32, 0 at padding.
         root_slot: (B,) int64, the root's slot.
+        ground: (B, 1) float64, height of the ground, m.
         untilt: (B, 3, 3) float64, takes the root's tilt at its start out of its rotation.
         reference, middle, half_range: (B, N, J) float64 of every joint; half_range is inf if unlimited.
     """
@@ -36,6 +38,7 @@ class LimbLayout:
     limb_descriptors: torch.Tensor
     joint_descriptors: torch.Tensor
     root_slot: torch.Tensor
+    ground: torch.Tensor
     untilt: torch.Tensor
     reference: torch.Tensor
     middle: torch.Tensor
@@ -52,45 +55,43 @@ def make_layout(
         parent=torch.full((b, n), -1, dtype=torch.int32),
         joint_mask=torch.zeros(b, n, j, dtype=torch.int8),
         action_mask=torch.zeros(b, n, j, dtype=torch.int8),
-        limb_descriptors=torch.zeros(b, n, 18),
-        joint_descriptors=torch.zeros(b, n, j, 18),
+        limb_descriptors=torch.zeros(b, n, 19),
+        joint_descriptors=torch.zeros(b, n, j, 22),
         root_slot=torch.zeros(b, dtype=torch.int64),
+        ground=torch.zeros(b, 1, dtype=torch.float64),
         untilt=torch.zeros(b, 3, 3, dtype=torch.float64),
         reference=torch.zeros(b, n, j, dtype=torch.float64),
         middle=torch.zeros(b, n, j, dtype=torch.float64),
         half_range=torch.full((b, n, j), torch.inf, dtype=torch.float64),
     )
     for row, (morphology, slots) in enumerate(rows):
-        model = morphology.model
         layout.root_slot[row] = slots[0]
-        layout.untilt[row] = torch.from_numpy(_untilt(model.body_quat[morphology.limbs[0].bodies[0]]))
+        layout.ground[row] = morphology.ground
+        layout.untilt[row] = torch.from_numpy(_untilt(morphology.start_rotation))
         for index, limb in enumerate(morphology.limbs):
             slot = slots[index]
             layout.mask[row, slot] = 1
             layout.parent[row, slot] = slots[limb.parent] if limb.parent >= 0 else -1
             layout.limb_descriptors[row, slot] = torch.from_numpy(morphology.limb_descriptors[index])
             for k, joint_slot in enumerate(limb.slots):
-                joint = joint_slot.joint
+                descriptors = morphology.joint_descriptors[index][k]
                 layout.joint_mask[row, slot, k] = 1
                 layout.action_mask[row, slot, k] = int(joint_slot.actuator >= 0)
-                layout.joint_descriptors[row, slot, k] = torch.from_numpy(
-                    morphology.joint_descriptors[index][k]
-                )
-                layout.reference[row, slot, k] = model.qpos0[int(model.jnt_qposadr[joint])]
-                if model.jnt_limited[joint]:
-                    low, high = model.jnt_range[joint]
-                    layout.middle[row, slot, k] = (low + high) / 2
+                layout.joint_descriptors[row, slot, k] = torch.from_numpy(descriptors)
+                layout.reference[row, slot, k] = reference = morphology.reference(joint_slot)
+                if descriptors[_LIMITED]:
+                    low, high = (float(end) for end in descriptors[_RANGE])
+                    layout.middle[row, slot, k] = reference + (low + high) / 2
                     layout.half_range[row, slot, k] = (high - low) / 2
     return layout
 
 
-def _untilt(start: np.ndarray) -> np.ndarray:
-    """Inverse (3, 3) of the tilt of a start orientation (quaternion, w first), its heading kept.
+def _untilt(rotation: np.ndarray) -> np.ndarray:
+    """Inverse (3, 3) of the tilt of a start rotation (3, 3), its heading kept.
 
     A rotation is its tilt followed by its heading (swing and twist about the vertical), so that a
     model drawn lying down has a heading at home that is not singular.
     """
-    rotation = quaternion_matrix(start)
     cos, sin = rotation[0, 0] + rotation[1, 1], rotation[1, 0] - rotation[0, 1]
     length = np.hypot(cos, sin)
     cos, sin = (cos / length, sin / length) if length > 1e-9 else (1.0, 0.0)
@@ -104,7 +105,7 @@ class LimbState:
 
     Attributes:
         position: (B, N, 3). rotation: (B, N, 9). velocity: (B, N, 6) angular, linear at ``center``.
-        center: (B, N, 3). axis: (B, N, J, 3). joint_position, joint_speed: (B, N, J).
+        center: (B, N, 3). axis: (B, N, J, 3). joint_position, joint_speed, activation: (B, N, J).
     """
 
     position: torch.Tensor
@@ -114,6 +115,7 @@ class LimbState:
     axis: torch.Tensor
     joint_position: torch.Tensor
     joint_speed: torch.Tensor
+    activation: torch.Tensor
 
     @classmethod
     def empty(cls, b: int, n: int, j: int) -> LimbState:
@@ -130,6 +132,7 @@ class LimbState:
             zeros(b, n, j, 3),
             zeros(b, n, j),
             zeros(b, n, j),
+            zeros(b, n, j),
         )
 
     def rows(self, rows: torch.Tensor) -> LimbState:
@@ -142,16 +145,32 @@ def select_rows(layout: LimbLayout, rows: torch.Tensor) -> LimbLayout:
     return LimbLayout(**{name: value[rows] for name, value in vars(layout).items()})
 
 
-def observe(
-    state: LimbState, layout: LimbLayout, direction: torch.Tensor, ground: float = 0.0
-) -> dict[str, torch.Tensor]:
+@dataclass
+class Goal:
+    """What the task wants of B rows, float64, world frame.
+
+    Attributes:
+        direction: (B, 2) unit vector on the ground, where to go.
+        speed: (B, 1) m/s asked for in that direction; 0: the faster the better.
+        target: (B, 3) m, a place to reach; not a number where there is none.
+    """
+
+    direction: torch.Tensor
+    speed: torch.Tensor
+    target: torch.Tensor
+
+    def rows(self, rows: torch.Tensor) -> Goal:
+        """Only the given rows."""
+        return Goal(**{name: value[rows] for name, value in vars(self).items()})
+
+
+def observe(state: LimbState, layout: LimbLayout, goal: Goal) -> dict[str, torch.Tensor]:
     """The token set of every row.
 
     Args:
         state: of the simulators; no view of it is edited.
         layout: the constant parts.
-        direction: (B, 2) unit vector on the ground, world frame: where the task wants the body to go.
-        ground: height of the ground, m.
+        goal: what the task wants.
 
     Returns:
         ``tokens`` (B, N, F) and ``joints`` (B, N, J, G) float32, and the masks and parents.
@@ -171,20 +190,22 @@ def observe(
             angular,
             matrix[..., 0],  # the limb's x axis
             matrix[..., 2],  # the limb's z axis
+            (goal.target[:, None] - state.position).nan_to_num(0.0),
         ),
         dim=2,
-    )  # (B, N, 5, 3)
+    )  # (B, N, 6, 3)
     vectors = vectors @ to_yaw[:, None]
-    goal = direction[:, None] @ to_yaw[:, :2, :2]  # (B, 1, 2)
+    asked = torch.cat((goal.direction[:, None] @ to_yaw[:, :2, :2], goal.speed[:, None]), -1)  # (B, 1, 3)
     tokens = torch.cat(
         (
             vectors[:, :, 0],
-            state.position[..., 2:] - ground,
-            vectors[:, :, 1:].flatten(2),
-            goal.expand(b, n, 2),
+            state.position[..., 2:] - layout.ground[:, None],
+            vectors[:, :, 1:5].flatten(2),
+            asked.expand(b, n, 3),
+            vectors[:, :, 5],
         ),
         dim=-1,
-    )  # (B, N, 18)
+    )  # (B, N, 22)
     exists = layout.mask[..., None]
     tokens = torch.cat((tokens.float() * exists, layout.limb_descriptors), dim=-1)
 
@@ -197,7 +218,9 @@ def observe(
         ),
         dim=-1,
     )  # (B, N, J, 3)
-    joints = torch.cat((scalars, axis), dim=-1).float() * layout.joint_mask[..., None]
+    joints = (
+        torch.cat((scalars, axis, state.activation[..., None]), dim=-1).float() * layout.joint_mask[..., None]
+    )
     return {
         "tokens": tokens,  # (B, N, F)
         "mask": layout.mask.clone(),
@@ -226,4 +249,4 @@ def _to_yaw_frame(rotation: torch.Tensor) -> torch.Tensor:
     return torch.stack((cos, -sin, zero, sin, cos, zero, zero, zero, one), -1).view(-1, 3, 3)
 
 
-assert LIMB_SPEC.token_size == 36 and LIMB_SPEC.joint_size == 24  # the widths written above
+assert LIMB_SPEC.token_size == 41 and LIMB_SPEC.joint_size == 29  # the widths written above

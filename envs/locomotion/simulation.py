@@ -15,7 +15,9 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
-from .limbs import Limb, control_ranges, quaternion_matrix
+from .descriptors import quaternion_matrix
+from .joint_rows import JointRows, as_slice
+from .limbs import Limb
 from .morphology import Morphology
 
 logger = logging.getLogger(__name__)
@@ -56,29 +58,30 @@ class Simulation:
         self._ctrl = self.batch.bind("ctrl")
         self._xpos, self._xmat = self.batch.bind("xpos"), self.batch.bind("xmat")
         self._cvel, self._xaxis = self.batch.bind("cvel"), self.batch.bind("xaxis")
-        self._com = self.batch.bind("subtree_com")
+        self._com, self._act = self.batch.bind("subtree_com"), self.batch.bind("act")
 
-        self._bodies = _as_slice([limb.bodies[0] for limb in limbs])
+        self._bodies = as_slice([limb.bodies[0] for limb in limbs])
         slots = [slot for limb in limbs for slot in limb.slots]
-        joints = [slot.joint for slot in slots]
-        self._joints = _as_slice(joints)
-        self._slot_qpos = _as_slice([int(model.jnt_qposadr[joint]) for joint in joints])
-        self._slot_qvel = _as_slice([int(model.jnt_dofadr[joint]) for joint in joints])
-        self.root = limbs[0].bodies[0]
+        self._rows = JointRows(morphology, self.batch)
+        self.root = morphology.root
         trees = [int(model.body_rootid[limb.bodies[0]]) for limb in limbs]
         self._trees = slice(trees[0], trees[0] + 1) if len(set(trees)) == 1 else trees
         self._bounded_qpos, self._bounded_qvel = _bounded(model, limbs)
-        self._root_joints = _RootJoints(model, self.root)
+        self.own_positions, self.own_speeds = _own(model, limbs)
+        self._root_joints = _RootJoints(morphology)
         self._actuated = [(i, slot.actuator) for i, slot in enumerate(slots) if slot.actuator >= 0]
         self.actuated_slots = [i for i, _ in self._actuated]
         self._actuators = [actuator for _, actuator in self._actuated]
-        center, half = control_ranges(model)
-        self._center, self._half = center[self._actuators], half[self._actuators]
+        controls = morphology.controls
+        self._center, self._half = controls.center[self._actuators], controls.half[self._actuators]
+        self._activation = morphology.home_activation
 
     def reset(self, rows: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put ``rows`` (k,) into the state ``qpos`` (k, nq), ``qvel`` (k, nv), controls zero."""
         self.batch.reset(rows, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
         self.qpos[rows], self.qvel[rows] = qpos, qvel
+        if self._activation is not None:
+            self._act[rows] = self._activation
         self.batch.forward(rows)
 
     def step(self, controls: np.ndarray) -> np.ndarray:
@@ -113,16 +116,24 @@ class Simulation:
         return self._com[:, self._trees]
 
     def joint_axes(self) -> np.ndarray:
-        """(n, S, 3) joint axes in the world."""
-        return self._xaxis[:, self._joints]
+        """(n, S, 3) joint axes in the world, 0 for tendons."""
+        return self._rows.axes()
 
     def joint_positions(self) -> np.ndarray:
         """(n, S)."""
-        return self.qpos[:, self._slot_qpos]
+        return self._rows.positions()
 
     def joint_speeds(self) -> np.ndarray:
         """(n, S)."""
-        return self.qvel[:, self._slot_qvel]
+        return self._rows.speeds()
+
+    def activations(self) -> np.ndarray | None:
+        """(n, S) states of the rows' actuators, 0 without one; None where no actuator has a state."""
+        return self._rows.activations()
+
+    def root_center(self) -> np.ndarray:
+        """(n, 3) centre of mass of the root's tree, one substep behind."""
+        return self._com[:, self.root]
 
     def root_position(self) -> np.ndarray:
         """(n, 3) of the root's origin, of the current ``qpos``."""
@@ -145,9 +156,10 @@ class _RootJoints:
     slides come first and the hinge turns about the origin, so that the position needs no rotation.
     """
 
-    def __init__(self, model: mujoco.MjModel, root: int) -> None:
+    def __init__(self, morphology: Morphology) -> None:
+        model, root = morphology.model, morphology.root
         self.start = quaternion_matrix(model.body_quat[root])
-        self.up = self.start[2].copy()  # what points up at the start, in the body's frame
+        self.up = morphology.start_rotation[2].copy()  # what points up at the start, in the body's frame
         first = int(model.body_jntadr[root])
         self.joints = [
             _RootJoint(
@@ -180,7 +192,7 @@ class _RootJoints:
 
     def cos_tilt(self, qpos: np.ndarray) -> np.ndarray:
         """(n,)."""
-        vertical = self.up  # the world's vertical in the body's frame, (3,) and after a turn (n, 3)
+        vertical = self.start[2]  # the world's vertical in the body's frame, (3,) and after a turn (n, 3)
         for joint in self.joints:
             at = joint.address
             if joint.kind == _HINGE:
@@ -239,9 +251,20 @@ def _matrices(quaternions: np.ndarray) -> np.ndarray:
     )
 
 
-def _bounded(
-    model: mujoco.MjModel, limbs: tuple[Limb, ...]
-) -> tuple[slice | list[int], slice | list[int]]:
+def _own(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(nq,) and (nv,) of 0 and 1: what belongs to the limbs, not to other objects of the scene."""
+    positions, speeds = np.zeros(model.nq), np.zeros(model.nv)
+    for body in (body for limb in limbs for body in limb.bodies):
+        first, dofs = int(model.body_dofadr[body]), int(model.body_dofnum[body])
+        if dofs:
+            speeds[first : first + dofs] = 1
+        for joint in range(model.body_jntadr[body], model.body_jntadr[body] + model.body_jntnum[body]):
+            count = {_FREE: 7, _SLIDE: 1, _HINGE: 1}.get(int(model.jnt_type[joint]), 4)
+            positions[model.jnt_qposadr[joint] : model.jnt_qposadr[joint] + count] = 1
+    return positions, speeds
+
+
+def _bounded(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[slice | list[int], slice | list[int]]:
     """Addresses in ``qpos`` and ``qvel`` of the limbs' joints.
 
     Left out are the positions that say where the body stands: its root's unactuated slides, and the
@@ -259,11 +282,4 @@ def _bounded(
             if limb.parent < 0 and joint not in actuated:
                 place = {_FREE: 3, _SLIDE: 1}.get(kind, 0)
             positions += range(model.jnt_qposadr[joint] + place, model.jnt_qposadr[joint] + coordinates)
-    return _as_slice(positions), _as_slice(velocities)
-
-
-def _as_slice(indices: list[int]) -> slice | list[int]:
-    """A slice where the indices are consecutive, since that reads without a copy."""
-    if indices and indices == list(range(indices[0], indices[0] + len(indices))):
-        return slice(indices[0], indices[0] + len(indices))
-    return indices
+    return as_slice(positions), as_slice(velocities)

@@ -1,8 +1,9 @@
 """What a body is rewarded for and when its episode ends.
 
-The reward is that of Gymnasium's v5 tasks and of shared modular policies: forward velocity, minus a
-control cost, plus a bonus for being alive. Heights can be absolute, as Gymnasium has them, or relative
-to the body's own standing height, which is what a family of bodies needs.
+For a body that travels the reward is that of Gymnasium's v5 tasks and of shared modular policies:
+forward velocity, minus a control cost, plus a bonus for being alive. Heights can be absolute, as
+Gymnasium has them, or relative to the body's own standing height, which is what a family of bodies
+needs. A body whose root is fixed is to bring its farthest limb to a target drawn within its reach.
 """
 
 from __future__ import annotations
@@ -32,9 +33,15 @@ class LocomotionTask:
         relative_height: the same in standing heights of the body.
         max_tilt: rad that the root may lean from its start orientation; None: no limit.
         max_state: bound on every position and velocity, but for where the body stands; None: no limit.
-        progress: forward velocity from the root's ``position`` in the state, or from its ``body``
-            position, one substep behind (Gymnasium's Ant).
-        direction: where to go on the ground, of any length.
+        progress: forward velocity from the root's ``position`` in the state, or, one substep behind,
+            from its ``body`` position (Gymnasium's Ant) or the ``center`` of mass of its tree.
+        direction: where to go on the ground, of any length; ``random``: drawn for each episode.
+        target_speed: m/s to keep in that direction; None: the faster the better. The reward is then
+            ``forward_weight * (1 - |velocity - target_speed| / target_speed)``.
+        goal: ``forward``; ``reach``: the farthest limb of a fixed root to a target drawn for each episode;
+            ``auto``: what the body can.
+        reach_weight: reward of being at the target, falling with the distance d and the limb's reach L
+            as ``1 - tanh(4 d / L)``. Height, tilt and alive bonus are those of bodies that travel.
     """
 
     forward_weight: float = 1.0
@@ -48,15 +55,22 @@ class LocomotionTask:
     relative_height: tuple[float, float] | None = None
     max_tilt: float | None = None
     max_state: float | None = None
-    progress: Literal["position", "body"] = "position"
-    direction: tuple[float, float] = field(default=(1.0, 0.0))
+    progress: Literal["position", "body", "center"] = "position"
+    direction: tuple[float, float] | Literal["random"] = field(default=(1.0, 0.0))
+    target_speed: float | None = None
+    goal: Literal["forward", "reach", "auto"] = "auto"
+    reach_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.height is not None and self.relative_height is not None:
             raise UserError("give height or relative_height, not both")
         if self.max_episode_steps < 1:
             raise UserError(f"max_episode_steps must be at least 1, not {self.max_episode_steps}")
-        for name, choices in (("speed_noise", ("normal", "uniform")), ("progress", ("position", "body"))):
+        for name, choices in (
+            ("speed_noise", ("normal", "uniform")),
+            ("progress", ("position", "body", "center")),
+            ("goal", ("forward", "reach", "auto")),
+        ):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
         for name in ("height", "relative_height"):
@@ -65,7 +79,12 @@ class LocomotionTask:
                 raise UserError(f"{name} must be [low, high], not {limits!r}")
         if self.max_tilt is not None and not 0 < self.max_tilt <= math.pi:
             raise UserError(f"max_tilt must be an angle between 0 and pi, not {self.max_tilt}")
-        if len(self.direction) != 2 or not 0 < math.hypot(*self.direction) < math.inf:
+        if self.target_speed is not None and not 0 < self.target_speed < math.inf:
+            raise UserError(f"target_speed must be above 0, or null, not {self.target_speed!r}")
+        if isinstance(self.direction, str):
+            if self.direction != "random":
+                raise UserError(f"direction must be two numbers or random, not {self.direction!r}")
+        elif len(self.direction) != 2 or not 0 < math.hypot(*self.direction) < math.inf:
             raise UserError(f"direction must be two numbers, not both zero, not {self.direction!r}")
 
     @property
@@ -73,10 +92,19 @@ class LocomotionTask:
         """Whether an episode can end before its time limit."""
         return any(x is not None for x in (self.height, self.relative_height, self.max_tilt, self.max_state))
 
-    @property
-    def unit_direction(self) -> np.ndarray:
-        """(2,) `direction` in length one."""
-        return np.asarray(self.direction, float) / math.hypot(*self.direction)
+    def reaches(self, name: str, can_travel: bool) -> bool:
+        """Whether a body is to reach a target rather than to go forward.
+
+        Raises:
+            UserError: it cannot do what is asked; ``name`` is said.
+        """
+        if self.goal == "reach" and can_travel:
+            raise UserError(
+                f"{name!r} travels: goal=reach is for bodies whose root is fixed; use forward or auto"
+            )
+        if self.goal == "forward" and not can_travel:
+            raise UserError(f"the root of {name!r} is fixed, it cannot go forward; use goal=reach or auto")
+        return not can_travel
 
     def height_range(self, standing_height: float) -> tuple[float, float]:
         """(low, high) m for a body of that standing height."""
@@ -84,7 +112,8 @@ class LocomotionTask:
             return self.height
         if self.relative_height is not None:
             low, high = self.relative_height
-            return low * standing_height, high * standing_height
+            if standing_height > 1e-3:  # what lies on the ground has no height to fall from
+                return low * standing_height, high * standing_height
         return -math.inf, math.inf
 
     def healthy(

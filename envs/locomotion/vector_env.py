@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..tokens import limb_action_space, limb_observation_space
 from . import families
 from .features import LIMB_SPEC
+from .goals import Goals
 from .morphology import Morphology
 from .observation import LimbLayout, LimbState, make_layout, observe, select_rows
 from .simulation import Simulation
@@ -46,7 +47,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             ``reset(options={"reset_mask": ...})``.
 
     Raises:
-        UserError: unknown body, or fewer rows than bodies.
+        UserError: unknown body, a body that cannot do the task, or fewer rows than bodies.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -112,10 +113,19 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self._arrays = {name: value.numpy() for name, value in vars(self._state).items()}  # shared memory
         b = self.num_envs
         self._height_limits = np.array(
-            [self.task.height_range(self.bodies[i].standing_height) for i in self.body_of_row]
+            [
+                np.add(self.task.height_range(body.standing_height), body.ground)
+                if body.can_travel
+                else (-np.inf, np.inf)
+                for body in (self.bodies[i] for i in self.body_of_row)
+            ]
         )
         self._dt = np.concatenate([np.full(block.sim.n, block.sim.dt) for block in self._blocks])
-        self._direction = np.tile(self.task.unit_direction, (b, 1))
+        self._goals = Goals(self.task, self.bodies, self.body_of_row)
+        self._tips = np.array([max(self._blocks[i].tip_slot, 0) for i in self.body_of_row])
+        self._tip_centers = np.array(
+            [self.bodies[i].tip_center if self.bodies[i].tip >= 0 else np.zeros(3) for i in self.body_of_row]
+        )
         self._root, self._progress = np.zeros((b, 3)), np.zeros((b, 2))
         self._cos_tilt, self._largest = np.ones(b), np.zeros(b)
         self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
@@ -179,7 +189,8 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             model = block.sim.morphology.model
             rngs = [self._rngs[row] for row in own]
             noise = task.reset_noise
-            qpos = block.sim.morphology.initial_qpos + [rng.uniform(-noise, noise, model.nq) for rng in rngs]
+            moves = np.array([rng.uniform(-noise, noise, model.nq) for rng in rngs])
+            qpos = block.sim.morphology.initial_qpos + moves * block.sim.own_positions
             noise = task.reset_speed_noise
             qvel = np.array(
                 [
@@ -189,6 +200,9 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                     for rng in rngs
                 ]
             )
+            qvel *= block.sim.own_speeds  # objects in the scene start as their file says
+            for row, rng in zip(own, rngs, strict=True):
+                self._goals.draw(row, rng)
             block.sim.reset(own - block.rows.start, qpos, qvel)
         self._steps[rows] = 0
         self._start_age[rows] = 0
@@ -228,13 +242,14 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         task = self.task
         # A diverged row has been put back to the model's start by MuJoCo: its episode ends here.
         travelled = np.where(self._diverged[:, None], 0.0, self._progress - before)
-        velocity = (travelled * self._direction).sum(1) / self._dt
+        velocity = (travelled * self._goals.direction).sum(1) / self._dt
         alive = ~self._diverged & task.healthy(
             self._root[:, 2], self._height_limits, self._cos_tilt, self._largest
         )
-        forward = task.forward_weight * velocity
+        forward = self._goals.reward(velocity)
         control = task.control_cost * cost
-        bonus = task.alive_bonus * alive
+        reaching = self._goals.reaching
+        bonus = task.alive_bonus * (alive & ~reaching)
         info = {
             "forward_velocity": velocity,
             "reward_forward": forward,
@@ -242,7 +257,20 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             "reward_alive": bonus,
             "diverged": self._diverged.copy(),
         }
-        return forward + bonus - control, ~alive, info
+        reward = forward + bonus - control
+        if reaching.any():
+            distance = np.where(reaching, self._target_distance(), 0.0)
+            reached = np.where(self._diverged, 0.0, self._goals.reach_reward(distance))
+            info |= {"target_distance": distance, "reward_reach": reached}
+            reward = reward + reached
+        return reward, ~alive, info
+
+    def _target_distance(self) -> np.ndarray:
+        """(B,) m from the centre of the tip to the target, one substep behind."""
+        rows = self._read_all
+        rotation = self._arrays["rotation"][rows, self._tips].reshape(-1, 3, 3)
+        tip = self._arrays["position"][rows, self._tips] + (rotation @ self._tip_centers[..., None])[..., 0]
+        return np.linalg.norm(self._goals.target - tip, axis=1)
 
     def _finish(self, rows: np.ndarray, ended: np.ndarray, info: dict[str, Any]) -> None:
         """Reset ended rows in the same step; keep their last observation and what their step told."""
@@ -275,21 +303,21 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                 self._cos_tilt[own] = sim.root_cos_tilt()
             if self.task.max_state is not None:
                 self._largest[own] = sim.largest_state()
-        source = self._root if self.task.progress == "position" else self._root_body()
-        self._progress[:] = source[:, :2]
-
-    def _root_body(self) -> np.ndarray:
-        return self._arrays["position"][self._read_all, self._layout.root_slot.numpy()]
+            if self.task.progress == "center":
+                self._progress[own] = sim.root_center()[:, :2]
+        if self.task.progress == "position":
+            self._progress[:] = self._root[:, :2]
+        elif self.task.progress == "body":
+            every, slots = self._read_all, self._layout.root_slot.numpy()
+            self._progress[:] = self._arrays["position"][every, slots, :2]
 
     def _observe(self) -> dict[str, np.ndarray]:
-        return _as_numpy(observe(self._state, self._layout, torch.from_numpy(self._direction)))
+        return _as_numpy(observe(self._state, self._layout, self._goals.seen))
 
     def _observe_rows(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         index = torch.from_numpy(rows)
         return observe(
-            self._state.rows(index),
-            select_rows(self._layout, index),
-            torch.from_numpy(self._direction)[index],
+            self._state.rows(index), select_rows(self._layout, index), self._goals.seen.rows(index)
         )
 
     def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
@@ -347,6 +375,7 @@ class _Block:
         self.action_slots = limb[self.sim.actuated_slots], joint[self.sim.actuated_slots]
         contiguous = self.slots == tuple(range(body.n_limbs))
         self.limb_slots = slice(0, body.n_limbs) if contiguous else list(self.slots)
+        self.tip_slot = self.slots[body.tip] if body.tip >= 0 else -1
 
     def write(self, arrays: dict[str, np.ndarray]) -> None:
         """Copy limb and joint arrays of these rows into the padded ones."""
@@ -359,6 +388,9 @@ class _Block:
         arrays["axis"][rows, limb, joint] = sim.joint_axes()
         arrays["joint_position"][rows, limb, joint] = sim.joint_positions()
         arrays["joint_speed"][rows, limb, joint] = sim.joint_speeds()
+        activations = sim.activations()
+        if activations is not None:
+            arrays["activation"][rows, limb, joint] = activations
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -1,0 +1,115 @@
+"""Where each row is to go or to reach, drawn at the start of its episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+
+from .morphology import Morphology
+from .observation import Goal
+from .task import LocomotionTask
+
+POSES = 256
+"""Poses of a body among which targets are drawn."""
+
+
+class Goals:
+    """Goals of B rows.
+
+    Args:
+        task: what is asked.
+        bodies: the morphologies.
+        body_of_row: (B,) index of each row's body.
+
+    Attributes:
+        direction: (B, 2) unit vectors on the ground. target: (B, 3) m, not a number where there is none.
+        reaching: (B,) bool, rows that are to reach a target.
+        reach: (B,) m, how far their tip can be from the root; inf elsewhere.
+
+    Raises:
+        UserError: a body that cannot do the task.
+    """
+
+    def __init__(self, task: LocomotionTask, bodies: Sequence[Morphology], body_of_row: np.ndarray) -> None:
+        self.task = task
+        reaching = [task.reaches(body.name, body.can_travel) for body in bodies]
+        self.reaching = np.array(reaching)[body_of_row]
+        reach = [body.limb_reach[body.tip] if body.tip >= 0 else np.inf for body in bodies]
+        self.reach = np.array(reach)[body_of_row]
+        self._places = [
+            tip_places(body) if reaches else None for body, reaches in zip(bodies, reaching, strict=True)
+        ]
+        self._body_of_row = body_of_row
+        self.direction = np.tile(
+            [1.0, 0.0] if task.direction == "random" else _unit(task.direction), (len(body_of_row), 1)
+        )
+        self.target = np.full((len(body_of_row), 3), np.nan)
+        speed = np.where(self.reaching, 0.0, task.target_speed or 0.0)[:, None]
+        # Shares memory with the arrays above.
+        self.seen = Goal(*(torch.from_numpy(x) for x in (self.direction, speed, self.target)))
+
+    def draw(self, row: int, rng: np.random.Generator) -> None:
+        """The goal of a row's next episode. Draws nothing where nothing varies."""
+        places = self._places[self._body_of_row[row]]
+        if places is not None:
+            self.target[row] = places[rng.integers(len(places))]
+        elif self.task.direction == "random":
+            angle = rng.uniform(-np.pi, np.pi)
+            self.direction[row] = np.cos(angle), np.sin(angle)
+
+    def reward(self, velocity: np.ndarray) -> np.ndarray:
+        """(B,) reward of ``velocity`` (B,) m/s along the direction, 0 for rows that reach."""
+        task = self.task
+        if task.target_speed is not None:
+            velocity = 1 - np.abs(velocity - task.target_speed) / task.target_speed
+        return np.where(self.reaching, 0.0, task.forward_weight * velocity)
+
+    def reach_reward(self, distance: np.ndarray) -> np.ndarray:
+        """(B,) reward of a tip at ``distance`` (B,) m from its target, 0 for rows that go forward."""
+        closeness = 1 - np.tanh(4 * distance / self.reach)
+        return np.where(self.reaching, self.task.reach_weight * closeness, 0.0)
+
+
+def tip_places(body: Morphology) -> np.ndarray:
+    """(k, 3) m, world: where the tip's centre is in drawn poses of a body, hence within its reach.
+
+    Joints with a range are drawn in it, others within a half turn or half a metre of home. Poses that
+    put the tip under the ground are left out (unless all do); limbs that collide are not noticed.
+    """
+    model, rng = body.model, np.random.default_rng(0)
+    data, home = mujoco.MjData(model), body.initial_qpos
+    tip, places = body.limbs[body.tip].bodies[0], []
+    own = {part for limb in body.limbs for part in limb.bodies}
+    for _ in range(POSES):
+        data.qpos[:] = home
+        for joint in range(model.njnt):
+            if int(model.jnt_bodyid[joint]) not in own:
+                continue
+            address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
+            if kind == int(mujoco.mjtJoint.mjJNT_BALL):
+                _turn_ball(data.qpos[address : address + 4], model.jnt_range[joint, 1] or np.pi, rng)
+                continue
+            half = np.pi if kind == int(mujoco.mjtJoint.mjJNT_HINGE) else 0.5
+            low, high = home[address] - half, home[address] + half
+            if model.jnt_limited[joint]:
+                low, high = model.jnt_range[joint]
+            data.qpos[address] = rng.uniform(low, high)
+        mujoco.mj_kinematics(model, data)
+        places.append(data.xpos[tip] + data.xmat[tip].reshape(3, 3) @ body.tip_center)
+    found = np.array(places)
+    above = found[:, 2] > body.ground
+    return found[above] if above.any() else found
+
+
+def _turn_ball(quaternion: np.ndarray, largest: float, rng: np.random.Generator) -> None:
+    """Turn a quaternion (4,) in place by a drawn rotation of at most ``largest`` rad."""
+    axis, turn = rng.standard_normal(3), np.empty(4)
+    mujoco.mju_axisAngle2Quat(turn, axis / np.linalg.norm(axis), rng.uniform(0, largest))
+    mujoco.mju_mulQuat(quaternion, quaternion.copy(), turn)
+
+
+def _unit(direction: Sequence[float]) -> np.ndarray:
+    return np.asarray(direction, float) / np.hypot(*direction)
