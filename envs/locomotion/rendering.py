@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,15 @@ import numpy as np
 from mujoco.rendering.classic import gl_context
 
 from ..errors import UserError
+from .descriptors import geom_bounds
+from .morphology import Morphology
 from .vector_env import LocomotionVectorEnv
+
+DISTANCE = 4.2
+"""Of the camera of videos, in radii of the body: Gymnasium's cheetah is seen from 3.5 m."""
+
+MARGIN = 1.12
+"""How much wider than the body a portrait is."""
 
 _PROBE = (
     "import mujoco; m = mujoco.MjModel.from_xml_string('<mujoco/>'); "
@@ -49,7 +58,9 @@ def find_backend() -> str:
 
 
 class BodyRenderer:
-    """Draws rows of a vector environment from the side, following the body.
+    """Draws rows of a vector environment from the side, following the body at a distance that fits its size.
+
+    The camera keeps its height as long as the body stays near it, so that hops and falls are seen.
 
     Args:
         env: the environment.
@@ -63,31 +74,135 @@ class BodyRenderer:
         find_backend()
         self.env, self.width, self.height = env, width, height
         self._renderers: dict[int, mujoco.Renderer] = {}
-        self._options = mujoco.MjvOption()
 
     def picture(self, row: int) -> np.ndarray:
         """(height, width, 3) uint8."""
-        model, data, root = self.env.simulated(row)
-        body = int(self.env.body_of_row[row])
-        if body not in self._renderers:
-            model = copy.copy(model)  # ours to give a buffer as large as the picture
-            buffer = model.vis.global_
-            buffer.offwidth = max(buffer.offwidth, self.width)
-            buffer.offheight = max(buffer.offheight, self.height)
-            renderer = mujoco.Renderer(model, self.height, self.width)
-            renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = 0  # five times faster
-            self._renderers[body] = renderer
-        renderer = self._renderers[body]
-        camera = mujoco.MjvCamera()
-        camera.type = int(mujoco.mjtCamera.mjCAMERA_FREE)
+        _, data, root = self.env.simulated(row)
+        number = int(self.env.body_of_row[row])
+        body = self.env.bodies[number]
+        if number not in self._renderers:
+            self._renderers[number] = _make_renderer(body, self.width, self.height)
+        radius = _usual_radius(body)
+        camera = _camera(90, -12, DISTANCE * radius)
         camera.lookat[:] = data.xpos[root]
-        camera.lookat[2] = max(0.3, 0.6 * self.env.bodies[body].standing_height)
-        camera.distance, camera.azimuth, camera.elevation = 3.5, 90, -12
-        renderer.update_scene(data, camera, self._options)
-        return renderer.render()
+        usual = body.ground + max(0.36 * radius, 0.6 * body.standing_height)
+        # Followed upwards and downwards only where it would leave the picture: swimmers, drones, cliffs.
+        away = float(data.xpos[root, 2]) - usual
+        camera.lookat[2] = usual + np.sign(away) * max(0.0, abs(away) - 1.2 * radius)
+        return _draw(self._renderers[number], body, data, camera)
 
     def close(self) -> None:
         """Release the drawing contexts."""
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers = {}
+
+
+def portrait(body: Morphology, width: int = 640, height: int = 480) -> np.ndarray:
+    """(height, width, 3) uint8: the body in its start pose, as large as the picture holds.
+
+    A body that moves in a plane is seen from the side, any other from the front and side.
+
+    Raises:
+        UserError: no backend draws on this machine.
+    """
+    find_backend()
+    data, (low, high) = body.placed(body.initial_qpos), body_bounds(body)
+    planar = high[1] - low[1] < 0.2 * max(high[0] - low[0], high[2] - low[2]) or _moves_in_plane(body)
+    camera = _camera(90 if planar else 125, -10 if planar else -18, 1.0)
+    camera.lookat[:] = (low + high) / 2
+    camera.distance = _fitting_distance(body.model, camera, np.array([low, high]), width / height)
+    renderer = _make_renderer(body, width, height)
+    try:
+        return _draw(renderer, body, data, camera)
+    finally:
+        renderer.close()
+
+
+def body_bounds(body: Morphology) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper corner (3,) m of what is seen of the limbs in the start pose."""
+    model, data = body.model, body.placed(body.initial_qpos)
+    parts = [part for limb in body.limbs for part in limb.bodies]
+    geoms = np.flatnonzero(np.isin(model.geom_bodyid, parts))
+    seen = geoms[np.asarray(_shown_groups(body))[np.clip(model.geom_group[geoms], 0, 5)] == 1]
+    corners = [
+        geom_bounds(model, int(geom), data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3))
+        for geom in (seen if len(seen) else geoms)
+    ]
+    corners += [(place, place) for place in data.xpos[parts]]  # a body may have no geom at all
+    return np.min([low for low, _ in corners], 0), np.max([high for _, high in corners], 0)
+
+
+def _usual_radius(body: Morphology) -> float:
+    """Half the diagonal of the body's bounds, m; of the family's full body, so that members compare."""
+    full = body.full_body or body
+    low, high = body_bounds(full)
+    radius = float(np.linalg.norm(high - low)) / 2
+    if not full.can_travel:
+        radius = max(radius, 0.7 * max(full.limb_reach))  # a folded arm unfolds
+    return max(radius, 1e-6)
+
+
+def _moves_in_plane(body: Morphology) -> bool:
+    """Whether no joint turns the body out of the plane of x and z."""
+    model, data = body.model, body.placed(body.initial_qpos)
+    turning = np.isin(model.jnt_type, [int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)])
+    hinges = model.jnt_type == int(mujoco.mjtJoint.mjJNT_HINGE)
+    return bool(not turning.any() and (np.abs(data.xaxis[hinges, 1]) > 0.99).all())
+
+
+def _shown_groups(body: Morphology) -> list[int]:
+    """Flags of the six groups of geoms: MuJoCo's own choice, or every group if it hides the whole body."""
+    model = body.model
+    parts = [part for limb in body.limbs for part in limb.bodies]
+    usual = [1, 1, 1, 0, 0, 0]
+    shown = any(usual[min(max(int(g), 0), 5)] for g in model.geom_group[np.isin(model.geom_bodyid, parts)])
+    return usual if shown or model.nskin else [1] * 6
+
+
+def _make_renderer(body: Morphology, width: int, height: int) -> mujoco.Renderer:
+    model = copy.copy(body.model)  # ours to give a buffer as large as the picture
+    buffer = model.vis.global_
+    buffer.offwidth, buffer.offheight = max(buffer.offwidth, width), max(buffer.offheight, height)
+    # What is drawn begins and ends at multiples of the extent: here the body's, however large the scene is.
+    scale = 4 * _usual_radius(body) / model.stat.extent
+    if scale < 1:
+        model.vis.map.znear *= scale
+    if model.nlight == 0:
+        model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.4, 0.6
+    renderer = mujoco.Renderer(model, height, width)
+    renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = 0  # five times faster
+    return renderer
+
+
+def _draw(
+    renderer: mujoco.Renderer, body: Morphology, data: mujoco.MjData, camera: mujoco.MjvCamera
+) -> np.ndarray:
+    options = mujoco.MjvOption()
+    options.geomgroup[:] = _shown_groups(body)
+    renderer.update_scene(data, camera, options)
+    return renderer.render()
+
+
+def _camera(azimuth: float, elevation: float, distance: float) -> mujoco.MjvCamera:
+    camera = mujoco.MjvCamera()
+    camera.type = int(mujoco.mjtCamera.mjCAMERA_FREE)
+    camera.azimuth, camera.elevation, camera.distance = azimuth, elevation, distance
+    return camera
+
+
+def _fitting_distance(
+    model: mujoco.MjModel, camera: mujoco.MjvCamera, bounds: np.ndarray, aspect: float
+) -> float:
+    """Distance (m) from which all corners of ``bounds`` (2, 3), low and high, are in the picture."""
+    turn, rise = np.deg2rad(camera.azimuth), np.deg2rad(camera.elevation)
+    forward = np.array([np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise)])
+    right = np.array([np.sin(turn), -np.cos(turn), 0.0])
+    up = np.cross(right, forward)
+    corners = np.array(list(itertools.product(*bounds.T))) - camera.lookat  # (8, 3)
+    slope = np.tan(np.deg2rad(model.vis.global_.fovy) / 2) / MARGIN
+    needed = [
+        np.abs(corners @ right) / (slope * aspect) - corners @ forward,
+        np.abs(corners @ up) / slope - corners @ forward,
+    ]
+    return max(float(np.max(needed)), 1e-6)

@@ -6,14 +6,15 @@ import os
 import subprocess
 import sys
 
+import mujoco
 import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionEnv, LocomotionVectorEnv
-from somite.envs.locomotion.rendering import BodyRenderer, find_backend
+from somite.envs.locomotion import LocomotionEnv, LocomotionVectorEnv, Morphology, rendering
+from somite.envs.locomotion.rendering import BodyRenderer, body_bounds, find_backend, portrait
 
-from .helpers import random_state
+from .helpers import BALL, FREE, HINGE, add_capsule, add_motor, random_state
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +30,105 @@ def differs(picture, other):
     return np.abs(picture.astype(int) - other.astype(int)).max(-1) > 30
 
 
-def test_the_body_is_in_the_middle_of_the_picture_wherever_it_is(backend):
-    env = LocomotionEnv("cheetah_7_full", render_mode="rgb_array", width=240, height=160)
+def green(picture):
+    """(pixels,) rows and columns where the bodies of `robot` are seen."""
+    red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
+    return np.nonzero((green > 1.8 * red) & (green > 1.8 * blue) & (green > 40))
+
+
+def robot(size, planar=False, group=0, offset=0.0):
+    """A green trunk with a leg on each side, about ``size`` m long, on a floor; it starts on the ground."""
+    spec = mujoco.MjSpec()
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[100, 100, 1], rgba=[0.6, 0.6, 0.6, 1])
+    trunk = spec.worldbody.add_body(name="trunk", pos=[offset, 0, 0.35 * size])
+    if planar:
+        trunk.add_joint(type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[1, 0, 0])
+        trunk.add_joint(type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, 1])
+    else:
+        trunk.add_joint(type=FREE)
+    add_capsule(trunk, (-0.4 * size, 0, 0), (0.4 * size, 0, 0), 0.1 * size)
+    for side in (-1, 1):
+        leg = trunk.add_body(name=f"leg{side}", pos=[0, 0.2 * side * size * (not planar), 0])
+        leg.add_joint(name=f"hip{side}", type=HINGE, axis=[0, 1, 0])
+        add_capsule(leg, (0, 0, 0), (0.1 * side * size, 0, -0.3 * size), 0.05 * size)
+        add_motor(spec, f"hip{side}")
+    for geom in spec.geoms[1:]:
+        geom.rgba, geom.group = [0, 0.8, 0, 1], group
+        geom.density = 1 / size**5  # MuJoCo refuses inertias below 1e-15
+    return Morphology(f"robot of {size} m", spec.compile())
+
+
+def is_framed(picture, least=0.35):
+    """Whether the green body takes at least that part of one side of the picture, and touches no edge."""
+    rows, columns = green(picture)
+    height, width = picture.shape[:2]
+    inside = rows.min() > 0 and rows.max() < height - 1 and columns.min() > 0 and columns.max() < width - 1
+    return inside and max(np.ptp(rows) / height, np.ptp(columns) / width) > least
+
+
+@pytest.mark.parametrize("size", [0.003, 0.3, 3.0, 30.0])
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_body_of_any_size_fills_the_picture(backend, size, planar):
+    body = robot(size, planar, offset=5 * size)
+    picture = portrait(body, 200, 150)
+    assert picture.shape == (150, 200, 3) and picture.dtype == np.uint8
+    assert is_framed(picture, 0.5)
+    tall = portrait(body, 100, 200)
+    assert tall.shape == (200, 100, 3) and is_framed(tall, 0.5)
+    env = LocomotionVectorEnv([body], 1, threads=1)
     env.reset(seed=0)
-    qpos, qvel = env.vector.bodies[0].initial_qpos.copy(), np.zeros(9)
-    for x in (0.0, 25.0):
-        qpos[0], qpos[1] = x, 0.0
+    env.set_state(0, body.initial_qpos, np.zeros(body.model.nv))
+    renderer = BodyRenderer(env, 200, 150)
+    assert is_framed(renderer.picture(0))
+    renderer.close()
+
+
+def test_a_body_whose_geoms_are_all_in_hidden_groups_is_seen(backend):
+    assert is_framed(portrait(robot(1.0, group=3), 120, 90))
+
+
+def test_bounds_are_those_of_the_start_pose():
+    low, high = body_bounds(robot(1.0, offset=2.0))
+    np.testing.assert_allclose(low, [1.5, -0.25, 0.0], atol=1e-6)
+    np.testing.assert_allclose(high, [2.5, 0.25, 0.45], atol=1e-6)
+
+
+def test_a_body_without_geoms_can_be_drawn(backend):
+    spec = mujoco.MjSpec()
+    trunk = spec.worldbody.add_body(mass=1, inertia=[1, 1, 1])
+    trunk.add_joint(type=FREE)
+    leg = trunk.add_body(mass=1, inertia=[1, 1, 1], pos=[0, 0, -1])
+    leg.add_joint(type=BALL)
+    foot = leg.add_body(mass=1, inertia=[1, 1, 1], pos=[0, 0, -1])
+    foot.add_joint(name="ankle", type=HINGE)
+    add_motor(spec, "ankle")
+    assert portrait(Morphology("bare", spec.compile()), 40, 30).shape == (30, 40, 3)
+
+
+def test_cheetahs_are_seen_from_where_they_always_were(backend):
+    env = LocomotionVectorEnv(["cheetah_7_full", "cheetah_2_back"], 2, threads=1)
+    radius = [rendering._usual_radius(body) for body in env.bodies]
+    assert radius[0] == radius[1], "members of a family compare"
+    assert rendering.DISTANCE * radius[0] == pytest.approx(3.5, abs=0.01)
+
+
+def test_the_body_is_in_the_middle_of_the_picture_wherever_it_is(backend):
+    body = robot(1.0)
+    env = LocomotionEnv(body, render_mode="rgb_array", width=240, height=160)
+    env.reset(seed=0)
+    qpos, qvel = body.initial_qpos.copy(), np.zeros(body.model.nv)
+    for x, z in ((0.0, 0.35), (25.0, 0.35), (25.0, 0.9), (-3.0, 40.0), (0.0, -40.0)):
+        qpos[0], qpos[2] = x, z
         env.vector.set_state(0, qpos, qvel)
-        with_body = env.render()
-        assert with_body.shape == (160, 240, 3) and with_body.dtype == np.uint8
-        assert with_body.std() > 10
-        qpos[1] = 50.0  # out of the picture; the camera keeps its height
-        env.vector.set_state(0, qpos, qvel)
-        rows, columns = np.nonzero(differs(with_body, env.render()))
-        assert len(rows) > 500
-        assert abs(np.median(columns) - 120) < 40 and abs(np.median(rows) - 80) < 40
+        picture = env.render()
+        assert picture.shape == (160, 240, 3) and picture.dtype == np.uint8
+        rows, columns = green(picture)
+        if z > 0:  # from below, the floor hides it
+            assert len(rows) > 500 and abs(np.median(columns) - 120) < 40
+        if 0 < z < 0.5:
+            assert abs(np.median(rows) - 80) < 40
+        elif z > 0:
+            assert np.median(rows) < 80, "a leap is seen"
     env.close()
 
 
