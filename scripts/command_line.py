@@ -43,7 +43,7 @@ def run(
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = [_with_absolute_path(a) for a in (sys.argv[1:] if arguments is None else arguments)]
     job = _Job(task)
     try:
         if resumable:
@@ -60,6 +60,18 @@ def run(
             raise
         print(message, file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _with_absolute_path(argument: str) -> str:
+    """``env.morphology=<path>`` so that what is saved finds the file from every folder.
+
+    Several values (of a multirun) and names that are no path are left as they are.
+    """
+    key, equals, value = argument.partition("=")
+    path = Path(value.strip("'\"")).expanduser()
+    if key.lstrip("+") != "env.morphology" or not path.name or not path.exists():
+        return argument
+    return f"{key}{equals}'{path.resolve()}'"
 
 
 class _Job:

@@ -1,7 +1,7 @@
 """Bodies with limbs that learn to move: morphologies, their limb observation, task and simulation."""
 
 from . import mujoco_import  # noqa: F401
-from .body_set import BodySet
+from .body_set import BodySet, RobotSet
 from .env import LocomotionEnv
 from .families import FAMILIES, build, get_split
 from .features import LIMB_SPEC
@@ -17,6 +17,7 @@ __all__ = [
     "LocomotionTask",
     "LocomotionVectorEnv",
     "Morphology",
+    "RobotSet",
     "build",
     "get_split",
 ]

@@ -8,8 +8,12 @@ from typing import Any
 from ..errors import UserError, nearest
 from . import families
 from .morphology import Morphology
+from .splits import Split, checked_split
 from .task import LocomotionTask
+from .user_bodies import UserBodies, absolute_source, read_user_bodies
 from .vector_env import LocomotionVectorEnv
+
+_PACKAGE = "somite.envs.locomotion"
 
 
 class BodySet:
@@ -20,7 +24,7 @@ class BodySet:
         split: name of a split of the literature (``smp``, ``amorpheus``), or ``all``.
         bodies: train on exactly these members instead (one name: a specialist); what else the split
             trains on is then left out, its unseen bodies stay unseen.
-        frame_skip: substeps of a step.
+        frame_skip: substeps of a step; None: as many as take about 0.02 s.
         task: reward and termination.
 
     Raises:
@@ -32,35 +36,43 @@ class BodySet:
         family: str,
         split: str = "smp",
         bodies: str | Sequence[str] | None = None,
-        frame_skip: int = 5,
+        frame_skip: int | None = 5,
         task: LocomotionTask | None = None,
     ) -> None:
-        self.family = families.get_family(family)
+        self._hold(FamilyBodies(family), families.get_split(family, split), bodies, frame_skip, task)
+
+    def _hold(
+        self,
+        source: FamilyBodies | UserBodies,
+        split: Split,
+        bodies: str | Sequence[str] | None,
+        frame_skip: int | None,
+        task: LocomotionTask | None,
+    ) -> None:
+        self.source, self.split = source, split
         self.frame_skip, self.task = frame_skip, task or LocomotionTask()
-        self.split = families.get_split(family, split)
         if bodies is not None:
             names = [bodies] if isinstance(bodies, str) else bodies
-            chosen = tuple(self._member(name) for name in names)
-            self.split = families.checked_split(f"{split} with bodies", chosen, self.split.unseen)
+            chosen = tuple(source.canonical(name) for name in names)
+            self.split = checked_split(f"{split.name} with bodies", chosen, split.unseen, source.build)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> BodySet:
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> BodySet:
         """Rebuild from the node of ``conf/env`` that a policy was saved with.
 
         Nothing is looked up by the names in it (a policy may come from a stranger): ``_target_`` must be
-        this class and, for the task, `LocomotionTask`.
+        `BodySet` or `RobotSet` and, for the task, `LocomotionTask`.
 
         Raises:
             UserError: another target, an unknown key, or a value that cannot be meant.
         """
         values = dict(config)
         task = dict(values.pop("task", None) or {})
-        for node, wanted in ((values, BodySet), (task, LocomotionTask)):
-            target, expected = node.pop("_target_", None), f"somite.envs.locomotion.{wanted.__name__}"
-            if target != expected and (target is not None or node is values):
-                raise UserError(f"this environment is a {target!r}; expected {expected}")
+        kind = _known(values.pop("_target_", None), (BodySet, RobotSet))
+        if task:
+            _known(task.pop("_target_", f"{_PACKAGE}.{LocomotionTask.__name__}"), (LocomotionTask,))
         try:
-            return cls(**values, task=LocomotionTask(**task))
+            return kind(**values, task=LocomotionTask(**task))
         except TypeError as error:
             raise UserError(f"the saved environment does not fit this version: {error}") from error
 
@@ -81,17 +93,82 @@ class BodySet:
             if bodies in groups:
                 return groups[bodies]
             bodies = [bodies]
-        return tuple(self._member(name, groups) for name in bodies)
+        return tuple(self.source.canonical(name, groups) for name in bodies)
 
-    def _member(self, name: str, also: Sequence[str] = ()) -> str:
+    def morphology(self, name: str) -> Morphology:
+        """The body of that name. Raises UserError for an unknown one."""
+        return self.source.build(self.source.canonical(name))
+
+    def make_vec(
+        self, bodies: Sequence[str | Morphology], num_envs: int | None = None, **options: Any
+    ) -> LocomotionVectorEnv:
+        """Vector environment of these bodies; ``options`` are those of `LocomotionVectorEnv`."""
+        named = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
+        return LocomotionVectorEnv(named, num_envs, self.task, frame_skip=self.frame_skip, **options)
+
+
+class RobotSet(BodySet):
+    """Robots that a user brings, split into seen and unseen ones.
+
+    Args:
+        morphology: an MJCF file; a folder of them; or ``menagerie:<robot>``.
+        unseen: name patterns of the bodies that are held out, for example ``"*_long"``.
+        bodies: train on exactly these instead.
+        frame_skip: substeps of a step; None: as many as take about 0.02 s.
+        task: reward and termination.
+
+    Raises:
+        UserError: a file that is no robot, a pattern that fits no body, or a body on both sides.
+    """
+
+    def __init__(
+        self,
+        morphology: str | None,
+        unseen: str | Sequence[str] = (),
+        bodies: str | Sequence[str] | None = None,
+        frame_skip: int | None = None,
+        task: LocomotionTask | None = None,
+    ) -> None:
+        if morphology is None:
+            raise UserError(
+                "which robot? say env.morphology=<an MJCF file, a folder of them, or menagerie:<robot>>"
+            )
+        source = read_user_bodies(absolute_source(str(morphology)))
+        held_out = source.match(unseen)
+        seen = tuple(name for name in source.names if name not in held_out)
+        if not seen:
+            raise UserError(f"unseen={unseen!r} holds out every body of {morphology}; train on which?")
+        split = checked_split(f"unseen={unseen}", seen, held_out, source.build)
+        self._hold(source, split, bodies, frame_skip, task)
+
+
+def _known(target: Any, classes: Sequence[type]) -> type:
+    """The class that a saved ``_target_`` names. Raises UserError if it is none of them."""
+    for kind in classes:
+        if target == f"{_PACKAGE}.{kind.__name__}":
+            return kind
+    expected = " or ".join(f"{_PACKAGE}.{kind.__name__}" for kind in classes)
+    raise UserError(f"this environment is a {target!r}; expected {expected}")
+
+
+class FamilyBodies:
+    """Members of a family, by name or alias.
+
+    Raises:
+        UserError: unknown family.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.family = families.get_family(name)
+
+    def canonical(self, name: str, also: Sequence[str] = ()) -> str:
+        """The member's own name. Raises UserError, with the nearest name (or group in ``also``)."""
         canonical = self.family.aliases.get(name, name)
         if canonical not in self.family.members:
             known = [*self.family.members, *self.family.aliases, *also]
             raise UserError(f"family {self.family.name!r} has no body {name!r}; {nearest(name, known)}")
         return canonical
 
-    def make_vec(
-        self, bodies: Sequence[str | Morphology], num_envs: int | None = None, **options: Any
-    ) -> LocomotionVectorEnv:
-        """Vector environment of these bodies; ``options`` are those of `LocomotionVectorEnv`."""
-        return LocomotionVectorEnv(bodies, num_envs, self.task, frame_skip=self.frame_skip, **options)
+    def build(self, name: str) -> Morphology:
+        """The body of that name."""
+        return families.build(name)

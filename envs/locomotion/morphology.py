@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
@@ -36,6 +37,8 @@ class Morphology:
         home_controls: (nu,) controls that hold ``home``; None: read from the model.
         home_activation: (na,) states of actuators at the start; None: 0.
         ground: height of the ground, m.
+        spec: makes a fresh ``MjSpec`` that compiles to ``model``, to be edited; None: there is none.
+        notes: what was added, changed or left out when the body was read, in words.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Morphology:
     home_controls: np.ndarray | None = None
     home_activation: np.ndarray | None = None
     ground: float = 0.0
+    spec: Callable[[], mujoco.MjSpec] | None = None
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def limbs(self) -> tuple[Limb, ...]:

@@ -37,22 +37,32 @@ _DIVERGED = [
 mujoco.set_mju_user_warning(lambda message: logger.debug("MuJoCo: %s", message))
 
 
+CONTROL_INTERVAL, MOST_SUBSTEPS = 0.02, 25
+"""Seconds between two actions of a body whose task names no frame skip, and the most substeps of one."""
+
+
+def frame_skip_of(model: mujoco.MjModel) -> int:
+    """Substeps of a step of about ``CONTROL_INTERVAL`` seconds."""
+    return int(np.clip(round(CONTROL_INTERVAL / model.opt.timestep), 1, MOST_SUBSTEPS))
+
+
 class Simulation:
     """``n`` rows of one morphology.
 
     Args:
         morphology: the body.
         n: number of rows.
-        frame_skip: substeps of a step.
+        frame_skip: substeps of a step; None: as many as take about ``CONTROL_INTERVAL``.
         threads: C++ threads that step the rows.
 
     Arrays of limbs are (n, N, …) and of joint slots (n, S, …), S the slots of all limbs in order.
     """
 
-    def __init__(self, morphology: Morphology, n: int, frame_skip: int, threads: int) -> None:
-        self.morphology, self.n, self.frame_skip = morphology, n, frame_skip
+    def __init__(self, morphology: Morphology, n: int, frame_skip: int | None, threads: int) -> None:
+        self.morphology, self.n = morphology, n
         model, limbs = morphology.model, morphology.limbs
-        self.dt = model.opt.timestep * frame_skip
+        self.frame_skip = frame_skip_of(model) if frame_skip is None else frame_skip
+        self.dt = model.opt.timestep * self.frame_skip
         self.batch = mujoco.batch.Batch(model, nsim=n, nthread=max(1, min(threads, n)))
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self._ctrl = self.batch.bind("ctrl")

@@ -1,0 +1,203 @@
+"""Any MJCF file as a body: what its limbs need to stand, start and be stepped, read from the model.
+
+Nothing is asked of the user but the file. Sensors, equality constraints, cameras and objects of the
+scene stay as they are; a floor is added where a robot that travels has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from ..errors import UserError
+from .morphology import Morphology
+
+HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial")
+"""Names of keyframes that are taken for the home pose where a model has several."""
+
+STABLE_SECONDS = 0.2
+"""How long a body is simulated under its home controls when it is read."""
+
+_PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
+
+
+def load_morphology(name: str, path: Path) -> Morphology:
+    """Read an MJCF file.
+
+    The start is the home keyframe (the only one, or one called ``home`` or the like), else ``qpos0``; a
+    robot that travels is put onto the ground.
+
+    Args:
+        name: what tables and logs call the body.
+        path: the file; includes and meshes are found beside it.
+
+    Raises:
+        UserError: it cannot be read or compiled, has no actuator, or its simulation diverges at once; with
+            the reason and the element.
+    """
+    spec = functools.partial(_parse, path)
+    body = Morphology(name, _compile(spec(), path), spec=spec)
+    try:
+        _ = body.limbs
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    notes = [*_scenery(body)]
+    home, controls, activation, note = _home(body.model)
+    notes += [note] if note else []
+    body = dataclasses.replace(body, home=home, home_controls=controls, home_activation=activation)
+    ground = ground_below(body)
+    if ground is None:
+        ground = body.lowest_point(home)
+        if body.can_travel:
+            spec = functools.partial(_with_floor, path, ground, *_collision_bits(body))
+            body = dataclasses.replace(body, model=_compile(spec(), path), spec=spec)
+            notes.append("a floor was added, since nothing lies below the robot")
+    body = dataclasses.replace(body, ground=ground)
+    note = _put_on_ground(body, home)
+    notes += [note] if note else []
+    body = dataclasses.replace(body, notes=tuple(notes))
+    _check_stable(body, path)
+    return body
+
+
+def ground_below(body: Morphology) -> float | None:
+    """Height (m) of what lies below the root at home and cannot move: floor, terrain or table."""
+    model, data = body.model, body.placed(body.initial_qpos)
+    start = data.xpos[body.root].copy()
+    start[2] = max(start[2], body.lowest_point(body.initial_qpos)) + 1e-6
+    geom = np.full(1, -1, np.int32)
+    own = {part for limb in body.limbs for part in limb.bodies}
+    for _ in range(model.ngeom + 1):
+        distance = mujoco.mj_ray(model, data, start, np.array([0.0, 0, -1]), None, 1, -1, geom, None)
+        if geom[0] < 0:
+            return None
+        start[2] -= distance
+        touchable = model.geom_contype[geom[0]] | model.geom_conaffinity[geom[0]]
+        hit = int(model.geom_bodyid[geom[0]])
+        if hit not in own and model.body_weldid[hit] == 0 and touchable:
+            return float(start[2])
+        start[2] -= 1e-6  # beyond a limb or an object that moves
+    return None
+
+
+def _parse(path: Path) -> mujoco.MjSpec:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        return mujoco.MjSpec.from_file(str(path.resolve()))
+    except ValueError as error:
+        raise UserError(f"{path} is no MJCF that MuJoCo reads: {_one_line(error)}") from error
+
+
+def _with_floor(path: Path, height: float, contype: int, conaffinity: int) -> mujoco.MjSpec:
+    spec = _parse(path)
+    spec.worldbody.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[0, 0, 0.05],
+        pos=[0, 0, height],
+        contype=contype,
+        conaffinity=conaffinity,
+        rgba=[0.8, 0.9, 0.8, 1],
+    )
+    return spec
+
+
+def _collision_bits(body: Morphology) -> tuple[int, int]:
+    """``contype`` and ``conaffinity`` of a floor that every geom which touches anything touches."""
+    model = body.model
+    geoms = np.isin(model.geom_bodyid, [part for limb in body.limbs for part in limb.bodies])
+    contype = int(np.bitwise_or.reduce(model.geom_conaffinity[geoms], initial=0))
+    conaffinity = int(np.bitwise_or.reduce(model.geom_contype[geoms], initial=0))
+    return contype or 1, conaffinity or 1
+
+
+def _compile(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
+    try:
+        return spec.compile()
+    except ValueError as error:
+        raise UserError(f"{path} does not compile: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _scenery(body: Morphology) -> list[str]:
+    """What moves in the scene and is no limb."""
+    model, own = body.model, {part for limb in body.limbs for part in limb.bodies}
+    notes = []
+    for part in range(1, model.nbody):
+        if part in own or int(model.body_rootid[part]) != part:
+            continue
+        tree = np.flatnonzero(model.body_rootid == part)
+        if model.body_jntnum[tree].any() or model.body_mocapid[part] >= 0:
+            label = model.body(part).name or f"body {part}"
+            why = "is moved by the user alone" if model.body_mocapid[part] >= 0 else "has no actuator"
+            notes.append(f"{label!r} {why}: it stays in the scene and is no limb")
+    return notes
+
+
+def _home(
+    model: mujoco.MjModel,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, str | None]:
+    """Home pose (nq,), its controls (nu,) and activations (na,) where a keyframe gives them, and a note."""
+    names = [model.key(key).name for key in range(model.nkey)]
+    chosen = [key for word in HOME_KEYS for key, name in enumerate(names) if name.lower() == word]
+    if len(names) == 1:
+        chosen = [0]
+    if not chosen:
+        note = f"none of the keyframes {names} is called home: the start is qpos0" if names else None
+        return model.qpos0.copy(), None, None, note
+    key = chosen[0]
+    controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
+    activation = model.key_act[key].copy() if model.na else None
+    note = f"the start is the keyframe {names[key]!r}"
+    return model.key_qpos[key].copy(), controls, activation, note
+
+
+def _put_on_ground(body: Morphology, home: np.ndarray) -> str | None:
+    """Move a robot that travels, and falls, onto the ground, in place; a note if it was moved."""
+    options = body.model.opt
+    if not body.can_travel or options.gravity[2] >= 0 or options.density > 0:
+        return None
+    gap = body.lowest_point(home) - body.ground
+    if abs(gap) <= _PLACE_TOLERANCE * max(body.standing_height, 1e-6):
+        return None
+    before = home.copy()
+    body.raise_root(home, -gap)
+    if np.array_equal(before, home):
+        return None
+    return f"the start was {'lowered' if gap > 0 else 'raised'} by {abs(gap):.3g} m onto the ground"
+
+
+def _check_stable(body: Morphology, path: Path) -> None:
+    model, data = body.model, mujoco.MjData(body.model)
+    data.qpos[:] = body.initial_qpos
+    if body.home_activation is not None:
+        data.act[:] = body.home_activation
+    data.ctrl[:] = body.controls.center
+    for _ in range(int(min(max(STABLE_SECONDS / model.opt.timestep, 1), 1000))):
+        mujoco.mj_step(model, data)
+        joint = _diverged_joint(model, data)
+        if joint is not None:
+            raise UserError(
+                f"{path}: the simulation diverges within {STABLE_SECONDS} s of its start, at joint {joint!r};"
+                f" a smaller timestep (now {model.opt.timestep:g} s) or more damping and armature often help"
+            )
+
+
+def _diverged_joint(model: mujoco.MjModel, data: mujoco.MjData) -> str | int | None:
+    """Name (or number) of the joint at which MuJoCo found a bad number; None if it found none."""
+    kinds = mujoco.mjtWarning
+    for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
+        if data.warning[int(kind)].number:
+            at, addresses = int(data.warning[int(kind)].lastinfo), model.jnt_dofadr
+            if kind == kinds.mjWARN_BADQPOS:
+                addresses = model.jnt_qposadr
+            joint = int(np.searchsorted(addresses, at, side="right")) - 1
+            return model.joint(joint).name or joint
+    return None
