@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mujoco
+import numpy as np
 
 from ..errors import UserError
 from .actuators import driven_joint, moved_bodies
@@ -130,3 +131,14 @@ def _slots(
         else:
             slots += [JointSlot(joint, actuator) for actuator in driven.get(joint, [-1])]
     return tuple(slots)
+
+
+HELD = 1e6
+"""A joint whose damping would stop it this many times faster than a time step is held, not moved."""
+
+
+def is_held(model: mujoco.MjModel, joint: int) -> bool:
+    """Whether a joint's damping alone keeps it where it is, as models do that lock a base in place."""
+    dof = int(model.jnt_dofadr[joint])
+    damping = float(np.ravel(model.dof_damping[dof])[0])
+    return damping * model.opt.timestep > HELD * max(float(model.dof_M0[dof]), 1e-12)

@@ -22,14 +22,15 @@ HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial
 STABLE_SECONDS = 0.2
 """How long a body is simulated under its home controls when it is read."""
 
+_SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
 
 
 def load_morphology(name: str, path: Path) -> Morphology:
     """Read an MJCF file.
 
-    The start is the home keyframe (the only one, or one called ``home`` or the like), else ``qpos0``; a
-    robot that travels is put onto the ground.
+    The start is the home keyframe (the only one, or one called ``home`` or the like), else ``qpos0``
+    within the joints' ranges; a robot that can fall is put onto the ground.
 
     Args:
         name: what tables and logs call the body.
@@ -46,8 +47,8 @@ def load_morphology(name: str, path: Path) -> Morphology:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     notes = [*_scenery(body)]
-    home, controls, activation, note = _home(body.model)
-    notes += [note] if note else []
+    home, controls, activation, remarks = _home(body.model)
+    notes += remarks
     body = dataclasses.replace(body, home=home, home_controls=controls, home_activation=activation)
     ground = ground_below(body)
     if ground is None:
@@ -67,21 +68,25 @@ def load_morphology(name: str, path: Path) -> Morphology:
 def ground_below(body: Morphology) -> float | None:
     """Height (m) of what lies below the root at home and cannot move: floor, terrain or table."""
     model, data = body.model, body.placed(body.initial_qpos)
+    touchable = (model.geom_contype | model.geom_conaffinity) != 0
+    fixed = touchable & (model.body_weldid[model.geom_bodyid] == 0)
+    own = {part for limb in body.limbs for part in limb.bodies}
     start = data.xpos[body.root].copy()
     start[2] = max(start[2], body.lowest_point(body.initial_qpos)) + 1e-6
+    # The rectangle of a plane is what is drawn of it; bodies touch it everywhere.
+    level = (model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)) & (data.geom_xmat[:, 8] > 0.99)
+    heights = [float(z) for z in data.geom_xpos[fixed & level, 2] if z < start[2]]
     geom = np.full(1, -1, np.int32)
-    own = {part for limb in body.limbs for part in limb.bodies}
-    for _ in range(model.ngeom + 1):
+    for _ in range(2 * model.ngeom + 2):  # into and out of every geom
         distance = mujoco.mj_ray(model, data, start, np.array([0.0, 0, -1]), None, 1, -1, geom, None)
         if geom[0] < 0:
-            return None
+            break
         start[2] -= distance
-        touchable = model.geom_contype[geom[0]] | model.geom_conaffinity[geom[0]]
-        hit = int(model.geom_bodyid[geom[0]])
-        if hit not in own and model.body_weldid[hit] == 0 and touchable:
-            return float(start[2])
+        if fixed[geom[0]] and int(model.geom_bodyid[geom[0]]) not in own:
+            heights.append(float(start[2]))
+            break
         start[2] -= 1e-6  # beyond a limb or an object that moves
-    return None
+    return max(heights, default=None)
 
 
 def _parse(path: Path) -> mujoco.MjSpec:
@@ -143,26 +148,35 @@ def _scenery(body: Morphology) -> list[str]:
 
 def _home(
     model: mujoco.MjModel,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, str | None]:
-    """Home pose (nq,), its controls (nu,) and activations (na,) where a keyframe gives them, and a note."""
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, list[str]]:
+    """Home pose (nq,), its controls (nu,) and activations (na,) where a keyframe gives them, and notes."""
     names = [model.key(key).name for key in range(model.nkey)]
     chosen = [key for word in HOME_KEYS for key, name in enumerate(names) if name.lower() == word]
     if len(names) == 1:
         chosen = [0]
-    if not chosen:
-        note = f"none of the keyframes {names} is called home: the start is qpos0" if names else None
-        return model.qpos0.copy(), None, None, note
-    key = chosen[0]
-    controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
-    activation = model.key_act[key].copy() if model.na else None
-    note = f"the start is the keyframe {names[key]!r}"
-    return model.key_qpos[key].copy(), controls, activation, note
+    if chosen:
+        key = chosen[0]
+        controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
+        activation = model.key_act[key].copy() if model.na else None
+        named = f"keyframe {names[key]!r}" if names[key] else "only keyframe"
+        return model.key_qpos[key].copy(), controls, activation, [f"the start is the {named}"]
+    notes = [f"none of the keyframes {names} is called home: the start is qpos0"] if names else []
+    home, moved = model.qpos0.copy(), []
+    for joint in np.flatnonzero(model.jnt_limited):
+        if int(model.jnt_type[joint]) in _SCALAR:
+            at = int(model.jnt_qposadr[joint])
+            home[at] = np.clip(home[at], *model.jnt_range[joint])
+            if home[at] != model.qpos0[at]:
+                moved.append(model.joint(int(joint)).name or str(joint))
+    if moved:
+        notes.append(f"start at an end of their range, as qpos0 is outside: {', '.join(moved)}")
+    return home, None, None, notes
 
 
 def _put_on_ground(body: Morphology, home: np.ndarray) -> str | None:
-    """Move a robot that travels, and falls, onto the ground, in place; a note if it was moved."""
+    """Move a robot that can fall onto the ground, in place; a note if it was moved."""
     options = body.model.opt
-    if not body.can_travel or options.gravity[2] >= 0 or options.density > 0:
+    if not body.can_fall or options.gravity[2] >= 0 or options.density > 0:
         return None
     gap = body.lowest_point(home) - body.ground
     if abs(gap) <= _PLACE_TOLERANCE * max(body.standing_height, 1e-6):

@@ -19,7 +19,7 @@ from .descriptors import (
     quaternion_matrix,
 )
 from .identity import body_hash
-from .limbs import JointSlot, Limb, read_limbs
+from .limbs import JointSlot, Limb, is_held, read_limbs
 
 _FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 
@@ -138,7 +138,21 @@ class Morphology:
         level = quaternion_matrix(model.body_quat[self.root])[2]  # the vertical, in the body's frame
         for joint in range(first, first + int(model.body_jntnum[self.root])):
             kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
-            if kind == _FREE or (kind == _SLIDE and not model.jnt_limited[joint] and vertical < 0.99):
+            endless = not model.jnt_limited[joint] and not is_held(model, joint)
+            if kind == _FREE or (kind == _SLIDE and endless and vertical < 0.99):
+                return True
+        return False
+
+    @functools.cached_property
+    def can_fall(self) -> bool:
+        """Whether nothing holds the root up: a free joint, or a vertical slide that no actuator drives."""
+        model, first = self.model, int(self.model.body_jntadr[self.root])
+        driven = {slot.joint for slot in self.limbs[0].slots if slot.actuator >= 0}
+        level = quaternion_matrix(model.body_quat[self.root])[2]
+        for joint in range(first, first + int(model.body_jntnum[self.root])):
+            kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
+            loose = joint not in driven and not is_held(model, joint)
+            if kind == _FREE or (kind == _SLIDE and loose and vertical > 0.1):
                 return True
         return False
 

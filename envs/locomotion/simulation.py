@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -17,7 +18,7 @@ import numpy as np
 
 from .descriptors import quaternion_matrix
 from .joint_rows import JointRows, as_slice
-from .limbs import Limb
+from .limbs import Limb, is_held
 from .morphology import Morphology
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ _FREE, _SLIDE, _HINGE = (
     int(kind)
     for kind in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE)
 )
+
+_SIZES, _BALL_SIZES = {_FREE: (6, 7), _SLIDE: (1, 1), _HINGE: (1, 1)}, (3, 4)  # in qvel, in qpos
 
 _DIVERGED = [
     int(mujoco.mjtWarning.mjWARN_BADQPOS),
@@ -47,7 +50,7 @@ def frame_skip_of(model: mujoco.MjModel) -> int:
 
 
 class Simulation:
-    """``n`` rows of one morphology.
+    """``n`` rows of one morphology, or of several of one layout.
 
     Args:
         morphology: the body.
@@ -82,9 +85,25 @@ class Simulation:
         self._actuated = [(i, slot.actuator) for i, slot in enumerate(slots) if slot.actuator >= 0]
         self.actuated_slots = [i for i, _ in self._actuated]
         self._actuators = [actuator for _, actuator in self._actuated]
-        controls = morphology.controls
-        self._center, self._half = controls.center[self._actuators], controls.half[self._actuators]
+        self._center, self._half = np.empty((n, len(self._actuators))), np.empty((n, len(self._actuators)))
+        self.set_controls(slice(0, n), morphology)
         self._activation = morphology.home_activation
+        self.models = [model] * n  # of each row; `RowModels` gives them models of their own
+
+    def set_bodies(self, bodies: Sequence[Morphology]) -> None:
+        """Simulate another body of the same layout in every row."""
+        self.models = [body.model for body in bodies]
+        self.batch.set_models(self.models)
+        for row, body in enumerate(bodies):
+            self.set_controls(row, body)
+
+    def set_controls(self, rows: int | slice, body: Morphology) -> None:
+        """What nominal actions mean in these rows is what they mean to ``body``."""
+        controls = body.controls
+        self._center[rows], self._half[rows] = (
+            controls.center[self._actuators],
+            controls.half[self._actuators],
+        )
 
     def reset(self, rows: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put ``rows`` (k,) into the state ``qpos`` (k, nq), ``qvel`` (k, nv), controls zero."""
@@ -265,11 +284,11 @@ def _own(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[np.ndarray, np
     """(nq,) and (nv,) of 0 and 1: what belongs to the limbs, not to other objects of the scene."""
     positions, speeds = np.zeros(model.nq), np.zeros(model.nv)
     for body in (body for limb in limbs for body in limb.bodies):
-        first, dofs = int(model.body_dofadr[body]), int(model.body_dofnum[body])
-        if dofs:
-            speeds[first : first + dofs] = 1
         for joint in range(model.body_jntadr[body], model.body_jntadr[body] + model.body_jntnum[body]):
-            count = {_FREE: 7, _SLIDE: 1, _HINGE: 1}.get(int(model.jnt_type[joint]), 4)
+            if is_held(model, joint):
+                continue
+            dofs, count = _SIZES.get(int(model.jnt_type[joint]), _BALL_SIZES)
+            speeds[model.jnt_dofadr[joint] : model.jnt_dofadr[joint] + dofs] = 1
             positions[model.jnt_qposadr[joint] : model.jnt_qposadr[joint] + count] = 1
     return positions, speeds
 
@@ -286,7 +305,7 @@ def _bounded(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[slice | li
         first = int(model.body_jntadr[limb.bodies[0]])
         for joint in range(first, first + int(model.body_jntnum[limb.bodies[0]])):
             kind = int(model.jnt_type[joint])
-            dofs, coordinates = {_FREE: (6, 7), _SLIDE: (1, 1), _HINGE: (1, 1)}.get(kind, (3, 4))
+            dofs, coordinates = _SIZES.get(kind, _BALL_SIZES)
             velocities += range(model.jnt_dofadr[joint], model.jnt_dofadr[joint] + dofs)
             place = 0
             if limb.parent < 0 and joint not in actuated:

@@ -41,7 +41,9 @@ class LocomotionTask:
         goal: ``forward``; ``reach``: the farthest limb of a fixed root to a target drawn for each episode;
             ``auto``: what the body can.
         reach_weight: reward of being at the target, falling with the distance d and the limb's reach L
-            as ``1 - tanh(4 d / L)``. Height, tilt and alive bonus are those of bodies that travel.
+            as ``1 - tanh(4 d / L)``. Bodies that reach get no alive bonus.
+
+    Height and tilt end the episode of a body that can fall (free, or on a vertical slide) alone.
     """
 
     forward_weight: float = 1.0
