@@ -26,7 +26,7 @@ class LimbLayout:
         mask, parent: (B, N) int8, int32. joint_mask, action_mask: (B, N, J) int8.
         limb_descriptors: (B, N, 19), joint_descriptors: (B, N, J, 22) float32, 0 at padding.
         root_slot: (B,) int64, the root's slot.
-        ground: (B, 1) float64, height of the ground, m.
+        ground: (B, 1) float64, height of the ground, m; (B, N) of that below each limb where it is uneven.
         untilt: (B, 3, 3) float64, takes the root's tilt at its start out of its rotation.
         reference, middle, half_range: (B, N, J) float64 of every joint; half_range is inf if unlimited.
     """
@@ -199,7 +199,7 @@ def observe(state: LimbState, layout: LimbLayout, goal: Goal) -> dict[str, torch
     tokens = torch.cat(
         (
             vectors[:, :, 0],
-            state.position[..., 2:] - layout.ground[:, None],
+            state.position[..., 2:] - layout.ground[..., None],
             vectors[:, :, 1:5].flatten(2),
             asked.expand(b, n, 3),
             vectors[:, :, 5],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +17,17 @@ from gymnasium.vector.utils import batch_space
 from ..errors import UserError
 from ..tokens import limb_action_space, limb_observation_space
 from . import families
+from .block import Block, adjacent_rows
+from .conditions import STREAMS, Conditions, Varied
+from .damage import Damage
 from .features import LIMB_SPEC
 from .goals import Goals
 from .morphology import Morphology
 from .observation import LimbLayout, LimbState, make_layout, observe, select_rows
-from .simulation import Simulation
 from .task import LocomotionTask
+from .variants import Variant, compile_variants
+from .variation import BodyVariation
+from .world import Ground, World
 
 
 class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
@@ -30,7 +36,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
     Observations are the limb token sets of :mod:`somite.envs.tokens`; actions are (B, N, J), nominal,
     in [-1, 1]. Rows of a body lie together, in the order of ``bodies``. A row that ends is reset in the
     same step: its observation is then the first of the next episode, ``info["final_obs"][row]`` the
-    last of the one that ended.
+    last of the one that ended. Bodies of one layout that lie beside each other share a batch.
 
     Args:
         bodies: names of family members, or morphologies.
@@ -43,6 +49,8 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             together. ``info["episode_is_whole"]`` tells such shortened episodes apart.
         threads: threads that step the simulations; 0 for one per core.
         physical_controls: actions are physical controls, unclipped, and so is the control cost.
+        variation, damage, world: what varies between and within episodes, drawn from streams of its own;
+            ``info`` tells what was drawn (``factor_mass``, ``damage``, ``slope`` and so on).
         autoreset_mode: ``SAME_STEP``, or ``DISABLED`` for a caller that resets rows by
             ``reset(options={"reset_mask": ...})``.
 
@@ -64,6 +72,9 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         threads: int = 0,
         physical_controls: bool = False,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        variation: BodyVariation | None = None,
+        damage: Damage | None = None,
+        world: World | None = None,
     ) -> None:
         bodies = [bodies] if isinstance(bodies, (str, Morphology)) else list(bodies)
         if not bodies:
@@ -78,9 +89,11 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self.physical_controls, self.stagger = physical_controls, stagger
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self._varied = Varied.read(variation, damage, world)
         self._make_spaces(aligned)
         self._make_rows(frame_skip, threads or os.cpu_count() or 1, aligned)
         self._rngs: list[np.random.Generator] = []
+        self._streams: list[list[np.random.Generator]] = []  # of what varies, for each row
 
     def _make_spaces(self, aligned: bool) -> None:
         sized = [b.full_body or b for b in self.bodies] if aligned else self.bodies
@@ -102,36 +115,61 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
     def _make_rows(self, frame_skip: int | None, threads: int, aligned: bool) -> None:
         counts = [len(part) for part in np.array_split(np.arange(self.num_envs), len(self.bodies))]
         self.body_of_row = np.repeat(np.arange(len(self.bodies)), counts)
-        ends = np.cumsum(counts)
-        self._blocks = [
-            _Block(body, slice(end - count, end), frame_skip, threads, aligned, self.n_joints)
-            for body, count, end in zip(self.bodies, counts, ends, strict=True)
+        varied = self._varied or Varied()
+        pools = [
+            compile_variants(body, varied.variation, varied.world, self.task.direction)
+            for body in self.bodies
         ]
-        rows = [(block.sim.morphology, block.slots) for block in self._blocks for _ in range(block.sim.n)]
+        simulated = [pools[i][0].body for i in self.body_of_row]
+        self._blocks = [
+            Block(simulated[rows], rows, frame_skip, threads, aligned) for rows in adjacent_rows(simulated)
+        ]
+        self._block_of_row = [block for block in self._blocks for _ in range(block.sim.n)]
+        rows = [(body, block.slots) for block in self._blocks for body in block.bodies]
         self._layout: LimbLayout = make_layout(rows, self.n_limbs, self.n_joints)
         self._state = LimbState.empty(self.num_envs, self.n_limbs, self.n_joints)
         self._arrays = {name: value.numpy() for name, value in vars(self._state).items()}  # shared memory
         b = self.num_envs
-        self._height_limits = np.array(
-            [
-                np.add(self.task.height_range(body.standing_height), body.ground)
-                if body.can_travel
-                else (-np.inf, np.inf)
-                for body in (self.bodies[i] for i in self.body_of_row)
-            ]
-        )
+        self._told: dict[str, np.ndarray] = {}
+        self._height_limits, self._raised = np.empty((b, 2)), np.zeros(b)
+        self._tips, self._tip_centers = np.zeros(b, int), np.zeros((b, 3))
+        for row, body in enumerate(simulated):
+            self._adopt(row, body)
+        if self._varied:
+            self._make_conditions(self._varied, pools)
         self._dt = np.concatenate([np.full(block.sim.n, block.sim.dt) for block in self._blocks])
+        self._can_fall = np.array([self.bodies[i].can_fall for i in self.body_of_row])
         self._goals = Goals(self.task, self.bodies, self.body_of_row)
-        self._tips = np.array([max(self._blocks[i].tip_slot, 0) for i in self.body_of_row])
-        self._tip_centers = np.array(
-            [self.bodies[i].tip_center if self.bodies[i].tip >= 0 else np.zeros(3) for i in self.body_of_row]
-        )
         self._root, self._progress = np.zeros((b, 3)), np.zeros((b, 2))
         self._cos_tilt, self._largest = np.ones(b), np.zeros(b)
         self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
         self._diverged = np.zeros(b, bool)
         self._finished = np.zeros(b, bool)
         self._read_all = np.arange(b)
+
+    def _make_conditions(self, varied: Varied, pools: list[list[Variant]]) -> None:
+        self._told = varied.told(self.num_envs, self.n_limbs, self.n_joints)
+        if varied.world and varied.world.has_strips:
+            ground = self._layout.ground.expand(-1, self.n_limbs).clone()
+            self._layout = dataclasses.replace(self._layout, ground=ground)
+        for block in self._blocks:
+            block.conditions = Conditions(
+                varied,
+                block.sim,
+                [pools[i] for i in self.body_of_row[block.rows]],
+                select_rows(self._layout, block.rows),  # shares memory
+                block.slots,
+                block.joint_slots,
+                {name: array[block.rows] for name, array in self._told.items()},
+            )
+
+    def _adopt(self, row: int, body: Morphology) -> None:
+        """Take over what a row's body says of when it has fallen, and of its tip."""
+        limits = self.task.height_range(body.standing_height) if body.can_fall else (-np.inf, np.inf)
+        self._height_limits[row] = np.add(limits, body.ground)
+        if body.tip >= 0:
+            self._tips[row] = self._block_of(row).slots[body.tip]
+            self._tip_centers[row] = body.tip_center
 
     @property
     def body_names(self) -> tuple[str, ...]:
@@ -162,6 +200,9 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                 raise UserError(f"{len(keys)} seeds for {self.num_envs} environments")
             fresh = [np.random.default_rng(key) for key in keys]
             self._rngs = [fresh[row] if row in rows else rng for row, rng in enumerate(self._rngs or fresh)]
+            if self._varied:
+                spawned = [rng.spawn(STREAMS) if row in rows else [] for row, rng in enumerate(fresh)]
+                self._streams = [new or self._streams[row] for row, new in enumerate(spawned)]
         self._finished[rows] = False
         self._start_episodes(rows)
         if self.stagger and mask is None:
@@ -169,7 +210,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             self._start_age[:] = [rng.integers(limit) for rng in self._rngs]
             self._steps[:] = self._start_age
         self._read(self._read_all)
-        return self._observe(), {}
+        return self._observe(), self._drawn()
 
     def _masked(self, mask: np.ndarray) -> np.ndarray:
         if not self._rngs:
@@ -186,11 +227,10 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             own = rows[first:last]
             if len(own) == 0:
                 continue
-            model = block.sim.morphology.model
+            model, local = block.sim.morphology.model, own - block.rows.start
             rngs = [self._rngs[row] for row in own]
             noise = task.reset_noise
             moves = np.array([rng.uniform(-noise, noise, model.nq) for rng in rngs])
-            qpos = block.sim.morphology.initial_qpos + moves * block.sim.own_positions
             noise = task.reset_speed_noise
             qvel = np.array(
                 [
@@ -203,7 +243,14 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             qvel *= block.sim.own_speeds  # objects in the scene start as their file says
             for row, rng in zip(own, rngs, strict=True):
                 self._goals.draw(row, rng)
-            block.sim.reset(own - block.rows.start, qpos, qvel)
+            if block.conditions:
+                streams = [self._streams[row] for row in own]
+                block.conditions.start(local, streams, self._goals.direction[own])
+                for row, place in zip(own, local, strict=True):
+                    body = block.conditions.body(place)
+                    block.starts[place] = body.initial_qpos
+                    self._adopt(row, body)
+            block.sim.reset(local, block.starts[local] + moves * block.sim.own_positions, qvel)
         self._steps[rows] = 0
         self._start_age[rows] = 0
 
@@ -226,6 +273,8 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                 chosen = np.clip(chosen, -1.0, 1.0)
             cost[block.rows] = np.square(chosen).sum(1)
             controls = chosen if self.physical_controls else block.sim.to_physical(chosen)
+            if block.conditions:
+                block.conditions.before_step()
             self._diverged[block.rows] = block.sim.step(controls)
         self._steps += 1
         self._read(self._read_all)
@@ -236,6 +285,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             self._finished = ended
         elif ended.any():
             self._finish(np.flatnonzero(ended), ended, info)
+            info |= self._drawn()  # of the episodes that now run; `final_info` has those that ended
         return self._observe(), rewards, terminated, truncated, info
 
     def _judge(self, before: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -243,8 +293,9 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         # A diverged row has been put back to the model's start by MuJoCo: its episode ends here.
         travelled = np.where(self._diverged[:, None], 0.0, self._progress - before)
         velocity = (travelled * self._goals.direction).sum(1) / self._dt
+        cos_tilt = np.where(self._can_fall, self._cos_tilt, 1.0)
         alive = ~self._diverged & task.healthy(
-            self._root[:, 2], self._height_limits, self._cos_tilt, self._largest
+            self._root[:, 2] - self._raised, self._height_limits, cos_tilt, self._largest
         )
         forward = self._goals.reward(velocity)
         control = task.control_cost * cost
@@ -263,7 +314,10 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             reached = np.where(self._diverged, 0.0, self._goals.reach_reward(distance))
             info |= {"target_distance": distance, "reward_reach": reached}
             reward = reward + reached
-        return reward, ~alive, info
+        return reward, ~alive, info | self._drawn()
+
+    def _drawn(self) -> dict[str, np.ndarray]:
+        return {name: array.copy() for name, array in self._told.items()}
 
     def _target_distance(self) -> np.ndarray:
         """(B,) m from the centre of the tip to the target, one substep behind."""
@@ -279,7 +333,9 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         for index, row in enumerate(rows):
             final[row] = {key: value[index] for key, value in last.items()}
         whole = (self._start_age == 0) & ended
-        final_info = {key: np.where(ended, value, 0) for key, value in info.items()}
+        final_info = {
+            key: np.where(ended.reshape(-1, *[1] * (value.ndim - 1)), value, 0) for key, value in info.items()
+        }
         info |= {
             "final_obs": final,
             "_final_obs": ended.copy(),
@@ -298,6 +354,8 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                 continue
             block.write(self._arrays)
             sim, own = block.sim, block.rows
+            if block.conditions and block.conditions.ground:
+                self._read_ground(block, block.conditions.ground)
             self._root[own] = sim.root_position()
             if self.task.max_tilt is not None:
                 self._cos_tilt[own] = sim.root_cos_tilt()
@@ -310,6 +368,13 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         elif self.task.progress == "body":
             every, slots = self._read_all, self._layout.root_slot.numpy()
             self._progress[:] = self._arrays["position"][every, slots, :2]
+
+    def _read_ground(self, block: Block, ground: Ground) -> None:
+        """Height of the ground below every limb, and below the root."""
+        own, level = block.rows, block.sim.morphology.ground
+        heights = ground.below(self._arrays["position"][own])
+        self._layout.ground[own] = torch.from_numpy(heights + level)
+        self._raised[own] = heights[:, block.slots[0]]
 
     def _observe(self) -> dict[str, np.ndarray]:
         return _as_numpy(observe(self._state, self._layout, self._goals.seen))
@@ -345,58 +410,17 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
     def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
         """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""
         block = self._block_of(row)
-        model = block.sim.morphology.model
+        model = block.sim.models[row - block.rows.start]
         data = block.sim.batch.get_data(row - block.rows.start)
         mujoco.mj_forward(model, data)
         return model, data, block.sim.root
 
-    def _block_of(self, row: int) -> _Block:
-        return self._blocks[self.body_of_row[row]]
+    def _block_of(self, row: int) -> Block:
+        return self._block_of_row[row]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
-        self._blocks = []
-
-
-class _Block:
-    """The rows of one body: where they are, and where their limbs go."""
-
-    def __init__(
-        self,
-        body: Morphology,
-        rows: slice,
-        frame_skip: int | None,
-        threads: int,
-        aligned: bool,
-        n_joints: int,
-    ) -> None:
-        self.rows = rows
-        self.sim = Simulation(body, rows.stop - rows.start, frame_skip, threads)
-        self.slots = body.aligned_slots if aligned else tuple(range(body.n_limbs))
-        places = [
-            (self.slots[i], k) for i, limb in enumerate(body.limbs) for k in range(len(limb.slots))
-        ]  # (limb slot, joint slot) of every joint
-        limb, joint = np.array(places).T
-        self.joint_slots = limb, joint
-        self.action_slots = limb[self.sim.actuated_slots], joint[self.sim.actuated_slots]
-        contiguous = self.slots == tuple(range(body.n_limbs))
-        self.limb_slots = slice(0, body.n_limbs) if contiguous else list(self.slots)
-        self.tip_slot = self.slots[body.tip] if body.tip >= 0 else -1
-
-    def write(self, arrays: dict[str, np.ndarray]) -> None:
-        """Copy limb and joint arrays of these rows into the padded ones."""
-        sim, rows, slots = self.sim, self.rows, self.limb_slots
-        limb, joint = self.joint_slots
-        arrays["position"][rows, slots] = sim.limb_positions()
-        arrays["rotation"][rows, slots] = sim.limb_rotations()
-        arrays["velocity"][rows, slots] = sim.limb_velocities()
-        arrays["center"][rows, slots] = sim.tree_centers()
-        arrays["axis"][rows, limb, joint] = sim.joint_axes()
-        arrays["joint_position"][rows, limb, joint] = sim.joint_positions()
-        arrays["joint_speed"][rows, limb, joint] = sim.joint_speeds()
-        activations = sim.activations()
-        if activations is not None:
-            arrays["activation"][rows, limb, joint] = activations
+        self._blocks, self._block_of_row = [], []
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

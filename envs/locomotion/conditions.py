@@ -1,0 +1,216 @@
+"""What differs between the episodes of a block's rows: body, damage, world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .damage import DEAD, LOCKED, Damage, DamagePlan
+from .features import LIMB_SPEC, joint_descriptor_slice
+from .morphology import Morphology
+from .observation import LimbLayout
+from .row_models import RowModels
+from .simulation import Simulation
+from .variants import Variant
+from .variation import DRAWS, BodyVariation
+from .world import Ground, Pushes, World
+
+STREAMS = len(DRAWS) + 2
+"""Of every row, spawned from its own: one for each draw of the variation, damage, world."""
+
+_DAMAGE, _WORLD = len(DRAWS), len(DRAWS) + 1
+_TOKEN_STATES = int(LIMB_SPEC.token_is_state().sum())
+_COLUMNS = {
+    "gear": ("strength", "position_gain", "velocity_gain"),
+    "damping": ("damping",),
+    "armature": ("armature",),
+}
+
+
+@dataclass(frozen=True)
+class Varied:
+    """What is varied in an environment; None: nothing."""
+
+    variation: BodyVariation | None = None
+    damage: Damage | None = None
+    world: World | None = None
+
+    @classmethod
+    def read(
+        cls, variation: BodyVariation | None, damage: Damage | None, world: World | None
+    ) -> Varied | None:
+        """Of what was given, what varies anything; None if nothing does."""
+        variation = variation if variation is not None and variation.varied else None
+        damage = damage if damage is not None and damage.active else None
+        world = world if world is not None and world.active else None
+        return cls(variation, damage, world) if variation or damage or world else None
+
+    def told(self, b: int, n: int, j: int) -> dict[str, np.ndarray]:
+        """Arrays of B rows for ``info``: drawn factors (B, N), what is broken (B, N, J) and since when."""
+        told: dict[str, np.ndarray] = {}
+        if self.variation:
+            told |= {f"factor_{name}": np.zeros((b, n), np.float32) for name in self.variation.varied}
+        if self.damage:
+            told |= {"damage": np.zeros((b, n, j), np.int8), "damaged_since": np.full(b, -1)}
+        if self.world and self.world.slope is not None:
+            told["slope"] = np.zeros(b)
+        return told
+
+
+class Conditions:
+    """Draws what varies at the start of episodes, and does in them what has been drawn.
+
+    Args:
+        varied: what varies.
+        sim: the simulation of n rows.
+        pools: variants that each of the n rows is drawn from.
+        layout: of these rows; its descriptors are kept true to the model that is simulated.
+        slots: limb slot of every limb.
+        joint_slots: limb slots and joint slots (S,), (S,) of every joint row.
+        told: `Varied.told` of these rows.
+    """
+
+    def __init__(
+        self,
+        varied: Varied,
+        sim: Simulation,
+        pools: Sequence[Sequence[Variant]],
+        layout: LimbLayout,
+        slots: tuple[int, ...],
+        joint_slots: tuple[np.ndarray, np.ndarray],
+        told: Mapping[str, np.ndarray],
+    ) -> None:
+        self._varied, self._sim, self._pools, self._layout = varied, sim, pools, layout
+        self._slots, self._joint_slots, self._told = slots, joint_slots, told
+        body, self._age = sim.morphology, np.zeros(sim.n, int)
+        variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
+        self.variant_of = [pool[0] for pool in pools]
+        self.models = RowModels(
+            sim.batch, body, [v.body.model for v in variants], [pool[0].body.model for pool in pools]
+        )
+        sim.models = self.models.models
+        damage, world = varied.damage, varied.world
+        self._damage = DamagePlan(damage, body, sim.n) if damage else None
+        terrains = [v.terrain for v in variants if v.terrain is not None]
+        self.ground = Ground(sim.n, terrains) if terrains else None
+        self._pushes = Pushes(world, sim.n, sim.dt) if world and world.push is not None else None
+        self._forces = sim.batch.bind("xfrc_applied") if self._pushes else None
+        self._pushed: list[int] = []
+        self._row_slots = [slot for limb in body.limbs for slot in limb.slots]
+        self._on_joint = np.array([slot.joint >= 0 for slot in self._row_slots])
+        self._limb_of = np.repeat(np.arange(body.n_limbs), [len(limb.slots) for limb in body.limbs])
+
+    def start(
+        self, rows: np.ndarray, streams: Sequence[Sequence[np.random.Generator]], directions: np.ndarray
+    ) -> None:
+        """Draw and set up new episodes.
+
+        Args:
+            rows: (k,) of this block.
+            streams: ``STREAMS`` generators for each.
+            directions: (k, 2) of the task.
+        """
+        for row, own, direction in zip(rows, streams, directions, strict=True):
+            self._start(int(row), own, direction)
+        self._age[rows] = 0
+        self.models.commit()
+
+    def _start(self, row: int, streams: Sequence[np.random.Generator], direction: np.ndarray) -> None:
+        variation, world = self._varied.variation, self._varied.world
+        pool = self._pools[row]
+        # The number is drawn of many, so that draws do not depend on how many variants there are.
+        place = streams[variation.stream if variation else _WORLD].random()
+        variant = pool[min(int(place * len(pool)), len(pool) - 1)]
+        self.variant_of[row] = variant
+        self.models.load(row, variant.body.model)
+        self._describe(row, variant)
+        if variation:
+            drawn = variation.draw_edits(streams[variation.stream], variant.body.n_limbs)
+            factors = {name: drawn[name] for name in variation.varied if name != "length"}
+            self.models.scale(row, factors)
+            self._rescale(row, variant, factors)
+            for name in variation.varied:
+                values = variant.lengths if name == "length" else factors[name]
+                self._told[f"factor_{name}"][row, list(self._slots)] = values
+        if world and world.slope is not None:
+            size = float(np.linalg.norm(variant.body.model.opt.gravity))
+            gravity = world.draw_gravity(streams[_WORLD], size, direction)
+            self.models.set_gravity(row, gravity)
+            self._told["slope"][row] = np.degrees(np.arcsin(-(gravity[:2] @ direction) / size))
+        if self._damage:
+            self._damage.draw(row, streams[_DAMAGE])
+            self._told["damage"][row], self._told["damaged_since"][row] = 0, -1
+        if self.ground:
+            self.ground.put(row, variant.terrain)
+        if self._pushes:
+            self._pushes.start(row, streams[_WORLD])
+            self._forces[row] = 0.0
+
+    def _describe(self, row: int, variant: Variant) -> None:
+        """Write what a compiled variant is into the layout and the controls."""
+        if len(self._pools[row]) > 1 or self._varied.variation:
+            layout = self._layout
+            own = variant.layout(self._slots, layout.mask.shape[1], layout.joint_mask.shape[2])
+            for name in ("limb_descriptors", "joint_descriptors", "reference", "middle", "half_range"):
+                getattr(layout, name)[row] = getattr(own, name)[0]
+        self._sim.set_controls(row, variant.body)
+
+    def _rescale(self, row: int, variant: Variant, factors: Mapping[str, np.ndarray]) -> None:
+        """Bring the descriptors of a row to what its parameters have become."""
+        layout, slots = self._layout, list(self._slots)
+        limbs, joints = layout.limb_descriptors[row].numpy(), layout.joint_descriptors[row].numpy()
+        if "mass" in factors:
+            limbs[slots, _limb_column("mass")] *= factors["mass"].astype(np.float32)
+        if "friction" in factors:
+            model, column = variant.body.model, _limb_column("friction")
+            ground = model.geom_friction[model.geom_bodyid == 0, 0].max(initial=0.0)
+            own = limbs[slots, column]
+            # A limb that touches nothing has none.
+            limbs[slots, column] = np.where(own > 0, np.maximum(own, ground) * factors["friction"], 0.0)
+        limb_slots, joint_slots = self._joint_slots
+        for name, columns in _COLUMNS.items():
+            if name in factors:
+                factor = factors[name][self._limb_of]
+                if name != "gear":  # a tendon's own damping stays
+                    factor = np.where(self._on_joint, factor, 1.0)
+                for column in columns:
+                    at = joint_descriptor_slice(column).start
+                    joints[limb_slots, joint_slots, at] *= factor.astype(np.float32)
+
+    def before_step(self) -> None:
+        """Break and push what is due in the step that comes."""
+        if self._pushes:
+            self._forces[self._pushed] = 0.0
+            self._pushed = []
+            for row, velocity in self._pushes.due(self._age):
+                force = self.models.mass(row) * velocity / self._sim.dt
+                self._forces[row, self._sim.root, :2] = force
+                self._pushed.append(row)
+        if self._damage:
+            due = np.flatnonzero(self._damage.due == self._age)
+            for row in due:
+                self._break(int(row))
+            if len(due):
+                self.models.commit()
+        self._age += 1
+
+    def _break(self, row: int) -> None:
+        limb_slots, joint_slots = self._joint_slots
+        for index, kind in self._damage.parts(row):
+            slot = self._row_slots[index]
+            if kind == DEAD:
+                self.models.scale_force(row, slot.actuator, 0.0)
+            elif kind == LOCKED:
+                self.models.lock(row, slot.joint)
+            self._told["damage"][row, limb_slots[index], joint_slots[index]] = kind
+        self._told["damaged_since"][row] = self._age[row]
+
+    def body(self, row: int) -> Morphology:
+        """What a row simulates, but for edits of its parameters."""
+        return self.variant_of[row].body
+
+
+def _limb_column(name: str) -> int:
+    return LIMB_SPEC.token_slice(name).start - _TOKEN_STATES

@@ -1,0 +1,99 @@
+"""Damage in mid-episode: actuators that die and joints that lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import mujoco
+import numpy as np
+
+from ..errors import UserError
+from .morphology import Morphology
+from .ranges import read_range
+
+DEAD, LOCKED = 1, 2
+"""What ``info["damage"]`` says of a joint row; 0: whole."""
+
+_SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What breaks, and when. The policy is not told: its masks and descriptors stay.
+
+    Args:
+        probability: that an episode has damage.
+        kind: ``actuator``: it gives no force any more; ``joint``: it locks at its present angle; ``any``.
+        parts: how many break at once; fewer on a body that has no more.
+        step: [first, last] step of the episode at which they break, the first one being 0.
+
+    Raises:
+        UserError: a value that cannot be meant.
+    """
+
+    probability: float = 0.0
+    kind: Literal["actuator", "joint", "any"] = "any"
+    parts: int = 1
+    step: Any = (100, 500)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise UserError(f"damage.probability must be between 0 and 1, not {self.probability!r}")
+        if self.kind not in ("actuator", "joint", "any"):
+            raise UserError(f"damage.kind is {self.kind!r}; choices: actuator, joint, any")
+        if self.parts < 1:
+            raise UserError(f"damage.parts must be at least 1, not {self.parts}")
+        limits = read_range("damage.step", self.step, 0)
+        if limits is None or any(limit != int(limit) for limit in limits):
+            raise UserError(f"damage.step must be [first, last] in whole steps, not {self.step!r}")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can break."""
+        return self.probability > 0
+
+
+class DamagePlan:
+    """What will break in each of n rows of a body.
+
+    Args:
+        damage: what is asked.
+        body: what breaks.
+        count: n.
+
+    Attributes:
+        due: (n,) step of the episode at which each row breaks; -1: never.
+
+    Raises:
+        UserError: nothing can break in this way.
+    """
+
+    def __init__(self, damage: Damage, body: Morphology, count: int) -> None:
+        self.damage = damage
+        slots = [slot for limb in body.limbs for slot in limb.slots]
+        kinds = body.model.jnt_type
+        self._choices: list[tuple[int, list[int]]] = []
+        for index, slot in enumerate(slots):
+            can_lock = slot.actuator >= 0 and slot.joint >= 0 and int(kinds[slot.joint]) in _SCALAR
+            ways = [DEAD] * (slot.actuator >= 0 and damage.kind != "joint")
+            ways += [LOCKED] * (can_lock and damage.kind != "actuator")
+            if ways:
+                self._choices.append((index, ways))
+        if not self._choices:
+            raise UserError(f"damage.kind={damage.kind}: {body.name!r} has no such part; try another kind")
+        self.due = np.full(count, -1)
+        self._parts: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+
+    def draw(self, row: int, rng: np.random.Generator) -> None:
+        """What breaks in a row's next episode. Equally many numbers are drawn whether anything does."""
+        damage = self.damage
+        breaks, step = rng.random() < damage.probability, rng.integers(damage.step[0], damage.step[1] + 1)
+        order, ways = rng.permutation(len(self._choices)), rng.random(len(self._choices))
+        self.due[row] = step if breaks else -1
+        hit = [self._choices[i] + (ways[i],) for i in order[: damage.parts]]
+        self._parts[row] = [(index, kinds[int(way * len(kinds))]) for index, kinds, way in hit]
+
+    def parts(self, row: int) -> list[tuple[int, int]]:
+        """(joint row among all limbs', ``DEAD`` or ``LOCKED``) of what breaks."""
+        return self._parts[row]

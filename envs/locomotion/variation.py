@@ -1,0 +1,123 @@
+"""How a body's parameters vary from episode to episode, and apart from that in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import UserError, nearest
+from .ranges import Interval, log_uniform, read_factors
+
+QUANTITIES = ("length", "mass", "gear", "damping", "armature", "friction")
+"""What can vary. Lengths are drawn from compiled variants, the others for every episode."""
+
+EDITED = QUANTITIES[1:]
+DRAWS = ("train", "interpolation", "extrapolation")
+
+
+@dataclass(frozen=True)
+class BodyVariation:
+    """Factors on a body's parameters, log-uniform in ranges ``[low, high]``; null: not varied.
+
+    Args:
+        length: everything along a limb: its geoms (capsules keep their radius), joints and where the next
+            limbs hang. A limb gets heavier with its length.
+        mass: mass and inertia.
+        gear: force of the actuators. For a motor that is its gear.
+        damping, armature: of the joints.
+        friction: of what touches the ground: the factor on the larger of the limb's and the ground's.
+        per: ``limb``: a factor for every limb; ``body``: one for all limbs.
+        extrapolation: ranges of the extrapolation test by quantity, outside those of training; where none
+            is given the quantity is that of the body. Several ranges may be given: [[0.5, 0.8], [1.25, 2]].
+        draw: ``train``; ``interpolation``: from the ranges of training, by a stream and compiled variants
+            of its own; ``extrapolation``; ``none``.
+        variants: compiled variants of a body that lengths are drawn from.
+        seed: of these variants.
+
+    Raises:
+        UserError: a range that is none, an unknown name, or an extrapolation that overlaps training.
+    """
+
+    length: Any = None
+    mass: Any = None
+    gear: Any = None
+    damping: Any = None
+    armature: Any = None
+    friction: Any = None
+    per: Literal["limb", "body"] = "limb"
+    extrapolation: Mapping[str, Any] | None = None
+    draw: Literal["train", "interpolation", "extrapolation", "none"] = "train"
+    variants: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("per", ("limb", "body")), ("draw", (*DRAWS, "none"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"variation.{name} is {getattr(self, name)!r}; choices: {', '.join(choices)}")
+        if self.variants < 1:
+            raise UserError(f"variation.variants must be at least 1, not {self.variants}")
+        for name in self.extrapolation or {}:
+            if name not in QUANTITIES:
+                raise UserError(f"variation.extrapolation has no {name!r}; {nearest(str(name), QUANTITIES)}")
+        for name in QUANTITIES:
+            trained = self._trained(name) or ((1.0, 1.0),)
+            for low, high in self._extrapolated(name):
+                for start, end in trained:
+                    if low < end and start < high or (low, high) == (start, end):
+                        raise UserError(
+                            f"variation.extrapolation.{name} [{low:g}, {high:g}] overlaps "
+                            f"[{start:g}, {end:g}], which is trained on; it must lie outside"
+                        )
+        if self.draw == "extrapolation" and not any(map(self._extrapolated, QUANTITIES)):
+            raise UserError(
+                "variation.draw=extrapolation, but variation.extrapolation gives no range, for example "
+                "variation.extrapolation.mass=[1.25,2]"
+            )
+
+    def _trained(self, name: str) -> tuple[Interval, ...]:
+        return read_factors(f"variation.{name}", getattr(self, name))
+
+    def _extrapolated(self, name: str) -> tuple[Interval, ...]:
+        return read_factors(f"variation.extrapolation.{name}", (self.extrapolation or {}).get(name))
+
+    def intervals(self, name: str) -> tuple[Interval, ...]:
+        """Ranges that ``draw`` takes the quantity from; none: it does not vary."""
+        if self.draw == "none":
+            return ()
+        return self._extrapolated(name) if self.draw == "extrapolation" else self._trained(name)
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Names of the quantities that vary."""
+        return tuple(name for name in QUANTITIES if self.intervals(name))
+
+    @property
+    def stream(self) -> int:
+        """Which of a row's streams episodes are drawn from: training and tests share none."""
+        return DRAWS.index(self.draw) if self.draw != "none" else 0
+
+    def draw_lengths(self, n_limbs: int) -> np.ndarray:
+        """(variants, N) factors on the limbs' lengths of all variants of a body; (1, N) of 1 without."""
+        intervals = self.intervals("length")
+        if not intervals:
+            return np.ones((1, n_limbs))
+        rng = np.random.default_rng([self.seed, self.stream])
+        return log_uniform(intervals, self._uniform(rng, self.variants, n_limbs))
+
+    def draw_edits(self, rng: np.random.Generator, n_limbs: int) -> dict[str, np.ndarray]:
+        """(N,) factors of every quantity of ``EDITED`` for an episode; those that do not vary are 1.
+
+        As many numbers are drawn whatever varies, so that ranges can be added and nothing else changes.
+        """
+        uniform = self._uniform(rng, len(EDITED), n_limbs)
+        return {
+            name: log_uniform(self.intervals(name), row) for name, row in zip(EDITED, uniform, strict=True)
+        }
+
+    def _uniform(self, rng: np.random.Generator, count: int, n_limbs: int) -> np.ndarray:
+        if self.per == "limb":
+            return rng.random((count, n_limbs))
+        return np.repeat(rng.random((count, 1)), n_limbs, axis=1)

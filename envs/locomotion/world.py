@@ -1,0 +1,235 @@
+"""What the world does to a body: slopes, steps, patches of other friction, pushes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from ..errors import UserError
+from .morphology import Morphology
+from .ranges import log_uniform, read_factors, read_range
+
+MAT = 0.01
+"""Thickness (m) of a patch of other friction: what stands on it does not touch the ground below."""
+
+_HALF_WIDTH, _DEPTH = 50.0, 0.5
+_PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
+
+
+@dataclass(frozen=True)
+class World:
+    """The ground and what happens on it, drawn for every episode; null: not there.
+
+    **Slope.** Gravity is tilted and the ground stays level, so that heights, uprightness and termination
+    are measured against the ground and not against the vertical. No feature tells the slope.
+
+    **Steps and patches** are strips across the task's direction, one behind the other, from ``start`` on,
+    with ground before and behind them. ``height`` in the observation is that above the strip below.
+
+    **Pushes** act on the root for one step, in a drawn horizontal direction.
+
+    Args:
+        slope: [low, high] degrees, uphill in the task's direction.
+        step_height: [low, high] m of the strips.
+        friction: [low, high] factors on the friction of the strips. It then holds for all that touches
+            them. Without steps they are mats of 1 cm.
+        strip_length: [low, high] m.
+        strips: how many.
+        start: m from the world's origin to the first.
+        push: [low, high] m/s by which a push alone would change the speed of the whole body.
+        push_interval: [low, high] s between pushes.
+        variants: compiled worlds that strips are drawn from.
+        seed: of these.
+
+    Raises:
+        UserError: a range that is none.
+    """
+
+    slope: Any = None
+    step_height: Any = None
+    friction: Any = None
+    strip_length: Any = (0.5, 1.5)
+    strips: int = 16
+    start: float = 2.0
+    push: Any = None
+    push_interval: Any = (1.0, 3.0)
+    variants: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        slope = read_range("world.slope", self.slope)
+        if slope is not None and max(-slope[0], slope[1]) >= 90:
+            raise UserError(f"world.slope must lie between -90 and 90 degrees, not {self.slope!r}")
+        read_range("world.step_height", self.step_height, 0.0)
+        read_range("world.push", self.push, 0.0)
+        read_factors("world.friction", self.friction)
+        for name in ("strip_length", "push_interval"):
+            if not (read_range(f"world.{name}", getattr(self, name), 0.0) or (0,))[0] > 0:
+                raise UserError(f"world.{name} must be [low, high] above 0, not {getattr(self, name)!r}")
+        for name in ("strips", "variants"):
+            if getattr(self, name) < 1:
+                raise UserError(f"world.{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def has_strips(self) -> bool:
+        """Whether there are steps or patches."""
+        return self.step_height is not None or self.friction is not None
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything but level ground."""
+        return self.has_strips or self.slope is not None or self.push is not None
+
+    def draw_terrains(self, direction: Sequence[float] | str) -> list[Terrain] | None:
+        """The compiled worlds' strips, None where there are none.
+
+        Raises:
+            UserError: strips across a direction that is drawn for every episode.
+        """
+        if not self.has_strips:
+            return None
+        if isinstance(direction, str):
+            raise UserError(f"steps and patches lie across the task's direction; give one, not {direction!r}")
+        rng, across = np.random.default_rng(self.seed), np.asarray(direction, float)
+        return [self._draw_terrain(rng, across / np.hypot(*across)) for _ in range(self.variants)]
+
+    def _draw_terrain(self, rng: np.random.Generator, direction: np.ndarray) -> Terrain:
+        lengths = rng.uniform(*self.strip_length, self.strips)
+        heights = np.full(self.strips, MAT)
+        uniform = rng.random((2, self.strips))
+        if self.step_height is not None:
+            low, high = self.step_height
+            heights = low + (high - low) * uniform[0]
+        factors = read_factors("world.friction", self.friction)
+        frictions = log_uniform(factors, uniform[1]) if factors else None
+        return Terrain(direction, self.start + np.append(0, np.cumsum(lengths)), heights, frictions)
+
+    def draw_gravity(self, rng: np.random.Generator, size: float, direction: np.ndarray) -> np.ndarray:
+        """(3,) gravity of an episode, of the given size, on a slope that rises in ``direction`` (2,)."""
+        angle = np.radians(rng.uniform(*(self.slope or (0.0, 0.0))))
+        along = -np.sin(angle) * direction
+        return size * np.array([along[0], along[1], -np.cos(angle)])
+
+
+@dataclass(frozen=True)
+class Terrain:
+    """Strips across ``direction`` (2,): ``edges`` (k + 1,) and ``heights`` (k,) in m above the ground.
+
+    ``frictions`` (k,) are factors, None where the strips are like the ground.
+    """
+
+    direction: np.ndarray
+    edges: np.ndarray
+    heights: np.ndarray
+    frictions: np.ndarray | None
+
+    def add_to(self, spec: mujoco.MjSpec, body: Morphology) -> None:
+        """Put the strips on the ground of a spec as boxes.
+
+        Raises:
+            UserError: there is no ground.
+        """
+        model = body.model
+        ground = _ground_plane(body)
+        parts = [part for limb in body.limbs for part in limb.bodies]
+        limb_geoms = np.isin(model.geom_bodyid, parts) & (model.geom_contype | model.geom_conaffinity != 0)
+        touching = np.append(np.flatnonzero(limb_geoms), ground)
+        friction = model.geom_friction[touching].max(0)
+        turn = float(np.arctan2(self.direction[1], self.direction[0]))
+        for index, height in enumerate(self.heights):
+            near, far = self.edges[index : index + 2]
+            place = (near + far) / 2 * self.direction
+            box = spec.worldbody.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_BOX,
+                pos=[*place, body.ground + (height - _DEPTH) / 2],
+                size=[(far - near) / 2, _HALF_WIDTH, (height + _DEPTH) / 2],
+                quat=[np.cos(turn / 2), 0, 0, np.sin(turn / 2)],
+                friction=model.geom_friction[ground],
+                condim=int(model.geom_condim[ground]),
+                contype=int(model.geom_contype[ground]),
+                conaffinity=int(model.geom_conaffinity[ground]),
+                margin=float(model.geom_margin[ground]),
+                solref=model.geom_solref[ground],
+                solimp=model.geom_solimp[ground],
+                rgba=[0.55, 0.5, 0.45, 1] if index % 2 else [0.65, 0.6, 0.5, 1],
+            )
+            if self.frictions is not None:
+                # Otherwise the larger friction of two that touch holds, and none could be slippery.
+                box.priority = 1
+                box.friction = friction * self.frictions[index]
+                box.condim = int(model.geom_condim[touching].max())
+
+    def heights_around(self) -> np.ndarray:
+        """(k + 2,) heights of the ground before, on and behind the strips."""
+        return np.concatenate(([0.0], self.heights, [0.0]))
+
+
+def _ground_plane(body: Morphology) -> int:
+    model = body.model
+    for geom in range(model.ngeom):
+        is_fixed_plane = int(model.geom_bodyid[geom]) == 0 and int(model.geom_type[geom]) == _PLANE
+        if is_fixed_plane and (model.geom_contype[geom] or model.geom_conaffinity[geom]):
+            return geom
+    raise UserError(f"{body.name!r} stands on no plane; steps and patches need one")
+
+
+class Ground:
+    """Height of the ground below places, for rows with a terrain each.
+
+    Args:
+        count: rows.
+        terrains: all that a row can have, of equally many strips.
+    """
+
+    def __init__(self, count: int, terrains: Sequence[Terrain]) -> None:
+        self.direction = terrains[0].direction
+        self._edges = np.tile(terrains[0].edges, (count, 1))
+        self._heights = np.tile(terrains[0].heights_around(), (count, 1))
+
+    def put(self, row: int, terrain: Terrain) -> None:
+        """Give a row a terrain."""
+        self._edges[row], self._heights[row] = terrain.edges, terrain.heights_around()
+
+    def below(self, positions: np.ndarray) -> np.ndarray:
+        """(n, N) m above the level ground, of ``positions`` (n, N, 3)."""
+        along = positions[..., :2] @ self.direction
+        strip = (along[..., None] >= self._edges[:, None]).sum(-1)
+        return np.take_along_axis(self._heights, strip, axis=1)
+
+
+class Pushes:
+    """When rows are pushed, and how.
+
+    Args:
+        world: the ranges.
+        count: rows.
+        dt: seconds of a step.
+    """
+
+    def __init__(self, world: World, count: int, dt: float) -> None:
+        self._world, self._dt = world, dt
+        self._next = np.zeros(count, int)
+        self._rngs: list[np.random.Generator | None] = [None] * count
+
+    def start(self, row: int, rng: np.random.Generator) -> None:
+        """A new episode of a row."""
+        self._rngs[row], self._next[row] = rng, 0
+        self._plan(row)
+
+    def _plan(self, row: int) -> None:
+        wait = self._rngs[row].uniform(*self._world.push_interval)
+        self._next[row] += max(1, round(wait / self._dt))
+
+    def due(self, ages: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Rows that are pushed in the step at these ``ages`` (n,), with the change of velocity (2,) m/s."""
+        pushed = []
+        for row in np.flatnonzero(self._next == ages):
+            rng = self._rngs[row]
+            speed, angle = rng.uniform(*self._world.push), rng.uniform(-np.pi, np.pi)
+            pushed.append((int(row), speed * np.array([np.cos(angle), np.sin(angle)])))
+            self._plan(row)
+        return pushed
