@@ -16,6 +16,8 @@ def body_hash(model: mujoco.MjModel) -> str:
     Numbers are rounded to six digits, since compilation is exact to about fifteen only.
     """
     options = _digits(model.opt.timestep, model.opt.integrator, model.opt.gravity)
+    if model.opt.density or model.opt.viscosity:  # in a fluid
+        options += "," + _digits(model.opt.density, model.opt.viscosity)
     return _digest(options + _subtree(model, 0))
 
 
