@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import UserError, nearest
+from ..errors import UserError
 from . import families
 from .morphology import Morphology
 from .splits import Split, checked_split
@@ -21,8 +21,8 @@ class BodySet:
 
     Args:
         family: name of a family, for example ``cheetah``.
-        split: name of a split of the literature (``smp``, ``amorpheus``), or ``all``.
-        bodies: train on exactly these members instead (one name: a specialist); what else the split
+        split: name of one of the family's splits (such as ``smp``), or ``all``.
+        bodies: train on exactly these bodies instead (one name: a specialist); what else the split
             trains on is then left out, its unseen bodies stay unseen.
         frame_skip: substeps of a step; None: as many as take about 0.02 s.
         task: reward and termination.
@@ -163,11 +163,7 @@ class FamilyBodies:
 
     def canonical(self, name: str, also: Sequence[str] = ()) -> str:
         """The member's own name. Raises UserError, with the nearest name (or group in ``also``)."""
-        canonical = self.family.aliases.get(name, name)
-        if canonical not in self.family.members:
-            known = [*self.family.members, *self.family.aliases, *also]
-            raise UserError(f"family {self.family.name!r} has no body {name!r}; {nearest(name, known)}")
-        return canonical
+        return self.family.canonical(name, tuple(also))
 
     def build(self, name: str) -> Morphology:
         """The body of that name."""

@@ -110,7 +110,7 @@ def test_every_command_runs_with_a_tiny_budget(
     if "--help" in command:
         with pytest.raises(SystemExit, match="0"):
             run(command, monkeypatch)
-        assert "env: ant, cheetah" in capsys.readouterr().out
+        assert "env: ant, centipede, cheetah" in capsys.readouterr().out
         return
     run([*command, *(RESUMED if resumed else TINY[command[0]])], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
@@ -172,15 +172,30 @@ def test_the_python_blocks_run(in_folder: Path) -> None:
 
 def test_the_table_of_bodies_is_that_of_the_families() -> None:
     splits = load_manifest()["splits"]
-    assert list(splits) == ["smp", "amorpheus"]
     for name, family in FAMILIES.items():
+        (row,) = re.findall(rf"^\| `{name}` \| (.*) \| (.*) \|$", README, re.MULTILINE)
+        assert row[0].split()[0].rstrip(":") == ("endless" if family.draw else str(len(family.members)))
+        own = [split for split in splits if name in splits[split]]
+        assert re.findall(r"`(\w+)`", row[1]) == own
+        default = OmegaConf.load(ROOT / "conf" / "env" / f"{name}.yaml").split
+        assert own[0] == default
+
+
+def test_the_page_of_bodies_names_them_all() -> None:
+    page = (ROOT / "docs" / "bodies.md").read_text()
+    for name, family in FAMILIES.items():
+        if family.draw:
+            continue
 
         def short(bodies: tuple[str, ...], name: str = name) -> str:
             return ", ".join(body.removeprefix(f"{name}_") for body in bodies)
 
-        unseen = [short(get_split(name, s).unseen) if name in splits[s] else "-" for s in splits]
-        members = f"{len(family.members)}: {short(tuple(family.members))}"
-        assert f"| `{name}` | {members} | {unseen[0]} | {unseen[1]} |" in README
+        assert f"| `{name}` | {short(tuple(family.members))} |" in page
+        for split, families in load_manifest()["splits"].items():
+            if name in families:
+                chosen = get_split(name, split)
+                seen = short(chosen.seen) if "seen" in families[name] else "all others"
+                assert f"| `{name}` | `{split}` | {seen} | {short(chosen.unseen) or '-'} |" in page
 
 
 def test_the_limb_observation_page_is_the_generated_one() -> None:

@@ -7,11 +7,16 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, LocomotionVectorEnv, Morphology
-from somite.envs.locomotion.bases import gymnasium_model
+from somite.envs.locomotion import FAMILIES, LIMB_SPEC, LocomotionTask, LocomotionVectorEnv, Morphology
+from somite.envs.locomotion.model_edits import gymnasium_model
 
 HINGE, SLIDE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE
 FREE, BALL = mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL
+
+LISTED = [name for family in FAMILIES.values() for name in family.members]
+DRAWN = ("quadruped_0", "quadruped_1", "quadruped_37", "quadruped_64", "quadruped_full")
+SAMPLED = [name for name in LISTED if not name.startswith("quadruped_")] + list(DRAWN)
+"""Every member of the finite families and some drawn bodies: for tests of a body each."""
 
 
 def one_row(
@@ -83,9 +88,7 @@ def gymnasium_body(file_name: str) -> Morphology:
 
 def add_motor(spec: mujoco.MjSpec, target: str, gear: float = 1.0, limits: tuple | None = (-1, 1)) -> None:
     """A motor on a joint."""
-    motor = spec.add_actuator(
-        trntype=mujoco.mjtTrn.mjTRN_JOINT, target=target, gear=[gear, 0, 0, 0, 0, 0]
-    )
+    motor = spec.add_actuator(trntype=mujoco.mjtTrn.mjTRN_JOINT, target=target, gear=[gear, 0, 0, 0, 0, 0])
     motor.set_to_motor()
     if limits is not None:
         motor.ctrllimited, motor.ctrlrange = True, limits

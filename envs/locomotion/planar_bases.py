@@ -6,46 +6,10 @@ planar humanoid are not shipped by Gymnasium and are built here.
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-
-import gymnasium
 import mujoco
 import numpy as np
 
-ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-
-
-def gymnasium_model(file_name: str) -> mujoco.MjSpec:
-    """Gymnasium's own MJCF file, with masses and inertias fixed at those of the full body.
-
-    Args:
-        file_name: a file of ``gymnasium/envs/mujoco/assets``, for example ``"half_cheetah.xml"``.
-    """
-    return with_fixed_inertias(mujoco.MjSpec.from_file(str(ASSETS / file_name)))
-
-
-def with_fixed_inertias(spec: mujoco.MjSpec) -> mujoco.MjSpec:
-    """Write the compiled mass and inertia of every body into ``spec``, and return it.
-
-    Without this, removing a limb from a model with ``settotalmass`` makes what remains heavier
-    (half-cheetah's torso: 6.25 kg becomes 8.95 kg without its back leg). Compiling the result gives
-    the same numbers to the last bit, so an unedited body stays at parity with Gymnasium.
-    """
-    with warnings.catch_warnings():
-        # Gymnasium's half-cheetah uses the attribute whose effect is made permanent here.
-        warnings.filterwarnings("ignore", message=".*settotalmass.*")
-        model = spec.compile()
-    for body in spec.bodies[1:]:  # the first is the world
-        body.explicitinertial = True
-        body.fullinertia = [np.nan] * 6
-        body.mass = model.body_mass[body.id]
-        body.ipos = model.body_ipos[body.id]
-        body.iquat = model.body_iquat[body.id]
-        body.inertia = model.body_inertia[body.id]
-    spec.compiler.settotalmass = -1
-    spec.compiler.inertiafromgeom = int(mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_AUTO)
-    return spec
+from .model_edits import ASSETS, add_capsule, add_ground, add_motor, with_fixed_inertias
 
 
 def hopper(n_parts: int) -> mujoco.MjSpec:
@@ -74,7 +38,7 @@ def hopper(n_parts: int) -> mujoco.MjSpec:
             friction=[0.9, 0.005, 0.0001],
             **_HOPPER_GEOM,
         )
-        _add_hopper_motor(spec, "lower_leg_joint")
+        add_motor(spec, "lower_leg_joint", 200)
         _add_hopper_foot(spec, lower, ankle=(0.0, 0.0, -0.25))
         raise_by = knee_to_ankle
     else:
@@ -115,18 +79,7 @@ def _add_hopper_joint(
     )
 
 
-def _add_hopper_motor(spec: mujoco.MjSpec, joint: str) -> None:
-    motor = spec.add_actuator(
-        trntype=mujoco.mjtTrn.mjTRN_JOINT, target=joint, gear=[200, 0, 0, 0, 0, 0]
-    )
-    motor.set_to_motor()
-    motor.ctrllimited = True
-    motor.ctrlrange = [-1, 1]
-
-
-def _add_hopper_foot(
-    spec: mujoco.MjSpec, parent: mujoco.MjsBody, ankle: tuple[float, float, float]
-) -> None:
+def _add_hopper_foot(spec: mujoco.MjSpec, parent: mujoco.MjsBody, ankle: tuple[float, float, float]) -> None:
     foot = parent.add_body(name="foot", pos=[0.13 + ankle[0], 0, ankle[2] - 0.1])
     _add_hopper_joint(foot, "foot_joint", pos=(-0.13, 0, 0.1), degrees=(-45, 45))
     foot.add_geom(
@@ -137,7 +90,7 @@ def _add_hopper_foot(
         friction=[2.0, 0.005, 0.0001],
         **_HOPPER_GEOM,
     )
-    _add_hopper_motor(spec, "foot_joint")
+    add_motor(spec, "foot_joint", 200)
 
 
 def humanoid_2d() -> mujoco.MjSpec:
@@ -151,17 +104,8 @@ def humanoid_2d() -> mujoco.MjSpec:
     spec.compiler.degree = False
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
     spec.option.timestep = 0.002
-    world = spec.worldbody
-    world.add_light(pos=[0, 0, 3], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
-    world.add_geom(
-        name="floor",
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[40, 40, 40],
-        conaffinity=1,
-        condim=3,
-        rgba=[0.8, 0.9, 0.8, 1],
-    )
-    trunk = world.add_body(name="torso", pos=[0, 0, 1.35])
+    add_ground(spec)
+    trunk = spec.worldbody.add_body(name="torso", pos=[0, 0, 1.35])
     trunk.add_camera(
         name="track",
         mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM,
@@ -175,48 +119,32 @@ def humanoid_2d() -> mujoco.MjSpec:
     ):
         trunk.add_joint(name=name, type=kind, axis=axis)
     spec.joint("rootz").ref = 1.35
-    _capsule(trunk, "trunk_geom", (0, 0, -0.42), (0, 0, 0.05), 0.09)
+    add_capsule(trunk, "trunk_geom", (0, 0, -0.42), (0, 0, 0.05), 0.09, **_BODY)
     head = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "pos": [0, 0, 0.25], "size": [0.09, 0, 0]}
     trunk.add_geom(name="head", **head, **_BODY)
     for side, sign in (("right", -1), ("left", 1)):
         thigh = trunk.add_body(name=f"{side}_thigh", pos=[0, 0.1 * sign, -0.46])
         _hinge(thigh, f"{side}_hip", (-1.9, 0.9), damping=5, stiffness=10, armature=0.01)
-        _capsule(thigh, f"{side}_thigh_geom", (0, 0, 0), (0, 0, -0.36), 0.06)
+        add_capsule(thigh, f"{side}_thigh_geom", (0, 0, 0), (0, 0, -0.36), 0.06, **_BODY)
         shin = thigh.add_body(name=f"{side}_shin", pos=[0, 0, -0.4])
         _hinge(shin, f"{side}_knee", (0.0, 2.6), damping=1, stiffness=1, armature=0.006)
-        _capsule(shin, f"{side}_shin_geom", (0, 0, 0), (0, 0, -0.32), 0.05)
-        _capsule(shin, f"{side}_sole", (-0.06, 0, -0.38), (0.14, 0, -0.38), 0.05)
+        add_capsule(shin, f"{side}_shin_geom", (0, 0, 0), (0, 0, -0.32), 0.05, **_BODY)
+        add_capsule(shin, f"{side}_sole", (-0.06, 0, -0.38), (0.14, 0, -0.38), 0.05, **_BODY)
     for side, sign in (("right", -1), ("left", 1)):
         upper = trunk.add_body(name=f"{side}_upper_arm", pos=[0, 0.17 * sign, 0.05])
         _hinge(upper, f"{side}_shoulder", (-1.5, 1.5), damping=1, stiffness=1, armature=0.006)
-        _capsule(upper, f"{side}_upper_arm_geom", (0, 0, 0), (0, 0, -0.26), 0.04)
+        add_capsule(upper, f"{side}_upper_arm_geom", (0, 0, 0), (0, 0, -0.26), 0.04, **_BODY)
         lower = upper.add_body(name=f"{side}_lower_arm", pos=[0, 0, -0.28])
         _hinge(lower, f"{side}_elbow", (-1.6, 0.1), damping=1, stiffness=0, armature=0.003)
-        _capsule(lower, f"{side}_lower_arm_geom", (0, 0, 0), (0, 0, -0.28), 0.035)
+        add_capsule(lower, f"{side}_lower_arm_geom", (0, 0, 0), (0, 0, -0.28), 0.035, **_BODY)
     for side in ("right", "left"):
         for joint, gear in (("hip", 150), ("knee", 100), ("shoulder", 15), ("elbow", 15)):
-            motor = spec.add_actuator(
-                name=f"{side}_{joint}",
-                trntype=mujoco.mjtTrn.mjTRN_JOINT,
-                target=f"{side}_{joint}",
-                gear=[gear, 0, 0, 0, 0, 0],
-            )
-            motor.set_to_motor()
-            motor.ctrllimited = True
-            motor.ctrlrange = [-1, 1]
+            add_motor(spec, f"{side}_{joint}", gear, name=f"{side}_{joint}")
     return with_fixed_inertias(spec)
 
 
 # Limbs touch the ground and not each other, as in Gymnasium's walker.
 _BODY = {"contype": 1, "conaffinity": 0, "condim": 3, "friction": [0.9, 0.1, 0.1], "rgba": [0.8, 0.6, 0.4, 1]}
-
-
-def _capsule(
-    body: mujoco.MjsBody, name: str, start: tuple[float, ...], end: tuple[float, ...], radius: float
-) -> None:
-    body.add_geom(
-        name=name, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[*start, *end], size=[radius, 0, 0], **_BODY
-    )
 
 
 def _hinge(
