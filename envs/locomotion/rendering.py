@@ -6,6 +6,7 @@ import copy
 import functools
 import importlib
 import itertools
+import logging
 import os
 import subprocess
 import sys
@@ -24,6 +25,9 @@ DISTANCE = 4.2
 
 MARGIN = 1.12
 """How much wider than the body a portrait is."""
+
+# It tells everyone who draws that an optional package, which we do not use, is missing.
+logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)
 
 _PROBE = (
     "import mujoco; m = mujoco.MjModel.from_xml_string('<mujoco/>'); "
@@ -111,7 +115,7 @@ def portrait(body: Morphology, width: int = 640, height: int = 480) -> np.ndarra
     planar = high[1] - low[1] < 0.2 * max(high[0] - low[0], high[2] - low[2]) or _moves_in_plane(body)
     camera = _camera(90 if planar else 125, -10 if planar else -18, 1.0)
     camera.lookat[:] = (low + high) / 2
-    camera.distance = _fitting_distance(body.model, camera, np.array([low, high]), width / height)
+    camera.distance = _fitting_distance(body.model, camera, _seen_boxes(body), width / height)
     renderer = _make_renderer(body, width, height)
     try:
         return _draw(renderer, body, data, camera)
@@ -121,6 +125,12 @@ def portrait(body: Morphology, width: int = 640, height: int = 480) -> np.ndarra
 
 def body_bounds(body: Morphology) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper corner (3,) m of what is seen of the limbs in the start pose."""
+    boxes = _seen_boxes(body)
+    return boxes[:, 0].min(0), boxes[:, 1].max(0)
+
+
+def _seen_boxes(body: Morphology) -> np.ndarray:
+    """(K, 2, 3) m: lower and upper corner of each geom that is seen, and the origin of each body."""
     model, data = body.model, body.placed(body.initial_qpos)
     parts = [part for limb in body.limbs for part in limb.bodies]
     geoms = np.flatnonzero(np.isin(model.geom_bodyid, parts))
@@ -130,7 +140,7 @@ def body_bounds(body: Morphology) -> tuple[np.ndarray, np.ndarray]:
         for geom in (seen if len(seen) else geoms)
     ]
     corners += [(place, place) for place in data.xpos[parts]]  # a body may have no geom at all
-    return np.min([low for low, _ in corners], 0), np.max([high for _, high in corners], 0)
+    return np.array(corners)
 
 
 def _usual_radius(body: Morphology) -> float:
@@ -192,14 +202,15 @@ def _camera(azimuth: float, elevation: float, distance: float) -> mujoco.MjvCame
 
 
 def _fitting_distance(
-    model: mujoco.MjModel, camera: mujoco.MjvCamera, bounds: np.ndarray, aspect: float
+    model: mujoco.MjModel, camera: mujoco.MjvCamera, boxes: np.ndarray, aspect: float
 ) -> float:
-    """Distance (m) from which all corners of ``bounds`` (2, 3), low and high, are in the picture."""
+    """Distance (m) from which all corners of ``boxes`` (K, 2, 3), low and high, are in the picture."""
     turn, rise = np.deg2rad(camera.azimuth), np.deg2rad(camera.elevation)
     forward = np.array([np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise)])
     right = np.array([np.sin(turn), -np.cos(turn), 0.0])
     up = np.cross(right, forward)
-    corners = np.array(list(itertools.product(*bounds.T))) - camera.lookat  # (8, 3)
+    chosen = np.array(list(itertools.product((0, 1), repeat=3)))  # (8, 3): low or high of each axis
+    corners = boxes[:, chosen, np.arange(3)] - camera.lookat  # (K, 8, 3)
     slope = np.tan(np.deg2rad(model.vis.global_.fovy) / 2) / MARGIN
     needed = [
         np.abs(corners @ right) / (slope * aspect) - corners @ forward,

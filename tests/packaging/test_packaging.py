@@ -92,7 +92,7 @@ def test_the_wheel_has_every_module_and_data_file(wheel):
 
 def test_the_console_scripts_are_there():
     scripts = dict(line.split(" = ") for line in lines(settings()["options.entry_points"]["console_scripts"]))
-    assert scripts.keys() == {"somite-train", "somite-evaluate", "somite-benchmark"}
+    assert scripts.keys() == {"somite-train", "somite-evaluate", "somite-benchmark", "somite-describe"}
     for target in scripts.values():
         module, function = target.split(":")
         tree = ast.parse((ROOT / (module.removeprefix("somite.").replace(".", "/") + ".py")).read_text())

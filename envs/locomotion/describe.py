@@ -1,0 +1,311 @@
+"""What a body is made of, as plain data in SI units: limbs, joint rows, actuators, and what was left out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from .actuators import (
+    force_span,
+    is_position_servo,
+    position_gain,
+    read_controls,
+    velocity_gain,
+)
+from .descriptors import LENGTH_UNIT, transmission_axis
+from .features import LIMB_SPEC
+from .limbs import JointSlot, Limb
+from .morphology import Morphology
+from .task import LocomotionTask
+from .vector_env import LocomotionVectorEnv
+
+_HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+_BALL, _FREE = int(mujoco.mjtJoint.mjJNT_BALL), int(mujoco.mjtJoint.mjJNT_FREE)
+_TRANSMISSIONS = {
+    int(mujoco.mjtTrn.mjTRN_TENDON): "tendon",
+    int(mujoco.mjtTrn.mjTRN_SITE): "site",
+    int(mujoco.mjtTrn.mjTRN_BODY): "adhesion",
+    int(mujoco.mjtTrn.mjTRN_SLIDERCRANK): "slider-crank",
+    int(mujoco.mjtTrn.mjTRN_JOINT): "joint",
+    int(mujoco.mjtTrn.mjTRN_JOINTINPARENT): "joint",
+}
+
+
+@dataclass(frozen=True)
+class ActuatorRow:
+    """What drives a joint row.
+
+    Args:
+        name: its own, or its number.
+        kind: motor, position servo, velocity servo, muscle, damper, adhesion or general.
+        control: physical controls (low, high) that can be given, in ``control_unit``.
+        control_unit: rad, m, rad/s, m/s, or 1 for a plain number.
+        strength: largest force of the span of nominal actions, gear included, in ``strength_unit``.
+        strength_unit: N m or N.
+    """
+
+    name: str
+    kind: str
+    control: tuple[float, float]
+    control_unit: str
+    strength: float
+    strength_unit: str
+
+
+@dataclass(frozen=True)
+class JointRow:
+    """A joint row: ``kind`` is hinge, slide, ball x, ball y, ball z, tendon, site and so on.
+
+    ``limits`` are (low, high) in ``unit`` (rad or m), None where there are none.
+    """
+
+    name: str
+    kind: str
+    limits: tuple[float, float] | None
+    unit: str
+    actuator: ActuatorRow | None
+
+
+@dataclass(frozen=True)
+class LimbRow:
+    """A limb: parent's name ("" for a root), bodies welded to it, mass in kg, sides of its box in m."""
+
+    name: str
+    parent: str
+    parent_index: int
+    merged: tuple[str, ...]
+    mass: float
+    size: tuple[float, float, float]
+    joints: tuple[JointRow, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that is told of a body; lengths in m, masses in kg, times in s. ``tip`` is "" where it travels."""
+
+    name: str
+    limbs: tuple[LimbRow, ...]
+    n_actuators: int
+    mass: float
+    standing_height: float
+    tip: str
+    reach: float
+    timestep: float
+    frame_skip: int
+    hash: str
+    notes: tuple[str, ...]
+
+    @property
+    def n_joint_rows(self) -> int:
+        """Joint rows of all limbs."""
+        return sum(len(limb.joints) for limb in self.limbs)
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """What is told of the body as a whole, in words; the numbers of its parts and its mass first."""
+        step = self.timestep * self.frame_skip
+        return (
+            _count(len(self.limbs), "limb"),
+            _count(self.n_joint_rows, "joint row"),
+            _count(self.n_actuators, "actuator"),
+            f"{self.mass:.3g} kg",
+            f"root stands at {self.standing_height:.3g} m",
+            self.motion,
+            f"timestep {self.timestep:g} s × frame skip {self.frame_skip} = {step:.4g} s a step",
+            f"hash {self.hash}",
+        )
+
+    @property
+    def motion(self) -> str:
+        """Whether it travels, or what it reaches with."""
+        return f"reaches with {self.tip}, {self.reach:.3g} m" if self.tip else "travels"
+
+
+def describe(body: Morphology, frame_skip: int) -> Description:
+    """Reads a body.
+
+    Args:
+        body: to be told of.
+        frame_skip: substeps of a step of its task.
+    """
+    columns = LIMB_SPEC.token_slice("size")
+    first = int(LIMB_SPEC.token_is_state().sum())
+    sizes = 2 * LENGTH_UNIT * body.limb_descriptors[:, columns.start - first : columns.stop - first]
+    limbs = tuple(
+        LimbRow(
+            name=limb.name,
+            parent=body.limbs[limb.parent].name if limb.parent >= 0 else "",
+            parent_index=limb.parent,
+            merged=tuple(_label(body.model.body(part).name, "body", part) for part in limb.bodies[1:]),
+            mass=float(body.model.body_mass[list(limb.bodies)].sum()),
+            size=tuple(float(side) for side in size),
+            joints=tuple(_joint_row(body, limb, slot) for slot in limb.slots),
+        )
+        for limb, size in zip(body.limbs, sizes, strict=True)
+    )
+    tip = body.tip
+    return Description(
+        name=body.name,
+        limbs=limbs,
+        n_actuators=int(body.model.nu),
+        mass=body.mass,
+        standing_height=body.standing_height,
+        tip=limbs[tip].name if tip >= 0 else "",
+        reach=body.limb_reach[tip] if tip >= 0 else 0.0,
+        timestep=float(body.model.opt.timestep),
+        frame_skip=frame_skip,
+        hash=body.hash,
+        notes=tuple(dict.fromkeys([*body.notes, *_left_out(body)])),
+    )
+
+
+def start_tokens(body: Morphology) -> np.ndarray:
+    """(N, F) float32: what each limb observes in the start pose, at rest; columns as in `LIMB_SPEC`."""
+    still = LocomotionTask(reset_noise=0.0, reset_speed_noise=0.0)
+    env = LocomotionVectorEnv([body], 1, still, threads=1)
+    observation, _ = env.reset(seed=0)
+    tokens = observation["tokens"][0].copy()
+    env.close()
+    return tokens
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _label(name: str, what: str, number: int) -> str:
+    return name or f"{what} {number}"
+
+
+def _joint_row(body: Morphology, limb: Limb, slot: JointSlot) -> JointRow:
+    model = body.model
+    actuator = None if slot.actuator < 0 else _actuator_row(body, limb, slot)
+    if slot.joint < 0:
+        return _transmission_row(model, limb, slot, actuator)
+    name, kind = _label(model.joint(slot.joint).name, "joint", slot.joint), int(model.jnt_type[slot.joint])
+    low, high = (float(end) for end in model.jnt_range[slot.joint])
+    limits = (low, high) if model.jnt_limited[slot.joint] else None
+    if kind == _BALL:  # its range is that of the whole turn, whatever the axis
+        return JointRow(name, f"ball {'xyz'[slot.axis]}", limits and (-high, high), "rad", actuator)
+    return JointRow(
+        name, "hinge" if kind == _HINGE else "slide", limits, "rad" if kind == _HINGE else "m", actuator
+    )
+
+
+def _transmission_row(
+    model: mujoco.MjModel, limb: Limb, slot: JointSlot, actuator: ActuatorRow | None
+) -> JointRow:
+    kind, target = int(model.actuator_trntype[slot.actuator]), int(model.actuator_trnid[slot.actuator, 0])
+    what = _TRANSMISSIONS.get(kind, "transmission")
+    owner = {"tendon": model.tendon, "adhesion": model.body, "joint": model.joint}.get(what, model.site)
+    name = _label(owner(target).name, "body" if what == "adhesion" else what, target)
+    limits = None
+    if what == "tendon" and model.tendon_limited[target]:
+        limits = (float(model.tendon_range[target, 0]), float(model.tendon_range[target, 1]))
+    if what == "joint":
+        what = "ball motor" if int(model.jnt_type[target]) == _BALL else "free motor"
+    return JointRow(name, what, limits, _length_unit(model, limb, slot), actuator)
+
+
+def _length_unit(model: mujoco.MjModel, limb: Limb, slot: JointSlot) -> str:
+    """Unit of what the actuator's length is: rad where it turns, m where it pushes or pulls."""
+    if slot.joint >= 0:
+        return "m" if int(model.jnt_type[slot.joint]) == _SLIDE else "rad"
+    return "rad" if transmission_axis(model, limb, slot.actuator)[0] else "m"
+
+
+def _actuator_row(body: Morphology, limb: Limb, slot: JointSlot) -> ActuatorRow:
+    model, number = body.model, slot.actuator
+    kind, length = actuator_kind(model, number), _length_unit(model, limb, slot)
+    center, half = float(body.controls.center[number]), float(body.controls.half[number])
+    low, high = center - half, center + half
+    if model.actuator_ctrllimited[number]:
+        low, high = (float(end) for end in model.actuator_ctrlrange[number])
+    units = {"position servo": length, "velocity servo": f"{length}/s"}
+    # Where a site or free joint is pushed and turned at once, the larger of the two is told.
+    gear = model.actuator_gear[number]
+    lever = abs(float(gear[0]))
+    if slot.joint < 0 and int(model.actuator_trntype[number]) == int(mujoco.mjtTrn.mjTRN_SITE):
+        lever = max(float(np.linalg.norm(gear[:3])), float(np.linalg.norm(gear[3:])))
+    elif slot.joint < 0 and int(model.actuator_trntype[number]) != int(mujoco.mjtTrn.mjTRN_TENDON):
+        lever = float(np.linalg.norm(gear))
+    return ActuatorRow(
+        name=_label(model.actuator(number).name, "actuator", number),
+        kind=kind,
+        control=(low, high),
+        control_unit=units.get(kind, "1"),
+        strength=lever * force_span(model, number, half),
+        strength_unit="N m" if length == "rad" else "N",
+    )
+
+
+def actuator_kind(model: mujoco.MjModel, actuator: int) -> str:
+    """What an actuator is called, told from its gain and bias and not from the element that made it."""
+    gain, bias = int(model.actuator_gaintype[actuator]), int(model.actuator_biastype[actuator])
+    if int(model.actuator_trntype[actuator]) == int(mujoco.mjtTrn.mjTRN_BODY):
+        return "adhesion"
+    if gain == int(mujoco.mjtGain.mjGAIN_MUSCLE):
+        return "muscle"
+    if is_position_servo(model, actuator):
+        return "position servo"
+    if gain == int(mujoco.mjtGain.mjGAIN_AFFINE) and bias == int(mujoco.mjtBias.mjBIAS_NONE):
+        return "damper"
+    if position_gain(model, actuator) > 0:  # MuJoCo's intvelocity: a servo whose target is integrated
+        return "velocity servo"
+    if velocity_gain(model, actuator) > 0 and np.isclose(
+        model.actuator_gainprm[actuator, 0], velocity_gain(model, actuator)
+    ):
+        return "velocity servo"
+    if gain == int(mujoco.mjtGain.mjGAIN_FIXED) and bias == int(mujoco.mjtBias.mjBIAS_NONE):
+        return "motor"
+    return "general"
+
+
+def _left_out(body: Morphology) -> list[str]:
+    """What of the model is no part of the limbs, in words, where the body's own notes do not say it."""
+    model = body.model
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_controls(model, body.home, body.home_controls)
+    notes = [*_scenery(body), *(_placing(body, limb) for limb in body.limbs if limb.parent < 0)]
+    notes += [str(warning.message) for warning in caught]
+    if model.nsensor:
+        notes.append(f"sensors are not observed ({model.nsensor}); limbs and joints are")
+    if model.neq:
+        notes.append(f"equality constraints ({model.neq}) act in the simulation and are not observed")
+    return [note for note in notes if note]
+
+
+def _scenery(body: Morphology) -> list[str]:
+    """Trees that are no limbs."""
+    model, own = body.model, {part for limb in body.limbs for part in limb.bodies}
+    told, fixed, notes = " ".join(body.notes), [], []
+    for part in range(1, model.nbody):
+        label = repr(_label(model.body(part).name, "body", part))
+        if part in own or int(model.body_rootid[part]) != part or label in told:
+            continue
+        if model.body_jntnum[model.body_rootid == part].any():
+            notes.append(f"{label} has no actuator: it stays in the scene and is no limb")
+        else:
+            fixed.append(label)
+    if fixed:
+        more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
+        notes.append(f"of the scene, without joints, hence no limbs: {', '.join(fixed[:4])}{more}")
+    return notes
+
+
+def _placing(body: Morphology, limb: Limb) -> str:
+    """The joints that place a root in the world, which are no joint rows; "" if there are none."""
+    model, part = body.model, limb.bodies[0]
+    rows = {slot.joint for slot in limb.slots}
+    first = int(model.body_jntadr[part])
+    placing = [j for j in range(first, first + int(model.body_jntnum[part])) if j not in rows]
+    if not placing:
+        return ""
+    kinds = ["free joint" if int(model.jnt_type[j]) == _FREE else "joint" for j in placing]
+    names = ", ".join(_label(model.joint(j).name, k, j) for j, k in zip(placing, kinds, strict=True))
+    what = "only places" if len(placing) == 1 else "only place"
+    return f"{names} {what} {limb.name!r} in the world: no joint row{'s' * (len(placing) > 1)}"
