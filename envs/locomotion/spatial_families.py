@@ -27,7 +27,7 @@ def centipedes() -> Family:
     """Nine, of 4 to 20 legs.
 
     The split ``nervenet`` trains on six legs and tries all others: NerveNet (Wang et al. 2018) trained on
-    four or six legs and tried longer bodies, with fewer and more legs disabled besides.
+    four or six legs and tried longer bodies, and some with disabled legs, which are not made here.
     """
     members = {f"centipede_{legs}": functools.partial(centipede, legs) for legs in range(4, 21, 2)}
     return Family("centipede", "centipede_20", members)
