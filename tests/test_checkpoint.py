@@ -78,7 +78,7 @@ def test_a_loaded_policy_has_every_parameter_and_buffer(saved):
     [
         lambda: policies.SMP(spec=SPEC, width=8, message=4),
         lambda: policies.MLP(spec=SPEC, n_tokens=4, n_joints=2, width=8),
-        lambda: policies.LimbTransformer(spec=SPEC, width=8, tree_encoding=True, separate_critic=True),
+        lambda: policies.LimbTransformer(spec=SPEC, width=8, tree_encoding=True, critic="trunk"),
     ],
 )
 def test_every_policy_acts_the_same_after_saving(tmp_path, make):

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation, Policy
+from .critics import CRITICS, PooledCritic
 from .layers import JointHead, ValueHead
 
 
@@ -19,8 +21,12 @@ class LimbPolicy(Policy):
         make_trunk: Builds a module from normalised tokens (B, N, F), joints (B, N, J, G) and the
             observation to features (B, N, width).
         width: Size of a limb's features.
-        separate_critic: Give the value a trunk of its own.
+        critic: Where the value comes from: ``pooled``, a small network of its own that pools limbs;
+            ``trunk``, a trunk of its own; ``shared``, the actor's trunk.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+
+    Raises:
+        UserError: ``critic`` is none of these.
     """
 
     def __init__(
@@ -28,15 +34,18 @@ class LimbPolicy(Policy):
         spec: TokenSpec,
         make_trunk: Callable[[], nn.Module],
         width: int,
-        separate_critic: bool,
+        critic: str,
         initial_log_std: float,
     ) -> None:
         super().__init__(spec, initial_log_std)
-        self.width, self.separate_critic = width, separate_critic
+        if critic not in CRITICS:
+            raise UserError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
+        self.width, self.critic = width, critic
         self.trunk = make_trunk()
-        self.critic_trunk = make_trunk() if separate_critic else None
+        self.critic_trunk = make_trunk() if critic == "trunk" else None
+        self.pooled_critic = PooledCritic(spec, width) if critic == "pooled" else None
         self.action_head = JointHead(spec, width)
-        self.value_head = ValueHead(width)
+        self.value_head = None if critic == "pooled" else ValueHead(width)
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """Features of the limbs, (B, N, width), meaningless at padding, and the empty memory."""
@@ -47,7 +56,10 @@ class LimbPolicy(Policy):
         return self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
 
     def value(self, features: Tensor, observation: Observation) -> Tensor:
-        """Estimated return (B,): mean over limbs."""
+        """Estimated return (B,)."""
+        if self.pooled_critic is not None:
+            tokens, joints = self.normalizer(observation)
+            return self.pooled_critic(tokens, joints, observation["joint_mask"], observation["mask"])
         if self.critic_trunk is not None:
             features = self.critic_trunk(*self.normalizer(observation), observation)
         return self.value_head(features, observation["mask"])

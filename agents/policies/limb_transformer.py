@@ -116,11 +116,12 @@ class LimbTransformer(LimbPolicy):
         heads: Number of attention heads.
         feedforward: Hidden size of a block's feed-forward layer.
         tree_encoding: Tell depth and relations from ``parent``.
-        separate_critic: Give the value a trunk of its own.
+        critic: Where the value comes from: ``pooled`` (a small network of its own), ``trunk`` (a trunk of
+            its own) or ``shared`` (the actor's trunk).
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
-        UserError: ``width`` is no multiple of ``heads``.
+        UserError: ``width`` is no multiple of ``heads``, or ``critic`` is none of these.
     """
 
     def __init__(
@@ -131,12 +132,12 @@ class LimbTransformer(LimbPolicy):
         heads: int = 2,
         feedforward: int = 64,
         tree_encoding: bool = False,
-        separate_critic: bool = False,
+        critic: str = "pooled",
         initial_log_std: float = -0.5,
     ) -> None:
         if width % heads:
             raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
         make_trunk = functools.partial(Trunk, spec, width, layers, heads, feedforward, tree_encoding)
-        super().__init__(spec, make_trunk, width, separate_critic, initial_log_std)
+        super().__init__(spec, make_trunk, width, critic, initial_log_std)
         self.layers, self.heads, self.feedforward = layers, heads, feedforward
         self.tree_encoding = tree_encoding

@@ -105,11 +105,12 @@ class SMP(LimbPolicy):
         width: Size of a limb's embedding.
         message: Size of a message.
         messages: ``both`` (up, then down), ``up``, ``down``, or ``none``: each limb for itself.
-        separate_critic: Give the value a trunk of its own.
+        critic: Where the value comes from: ``pooled`` (a small network of its own), ``trunk`` (a trunk of
+            its own) or ``shared`` (the actor's trunk).
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
-        UserError: ``messages`` is none of these.
+        UserError: ``messages`` or ``critic`` is none of these.
     """
 
     def __init__(
@@ -118,13 +119,13 @@ class SMP(LimbPolicy):
         width: int = 64,
         message: int = 32,
         messages: str = "both",
-        separate_critic: bool = False,
+        critic: str = "shared",
         initial_log_std: float = -0.5,
     ) -> None:
         if messages not in MESSAGES:
             raise UserError(f"messages must be one of {', '.join(MESSAGES)}, got {messages!r}")
         make_trunk = functools.partial(Trunk, spec, width, message, messages)
-        super().__init__(spec, make_trunk, width, separate_critic, initial_log_std)
+        super().__init__(spec, make_trunk, width, critic, initial_log_std)
         self.message, self.messages = message, messages
 
     def prepare(self, observation: Observation) -> Observation:

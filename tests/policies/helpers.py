@@ -11,10 +11,10 @@ from tests.observations import SPEC
 MODULAR = {
     "transformer": lambda: LimbTransformer(SPEC, width=16),
     "transformer_tree": lambda: LimbTransformer(
-        SPEC, width=16, heads=4, tree_encoding=True, separate_critic=True
+        SPEC, width=16, heads=4, tree_encoding=True, critic="trunk"
     ),
-    "smp_both": lambda: SMP(SPEC, width=16, message=8, separate_critic=True),
-    "smp_up": lambda: SMP(SPEC, width=16, message=8, messages="up"),
+    "smp_both": lambda: SMP(SPEC, width=16, message=8, critic="trunk"),
+    "smp_up": lambda: SMP(SPEC, width=16, message=8, messages="up", critic="pooled"),
     "smp_down": lambda: SMP(SPEC, width=16, message=8, messages="down"),
     "smp_none": lambda: SMP(SPEC, width=16, message=8, messages="none"),
 }
