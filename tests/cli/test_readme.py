@@ -19,6 +19,7 @@ from somite.agents.run_folder import find_run
 from somite.envs.locomotion.families import FAMILIES, get_split, load_manifest
 from somite.scripts import limb_table
 from tests.agents.runs import ROLLOUT, make_run, read_metrics
+from tests.envs.locomotion.test_describe import ROBOT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -40,6 +41,7 @@ TINY = {
         "device=cpu",
     ],
     "somite-evaluate": ["episodes=2", "device=cpu"],
+    "somite-describe": ["width=64", "height=48"],
     "somite-benchmark": ["num_envs=2", "seconds=0.05", "rounds=1", "iterations=0", "threads=1"],
 }
 """What makes each command small. It comes after the README's own arguments, the last one of a key counts."""
@@ -81,6 +83,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "runs" / "my_run").symlink_to(made.name)
     for kept in ("a-0", "a-1"):  # in place of the trained agents that the repository keeps
         shutil.copytree(made / "policy", place / "docs" / "results" / "cheetah_smp_split" / kept / "policy")
+    (place / "path" / "to").mkdir(parents=True)
+    (place / "path" / "to" / "robot.xml").write_text(ROBOT)
     return place
 
 
@@ -124,6 +128,9 @@ def test_every_command_runs_with_a_tiny_budget(
         swept = [argument.count(",") + 1 for argument in command if not argument.startswith("env.bodies")]
         jobs = math.prod(swept) if "-m" in command else 0 if resumed else 1
         assert len(made) == jobs and all((run / "policy").is_dir() for run in made)
+    elif command[0] == "somite-describe":
+        described = {path.name for path in (in_folder / (output or ["describe"])[0]).iterdir()}
+        assert "cheetah_7_full.png" in described or described == {"robot.png"}
     else:
         assert (in_folder / "locomotion.json").is_file()
 
@@ -142,6 +149,7 @@ def test_every_command_composes_with_its_own_values(
         key, equals, _ = argument.partition("=")
         if equals and key not in GROUPS:
             wanted = OmegaConf.select(OmegaConf.from_dotlist([argument]), key)
+            wanted = str(in_folder / wanted) if key == "env.morphology" else wanted
             assert OmegaConf.select(config, key) == wanted
 
 
