@@ -134,7 +134,7 @@ def test_an_experiment_cannot_add_a_key_that_nothing_reads(capsys, own_folder):
     assert code == 2 and "experiment has no choice 'goood'; did you mean 'good'?" in err
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "describe"])
 def test_help_needs_no_torch_and_lists_everything(script, own_folder):
     program = textwrap.dedent(f"""
         import sys
@@ -150,6 +150,7 @@ def test_help_needs_no_torch_and_lists_everything(script, own_folder):
     wanted = {
         "train": ("agent: limb_transformer, mlp, smp", "env: ", "algorithm: ", "resume=last", "seed: 0"),
         "evaluate": ("run=last", "episodes: ", "random_baseline: true"),
+        "describe": ("env.morphology=robot.xml", "output: describe", "tokens: false"),
     }
     for text in wanted[script]:
         assert text in done.stdout

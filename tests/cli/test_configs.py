@@ -120,7 +120,7 @@ def test_an_unknown_key_is_refused_by_what_is_built(group: str) -> None:
                 build_all(compose(f"{group}={choice}", f"+{node}.widht=3"))
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "describe"])
 def test_an_unknown_key_does_not_compose(name: str) -> None:
     with pytest.raises(hydra.errors.ConfigCompositionException, match="widht"):
         compose("widht=3", name=name)
