@@ -112,25 +112,38 @@ def test_nominal_actions_beyond_one_are_clipped_in_control_and_cost():
     assert info["reward_control"][0] == pytest.approx(-0.1 * (5 + 0.25))
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.1])
 @pytest.mark.parametrize("physical", [True, False])
-def test_humanoid_with_several_joints_per_limb_and_a_control_range_of_its_own(physical):
-    # Its reward is of another kind, so only the state and the control cost are compared. Its controls
-    # reach ±0.4: nominal actions are those divided by 0.4.
-    reference = gymnasium.make("Humanoid-v5", terminate_when_unhealthy=False).unwrapped
+def test_humanoid_with_several_joints_per_limb_and_a_control_range_of_its_own(physical, scale):
+    # Its controls reach ±0.4: nominal actions are those divided by 0.4, and cost as much in its units.
+    # As for Ant, the contact cost is off on both sides.
+    reference = gymnasium.make("Humanoid-v5", contact_cost_weight=0.0).unwrapped
     body = gymnasium_body("humanoid.xml")
     assert body.n_joints == 3
-    ours = one_row(body, LocomotionTask(control_cost=0.1), frame_skip=5, physical_controls=physical)
+    task = LocomotionTask(
+        forward_weight=1.25,
+        control_cost=0.1 if physical else 0.016,
+        alive_bonus=5.0,
+        height=(1.0, 2.0),
+        progress="center",
+        max_episode_steps=10**9,
+    )
+    ours = one_row(body, task, frame_skip=5, physical_controls=physical)
     start_together(ours, reference, 0)
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        control = rng.uniform(-0.4, 0.4, body.model.nu)
-        reference.step(control)
-        action = control if physical else control / 0.4
-        _, _, _, _, info = ours.step(placed(body, action))
+    rng, ends = np.random.default_rng(0), 0
+    for _ in range(STEPS):
+        control = scale * rng.uniform(-0.4, 0.4, body.model.nu)
+        _, reward, terminated, _, _ = reference.step(control)
+        _, our_reward, our_end, _, _ = ours.step(placed(body, control if physical else control / 0.4))
         qpos, qvel = ours.get_state(0)
         np.testing.assert_allclose(qpos, reference.data.qpos, rtol=0, atol=1e-9)
         np.testing.assert_allclose(qvel, reference.data.qvel, rtol=0, atol=1e-9)
-        assert info["reward_control"][0] == pytest.approx(-0.1 * np.square(action).sum(), abs=1e-9)
+        assert our_reward[0] == pytest.approx(reward, abs=1e-6)
+        assert our_end[0] == terminated
+        if terminated:
+            ends += 1
+            start_together(ours, reference, ends)
+    assert ends > 5
 
 
 def heading_of(quaternion):
