@@ -105,15 +105,21 @@ class BodyRenderer:
 def portrait(body: Morphology, width: int = 640, height: int = 480) -> np.ndarray:
     """(height, width, 3) uint8: the body in its start pose, as large as the picture holds.
 
-    A body that moves in a plane is seen from the side, any other from the front and side.
+    A body that moves in an upright plane is seen from the side, one that moves in a level plane from above,
+    any other from the front and side.
 
     Raises:
         UserError: no backend draws on this machine.
     """
     find_backend()
     data, (low, high) = body.placed(body.initial_qpos), body_bounds(body)
-    planar = high[1] - low[1] < 0.2 * max(high[0] - low[0], high[2] - low[2]) or _moves_in_plane(body)
-    camera = _camera(90 if planar else 125, -10 if planar else -18, 1.0)
+    if _moves_about(body, 2):
+        azimuth, elevation = 90, -55
+    elif _moves_about(body, 1) or high[1] - low[1] < 0.2 * max(high[0] - low[0], high[2] - low[2]):
+        azimuth, elevation = 90, -10
+    else:
+        azimuth, elevation = 125, -18
+    camera = _camera(azimuth, elevation, 1.0)
     camera.lookat[:] = (low + high) / 2
     camera.distance = _fitting_distance(body.model, camera, _seen_boxes(body), width / height)
     renderer = _make_renderer(body, width, height)
@@ -153,12 +159,15 @@ def _usual_radius(body: Morphology) -> float:
     return max(radius, 1e-6)
 
 
-def _moves_in_plane(body: Morphology) -> bool:
-    """Whether no joint turns the body out of the plane of x and z."""
+def _moves_about(body: Morphology, axis: int) -> bool:
+    """Whether all joints that turn do so about one axis of the world, 1 (y) or 2 (the vertical)."""
     model, data = body.model, body.placed(body.initial_qpos)
-    turning = np.isin(model.jnt_type, [int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)])
-    hinges = model.jnt_type == int(mujoco.mjtJoint.mjJNT_HINGE)
-    return bool(not turning.any() and (np.abs(data.xaxis[hinges, 1]) > 0.99).all())
+    own = np.isin(model.jnt_bodyid, [part for limb in body.limbs for part in limb.bodies])
+    kinds, axes = model.jnt_type[own], data.xaxis[own]
+    if np.isin(kinds, [int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)]).any():
+        return False
+    hinges = kinds == int(mujoco.mjtJoint.mjJNT_HINGE)
+    return bool(hinges.any() and (np.abs(axes[hinges, axis]) > 0.99).all())
 
 
 def _shown_groups(body: Morphology) -> list[int]:

@@ -87,6 +87,21 @@ def test_a_body_whose_geoms_are_all_in_hidden_groups_is_seen(backend):
     assert is_framed(portrait(robot(1.0, group=3), 120, 90))
 
 
+def test_what_moves_in_a_level_plane_is_seen_from_above(backend):
+    spec = mujoco.MjSpec()
+    upper = spec.worldbody.add_body()
+    upper.add_joint(name="shoulder", type=HINGE, axis=[0, 0, 1])
+    add_capsule(upper, (0, 0, 0), (1, 0, 0))
+    lower = upper.add_body(pos=[1, 0, 0])
+    lower.add_joint(type=HINGE, axis=[0, 0, 1])
+    add_capsule(lower, (0, 0, 0), (0, 1, 0))
+    add_motor(spec, "shoulder")
+    for geom in spec.geoms:
+        geom.rgba = [0, 0.8, 0, 1]
+    rows, columns = green(portrait(Morphology("arm", spec.compile()), 120, 90))
+    assert np.ptp(rows) > 0.5 * np.ptp(columns), "both links are seen"
+
+
 def test_bounds_are_those_of_the_start_pose():
     low, high = body_bounds(robot(1.0, offset=2.0))
     np.testing.assert_allclose(low, [1.5, -0.25, 0.0], atol=1e-6)
