@@ -7,11 +7,17 @@ from typing import Any
 
 from ..errors import UserError
 from . import families
+from .damage import Damage
 from .morphology import Morphology
 from .splits import Split, checked_split
 from .task import LocomotionTask
 from .user_bodies import UserBodies, absolute_source, read_user_bodies
+from .variation import BodyVariation
 from .vector_env import LocomotionVectorEnv
+from .world import World
+
+_PARTS = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
+"""Keys of an environment's configuration that are built themselves."""
 
 _PACKAGE = "somite.envs.locomotion"
 
@@ -26,6 +32,7 @@ class BodySet:
             trains on is then left out, its unseen bodies stay unseen.
         frame_skip: substeps of a step; None: as many as take about 0.02 s.
         task: reward and termination.
+        variation, damage, world: what varies between and within episodes.
 
     Raises:
         UserError: unknown family, split or body, or a body that is also held out.
@@ -38,8 +45,13 @@ class BodySet:
         bodies: str | Sequence[str] | None = None,
         frame_skip: int | None = 5,
         task: LocomotionTask | None = None,
+        variation: BodyVariation | None = None,
+        damage: Damage | None = None,
+        world: World | None = None,
     ) -> None:
-        self._hold(FamilyBodies(family), families.get_split(family, split), bodies, frame_skip, task)
+        source, named = FamilyBodies(family), families.get_split(family, split)
+        self._hold(source, named, bodies, frame_skip, task)
+        self.varied = {"variation": variation, "damage": damage, "world": world}
 
     def _hold(
         self,
@@ -61,18 +73,22 @@ class BodySet:
         """Rebuild from the node of ``conf/env`` that a policy was saved with.
 
         Nothing is looked up by the names in it (a policy may come from a stranger): ``_target_`` must be
-        `BodySet` or `RobotSet` and, for the task, `LocomotionTask`.
+        `BodySet` or `RobotSet` and, for its parts, the class of each.
 
         Raises:
             UserError: another target, an unknown key, or a value that cannot be meant.
         """
         values = dict(config)
-        task = dict(values.pop("task", None) or {})
         kind = _known(values.pop("_target_", None), (BodySet, RobotSet))
-        if task:
-            _known(task.pop("_target_", f"{_PACKAGE}.{LocomotionTask.__name__}"), (LocomotionTask,))
         try:
-            return kind(**values, task=LocomotionTask(**task))
+            for name, wanted in _PARTS.items():
+                part = values.pop(name, None) or {}
+                if not isinstance(part, Mapping):
+                    raise UserError(f"{name} of this environment is {part!r}; expected keys and values")
+                part = dict(part)
+                _known(part.pop("_target_", f"{_PACKAGE}.{wanted.__name__}"), (wanted,))
+                values[name] = wanted(**part)
+            return kind(**values)
         except TypeError as error:
             raise UserError(f"the saved environment does not fit this version: {error}") from error
 
@@ -104,7 +120,8 @@ class BodySet:
     ) -> LocomotionVectorEnv:
         """Vector environment of these bodies; ``options`` are those of `LocomotionVectorEnv`."""
         named = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
-        return LocomotionVectorEnv(named, num_envs, self.task, frame_skip=self.frame_skip, **options)
+        options = {"frame_skip": self.frame_skip, **self.varied, **options}
+        return LocomotionVectorEnv(named, num_envs, self.task, **options)
 
 
 class RobotSet(BodySet):
@@ -116,6 +133,7 @@ class RobotSet(BodySet):
         bodies: train on exactly these instead.
         frame_skip: substeps of a step; None: as many as take about 0.02 s.
         task: reward and termination.
+        variation, damage, world: what varies between and within episodes.
 
     Raises:
         UserError: a file that is no robot, a pattern that fits no body, or a body on both sides.
@@ -128,6 +146,9 @@ class RobotSet(BodySet):
         bodies: str | Sequence[str] | None = None,
         frame_skip: int | None = None,
         task: LocomotionTask | None = None,
+        variation: BodyVariation | None = None,
+        damage: Damage | None = None,
+        world: World | None = None,
     ) -> None:
         if morphology is None:
             raise UserError(
@@ -140,6 +161,7 @@ class RobotSet(BodySet):
             raise UserError(f"unseen={unseen!r} holds out every body of {morphology}; train on which?")
         split = checked_split(f"unseen={unseen}", seen, held_out, source.build)
         self._hold(source, split, bodies, frame_skip, task)
+        self.varied = {"variation": variation, "damage": damage, "world": world}
 
 
 def _known(target: Any, classes: Sequence[type]) -> type:

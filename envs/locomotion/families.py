@@ -57,8 +57,9 @@ def find_member(name: str) -> tuple[Family, str]:
 def build(name: str) -> Morphology:
     """Compile the body (or alias) ``name``. Raises UserError for an unknown name."""
     family, name = find_member(name)
-    model = family.recipe(name)().compile()
-    return Morphology(name, model, full_body=None if name == family.full else build(family.full))
+    recipe = family.recipe(name)
+    full_body = None if name == family.full else build(family.full)
+    return Morphology(name, recipe().compile(), full_body=full_body, spec=recipe)
 
 
 def load_manifest() -> dict:

@@ -89,7 +89,7 @@ def _stretch_inertia(part: mujoco.MjsBody, model: mujoco.MjModel, number: int, f
 
 def standing_on_ground(body: Morphology, model: mujoco.MjModel) -> Morphology:
     """The edited ``model`` in the start pose of ``body``, its lowest point as high above the ground."""
-    home = body.initial_qpos
+    home = body.initial_qpos.copy()
     options = {
         "full_body": body.full_body,
         "home_controls": body.home_controls,
