@@ -136,7 +136,8 @@ class Terrain:
         model = body.model
         ground = _ground_plane(body)
         parts = [part for limb in body.limbs for part in limb.bodies]
-        limb_geoms = np.isin(model.geom_bodyid, parts) & (model.geom_contype | model.geom_conaffinity != 0)
+        touches = (model.geom_contype | model.geom_conaffinity) != 0
+        limb_geoms = np.isin(model.geom_bodyid, parts) & touches
         touching = np.append(np.flatnonzero(limb_geoms), ground)
         friction = model.geom_friction[touching].max(0)
         turn = float(np.arctan2(self.direction[1], self.direction[0]))
