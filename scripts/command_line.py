@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..envs.errors import UserError
+from .implied import with_implied
 from .lookup import CONFIG_MODULE, check_arguments, check_targets
 from .resume import rewrite_for_resume
 
@@ -43,7 +44,7 @@ def run(
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    arguments = [_with_absolute_path(a) for a in (sys.argv[1:] if arguments is None else arguments)]
+    arguments = with_implied(sys.argv[1:] if arguments is None else arguments)
     job = _Job(task)
     try:
         if resumable:
@@ -60,18 +61,6 @@ def run(
             raise
         print(message, file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _with_absolute_path(argument: str) -> str:
-    """``env.morphology=<path>`` so that what is saved finds the file from every folder.
-
-    Several values (of a multirun) and names that are no path are left as they are.
-    """
-    key, equals, value = argument.partition("=")
-    path = Path(value.strip("'\"")).expanduser()
-    if key.lstrip("+") != "env.morphology" or not path.name or not path.exists():
-        return argument
-    return f"{key}{equals}'{path.resolve()}'"
 
 
 class _Job:

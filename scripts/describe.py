@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from omegaconf import DictConfig
 
-from somite.scripts import command_line, implied
+from somite.scripts import command_line
 
 
 def describe(config: DictConfig) -> None:
@@ -18,8 +16,7 @@ def describe(config: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of ``somite-describe``."""
-    given = implied.with_implied_env(sys.argv[1:])
-    command_line.run(describe, "describe", given, resumable=False)
+    command_line.run(describe, "describe", resumable=False)
 
 
 if __name__ == "__main__":

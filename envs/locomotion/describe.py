@@ -15,7 +15,7 @@ from .actuators import (
     read_controls,
     velocity_gain,
 )
-from .descriptors import LENGTH_UNIT, transmission_axis
+from .descriptors import LENGTH_UNIT, gear_size, transmission_axis
 from .features import LIMB_SPEC
 from .limbs import JointSlot, Limb
 from .morphology import Morphology
@@ -225,19 +225,12 @@ def _actuator_row(body: Morphology, limb: Limb, slot: JointSlot) -> ActuatorRow:
     if model.actuator_ctrllimited[number]:
         low, high = (float(end) for end in model.actuator_ctrlrange[number])
     units = {"position servo": length, "velocity servo": f"{length}/s"}
-    # Where a site or free joint is pushed and turned at once, the larger of the two is told.
-    gear = model.actuator_gear[number]
-    lever = abs(float(gear[0]))
-    if slot.joint < 0 and int(model.actuator_trntype[number]) == int(mujoco.mjtTrn.mjTRN_SITE):
-        lever = max(float(np.linalg.norm(gear[:3])), float(np.linalg.norm(gear[3:])))
-    elif slot.joint < 0 and int(model.actuator_trntype[number]) != int(mujoco.mjtTrn.mjTRN_TENDON):
-        lever = float(np.linalg.norm(gear))
     return ActuatorRow(
         name=_label(model.actuator(number).name, "actuator", number),
         kind=kind,
         control=(low, high),
         control_unit=units.get(kind, "1"),
-        strength=lever * force_span(model, number, half),
+        strength=gear_size(model, number) * force_span(model, number, half),
         strength_unit="N m" if length == "rad" else "N",
     )
 

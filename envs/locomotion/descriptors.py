@@ -14,7 +14,10 @@ from .limbs import JointSlot, Limb
 LENGTH_UNIT, MASS_UNIT = 0.1, 1.0
 DAMPING_UNIT, STIFFNESS_UNIT, STRENGTH_UNIT = 10.0, 100.0, 100.0
 
-_HINGE, _BALL = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_BALL)
+_HINGE, _SLIDE, _BALL = (
+    int(kind)
+    for kind in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_BALL)
+)
 _TENDON, _SITE = int(mujoco.mjtTrn.mjTRN_TENDON), int(mujoco.mjtTrn.mjTRN_SITE)
 
 
@@ -75,8 +78,7 @@ def joint_descriptors(
     actuator, driven = slot.actuator, np.zeros(7)
     if actuator >= 0:
         center, half = controls.center[actuator], controls.half[actuator]
-        # A motor on a joint is geared; what a tendon does to joints depends on their pose.
-        gear = abs(float(model.actuator_gear[actuator, 0])) if slot.joint >= 0 else 1.0
+        gear = gear_size(model, actuator)
         driven = np.array(
             [
                 1.0,
@@ -142,6 +144,18 @@ def _transmission(model: mujoco.MjModel, limb: Limb, slot: JointSlot, reference:
             [rest, damping / DAMPING_UNIT, stiffness / STIFFNESS_UNIT, 0.0],
         ]
     )
+
+
+def gear_size(model: mujoco.MjModel, actuator: int) -> float:
+    """What an actuator's force is multiplied by: its gear, or the length of that where it has a direction."""
+    gear = model.actuator_gear[actuator]
+    kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
+    if kind == int(mujoco.mjtTrn.mjTRN_BODY):
+        return 1.0  # adhesion has none
+    scalar = kind in (_TENDON, int(mujoco.mjtTrn.mjTRN_SLIDERCRANK))
+    if scalar or (kind != _SITE and int(model.jnt_type[target]) in (_HINGE, _SLIDE)):
+        return abs(float(gear[0]))
+    return float(max(np.linalg.norm(gear[:3]), np.linalg.norm(gear[3:])))
 
 
 def transmission_axis(

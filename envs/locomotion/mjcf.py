@@ -1,7 +1,7 @@
 """Any MJCF file as a body: what its limbs need to stand, start and be stepped, read from the model.
 
 Nothing is asked of the user but the file. Sensors, equality constraints, cameras and objects of the
-scene stay as they are; a floor is added where a robot that travels has none.
+scene stay as they are; a floor is added where a robot that can fall has none.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load_morphology(name: str, path: Path) -> Morphology:
     ground = ground_below(body)
     if ground is None:
         ground = body.lowest_point(home)
-        if body.can_travel:
+        if body.can_fall:
             spec = functools.partial(_with_floor, path, ground, *_collision_bits(body))
             body = dataclasses.replace(body, model=_compile(spec(), path), spec=spec)
             notes.append("a floor was added, since nothing lies below the robot")
@@ -160,7 +160,7 @@ def _home(
         activation = model.key_act[key].copy() if model.na else None
         named = f"keyframe {names[key]!r}" if names[key] else "only keyframe"
         return model.key_qpos[key].copy(), controls, activation, [f"the start is the {named}"]
-    notes = [f"none of the keyframes {names} is called home: the start is qpos0"] if names else []
+    notes = [f"none of the {len(names)} keyframes is called home: the start is qpos0"] if names else []
     home, moved = model.qpos0.copy(), []
     for joint in np.flatnonzero(model.jnt_limited):
         if int(model.jnt_type[joint]) in _SCALAR:

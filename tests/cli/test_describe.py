@@ -10,7 +10,7 @@ import pytest
 from somite.envs.errors import UserError
 from somite.envs.locomotion.rendering import find_backend
 from somite.scripts import describe, description
-from somite.scripts.implied import with_implied_env
+from somite.scripts.implied import with_implied
 from tests.envs.locomotion.test_describe import ROBOT
 
 SMALL = ("width=64", "height=48")
@@ -119,9 +119,18 @@ def test_a_mistake_gives_one_message(told, arguments, message):
 
 
 def test_the_group_is_implied_by_the_key():
-    assert with_implied_env(["env.morphology=a.xml"]) == ["env=locomotion", "env.morphology=a.xml"]
-    assert with_implied_env(["env=mine", "env.morphology=a"]) == ["env=mine", "env.morphology=a"]
-    assert with_implied_env(["env=ant"]) == ["env=ant"]
+    assert with_implied(["env.morphology=a.xml"]) == ["env=locomotion", "env.morphology=a.xml"]
+    assert with_implied(["env=mine", "env.morphology=a"]) == ["env=mine", "env.morphology=a"]
+    assert with_implied(["resume=last", "env.morphology=a"]) == ["resume=last", "env.morphology=a"]
+    assert with_implied(["env=ant"]) == ["env=ant"]
+
+
+def test_a_path_becomes_absolute_and_a_name_stays(tmp_path, monkeypatch):
+    (tmp_path / "my robot.xml").write_text("<mujoco/>")
+    monkeypatch.chdir(tmp_path)
+    found = with_implied(["env=locomotion", "env.morphology='my robot.xml'"])[1]
+    assert found == f"env.morphology='{tmp_path.resolve()}/my robot.xml'"
+    assert with_implied(["env=locomotion", "env.morphology=menagerie:x"])[1] == "env.morphology=menagerie:x"
 
 
 def test_names_of_files():
