@@ -8,7 +8,8 @@ import mujoco
 import numpy as np
 import torch
 
-from .morphology import Morphology
+from .limbs import is_held
+from .morphology import UNLIMITED_SLIDE, Morphology
 from .observation import Goal
 from .task import LocomotionTask
 
@@ -38,7 +39,8 @@ class Goals:
         reaching = [task.reaches(body.name, body.can_travel) for body in bodies]
         self.reaching = np.array(reaching)[body_of_row]
         reach = [body.limb_reach[body.tip] if body.tip >= 0 else np.inf for body in bodies]
-        self.reach = np.array(reach)[body_of_row]
+        # The only limb of a wheel on a fixed axle reaches nowhere: it is at every target of its own.
+        self.reach = np.maximum(np.array(reach), 1e-6)[body_of_row]
         self._places = [
             tip_places(body) if reaches else None for body, reaches in zip(bodies, reaching, strict=True)
         ]
@@ -86,13 +88,13 @@ def tip_places(body: Morphology) -> np.ndarray:
     for _ in range(POSES):
         data.qpos[:] = home
         for joint in range(model.njnt):
-            if int(model.jnt_bodyid[joint]) not in own:
+            if int(model.jnt_bodyid[joint]) not in own or is_held(model, joint):
                 continue
             address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
             if kind == int(mujoco.mjtJoint.mjJNT_BALL):
                 _turn_ball(data.qpos[address : address + 4], model.jnt_range[joint, 1] or np.pi, rng)
                 continue
-            half = np.pi if kind == int(mujoco.mjtJoint.mjJNT_HINGE) else 0.5
+            half = np.pi if kind == int(mujoco.mjtJoint.mjJNT_HINGE) else UNLIMITED_SLIDE
             low, high = home[address] - half, home[address] + half
             if model.jnt_limited[joint]:
                 low, high = model.jnt_range[joint]

@@ -23,6 +23,9 @@ from .limbs import JointSlot, Limb, is_held, read_limbs
 
 _FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 
+UNLIMITED_SLIDE = 0.5
+"""How far (m) a slide without a range is taken to go, either way, where a reach is asked for."""
+
 
 @dataclass(frozen=True, eq=False)
 class Morphology:
@@ -170,15 +173,35 @@ class Morphology:
 
     @functools.cached_property
     def limb_reach(self) -> tuple[float, ...]:
-        """How far (m) the centre of each limb can be from the root's origin: the lengths on the way."""
+        """How far (m) the centre of each limb can be from the root's origin in the reference position.
+
+        The lengths on the way, and what the joints on it add to them.
+        """
         lengths: list[float] = []
         for index, limb in enumerate(self.limbs):
             above = lengths[limb.parent] if limb.parent >= 0 else 0.0
-            lengths.append(above + float(np.linalg.norm(attachment(self.model, self.limbs, index))))
+            along = float(np.linalg.norm(attachment(self.model, self.limbs, index)))
+            lengths.append(above + along + self._travel(limb))
         return tuple(
             length + float(np.linalg.norm(limb_center(self.model, limb)))
             for length, limb in zip(lengths, self.limbs, strict=True)
         )
+
+    def _travel(self, limb: Limb) -> float:
+        """How far (m) a limb's own joints can take its origin: along slides, and about anchors beside it."""
+        model, total = self.model, 0.0
+        first = int(model.body_jntadr[limb.bodies[0]])
+        for joint in range(first, first + int(model.body_jntnum[limb.bodies[0]])):
+            kind, reference = int(model.jnt_type[joint]), model.qpos0[model.jnt_qposadr[joint]]
+            if kind == _FREE or is_held(model, joint):
+                continue
+            if kind != _SLIDE:
+                total += 2 * float(np.linalg.norm(model.jnt_pos[joint]))
+            elif model.jnt_limited[joint]:
+                total += float(np.abs(model.jnt_range[joint] - reference).max())
+            else:
+                total += UNLIMITED_SLIDE
+        return total
 
     @functools.cached_property
     def tip_center(self) -> np.ndarray:
