@@ -95,8 +95,9 @@ def read_controls(
 
     The span is the control range; of a servo without one the range of its joint; of a motor without
     one that in which its force is limited. An actuator of which nothing tells a span covers
-    ±``UNLIMITED_CONTROL``, with a warning. The centre is the middle of the range, of a position servo
-    the control that holds the home pose, so that action 0 stands still.
+    ±``UNLIMITED_CONTROL``, with a warning. The centre is the control of the home pose: a keyframe's, or for
+    a position servo its length there, so that action 0 stands still; else the middle of the range. Where
+    it is not in the middle, the span is that to the farther end, so that all of the range is reached.
 
     Args:
         model: the compiled body.
@@ -109,10 +110,13 @@ def read_controls(
     center, half = np.zeros(model.nu), np.zeros(model.nu)
     for actuator in range(model.nu):
         low, high = _span(model, actuator)
-        half[actuator], center[actuator] = (high - low) / 2, (high + low) / 2
-        if is_position_servo(model, actuator):
-            target = data.actuator_length[actuator] if home is None else home[actuator]
-            center[actuator] = np.clip(target, low, high)
+        middle = (low + high) / 2
+        if home is not None:
+            middle = home[actuator]
+        elif is_position_servo(model, actuator):
+            middle = data.actuator_length[actuator]
+        center[actuator] = np.clip(middle, low, high)
+        half[actuator] = max(high - center[actuator], center[actuator] - low)
     return Controls(center, half)
 
 

@@ -95,6 +95,7 @@ def standing_on_ground(body: Morphology, model: mujoco.MjModel) -> Morphology:
         "home_controls": body.home_controls,
         "home_activation": body.home_activation,
         "ground": body.ground,
+        "floats": body.floats,
     }
     lying = Morphology(body.name, model, home=home, **options)
     lying.raise_root(home, body.lowest_point(body.initial_qpos) - lying.lowest_point(home))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mujoco
@@ -23,6 +24,8 @@ STABLE_SECONDS = 0.2
 """How long a body is simulated under its home controls when it is read."""
 
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+_AIR = 10.0  # kg/m^3; in a fluid denser than this a body is taken to swim
+_SHOWN = 5  # names in a note
 _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
 
 
@@ -47,20 +50,22 @@ def load_morphology(name: str, path: Path) -> Morphology:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     notes = [*_scenery(body)]
-    home, controls, activation, remarks = _home(body.model)
-    notes += remarks
-    body = dataclasses.replace(body, home=home, home_controls=controls, home_activation=activation)
+    home = _home(body.model)
+    notes += home.notes
+    body = dataclasses.replace(
+        body, home=home.qpos, home_controls=home.controls, home_activation=home.activation
+    )
     ground = ground_below(body)
     if ground is None:
-        ground = body.lowest_point(home)
+        ground = body.lowest_point(home.qpos)
         if body.can_fall:
             spec = functools.partial(_with_floor, path, ground, *_collision_bits(body))
             body = dataclasses.replace(body, model=_compile(spec(), path), spec=spec)
             notes.append("a floor was added, since nothing lies below the robot")
     body = dataclasses.replace(body, ground=ground)
-    note = _put_on_ground(body, home)
+    floats, note = _put_on_ground(body, home)
     notes += [note] if note else []
-    body = dataclasses.replace(body, notes=tuple(notes))
+    body = dataclasses.replace(body, floats=floats, notes=tuple(notes))
     _check_stable(body, path)
     return body
 
@@ -134,22 +139,34 @@ def _one_line(error: Exception) -> str:
 def _scenery(body: Morphology) -> list[str]:
     """What moves in the scene and is no limb."""
     model, own = body.model, {part for limb in body.limbs for part in limb.bodies}
-    notes = []
+    found: dict[str, list[str]] = {}
     for part in range(1, model.nbody):
         if part in own or int(model.body_rootid[part]) != part:
             continue
         tree = np.flatnonzero(model.body_rootid == part)
         if model.body_jntnum[tree].any() or model.body_mocapid[part] >= 0:
-            label = model.body(part).name or f"body {part}"
-            why = "is moved by the user alone" if model.body_mocapid[part] >= 0 else "has no actuator"
-            notes.append(f"{label!r} {why}: it stays in the scene and is no limb")
-    return notes
+            why = "moved by the user alone" if model.body_mocapid[part] >= 0 else "without an actuator"
+            found.setdefault(why, []).append(model.body(part).name or f"body {part}")
+    return [f"{why}, so scenery and no limb: {_listed(names)}" for why, names in found.items()]
 
 
-def _home(
-    model: mujoco.MjModel,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, list[str]]:
-    """Home pose (nq,), its controls (nu,) and activations (na,) where a keyframe gives them, and notes."""
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+@dataclass
+class Home:
+    """A home pose ``qpos`` (nq,); ``controls`` (nu,) and ``activation`` (na,) if a keyframe has them."""
+
+    qpos: np.ndarray
+    controls: np.ndarray | None = None
+    activation: np.ndarray | None = None
+    is_keyframe: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def _home(model: mujoco.MjModel) -> Home:
     names = [model.key(key).name for key in range(model.nkey)]
     chosen = [key for word in HOME_KEYS for key, name in enumerate(names) if name.lower() == word]
     if len(names) == 1:
@@ -159,7 +176,7 @@ def _home(
         controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
         activation = model.key_act[key].copy() if model.na else None
         named = f"keyframe {names[key]!r}" if names[key] else "only keyframe"
-        return model.key_qpos[key].copy(), controls, activation, [f"the start is the {named}"]
+        return Home(model.key_qpos[key].copy(), controls, activation, True, [f"the start is the {named}"])
     notes = [f"none of the {len(names)} keyframes is called home: the start is qpos0"] if names else []
     home, moved = model.qpos0.copy(), []
     for joint in np.flatnonzero(model.jnt_limited):
@@ -169,23 +186,27 @@ def _home(
             if home[at] != model.qpos0[at]:
                 moved.append(model.joint(int(joint)).name or str(joint))
     if moved:
-        notes.append(f"start at an end of their range, as qpos0 is outside: {', '.join(moved)}")
-    return home, None, None, notes
+        notes.append(f"start at an end of their range, as qpos0 is outside: {_listed(moved)}")
+    return Home(home, notes=notes)
 
 
-def _put_on_ground(body: Morphology, home: np.ndarray) -> str | None:
-    """Move a robot that can fall onto the ground, in place; a note if it was moved."""
-    options = body.model.opt
-    if not body.can_fall or options.gravity[2] >= 0 or options.density > 0:
-        return None
-    gap = body.lowest_point(home) - body.ground
-    if abs(gap) <= _PLACE_TOLERANCE * max(body.standing_height, 1e-6):
-        return None
-    before = home.copy()
-    body.raise_root(home, -gap)
-    if np.array_equal(before, home):
-        return None
-    return f"the start was {'lowered' if gap > 0 else 'raised'} by {abs(gap):.3g} m onto the ground"
+def _put_on_ground(body: Morphology, home: Home) -> tuple[bool, str | None]:
+    """Move a robot that can fall onto the ground, in place; what a keyframe lifts off it stays there.
+
+    Returns:
+        Whether it starts above the ground, and a note if it was moved.
+    """
+    options, gap = body.model.opt, body.lowest_point(home.qpos) - body.ground
+    off = abs(gap) > _PLACE_TOLERANCE * max(body.standing_height, 1e-6)
+    if not (body.can_fall and off):
+        return False, None
+    swims = options.gravity[2] >= 0 or options.density > _AIR
+    before = home.qpos.copy()
+    if gap < 0 or not (swims or home.is_keyframe):
+        body.raise_root(home.qpos, -gap)
+    if np.array_equal(before, home.qpos):
+        return gap > 0, None
+    return False, f"the start was {'lowered' if gap > 0 else 'raised'} by {abs(gap):.3g} m onto the ground"
 
 
 def _check_stable(body: Morphology, path: Path) -> None:

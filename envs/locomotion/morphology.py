@@ -40,6 +40,7 @@ class Morphology:
         home_controls: (nu,) controls that hold ``home``; None: read from the model.
         home_activation: (na,) states of actuators at the start; None: 0.
         ground: height of the ground, m.
+        floats: it starts off the ground, as what flies or swims does.
         spec: makes a fresh ``MjSpec`` that compiles to ``model``, to be edited; None: there is none.
         notes: what was added, changed or left out when the body was read, in words.
     """
@@ -51,6 +52,7 @@ class Morphology:
     home_controls: np.ndarray | None = None
     home_activation: np.ndarray | None = None
     ground: float = 0.0
+    floats: bool = False
     spec: Callable[[], mujoco.MjSpec] | None = None
     notes: tuple[str, ...] = ()
 
@@ -226,9 +228,13 @@ class Morphology:
 
     @functools.cached_property
     def standing_height(self) -> float:
-        """Height of the root's origin above the body's lowest point in its start position, m."""
+        """Height of the root's origin above the body's lowest point in its start position, m.
+
+        Above the ground for a body that starts off it.
+        """
         qpos = self.initial_qpos
-        return float(self.placed(qpos).xpos[self.root, 2] - self.lowest_point(qpos))
+        lowest = self.ground if self.floats else self.lowest_point(qpos)
+        return float(self.placed(qpos).xpos[self.root, 2] - lowest)
 
     def lowest_point(self, qpos: np.ndarray) -> float:
         """Height of the lowest point of all limbs' geoms; of their origins if they have none.
