@@ -86,6 +86,8 @@ class Conditions:
         self._slots, self._joint_slots, self._told = slots, joint_slots, told
         body, self._age = sim.morphology, np.zeros(sim.n, int)
         variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
+        for variant in variants:  # once, and not at the start of an episode
+            self._layout_of(variant)
         self.variant_of = [pool[0] for pool in pools]
         self.models = RowModels(
             sim.batch, body, [v.body.model for v in variants], [pool[0].body.model for pool in pools]
@@ -127,8 +129,7 @@ class Conditions:
         self.models.load(row, variant.body.model)
         self._describe(row, variant)
         if variation:
-            drawn = variation.draw_edits(streams[variation.stream], variant.body.n_limbs)
-            factors = {name: drawn[name] for name in variation.varied if name != "length"}
+            factors = variation.draw_edits(streams[variation.stream], variant.body.n_limbs)
             self.models.scale(row, factors)
             self._rescale(row, variant, factors)
             for name in variation.varied:
@@ -151,11 +152,13 @@ class Conditions:
     def _describe(self, row: int, variant: Variant) -> None:
         """Write what a compiled variant is into the layout and the controls."""
         if len(self._pools[row]) > 1 or self._varied.variation:
-            layout = self._layout
-            own = variant.layout(self._slots, layout.mask.shape[1], layout.joint_mask.shape[2])
+            layout, own = self._layout, self._layout_of(variant)
             for name in ("limb_descriptors", "joint_descriptors", "reference", "middle", "half_range"):
                 getattr(layout, name)[row] = getattr(own, name)[0]
         self._sim.set_controls(row, variant.body)
+
+    def _layout_of(self, variant: Variant) -> LimbLayout:
+        return variant.layout(self._slots, self._layout.mask.shape[1], self._layout.joint_mask.shape[2])
 
     def _rescale(self, row: int, variant: Variant, factors: Mapping[str, np.ndarray]) -> None:
         """Bring the descriptors of a row to what its parameters have become."""

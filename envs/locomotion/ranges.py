@@ -57,6 +57,9 @@ def log_uniform(intervals: Sequence[Interval], uniform: np.ndarray) -> np.ndarra
     """
     if not intervals:
         return np.ones_like(uniform)
+    if len(intervals) == 1:
+        low, high = intervals[0]
+        return np.clip(low * (high / low) ** uniform, low, high)
     lows, highs = np.log(np.array(intervals)).T
     widths = highs - lows
     if not widths.any():  # points, equally likely

@@ -59,6 +59,7 @@ class RowModels:
         self._data = mujoco.MjData(body.model)
         self._qvel = batch.bind("qvel")
         self._limb_of = _limb_indices(body)
+        self._forces = _force_columns(body.model)
         self._ground = np.flatnonzero(body.model.geom_bodyid == 0)
         self.commit()
 
@@ -92,8 +93,7 @@ class RowModels:
                 own["body_mass"] *= extended[limb_of["body"]]
                 own["body_inertia"] *= extended[limb_of["body"]][:, None]
             elif name == "gear":
-                for actuator, limb in enumerate(limb_of["actuator"]):
-                    self.scale_force(row, actuator, extended[limb])
+                self._scale_forces(own, slice(None), extended[limb_of["actuator"]])
                 own["jnt_actfrcrange"] *= extended[limb_of["joint"]][:, None]
             elif name in ("damping", "armature"):
                 array = own[f"dof_{name}"]
@@ -115,19 +115,14 @@ class RowModels:
 
     def scale_force(self, row: int, actuator: int, factor: float) -> None:
         """Multiply the force of an actuator, whatever it is; 0: it is dead."""
-        own = self._views[id(self.models[row])]
-        for name, kinds, muscle in (
-            ("actuator_gainprm", self._model.actuator_gaintype, mujoco.mjtGain.mjGAIN_MUSCLE),
-            ("actuator_biasprm", self._model.actuator_biastype, mujoco.mjtBias.mjBIAS_MUSCLE),
-        ):
-            parameters = own[name][actuator]
-            if int(kinds[actuator]) != int(muscle):
-                parameters[:3] *= factor
-            elif parameters[_MUSCLE_FORCE] >= 0:
-                parameters[_MUSCLE_FORCE] *= factor
-            else:
-                parameters[_MUSCLE_SCALE] *= factor
-        own["actuator_forcerange"][actuator] *= factor
+        self._scale_forces(self._views[id(self.models[row])], [actuator], np.array([factor]))
+
+    def _scale_forces(
+        self, own: Mapping[str, np.ndarray], actuators: slice | list[int], factors: np.ndarray
+    ) -> None:
+        for name, columns in self._forces.items():
+            own[name][actuators] *= np.where(columns[actuators], factors[:, None], 1.0)
+        own["actuator_forcerange"][actuators] *= factors[:, None]
 
     def set_gravity(self, row: int, gravity: np.ndarray) -> None:
         """Gravity (3,) of a row."""
@@ -165,6 +160,25 @@ def _differing(sources: Sequence[mujoco.MjModel]) -> list[str]:
         if any(not np.array_equal(values, getattr(model, name)) for model in sources[1:]):
             names.append(name)
     return names
+
+
+def _force_columns(model: mujoco.MjModel) -> dict[str, np.ndarray]:
+    """Which parameters of each actuator its force is proportional to: bool, of the arrays' shapes."""
+    columns = {}
+    for name, kinds, muscle in (
+        ("actuator_gainprm", model.actuator_gaintype, mujoco.mjtGain.mjGAIN_MUSCLE),
+        ("actuator_biasprm", model.actuator_biastype, mujoco.mjtBias.mjBIAS_MUSCLE),
+    ):
+        parameters = getattr(model, name)
+        chosen = np.zeros(parameters.shape, bool)
+        for actuator, kind in enumerate(kinds):
+            if int(kind) != int(muscle):
+                chosen[actuator, :3] = True
+            else:  # a muscle without a force of its own has one that is scaled from what it moves
+                own = parameters[actuator, _MUSCLE_FORCE] >= 0
+                chosen[actuator, _MUSCLE_FORCE if own else _MUSCLE_SCALE] = True
+        columns[name] = chosen
+    return columns
 
 
 def _limb_indices(body: Morphology) -> dict[str, np.ndarray]:

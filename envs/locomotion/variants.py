@@ -24,6 +24,9 @@ class Variant:
     lengths: np.ndarray
     terrain: Terrain | None = None
 
+    def __post_init__(self) -> None:
+        _ = self.body.standing_height, self.body.tip  # computed here and not at the start of an episode
+
     @functools.cache  # noqa: B019 - there are as many as there are compiled variants
     def layout(self, slots: tuple[int, ...], n_limbs: int, n_joints: int) -> LimbLayout:
         """Its row of a layout."""

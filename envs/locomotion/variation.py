@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,7 +93,7 @@ class BodyVariation:
     @property
     def varied(self) -> tuple[str, ...]:
         """Names of the quantities that vary."""
-        return tuple(name for name in QUANTITIES if self.intervals(name))
+        return tuple(name for name in QUANTITIES if self._intervals[name])
 
     @property
     def stream(self) -> int:
@@ -108,14 +109,20 @@ class BodyVariation:
         return log_uniform(intervals, self._uniform(rng, self.variants, n_limbs))
 
     def draw_edits(self, rng: np.random.Generator, n_limbs: int) -> dict[str, np.ndarray]:
-        """(N,) factors of every quantity of ``EDITED`` for an episode; those that do not vary are 1.
+        """(N,) factors for an episode of every quantity of ``EDITED`` that varies.
 
         As many numbers are drawn whatever varies, so that ranges can be added and nothing else changes.
         """
-        uniform = self._uniform(rng, len(EDITED), n_limbs)
+        uniform, intervals = self._uniform(rng, len(EDITED), n_limbs), self._intervals
         return {
-            name: log_uniform(self.intervals(name), row) for name, row in zip(EDITED, uniform, strict=True)
+            name: log_uniform(intervals[name], row)
+            for name, row in zip(EDITED, uniform, strict=True)
+            if intervals[name]
         }
+
+    @functools.cached_property
+    def _intervals(self) -> dict[str, tuple[Interval, ...]]:
+        return {name: self.intervals(name) for name in QUANTITIES}
 
     def _uniform(self, rng: np.random.Generator, count: int, n_limbs: int) -> np.ndarray:
         if self.per == "limb":

@@ -27,6 +27,7 @@ from .observation import LimbLayout, LimbState, make_layout, observe, select_row
 from .task import LocomotionTask
 from .variants import Variant, compile_variants
 from .variation import BodyVariation
+from .workers import Workers
 from .world import Ground, World
 
 
@@ -121,8 +122,10 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             for body in self.bodies
         ]
         simulated = [pools[i][0].body for i in self.body_of_row]
+        runs = adjacent_rows(simulated)
+        self._workers = Workers(threads, len(runs))
         self._blocks = [
-            Block(simulated[rows], rows, frame_skip, threads, aligned) for rows in adjacent_rows(simulated)
+            Block(simulated[rows], rows, frame_skip, self._workers.threads_each, aligned) for rows in runs
         ]
         self._block_of_row = [block for block in self._blocks for _ in range(block.sim.n)]
         rows = [(body, block.slots) for block in self._blocks for body in block.bodies]
@@ -267,6 +270,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
         before = self._progress.copy()
         cost = np.empty(self.num_envs)
+        stepped = []
         for block in self._blocks:
             chosen = actions[block.rows][:, block.action_slots[0], block.action_slots[1]]  # (n, actuated)
             if not self.physical_controls:
@@ -275,7 +279,9 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             controls = chosen if self.physical_controls else block.sim.to_physical(chosen)
             if block.conditions:
                 block.conditions.before_step()
-            self._diverged[block.rows] = block.sim.step(controls)
+            stepped.append((block.sim.step, controls))
+        for block, diverged in zip(self._blocks, self._workers.run(stepped), strict=True):
+            self._diverged[block.rows] = diverged
         self._steps += 1
         self._read(self._read_all)
         rewards, terminated, info = self._judge(before, cost)
@@ -421,6 +427,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
         self._blocks, self._block_of_row = [], []
+        self._workers.close()
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -1,0 +1,43 @@
+"""Threads that step the batches of an environment."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from somite.envs.locomotion import LocomotionTask, LocomotionVectorEnv
+from somite.envs.locomotion.workers import Workers
+
+
+@pytest.mark.parametrize(("threads", "batches", "each"), [(1, 9, 1), (4, 1, 4), (4, 7, 4), (4, 8, 1)])
+def test_many_batches_have_a_thread_each_and_few_have_all(threads, batches, each):
+    assert Workers(threads, batches).threads_each == each
+
+
+def test_results_are_in_order_and_errors_are_raised():
+    workers, names = Workers(3, 20), set()
+
+    def double(x):
+        names.add(threading.get_ident())
+        return 2 * x
+
+    assert workers.run([(double, x) for x in range(20)]) == list(range(0, 40, 2))
+    with pytest.raises(TypeError):
+        workers.run([(double, None)] * 20)
+    workers.close()
+    assert 1 <= len(names) <= 3
+
+
+def test_bodies_stepped_beside_each_other_move_as_one_after_another():
+    bodies = ["hopper_3", "walker_2", "cheetah_2_back", "hopper_4", "cheetah_3_back"]
+    seen = []
+    for threads in (1, 2):
+        env = LocomotionVectorEnv(bodies, 10, LocomotionTask(max_episode_steps=12), threads=threads)
+        tokens = [env.reset(seed=0)[0]["tokens"]]
+        for action in np.random.default_rng(0).uniform(-1, 1, (20, *env.action_space.shape)):
+            tokens.append(env.step(action)[0]["tokens"])
+        env.close()
+        seen.append(np.array(tokens))
+    np.testing.assert_array_equal(*seen)
