@@ -23,7 +23,8 @@ _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _AFFINE = int(mujoco.mjtBias.mjBIAS_AFFINE)
 _FILTERS = tuple(int(kind) for kind in (mujoco.mjtDyn.mjDYN_FILTER, mujoco.mjtDyn.mjDYN_FILTEREXACT))
 _INTEGRATOR = int(mujoco.mjtDyn.mjDYN_INTEGRATOR)
-_MUSCLE = int(mujoco.mjtGain.mjGAIN_MUSCLE)
+_MUSCLE, _MUSCLE_STATE = int(mujoco.mjtGain.mjGAIN_MUSCLE), int(mujoco.mjtDyn.mjDYN_MUSCLE)
+_TENDON, _SITE = int(mujoco.mjtTrn.mjTRN_TENDON), int(mujoco.mjtTrn.mjTRN_SITE)
 
 
 def actuator_label(model: mujoco.MjModel, actuator: int) -> str:
@@ -43,7 +44,7 @@ def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
     """For every actuator the bodies whose own joints it moves, by how strongly, strongest first.
 
     Read from the transmission's moment arms at a few drawn poses, since a tendon may slacken or pass
-    a joint's axis at one of them. Adhesion moves no joint; it belongs to its body.
+    a joint's axis at one of them. Adhesion and a thruster belong to the body that carries them.
     """
     data, rng = mujoco.MjData(model), np.random.default_rng(0)
     strength = np.zeros((model.nu, model.nv))
@@ -73,7 +74,11 @@ def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
                 "attach what it pulls to a body with a joint"
             )
         order = np.argsort(-strength[actuator, dofs], kind="stable")
-        result.append(list(dict.fromkeys(int(model.dof_bodyid[dof]) for dof in dofs[order])))
+        found = [int(model.dof_bodyid[dof]) for dof in dofs[order]]
+        if int(model.actuator_trntype[actuator]) == _SITE and model.actuator_trnid[actuator, 1] < 0:
+            # A thrust along a rotor's own axis moves the rotor's joint by nothing, yet it is the rotor's.
+            found = [int(model.site_bodyid[model.actuator_trnid[actuator, 0]])]
+        result.append(list(dict.fromkeys(found)))
     return result
 
 
@@ -93,10 +98,11 @@ def read_controls(
 ) -> Controls:
     """How nominal actions in [-1, 1] become physical controls.
 
-    The span is the control range; of a servo without one the range of its joint; of a motor without
-    one that in which its force is limited. An actuator of which nothing tells a span covers
-    ±``UNLIMITED_CONTROL``, with a warning. The centre is the control of the home pose: a keyframe's, or for
-    a position servo its length there, so that action 0 stands still; else the middle of the range. Where
+    The span is the control range; of a servo without one the range of its joint or tendon; of a motor
+    without one that in which its force is limited; of a muscle 0 to 1. An actuator of which nothing tells
+    a span covers ±``UNLIMITED_CONTROL`` (a servo: about home), with a warning. The centre is the control
+    of the home pose: a keyframe's, or for a position servo its length there, so that action 0 stands
+    still; else the middle of the range. Where
     it is not in the middle, the span is that to the farther end, so that all of the range is reached.
 
     Args:
@@ -109,15 +115,38 @@ def read_controls(
     mujoco.mj_forward(model, data)
     center, half = np.zeros(model.nu), np.zeros(model.nu)
     for actuator in range(model.nu):
-        low, high = _span(model, actuator)
+        low, high = _span(model, actuator, float(data.actuator_length[actuator]))
         middle = (low + high) / 2
         if home is not None:
             middle = home[actuator]
         elif is_position_servo(model, actuator):
-            middle = data.actuator_length[actuator]
+            middle = _holding(model, actuator, float(data.actuator_length[actuator]))
         center[actuator] = np.clip(middle, low, high)
         half[actuator] = max(high - center[actuator], center[actuator] - low)
     return Controls(center, half)
+
+
+def held_activation(model: mujoco.MjModel, controls: Controls, lengths: np.ndarray) -> np.ndarray:
+    """(na,) states of actuators that have been at rest at ``lengths`` (nu,) under the central controls."""
+    activation = np.zeros(model.na)
+    for actuator in np.flatnonzero(model.actuator_actadr >= 0):
+        state = int(model.actuator_actadr[actuator] + model.actuator_actnum[actuator] - 1)
+        kind = int(model.actuator_dyntype[actuator])
+        if kind in _FILTERS:
+            activation[state] = controls.center[actuator]
+        elif kind == _INTEGRATOR and position_gain(model, actuator) > 0:
+            activation[state] = _holding(model, actuator, float(lengths[actuator]))
+        if model.actuator_actlimited[actuator]:
+            activation[state] = np.clip(activation[state], *model.actuator_actrange[actuator])
+    return activation
+
+
+def _holding(model: mujoco.MjModel, actuator: int, length: float) -> float:
+    """Control (of an integrator: state) under which a servo pulls with no force at ``length``."""
+    gain = float(model.actuator_gainprm[actuator, 0])
+    if gain == 0:
+        return 0.0
+    return (position_gain(model, actuator) * length - float(model.actuator_biasprm[actuator, 0])) / gain
 
 
 def is_position_servo(model: mujoco.MjModel, actuator: int) -> bool:
@@ -148,8 +177,7 @@ def _feedback(model: mujoco.MjModel, actuator: int, term: int) -> float:
 def time_constant(model: mujoco.MjModel, actuator: int) -> float:
     """Time constant of the filter between control and force, s; 0 without one."""
     kind = int(model.actuator_dyntype[actuator])
-    muscle = kind == int(mujoco.mjtDyn.mjDYN_MUSCLE)
-    return float(model.actuator_dynprm[actuator, 0]) if kind in _FILTERS or muscle else 0.0
+    return float(model.actuator_dynprm[actuator, 0]) if kind in (*_FILTERS, _MUSCLE_STATE) else 0.0
 
 
 def force_span(model: mujoco.MjModel, actuator: int, half: float) -> float:
@@ -164,16 +192,36 @@ def force_span(model: mujoco.MjModel, actuator: int, half: float) -> float:
     return float(span)
 
 
-def _span(model: mujoco.MjModel, actuator: int) -> tuple[float, float]:
-    """Lower and upper end of the physical control."""
+def force_sign(model: mujoco.MjModel, actuator: int) -> float:
+    """1 where a larger control pushes towards larger lengths, -1 where it pulls towards smaller ones."""
+    pulls = int(model.actuator_gaintype[actuator]) == _MUSCLE or model.actuator_gainprm[actuator, 0] < 0
+    return -1.0 if pulls else 1.0
+
+
+def _length_range(model: mujoco.MjModel, actuator: int) -> np.ndarray | None:
+    """(2,) lengths that the joint or tendon which is driven can have; None if nothing limits it."""
+    gear, joint = model.actuator_gear[actuator, 0], driven_joint(model, actuator)
+    if joint >= 0 and model.jnt_limited[joint]:
+        return gear * model.jnt_range[joint]
+    tendon = int(model.actuator_trnid[actuator, 0])
+    if int(model.actuator_trntype[actuator]) == _TENDON and model.tendon_limited[tendon]:
+        return gear * model.tendon_range[tendon]
+    return None
+
+
+def _span(model: mujoco.MjModel, actuator: int, length: float) -> tuple[float, float]:
+    """Lower and upper end of the physical control of an actuator that has ``length`` at home."""
     if model.actuator_ctrllimited[actuator]:
         low, high = model.actuator_ctrlrange[actuator]
         return float(low), float(high)
-    gear = float(model.actuator_gear[actuator, 0])
-    joint = driven_joint(model, actuator)
-    if is_position_servo(model, actuator) and joint >= 0 and model.jnt_limited[joint]:
-        low, high = sorted(gear * model.jnt_range[joint])
-        return float(low), float(high)
+    servo, home = is_position_servo(model, actuator), 0.0
+    if servo:
+        ends, home = _length_range(model, actuator), _holding(model, actuator, length)
+        if ends is not None:
+            low, high = sorted(_holding(model, actuator, float(end)) for end in ends)
+            return low, high
+    if int(model.actuator_dyntype[actuator]) == _MUSCLE_STATE:
+        return 0.0, 1.0
     gain = abs(float(model.actuator_gainprm[actuator, 0]))
     if (
         model.actuator_forcelimited[actuator]
@@ -184,7 +232,7 @@ def _span(model: mujoco.MjModel, actuator: int) -> tuple[float, float]:
         return -half, half
     warnings.warn(
         f"actuator {actuator_label(model, actuator)} has no control range; actions -1 to 1 mean "
-        f"±{UNLIMITED_CONTROL}",
+        f"±{UNLIMITED_CONTROL}" + (f" about {home:.3g}, which holds its home pose" if servo else ""),
         stacklevel=3,
     )
-    return -UNLIMITED_CONTROL, UNLIMITED_CONTROL
+    return home - UNLIMITED_CONTROL, home + UNLIMITED_CONTROL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from .actuators import Controls, force_span, position_gain, time_constant, velocity_gain
+from .actuators import Controls, force_sign, force_span, position_gain, time_constant, velocity_gain
 from .limbs import JointSlot, Limb
 
 # Units of the descriptors, stated in features.py. They decide how visible it is to a policy which limb
@@ -78,11 +78,13 @@ def joint_descriptors(
     actuator, driven = slot.actuator, np.zeros(7)
     if actuator >= 0:
         center, half = controls.center[actuator], controls.half[actuator]
-        gear = gear_size(model, actuator)
+        gear, sign = gear_size(model, actuator), force_sign(model, actuator)
+        if slot.joint >= 0 and model.actuator_gear[actuator, 0] < 0:  # elsewhere the axis tells
+            sign = -sign
         driven = np.array(
             [
                 1.0,
-                gear * force_span(model, actuator, half) / STRENGTH_UNIT,
+                sign * gear * force_span(model, actuator, half) / STRENGTH_UNIT,
                 center - half,
                 center + half,
                 gear**2 * position_gain(model, actuator) / STIFFNESS_UNIT,
@@ -163,27 +165,62 @@ def transmission_axis(
 ) -> tuple[bool, np.ndarray, np.ndarray]:
     """Whether an actuator turns rather than pushes, along which axis (3,), and where (3,) m, limb frame.
 
-    The axis of a tendon or of adhesion changes with the pose; it is 0.
+    Where the axis changes with the pose it is that of the reference pose. The axis of a tendon is the one
+    about (or along) which the limb moves as it lengthens, so that antagonists differ. Adhesion has none.
     """
     kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
-    gear, place, turn = model.actuator_gear[actuator], np.zeros(3), np.eye(3)
-    if kind == _SITE:
-        body = int(model.site_bodyid[target])
-        if body not in limb.bodies:  # a site against a reference site, which moves with another limb
-            return False, np.zeros(3), np.zeros(3)
-        position, rotation = _pose_in(model, body, limb.bodies[0])
-        place = position + rotation @ model.site_pos[target]
-        turn = rotation @ quaternion_matrix(model.site_quat[target])
-        push, torque = gear[:3], gear[3:]
-    elif kind in (_TENDON, int(mujoco.mjtTrn.mjTRN_BODY), int(mujoco.mjtTrn.mjTRN_SLIDERCRANK)):
+    gear, place, turn, turning = model.actuator_gear[actuator], np.zeros(3), np.eye(3), np.eye(3)
+    if kind == int(mujoco.mjtTrn.mjTRN_BODY):
         return False, np.zeros(3), np.zeros(3)
+    if kind in (_TENDON, int(mujoco.mjtTrn.mjTRN_SLIDERCRANK)):
+        return False, _unit(_lengthening_axis(model, limb.bodies[0], actuator)), np.zeros(3)
+    if kind == _SITE:
+        reference, body = int(model.actuator_trnid[actuator, 1]), int(model.site_bodyid[target])
+        if body in limb.bodies:
+            position, rotation = _pose_in(model, body, limb.bodies[0])
+            place = position + rotation @ model.site_pos[target]
+            turn = turning = rotation @ quaternion_matrix(model.site_quat[target])
+        if reference >= 0:  # the site is moved along the axes of the reference site
+            data = _at_reference(model)
+            own, other = data.xmat[limb.bodies[0]].reshape(3, 3), data.site_xmat[reference].reshape(3, 3)
+            turn = turning = own.T @ other
+        push, torque = gear[:3], gear[3:]
     elif int(model.jnt_type[target]) == _BALL:
         push, torque, place = np.zeros(3), gear[:3], model.jnt_pos[target]
-    else:  # a free joint
+    else:  # a free joint is pushed along the world's axes
+        turn = quaternion_matrix(model.body_quat[limb.bodies[0]]).T
+        turning = turn if kind == int(mujoco.mjtTrn.mjTRN_JOINTINPARENT) else turning
         push, torque = gear[:3], gear[3:]
     turns = bool(np.linalg.norm(torque) > np.linalg.norm(push))
-    axis = turn @ (torque if turns else push)
-    return turns, axis / max(float(np.linalg.norm(axis)), 1e-9), place
+    return turns, _unit(turning @ torque if turns else turn @ push), place
+
+
+def _at_reference(model: mujoco.MjModel) -> mujoco.MjData:
+    data = mujoco.MjData(model)
+    mujoco.mj_fwdPosition(model, data)
+    return data
+
+
+def _lengthening_axis(model: mujoco.MjModel, body: int, actuator: int) -> np.ndarray:
+    """(3,) how a body's own joints move as an actuator's length grows, in its frame; turns before slides."""
+    data, moment = _at_reference(model), np.zeros((model.nu, model.nv))
+    mujoco.mju_sparse2dense(
+        moment, data.actuator_moment, data.moment_rownnz, data.moment_rowadr, data.moment_colind
+    )
+    turn, slide = np.zeros(3), np.zeros(3)
+    for joint in range(model.body_jntadr[body], model.body_jntadr[body] + model.body_jntnum[body]):
+        kind, dof = int(model.jnt_type[joint]), int(model.jnt_dofadr[joint])
+        if kind == _HINGE:
+            turn += moment[actuator, dof] * model.jnt_axis[joint]
+        elif kind == _SLIDE:
+            slide += moment[actuator, dof] * model.jnt_axis[joint]
+        elif kind == _BALL:
+            turn += moment[actuator, dof : dof + 3]
+    return turn if turn.any() else slide
+
+
+def _unit(axis: np.ndarray) -> np.ndarray:
+    return axis / max(float(np.linalg.norm(axis)), 1e-9)
 
 
 def _pose_in(model: mujoco.MjModel, body: int, ancestor: int) -> tuple[np.ndarray, np.ndarray]:

@@ -91,6 +91,8 @@ def tip_places(body: Morphology) -> np.ndarray:
             if int(model.jnt_bodyid[joint]) not in own or is_held(model, joint):
                 continue
             address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
+            if kind == int(mujoco.mjtJoint.mjJNT_FREE):  # of a root that is tied
+                continue
             if kind == int(mujoco.mjtJoint.mjJNT_BALL):
                 _turn_ball(data.qpos[address : address + 4], model.jnt_range[joint, 1] or np.pi, rng)
                 continue

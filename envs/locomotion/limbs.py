@@ -17,6 +17,7 @@ from ..errors import UserError
 from .actuators import driven_joint, moved_bodies
 
 BALL_AXES = 3
+_TIES = (int(mujoco.mjtEq.mjEQ_WELD), int(mujoco.mjtEq.mjEQ_CONNECT))
 
 
 @dataclass(frozen=True)
@@ -142,3 +143,18 @@ def is_held(model: mujoco.MjModel, joint: int) -> bool:
     dof = int(model.jnt_dofadr[joint])
     damping = float(np.ravel(model.dof_damping[dof])[0])
     return damping * model.opt.timestep > HELD * max(float(model.dof_M0[dof]), 1e-12)
+
+
+def is_tied(model: mujoco.MjModel, limb: Limb) -> bool:
+    """Whether an equality constraint ties a limb to the world or to a mocap body, as grippers are."""
+    for constraint in np.flatnonzero(model.eq_active0):
+        if int(model.eq_type[constraint]) not in _TIES:
+            continue
+        ends = [int(model.eq_obj1id[constraint]), int(model.eq_obj2id[constraint])]
+        if int(model.eq_objtype[constraint]) == int(mujoco.mjtObj.mjOBJ_SITE):
+            ends = [int(model.site_bodyid[site]) for site in ends]
+        for own, other in (ends, ends[::-1]):
+            anchor = int(model.body_weldid[other])
+            if own in limb.bodies and (anchor == 0 or model.body_mocapid[anchor] >= 0):
+                return True
+    return False

@@ -6,8 +6,11 @@ scene stay as they are; a floor is added where a robot that can fall has none.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import mujoco
 import numpy as np
 
 from ..errors import UserError
+from .actuators import held_activation
 from .morphology import Morphology
 
 HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial")
@@ -24,7 +28,6 @@ STABLE_SECONDS = 0.2
 """How long a body is simulated under its home controls when it is read."""
 
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-_AIR = 10.0  # kg/m^3; in a fluid denser than this a body is taken to swim
 _SHOWN = 5  # names in a note
 _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
 
@@ -50,7 +53,7 @@ def load_morphology(name: str, path: Path) -> Morphology:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     notes = [*_scenery(body)]
-    home = _home(body.model)
+    home = _home(body)
     notes += home.notes
     body = dataclasses.replace(
         body, home=home.qpos, home_controls=home.controls, home_activation=home.activation
@@ -66,6 +69,8 @@ def load_morphology(name: str, path: Path) -> Morphology:
     floats, note = _put_on_ground(body, home)
     notes += [note] if note else []
     body = dataclasses.replace(body, floats=floats, notes=tuple(notes))
+    if home.activation is None and body.model.na:
+        body = dataclasses.replace(body, home_activation=_held_activation(body))
     _check_stable(body, path)
     return body
 
@@ -76,21 +81,18 @@ def ground_below(body: Morphology) -> float | None:
     touchable = (model.geom_contype | model.geom_conaffinity) != 0
     fixed = touchable & (model.body_weldid[model.geom_bodyid] == 0)
     own = {part for limb in body.limbs for part in limb.bodies}
+    probe = copy.copy(model)  # in which a ray meets nothing else
+    probe.geom_group[:] = ~fixed | np.isin(model.geom_bodyid, list(own))
+    probe.geom_rgba[:, 3], probe.geom_matid[:] = 1, -1  # rays pass what is not drawn
     start = data.xpos[body.root].copy()
     start[2] = max(start[2], body.lowest_point(body.initial_qpos)) + 1e-6
     # The rectangle of a plane is what is drawn of it; bodies touch it everywhere.
     level = (model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)) & (data.geom_xmat[:, 8] > 0.99)
     heights = [float(z) for z in data.geom_xpos[fixed & level, 2] if z < start[2]]
-    geom = np.full(1, -1, np.int32)
-    for _ in range(2 * model.ngeom + 2):  # into and out of every geom
-        distance = mujoco.mj_ray(model, data, start, np.array([0.0, 0, -1]), None, 1, -1, geom, None)
-        if geom[0] < 0:
-            break
-        start[2] -= distance
-        if fixed[geom[0]] and int(model.geom_bodyid[geom[0]]) not in own:
-            heights.append(float(start[2]))
-            break
-        start[2] -= 1e-6  # beyond a limb or an object that moves
+    groups, geom = np.array([1, 0, 0, 0, 0, 0], np.uint8), np.full(1, -1, np.int32)
+    distance = mujoco.mj_ray(probe, data, start, np.array([0.0, 0, -1]), groups, 1, -1, geom, None)
+    if geom[0] >= 0:
+        heights.append(float(start[2] - distance))
     return max(heights, default=None)
 
 
@@ -98,7 +100,7 @@ def _parse(path: Path) -> mujoco.MjSpec:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
-        return mujoco.MjSpec.from_file(str(path.resolve()))
+        return mujoco.MjSpec.from_file(os.path.abspath(path))
     except ValueError as error:
         raise UserError(f"{path} is no MJCF that MuJoCo reads: {_one_line(error)}") from error
 
@@ -117,11 +119,11 @@ def _with_floor(path: Path, height: float, contype: int, conaffinity: int) -> mu
 
 
 def _collision_bits(body: Morphology) -> tuple[int, int]:
-    """``contype`` and ``conaffinity`` of a floor that every geom which touches anything touches."""
+    """``contype`` and ``conaffinity`` of a floor that all touch which move and touch anything."""
     model = body.model
-    geoms = np.isin(model.geom_bodyid, [part for limb in body.limbs for part in limb.bodies])
-    contype = int(np.bitwise_or.reduce(model.geom_conaffinity[geoms], initial=0))
-    conaffinity = int(np.bitwise_or.reduce(model.geom_contype[geoms], initial=0))
+    moving = model.body_weldid[model.geom_bodyid] != 0
+    contype = int(np.bitwise_or.reduce(model.geom_conaffinity[moving], initial=0))
+    conaffinity = int(np.bitwise_or.reduce(model.geom_contype[moving], initial=0))
     return contype or 1, conaffinity or 1
 
 
@@ -166,7 +168,8 @@ class Home:
     notes: list[str] = field(default_factory=list)
 
 
-def _home(model: mujoco.MjModel) -> Home:
+def _home(body: Morphology) -> Home:
+    model, own = body.model, [part for limb in body.limbs for part in limb.bodies]
     names = [model.key(key).name for key in range(model.nkey)]
     chosen = [key for word in HOME_KEYS for key, name in enumerate(names) if name.lower() == word]
     if len(names) == 1:
@@ -174,12 +177,12 @@ def _home(model: mujoco.MjModel) -> Home:
     if chosen:
         key = chosen[0]
         controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
-        activation = model.key_act[key].copy() if model.na else None
+        activation = model.key_act[key].copy() if model.key_act[key].any() else None
         named = f"keyframe {names[key]!r}" if names[key] else "only keyframe"
         return Home(model.key_qpos[key].copy(), controls, activation, True, [f"the start is the {named}"])
     notes = [f"none of the {len(names)} keyframes is called home: the start is qpos0"] if names else []
     home, moved = model.qpos0.copy(), []
-    for joint in np.flatnonzero(model.jnt_limited):
+    for joint in np.flatnonzero(model.jnt_limited.astype(bool) & np.isin(model.jnt_bodyid, own)):
         if int(model.jnt_type[joint]) in _SCALAR:
             at = int(model.jnt_qposadr[joint])
             home[at] = np.clip(home[at], *model.jnt_range[joint])
@@ -196,17 +199,24 @@ def _put_on_ground(body: Morphology, home: Home) -> tuple[bool, str | None]:
     Returns:
         Whether it starts above the ground, and a note if it was moved.
     """
-    options, gap = body.model.opt, body.lowest_point(home.qpos) - body.ground
+    gap = body.lowest_point(home.qpos) - body.ground
     off = abs(gap) > _PLACE_TOLERANCE * max(body.standing_height, 1e-6)
     if not (body.can_fall and off):
         return False, None
-    swims = options.gravity[2] >= 0 or options.density > _AIR
     before = home.qpos.copy()
-    if gap < 0 or not (swims or home.is_keyframe):
+    if gap < 0 or not home.is_keyframe:
         body.raise_root(home.qpos, -gap)
     if np.array_equal(before, home.qpos):
         return gap > 0, None
     return False, f"the start was {'lowered' if gap > 0 else 'raised'} by {abs(gap):.3g} m onto the ground"
+
+
+def _held_activation(body: Morphology) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told when the body is used
+        controls = body.controls
+    data = body.placed(body.initial_qpos)
+    return held_activation(body.model, controls, data.actuator_length)
 
 
 def _check_stable(body: Morphology, path: Path) -> None:

@@ -19,9 +19,12 @@ from .descriptors import (
     quaternion_matrix,
 )
 from .identity import body_hash
-from .limbs import JointSlot, Limb, is_held, read_limbs
+from .limbs import JointSlot, Limb, is_held, is_tied, read_limbs
 
 _FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+
+AIR = 10.0
+"""In a fluid denser than this (kg/m^3) a body is taken to swim."""
 
 UNLIMITED_SLIDE = 0.5
 """How far (m) a slide without a range is taken to go, either way, where a reach is asked for."""
@@ -140,6 +143,8 @@ class Morphology:
     def can_travel(self) -> bool:
         """Whether the root can move over the ground: by a free joint, or a slide without end along it."""
         model, first = self.model, int(self.model.body_jntadr[self.root])
+        if is_tied(model, self.limbs[0]):
+            return False
         level = quaternion_matrix(model.body_quat[self.root])[2]  # the vertical, in the body's frame
         for joint in range(first, first + int(model.body_jntnum[self.root])):
             kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
@@ -150,8 +155,13 @@ class Morphology:
 
     @functools.cached_property
     def can_fall(self) -> bool:
-        """Whether nothing holds the root up: a free joint, or a vertical slide that no actuator drives."""
+        """Whether nothing holds the root up: a free joint, or a vertical slide that no actuator drives.
+
+        What swims, floats without gravity or is tied to the world does not fall.
+        """
         model, first = self.model, int(self.model.body_jntadr[self.root])
+        if _swims(model) or is_tied(model, self.limbs[0]):
+            return False
         driven = {slot.joint for slot in self.limbs[0].slots if slot.actuator >= 0}
         level = quaternion_matrix(model.body_quat[self.root])[2]
         for joint in range(first, first + int(model.body_jntnum[self.root])):
@@ -263,3 +273,9 @@ class Morphology:
                 qpos[address + 2] += shift
             elif kind == _SLIDE and abs(upward) > 0.99:
                 qpos[address] += shift * np.sign(upward)
+
+
+def _swims(model: mujoco.MjModel) -> bool:
+    """Whether no gravity pulls down, or a fluid bears what is in it."""
+    off = model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_GRAVITY)
+    return bool(off or model.opt.gravity[2] >= 0 or model.opt.density > AIR)

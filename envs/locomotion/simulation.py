@@ -145,7 +145,7 @@ class Simulation:
         return self._com[:, self._trees]
 
     def joint_axes(self) -> np.ndarray:
-        """(n, S, 3) joint axes in the world, 0 for tendons."""
+        """(n, S, 3) joint axes in the world."""
         return self._rows.axes()
 
     def joint_positions(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import importlib
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def read_user_bodies(source: str) -> UserBodies:
 
 def absolute_source(source: str) -> str:
     """The source as it is found from every folder."""
-    return source if source.startswith(MENAGERIE) else str(Path(source).expanduser().resolve())
+    return source if source.startswith(MENAGERIE) else os.path.abspath(Path(source).expanduser())
 
 
 def _find_files(path: Path) -> dict[str, Path]:

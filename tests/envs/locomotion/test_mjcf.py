@@ -1,0 +1,206 @@
+"""Robots from a file alone: the ground they start on, and the pose they start in."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+import pytest
+
+from somite.envs.locomotion import LocomotionTask
+
+from .helpers import observed, one_row, token
+from .user_robots import arm, load, walker
+
+PLANE = '<geom name="floor" type="plane" size="1 1 1" pos="{}"/>'
+FOOT = 0.38
+
+
+def still(body, steps=25):
+    """Whether the body lives through ``steps`` at rest without an action."""
+    env = one_row(body, LocomotionTask(reset_noise=0, reset_speed_noise=0, relative_height=(0.5, 3.0)))
+    return not any(env.step(np.zeros(env.action_space.shape))[2][0] for _ in range(steps))
+
+
+def lowest(body):
+    """The robot's lowest point at its start by MuJoCo's own distances, from a plane far below."""
+    spec = body.spec()
+    spec.worldbody.add_geom(
+        name="far below", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 1], pos=[0, 0, -9]
+    )
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    data.qpos[:] = body.initial_qpos
+    mujoco.mj_forward(model, data)
+    plane, line = model.geom("far below").id, np.zeros(6)
+    names = ("trunk", "leg")
+    return min(mujoco.mj_geomDistance(model, data, plane, model.geom(n).id, 99, line) for n in names) - 9
+
+
+@pytest.mark.parametrize(
+    ("trunk", "leg"), [((1, 1), (1, 1)), ((2, 0), (0, 4)), ((0, 8), (16, 32)), ((3, 0), (0, 0))]
+)
+def test_a_robot_without_a_floor_gets_one_that_every_colliding_geom_touches(tmp_path, trunk, leg):
+    bits = [f'contype="{a}" conaffinity="{b}"' for a, b in (trunk, leg)]
+    body = load(tmp_path, walker(height=3.0, trunk=bits[0], leg=bits[1]))
+    model, data = body.model, mujoco.MjData(body.model)
+    assert any("floor was added" in note for note in body.notes)
+    (floor,) = np.flatnonzero(model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE))
+    bottom = 3.0 - (FOOT if any(leg) else 0.05)
+    assert model.geom_pos[floor, 2] == body.ground == pytest.approx(bottom)
+    np.testing.assert_allclose(body.initial_qpos[:3], [0, 0, 3.0])  # it starts where the file says
+    data.qpos[:] = body.initial_qpos
+    data.qpos[2] -= 1.0  # all of it below the floor
+    mujoco.mj_forward(model, data)
+    touching = {int(g) for pair in data.contact.geom for g in pair if floor in pair} - {int(floor)}
+    assert {model.geom(g).name for g in touching} == {
+        n for n, b in (("trunk", trunk), ("leg", leg)) if any(b)
+    }
+    assert still(load(tmp_path, walker(hip='range="-1 1"')))
+
+
+def test_objects_of_the_scene_lie_on_the_added_floor(tmp_path):
+    ball = (
+        '<body name="ball" pos="2 0 0.3"><freejoint/><geom size="0.1" contype="64" conaffinity="0"/></body>'
+    )
+    body = load(tmp_path, walker(scene=ball))
+    data = mujoco.MjData(body.model)
+    mujoco.mj_step(body.model, data, 1000)
+    assert data.body("ball").xpos[2] == pytest.approx(body.ground + 0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("height", [1.2, 1.38, 4.0])
+def test_a_robot_is_put_onto_its_own_floor_and_its_heights_are_above_that(tmp_path, height):
+    body = load(tmp_path, walker(PLANE.format("0 0 1"), height))
+    assert body.ground == 1.0 and lowest(body) == pytest.approx(1.0, abs=1e-6)
+    assert not any("floor was added" in note for note in body.notes)
+    said = [note for note in body.notes if "onto the ground" in note]
+    assert [("raised" in note, "lowered" in note) for note in said] == (
+        {1.2: [(True, False)], 1.38: [], 4.0: [(False, True)]}[height]
+    )
+    seen = observed(one_row(body), body.initial_qpos, np.zeros(body.model.nv))
+    np.testing.assert_allclose(token(seen, "height")[:, 0], [FOOT, FOOT - 0.05], atol=1e-6)
+    assert body.standing_height == pytest.approx(FOOT) and still(load(tmp_path, walker(hip='range="-1 1"')))
+
+
+def test_a_floor_is_there_where_it_is_not_drawn(tmp_path):
+    body = load(tmp_path, walker(PLANE.format("50 0 0.2")))
+    assert body.ground == 0.2 and not any("floor was added" in note for note in body.notes)
+    # Negative control: what lies beside the robot and ends there is no ground.
+    body = load(tmp_path, walker('<geom type="box" size="1 1 0.1" pos="50 0 0.1"/>'))
+    assert any("floor was added" in note for note in body.notes)
+
+
+def test_a_plane_that_nothing_touches_is_no_floor(tmp_path):
+    drawn = '<geom type="plane" size="1 1 1" pos="0 0 -1" contype="0" conaffinity="0"/>'
+    body = load(tmp_path, walker(drawn))
+    assert body.ground == pytest.approx(0.0) and any("floor was added" in note for note in body.notes)
+
+
+def test_terrain_below_the_robot_is_its_ground(tmp_path):
+    hill = '<asset><hfield name="hill" nrow="2" ncol="2" size="5 5 2 0.1" elevation="0 0 1 1"/></asset>'
+    body = load(tmp_path, walker('<geom type="hfield" hfield="hill"/>', 5.0, first=hill))
+    assert body.ground == pytest.approx(1.0, abs=1e-3)  # half way up
+    assert lowest(body) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("below", ["", PLANE.format("0 0 0")])
+def test_a_table_is_the_ground_of_what_stands_on_it(tmp_path, below):
+    table = '<body pos="0 0 0.6"><geom type="box" size="0.5 0.5 0.1"/></body>' + below
+    body = load(tmp_path, walker(table, 0.7 + FOOT))
+    assert body.ground == pytest.approx(0.7) and lowest(body) == pytest.approx(0.7)
+
+
+def test_an_object_under_the_robot_is_no_ground(tmp_path):
+    ball = '<body name="ball" pos="0 0 0.1"><freejoint/><geom size="0.1"/></body>' + PLANE.format("0 0 0")
+    assert load(tmp_path, walker(ball, 0.3 + FOOT)).ground == 0.0
+
+
+def test_the_ground_under_a_fixed_arm_is_below_its_own_base(tmp_path):
+    body = load(tmp_path, arm('<motor joint="elbow" ctrlrange="-1 1"/>'))
+    assert body.ground == 0.0 and not body.can_travel
+    without = arm('<motor joint="elbow" ctrlrange="-1 1"/>').replace(
+        '<geom name="floor" type="plane"', "<site"
+    )
+    body = load(tmp_path, without.replace('<site size="1 1 1"/>', ""))
+    assert not any("floor was added" in note for note in body.notes), "nothing of it can fall"
+
+
+WATER, WEIGHTLESS, NO_GRAVITY = (
+    '<option density="1000" viscosity="0.001"/>',
+    '<option gravity="0 0 0"/>',
+    '<option><flag gravity="disable"/></option>',
+)
+
+
+@pytest.mark.parametrize("option", [WATER, WEIGHTLESS, NO_GRAVITY])
+@pytest.mark.parametrize("scene", ["", PLANE.format("0 0 0")])
+def test_what_swims_or_floats_is_left_where_it_is_and_does_not_fall(tmp_path, option, scene):
+    body = load(tmp_path, walker(scene, 1.0, first=option))
+    assert body.initial_qpos[2] == 1.0 and not any("onto the ground" in note for note in body.notes)
+    assert not any("floor was added" in note for note in body.notes)
+    task = LocomotionTask(relative_height=(0.5, 3.0), max_tilt=1.2)
+    env = one_row(body, task)
+    for height in (1.0, 5.0, 0.45):
+        qpos = body.initial_qpos.copy()
+        qpos[2:7] = [height, 0, 1, 0, 0]  # upside down
+        env.set_state(0, qpos, np.zeros(body.model.nv))
+        assert not env.step(np.zeros(env.action_space.shape))[2][0], height
+
+
+def test_what_walks_in_air_stands_on_the_ground(tmp_path):
+    body = load(tmp_path, walker(PLANE.format("0 0 0"), 1.0, first='<option density="1.2"/>'))
+    assert lowest(body) == pytest.approx(0.0, abs=1e-6) and body.can_fall
+
+
+def key(name, height, hip=0.3, more=""):
+    return f'<key name="{name}" qpos="0 0 {height} 1 0 0 0 {hip}" {more}/>'
+
+
+def frames(*keys):
+    return "<keyframe>" + "".join(keys) + "</keyframe>"
+
+
+@pytest.mark.parametrize(
+    ("keys", "hip", "said"),
+    [
+        ([key("crouch", FOOT, 0.3)], 0.3, "'crouch'"),
+        ([key("jump", FOOT, 0.1), key("Home", FOOT, 0.2)], 0.2, "'Home'"),
+        ([key("stand", FOOT, 0.1), key("home", FOOT, 0.2)], 0.2, "'home'"),  # the word that comes first
+        ([key("jump", FOOT, 0.1), key("sit", FOOT, 0.2)], 0.0, "none of the"),
+    ],
+)
+def test_the_home_pose_is_a_keyframe(tmp_path, keys, hip, said):
+    body = load(tmp_path, walker(PLANE.format("0 0 0"), last=frames(*keys)))
+    assert body.initial_qpos[7] == pytest.approx(hip)
+    assert any(said in note for note in body.notes)
+    env = one_row(body, LocomotionTask(reset_noise=0, reset_speed_noise=0))
+    np.testing.assert_array_equal(env.get_state(0)[0], body.initial_qpos)
+
+
+def test_a_pose_outside_of_a_joints_range_starts_at_its_end(tmp_path):
+    body = load(tmp_path, walker(hip='range="20 60"'))
+    assert body.initial_qpos[7] == pytest.approx(np.deg2rad(20))
+    assert any("qpos0 is outside" in note and "hip" in note for note in body.notes)
+    # What is no part of the robot starts as the file says.
+    door = '<body pos="5 0 1"><joint name="door" range="20 60"/><geom size="0.1"/></body>'
+    body = load(tmp_path, walker(door))
+    assert body.initial_qpos[body.model.joint("door").qposadr[0]] == 0
+
+
+def test_a_keyframe_gives_controls_and_activations(tmp_path):
+    servo = (
+        '<general joint="hip" gainprm="30" biastype="affine" biasprm="0 -30 -2" ctrlrange="-1 1" '
+        'dyntype="filterexact" dynprm="0.05"/>'
+    )
+    home = frames(key("home", 1.0, 0.3, 'ctrl="0.25" act="0.2"'))
+    body = load(tmp_path, walker(PLANE.format("0 0 0"), actuators=servo, last=home))
+    env = one_row(body)
+    batch = env._blocks[0].sim.batch
+    assert batch.act[0] == pytest.approx(0.2)
+    env.step(np.zeros(env.action_space.shape))
+    assert batch.ctrl[0] == pytest.approx(0.25)
+    assert body.initial_qpos[2] == 1.0, "a keyframe in the air is meant"
+    for _ in range(50):
+        env.step(np.zeros(env.action_space.shape))
+    env.reset()
+    assert batch.act[0] == pytest.approx(0.2), "and so after every reset"
