@@ -5,17 +5,19 @@ from __future__ import annotations
 import glob
 import inspect
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from ..envs.errors import UserError
 from ..envs.locomotion import BodySet
+from ..envs.locomotion.body_set import with_changes
 from .acting import Agent
 from .checkpoint import find_policy_folder, load_policy
 from .counts import whole_number
@@ -43,7 +45,7 @@ def evaluate(config: DictConfig) -> list[Row]:
     rows: list[Row] = []
     for folder in folders:
         agent = load_policy(folder, device)
-        bodies = body_set_of(agent)
+        bodies = body_set_of(agent, _changes(config))
         names = bodies.choose(_plain(config.bodies))
         own = _evaluate_agent(agent, bodies, names, episodes, seed, _run_name(folder), config.random_baseline)
         output = _output(config.output, folder, several=len(folders) > 1)
@@ -60,14 +62,22 @@ def evaluate(config: DictConfig) -> list[Row]:
     return rows
 
 
-def body_set_of(agent: Agent) -> BodySet:
+def _changes(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config.env, resolve=True)
+
+
+def body_set_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> BodySet:
     """The bodies and the task that a policy was trained with, from its ``policy.json``.
+
+    Args:
+        agent: the policy.
+        changes: what is to vary otherwise, as in the node ``env`` of ``conf/evaluate.yaml``.
 
     Raises:
         UserError: bodies have since changed sides of the split that was trained on.
     """
     environment = agent.environment
-    bodies = BodySet.from_config(environment["config"])
+    bodies = BodySet.from_config(with_changes(environment["config"], changes or {}))
     if set(bodies.unseen) & set(environment["seen"]):
         raise UserError(
             f"the policy was trained on {sorted(set(bodies.unseen) & set(environment['seen']))}, which "

@@ -164,6 +164,24 @@ class RobotSet(BodySet):
         self.varied = {"variation": variation, "damage": damage, "world": world}
 
 
+def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved environment's configuration with other values of what varies; null: as it was saved.
+
+    Args:
+        config: of `BodySet.from_config`.
+        changes: of its nodes ``variation``, ``damage`` and ``world``.
+    """
+    changed = dict(config)
+    for name, change in changes.items():
+        if isinstance(change, Mapping):
+            merged = with_changes(changed.get(name) or {}, change)
+            if merged or changed.get(name):
+                changed[name] = merged
+        elif change is not None:
+            changed[name] = change
+    return changed
+
+
 def _known(target: Any, classes: Sequence[type]) -> type:
     """The class that a saved ``_target_`` names. Raises UserError if it is none of them."""
     for kind in classes:

@@ -81,11 +81,13 @@ class BodyRenderer:
 
     def picture(self, row: int) -> np.ndarray:
         """(height, width, 3) uint8."""
-        _, data, root = self.env.simulated(row)
+        model, data, root = self.env.simulated(row)
         number = int(self.env.body_of_row[row])
         body = self.env.bodies[number]
         if number not in self._renderers:
-            self._renderers[number] = _make_renderer(body, self.width, self.height)
+            self._renderers[number] = _make_renderer(body, self.width, self.height, model)
+        renderer = self._renderers[number]
+        renderer.model.geom_size[:] = model.geom_size  # lengths and steps vary from episode to episode
         radius = _usual_radius(body)
         camera = _camera(90, -12, DISTANCE * radius)
         camera.lookat[:] = data.xpos[root]
@@ -93,7 +95,7 @@ class BodyRenderer:
         # Followed upwards and downwards only where it would leave the picture: swimmers, drones, cliffs.
         away = float(data.xpos[root, 2]) - usual
         camera.lookat[2] = usual + np.sign(away) * max(0.0, abs(away) - 1.2 * radius)
-        return _draw(self._renderers[number], body, data, camera)
+        return _draw(renderer, body, data, camera)
 
     def close(self) -> None:
         """Release the drawing contexts."""
@@ -179,8 +181,10 @@ def _shown_groups(body: Morphology) -> list[int]:
     return usual if shown or model.nskin else [1] * 6
 
 
-def _make_renderer(body: Morphology, width: int, height: int) -> mujoco.Renderer:
-    model = copy.copy(body.model)  # ours to give a buffer as large as the picture
+def _make_renderer(
+    body: Morphology, width: int, height: int, model: mujoco.MjModel | None = None
+) -> mujoco.Renderer:
+    model = copy.copy(body.model if model is None else model)  # ours to give a buffer as large as the picture
     buffer = model.vis.global_
     buffer.offwidth, buffer.offheight = max(buffer.offwidth, width), max(buffer.offheight, height)
     # What is drawn begins and ends at multiples of the extent: here the body's, however large the scene is.

@@ -8,6 +8,7 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, LocomotionVectorEnv, Morphology, World, build
+from somite.envs.locomotion.rendering import BodyRenderer, find_backend
 from somite.envs.locomotion.variants import compile_variants
 from somite.envs.locomotion.world import MAT, Terrain
 
@@ -182,6 +183,23 @@ def test_compiled_worlds_differ():
     variants = compile_variants(build("hopper_4"), None, World(step_height=[0, 0.2], variants=3), (1, 0))
     assert len({tuple(variant.terrain.heights) for variant in variants}) == 3
     assert all(isinstance(variant.terrain, Terrain) for variant in variants)
+
+
+def test_pictures_show_the_world_of_the_episode():
+    try:
+        find_backend()
+    except UserError as error:
+        pytest.skip(str(error))
+    world = World(step_height=[0.4, 0.4], start=-1.0, strips=1, strip_length=[2, 2], variants=1)
+    pictures = []
+    for given in (None, world):
+        env = make("hopper_4", given)
+        qpos, qvel = env.get_state(0)
+        env.set_state(0, qpos, qvel)
+        renderer = BodyRenderer(env, 96, 64)
+        pictures.append(renderer.picture(0).astype(int))
+        renderer.close()
+    assert np.abs(pictures[0] - pictures[1]).max() > 30
 
 
 @pytest.mark.parametrize(
