@@ -227,8 +227,9 @@ def test_length_variants_compile_and_stand_on_the_ground_as_the_body_does(name):
         # Where a limb hangs follows the length of the one above it, and its box its own.
         for index, limb in enumerate(body.limbs):
             place = body.model.body_pos[limb.bodies[0]]
-            if limb.parent >= 0 and int(body.model.body_parentid[limb.bodies[0]]) in (
-                body.limbs[limb.parent].bodies[:1]
+            if (
+                limb.parent >= 0
+                and int(body.model.body_parentid[limb.bodies[0]]) in (body.limbs[limb.parent].bodies[:1])
             ):
                 expected = place * variant.lengths[limb.parent]
                 np.testing.assert_allclose(made.model.body_pos[limb.bodies[0]], expected, atol=1e-9)
@@ -317,9 +318,7 @@ def test_starts_and_their_noise_are_those_without_variation():
 @pytest.mark.parametrize("aligned", [False, True])
 def test_a_seed_decides_every_draw(aligned):
     variation = BodyVariation(**WIDE, variants=4)
-    runs = [
-        run(make(["cheetah_7_full", "cheetah_3_front"], 4, variation, aligned=aligned)) for _ in range(2)
-    ]
+    runs = [run(make(["cheetah_7_full", "cheetah_3_front"], 4, variation, aligned=aligned)) for _ in range(2)]
     assert_same(*runs)
     for one, other in zip(*runs, strict=True):
         np.testing.assert_array_equal(one[-1]["factor_mass"], other[-1]["factor_mass"])
