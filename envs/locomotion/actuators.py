@@ -84,13 +84,12 @@ def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Controls:
-    """Physical controls (nu,) that nominal actions mean: ``center + half * action``.
-
-    MuJoCo itself clips what lies beyond an actuator's range.
-    """
+    """Physical controls (nu,) that nominal actions mean: ``center + half * action``, from low to high."""
 
     center: np.ndarray
     half: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def read_controls(
@@ -113,17 +112,16 @@ def read_controls(
     data = mujoco.MjData(model)
     data.qpos[:] = model.qpos0 if qpos is None else qpos
     mujoco.mj_forward(model, data)
-    center, half = np.zeros(model.nu), np.zeros(model.nu)
+    center, low, high = np.zeros(model.nu), np.zeros(model.nu), np.zeros(model.nu)
     for actuator in range(model.nu):
-        low, high = _span(model, actuator, float(data.actuator_length[actuator]))
-        middle = (low + high) / 2
+        low[actuator], high[actuator] = _span(model, actuator, float(data.actuator_length[actuator]))
+        middle = (low[actuator] + high[actuator]) / 2
         if home is not None:
             middle = home[actuator]
         elif is_position_servo(model, actuator):
             middle = _holding(model, actuator, float(data.actuator_length[actuator]))
-        center[actuator] = np.clip(middle, low, high)
-        half[actuator] = max(high - center[actuator], center[actuator] - low)
-    return Controls(center, half)
+        center[actuator] = np.clip(middle, low[actuator], high[actuator])
+    return Controls(center, np.maximum(high - center, center - low), low, high)
 
 
 def held_activation(model: mujoco.MjModel, controls: Controls, lengths: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ class Simulation:
         self._actuated = [(i, slot.actuator) for i, slot in enumerate(slots) if slot.actuator >= 0]
         self.actuated_slots = [i for i, _ in self._actuated]
         self._actuators = [actuator for _, actuator in self._actuated]
-        self._center, self._half = np.empty((n, len(self._actuators))), np.empty((n, len(self._actuators)))
+        self._center, self._half, self._low, self._high = np.empty((4, n, len(self._actuators)))
         self.set_controls(slice(0, n), morphology)
         self._activation = morphology.home_activation
         self.models = [model] * n  # of each row; `RowModels` gives them models of their own
@@ -100,10 +100,8 @@ class Simulation:
     def set_controls(self, rows: int | slice, body: Morphology) -> None:
         """What nominal actions mean in these rows is what they mean to ``body``."""
         controls = body.controls
-        self._center[rows], self._half[rows] = (
-            controls.center[self._actuators],
-            controls.half[self._actuators],
-        )
+        for name in ("center", "half", "low", "high"):
+            getattr(self, f"_{name}")[rows] = getattr(controls, name)[self._actuators]
 
     def reset(self, rows: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put ``rows`` (k,) into the state ``qpos`` (k, nq), ``qvel`` (k, nv), controls zero."""
@@ -126,7 +124,7 @@ class Simulation:
 
     def to_physical(self, nominal: np.ndarray) -> np.ndarray:
         """(n, actuated) nominal actions in [-1, 1] as physical controls."""
-        return self._center + self._half * nominal
+        return np.clip(self._center + self._half * nominal, self._low, self._high)
 
     def limb_positions(self) -> np.ndarray:
         """(n, N, 3) limb origins in the world."""

@@ -55,7 +55,13 @@ def walker(
     </mujoco>"""
 
 
-def arm(actuators: str, *, first: str = '<option gravity="0 0 0"/>', last: str = "", **joints: str) -> str:
+def arm(
+    actuators: str,
+    *,
+    first: str = '<option gravity="0 0 0" integrator="implicitfast"/>',
+    last: str = "",
+    **joints: str,
+) -> str:
     """An upper arm of 0.4 m on a fixed base, a forearm of 0.3 m on it; ``joints`` are their attributes."""
     shoulder = joints.get("shoulder", 'axis="0 1 0" range="-90 90" damping="0.5"')
     elbow = joints.get("elbow", 'axis="0 1 0" range="0 120" damping="0.5"')
