@@ -77,9 +77,15 @@ class UserBodies:
         return tuple(n for n in self._bodies if any(fnmatch.fnmatchcase(n, p) for p in patterns))
 
 
-@functools.lru_cache(maxsize=8)
 def read_user_bodies(source: str) -> UserBodies:
-    """`UserBodies` of a source, read once: compiling many meshes takes seconds."""
+    """`UserBodies` of a source, read once (compiling many meshes takes seconds) and after every edit."""
+    path = Path(source)
+    files = [path] if path.is_file() else sorted(path.rglob("*.xml"))
+    return _read(source, tuple(file.stat().st_mtime_ns for file in files if file.is_file()))
+
+
+@functools.lru_cache(maxsize=8)
+def _read(source: str, stamps: tuple[int, ...]) -> UserBodies:
     return UserBodies(source)
 
 

@@ -1,0 +1,236 @@
+"""Where a user's robots are found, and what is said of those that are none."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from somite.envs.errors import UserError
+from somite.envs.locomotion import RobotSet, user_bodies
+from somite.envs.locomotion.user_bodies import UserBodies, menagerie_file
+
+from .user_robots import MOTOR, walker
+
+FLOOR = '<geom type="plane" size="5 5 1"/>'
+TETRAHEDRON = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+
+
+def robots(folder, **texts):
+    """A folder of files, and what reads them."""
+    for name, text in texts.items():
+        path = folder / f"{name.replace('__', '/')}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def refused(source, **options):
+    with pytest.raises(UserError) as error:
+        RobotSet(str(source), **options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def of_height(height):
+    """Robots that differ."""
+    return walker(FLOOR, height, trunk=f'density="{1000 * height}"')
+
+
+def test_a_missing_file_is_told_with_the_nearest_name(tmp_path):
+    robots(tmp_path, spider=of_height(1), dog=of_height(2))
+    assert "did you mean 'spider.xml'?" in refused(tmp_path / "spidr.xml")
+    assert str(tmp_path / "nowhere") in refused(tmp_path / "nowhere" / "dog.xml")
+    assert "env.morphology=" in pytest.raises(UserError, RobotSet, None).value.args[0]
+
+
+def test_a_folder_without_files_is_told(tmp_path):
+    (tmp_path / "readme.txt").write_text("none")
+    assert refused(tmp_path) == f"{tmp_path} holds no .xml file"
+
+
+HUGE = 'gainprm="1" ctrlrange="-1 1" biastype="affine" biasprm="1e13 0 0"'
+BROKEN = {
+    "invalid XML": (walker(FLOOR)[:-20], ["no MJCF that MuJoCo reads", "XML"]),
+    "unknown element": (walker(FLOOR + "<geoom/>"), ["no MJCF that MuJoCo reads", "geoom", "line"]),
+    "unknown attribute": (walker('<geom typo="1"/>'), ["no MJCF that MuJoCo reads", "typo", "line"]),
+    "no mass": (walker(FLOOR, leg='mass="0"'), ["does not compile", "mass", "leg"]),
+    "unknown joint": (walker(FLOOR, actuators='<motor joint="hop"/>'), ["does not compile", "hop"]),
+    "missing mesh": (
+        walker('<geom type="mesh" mesh="shell"/>', first='<asset><mesh name="shell" file="a.obj"/></asset>'),
+        ["does not compile", "a.obj"],
+    ),
+    "missing include": (walker('<include file="legs.xml"/>'), ["no MJCF that MuJoCo reads", "legs.xml"]),
+    "no actuator": (walker(FLOOR, actuators=""), ["no actuator"]),
+    "moves nothing": (
+        walker(FLOOR + '<site name="post"/>', actuators=MOTOR + '<motor name="push" site="post"/>'),
+        ["'push' moves no joint"],
+    ),
+    "diverges": (
+        walker(FLOOR, actuators=f'<general joint="hip" {HUGE}/>'),
+        ["simulation diverges", "joint '", "timestep (now 0.002 s)"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN.values(), ids=list(BROKEN))
+def test_a_file_that_is_no_robot_is_told_with_its_name_the_reason_and_the_element(tmp_path, text, said):
+    folder = robots(tmp_path, broken=text)
+    message = refused(folder / "broken.xml")
+    for part in [str(folder / "broken.xml"), *said]:
+        assert part in message, message
+
+
+def test_a_broken_robot_of_a_folder_is_left_out_with_a_warning_that_says_why(tmp_path):
+    folder = robots(tmp_path, good=of_height(1), no_motor=walker(FLOOR, actuators=""), bad="<mujoco>")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bodies = RobotSet(str(folder))
+    assert bodies.seen == ("good",)
+    said = sorted(str(w.message) for w in caught if "left out" in str(w.message))
+    assert len(said) == 2 and "bad.xml" in said[0]
+    assert "no_motor.xml" in said[1] and "no actuator" in said[1]
+
+
+def test_a_folder_of_broken_robots_is_an_error_that_tells_every_reason(tmp_path):
+    message = refused(robots(tmp_path, a=walker(FLOOR, actuators=""), b="<mujoco>"))
+    assert "a.xml: this model has no actuator" in message and "b.xml is no MJCF" in message
+
+
+def test_patterns_tell_which_bodies_are_held_out(tmp_path):
+    folder = robots(tmp_path, a_short=of_height(1), a_long=of_height(2), b_long=of_height(3), c=of_height(4))
+    bodies = RobotSet(str(folder), unseen="*_long")
+    assert bodies.unseen == ("a_long", "b_long") and bodies.seen == ("a_short", "c")
+    bodies = RobotSet(str(folder), unseen=["c", "a_[ls]*"])
+    assert bodies.seen == ("b_long",) and bodies.choose("unseen") == ("a_long", "a_short", "c")
+    assert RobotSet(str(folder), unseen="c", bodies="a_long").seen == ("a_long",)
+    assert "did you mean 'a_long'?" in refused(folder, unseen="a_lonk")
+    assert "did you mean 'b_long'?" in refused(folder, bodies="b_lon")
+    assert "holds out every body" in refused(folder, unseen="*")
+    assert "leaks" in refused(folder, unseen="c", bodies="c")
+
+
+def test_equal_robots_on_both_sides_are_a_leak(tmp_path):
+    twin = of_height(1).replace('"hip"', '"HIP"').replace('"leg"', '"left leg"')
+    folder = robots(tmp_path, first=of_height(1), second=twin, third=of_height(2))
+    message = refused(folder, unseen="second")
+    assert "leaks" in message and "'second'" in message and "'first'" in message
+    assert RobotSet(str(folder), unseen="third").unseen == ("third",)  # negative control
+
+
+def test_robots_of_one_file_name_are_told_apart_by_their_folders(tmp_path):
+    folder = robots(tmp_path, a__robot=of_height(1), b__robot=of_height(2), b__other=of_height(3))
+    assert set(UserBodies(str(folder)).names) == {"a/robot", "b/robot", "other"}
+    bodies = RobotSet(str(folder), unseen="b/*")
+    assert bodies.unseen == ("b/robot",)
+
+
+def test_meshes_and_includes_are_found_beside_the_file_from_another_folder(tmp_path, monkeypatch):
+    folder, elsewhere = tmp_path / "robot", tmp_path / "elsewhere"
+    (folder / "meshes").mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "meshes" / "shell.obj").write_text(TETRAHEDRON)
+    (folder / "assets.xml").write_text(
+        '<mujoco><compiler meshdir="meshes"/><asset><mesh name="shell" file="shell.obj"/></asset></mujoco>'
+    )
+    shell = '<geom type="mesh" mesh="shell" contype="0" conaffinity="0"/>'
+    text = walker(FLOOR, first='<include file="assets.xml"/>', shin=shell)
+    (folder / "robot.xml").write_text(text)
+    monkeypatch.chdir(folder)
+    near = RobotSet("robot.xml").morphology("robot")
+    monkeypatch.chdir(elsewhere)
+    far = RobotSet("../robot/robot.xml").morphology("robot")
+    assert far.model.nmesh == 1 and far.hash == near.hash
+    np.testing.assert_array_equal(far.spec().compile().geom_size, far.model.geom_size)  # and again
+    # A link to the file is the file: caches keep them elsewhere, under other names.
+    (folder / "link.xml").symlink_to(folder / "robot.xml")
+    (elsewhere / "1234").write_text(text)
+    (folder / "cached.xml").symlink_to(elsewhere / "1234")
+    for name in ("link", "cached"):
+        assert RobotSet(f"../robot/{name}.xml").seen == (name,)
+
+
+def test_a_file_that_is_edited_is_read_again(tmp_path):
+    path = robots(tmp_path, robot=of_height(1)) / "robot.xml"
+    first = RobotSet(str(path)).morphology("robot")
+    assert RobotSet(str(path)).morphology("robot") is first, "read once"
+    robots(tmp_path, robot=of_height(2))
+    assert RobotSet(str(path)).morphology("robot").mass > first.mass
+
+
+class FakeRobot:
+    entry_names = ("scene", "robot")
+
+    def __init__(self, path, errors):
+        self.path, self.errors, self.asked = path, errors, []
+
+    def xml(self, entry=None, cache=None):
+        self.asked.append(entry)
+        if self.errors:
+            raise self.errors[0]
+        return self.path
+
+
+@pytest.fixture
+def menagerie(tmp_path, monkeypatch):
+    """A stand-in for the package `mujoco_menagerie`, with the interface of its version 2026.10.4."""
+    (tmp_path / "go.xml").write_text(of_height(1))
+    module = types.ModuleType("mujoco_menagerie")
+    module.MenagerieError = type("MenagerieError", (Exception,), {})
+    module.robot = FakeRobot(tmp_path / "go.xml", [])
+    module.names = lambda: ["acme_go", "acme_arm"]
+    module.get = {"acme_go": module.robot}.__getitem__
+    monkeypatch.setitem(sys.modules, "mujoco_menagerie", module)
+    user_bodies._read.cache_clear()
+    yield module
+    user_bodies._read.cache_clear()
+
+
+def test_a_robot_of_menagerie_is_resolved_by_name_and_entry(menagerie):
+    bodies = RobotSet("menagerie:acme_go")
+    assert bodies.seen == ("acme_go",) and bodies.morphology("acme_go").n_limbs == 2
+    assert RobotSet("menagerie:acme_go/robot").seen == ("acme_go/robot",)
+    assert menagerie.robot.asked == [None, "robot"]
+
+
+def test_what_menagerie_does_not_have_is_told_with_the_nearest_name(menagerie):
+    assert "did you mean 'acme_go'?" in refused("menagerie:acme_goo")
+    assert "did you mean 'scene'?" in refused("menagerie:acme_go/scen")
+    assert not menagerie.robot.asked, "nothing was fetched"
+
+
+def test_a_failed_download_is_told(menagerie):
+    for error in (menagerie.MenagerieError("HTTP Error 503"), OSError("no route to host")):
+        menagerie.robot.errors[:] = [error]
+        with pytest.raises(UserError, match=f"menagerie:acme_go could not be fetched: {error}"):
+            menagerie_file("acme_go")
+
+
+def test_without_the_package_it_is_said_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_menagerie", None)
+    with pytest.raises(UserError, match=re.escape("pip install 'somite[menagerie]'")):
+        menagerie_file("acme_go")
+
+
+def test_nothing_is_fetched_or_imported_without_the_word(tmp_path, monkeypatch):
+    asked = []
+
+    class Watch:
+        def find_spec(self, name, path=None, target=None):
+            asked.append(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Watch(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "mujoco_menagerie", raising=False)
+    RobotSet(str(robots(tmp_path, robot=of_height(1))))
+    assert "mujoco_menagerie" not in asked
+    with pytest.raises(UserError):
+        menagerie_file("no robot at all")
+    assert "mujoco_menagerie" in asked  # negative control
+    for path in Path(user_bodies.__file__).parents[2].rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) mujoco_menagerie", path.read_text(), re.MULTILINE), path
