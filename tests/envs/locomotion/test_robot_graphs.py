@@ -75,9 +75,8 @@ def test_objects_mocap_bodies_and_shells_are_no_limbs_and_start_as_the_file_says
 
 
 def test_of_several_trees_the_largest_comes_first(tmp_path):
-    small = '<body name="small" pos="3 0 1"><freejoint/><geom size="0.2"/><body name="tail">' + (
-        '<joint name="tail" axis="0 1 0"/><geom type="capsule" fromto="0 0 0 .3 0 0" size=".1"/></body></body>'
-    )
+    tail = '<body name="tail"><joint name="tail" axis="0 1 0"/><geom size="0.2" pos="0.3 0 0"/></body>'
+    small = f'<body name="small" pos="3 0 1"><freejoint/><geom size="0.2"/>{tail}</body>'
     motors = '<motor joint="tail" ctrlrange="-1 1"/><motor joint="hip" ctrlrange="-1 1"/>'
     shin = '<body name="shin" pos="0 0 -0.2"><joint name="knee" axis="0 1 0"/><geom size=".05"/></body>'
     body = load(tmp_path, walker(FLOOR + small, shin=shin, actuators=motors))

@@ -1,0 +1,100 @@
+"""A user's own robot on the command line: trained in one folder, evaluated and gone on with from another."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from somite.agents.run_folder import list_checkpoints
+from somite.scripts import command_line, evaluate, train
+
+from ..agents.runs import ROLLOUT, TINY
+
+ROBOT = """
+<mujoco>
+  <compiler meshdir="parts"/>
+  <asset><mesh name="shell" file="shell.obj"/></asset>
+  <worldbody>
+    <body name="trunk" pos="0 0 0.5">
+      <freejoint/>
+      <geom type="box" size="0.2 0.1 0.05"/>
+      <geom type="mesh" mesh="shell" contype="0" conaffinity="0"/>
+      <body name="leg" pos="{place} 0 -0.05">
+        <joint name="hip" axis="0 1 0" range="-60 60"/>
+        <geom type="capsule" fromto="0 0 0 0 0 -0.3" size="0.03"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor joint="hip" gear="5" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""
+SHELL = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+SMALL = [argument for argument in TINY if not argument.startswith("env.bodies")]
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Where the robots are, in which we stand, and another folder."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    (home / "robots" / "parts").mkdir(parents=True)
+    elsewhere.mkdir()
+    (home / "robots" / "parts" / "shell.obj").write_text(SHELL)
+    for name, place in (("one", 0.0), ("two", 0.1)):
+        (home / "robots" / f"{name}.xml").write_text(ROBOT.format(place=place))
+    monkeypatch.chdir(home)
+    return home, elsewhere
+
+
+def run_of(home):
+    (run,) = (home / "runs").iterdir()
+    return run
+
+
+def test_a_run_on_ones_own_robots_is_evaluated_and_gone_on_with_from_another_folder(folders, monkeypatch):
+    home, elsewhere = folders
+    own = ["env=locomotion", "env.morphology=robots", "env.unseen=[two]", "agent=smp", *SMALL]
+    command_line.run(train.train, "train", own)
+    run = run_of(home)
+    for path in (run / "config.yaml", run / ".hydra" / "config.yaml"):
+        assert OmegaConf.load(path).env.morphology == str(home / "robots")
+    said = json.loads((run / "policy" / "policy.json").read_text())["environment"]
+    assert said["config"]["morphology"] == str(home / "robots")
+    assert (said["seen"], said["unseen"]) == (["one"], ["two"])
+
+    monkeypatch.chdir(elsewhere)
+    command_line.run(evaluate.evaluate, "evaluate", [f"run={run}", "episodes=2"], resumable=False)
+    with (run / "evaluation" / "results.csv").open(newline="") as file:
+        assert {row["body"] for row in csv.DictReader(file)} >= {"one", "two"}
+
+    command_line.run(train.train, "train", [f"resume={run}", f"algorithm.total_steps={4 * ROLLOUT}"])
+    assert [int(path.name) for path in list_checkpoints(run)][-1] == 4 * ROLLOUT
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("robots/on.xml", "did you mean 'one.xml'?"),
+        ("robot", "did you mean 'robots'?"),
+        ("robots/parts", "holds no .xml file"),
+        ("nowhere/one.xml", "nowhere is no folder"),
+        ("null", "which robot? say env.morphology="),
+    ],
+)
+def test_a_wrong_path_gives_one_message_and_code_2(folders, capsys, argument, message):
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(
+            train.train, "train", ["env=locomotion", f"env.morphology={argument}", "agent=smp", *SMALL]
+        )
+    err = capsys.readouterr().err
+    assert leaving.value.code == 2 and message in err and "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_robot_alone_says_which_environment_is_meant(folders):
+    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
+    run = run_of(folders[0])
+    assert OmegaConf.load(run / "config.yaml").env.morphology == str(folders[0] / "robots" / "two.xml")
+    assert "-locomotion-" in run.name
