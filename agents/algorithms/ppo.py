@@ -18,6 +18,7 @@ from ..counts import whole_number
 from ..policies.base import Policy
 from .reward_scaling import BodyRewardScaling
 from .sb3_policy import SB3TokenPolicy
+from .sharding import Shards
 
 NORMALIZER_CHUNK = 8192  # samples; bounds the memory that updating the statistics takes
 
@@ -180,8 +181,16 @@ class TokenPPO(stable_baselines3.PPO):
         Raises:
             FloatingPointError: a parameter is not finite after the update.
         """
-        start = time.perf_counter()
-        super().train()
+        start, threads = time.perf_counter(), torch.get_num_threads()
+        if threads > 1 and self.device.type == "cpu" and not self.policy.token_policy.aligned_slots:
+            # Threads with parts of the batch instead of threads within every operation.
+            if self.policy.shards is None or self.policy.shards.count != threads:
+                self.policy.shards = Shards(threads)
+            torch.set_num_threads(1)
+        try:
+            super().train()
+        finally:
+            torch.set_num_threads(threads)
         for name, parameter in self.policy.token_policy.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise FloatingPointError(

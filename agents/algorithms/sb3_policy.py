@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from ..policies.base import Observation, Policy
+from .sharding import Shards
 from .trimming import evaluate_trimmed
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -28,6 +30,9 @@ class SB3TokenPolicy(ActorCriticPolicy):
         policy: the token policy, which is trained in place.
         precision: ``float32``, or ``bf16`` to run the network under autocast (collection and learning
             alike, since a ratio of probabilities must compare like with like).
+
+    Attributes:
+        shards: threads that share the work of large batches; None: there are none.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class SB3TokenPolicy(ActorCriticPolicy):
         BasePolicy.__init__(self, observation_space, action_space, normalize_images=False)
         self.token_policy = policy
         self.precision = precision
+        self.shards: Shards | None = None
         self.use_sde = use_sde
         self.share_features_extractor = True
         self.optimizer_class = torch.optim.Adam
@@ -80,7 +86,10 @@ class SB3TokenPolicy(ActorCriticPolicy):
     def _mean_and_value(self, obs: Observation) -> tuple[Tensor, Tensor]:
         if self.token_policy.aligned_slots:
             return self._evaluate(obs)
-        return evaluate_trimmed(self._evaluate, obs)
+        if self.shards is None:
+            return evaluate_trimmed(self._evaluate, obs)
+        share = functools.partial(self.shards.map, module=self.token_policy)
+        return evaluate_trimmed(self._evaluate, obs, share, self.shards.count)
 
     def _evaluate(self, obs: Observation) -> tuple[Tensor, Tensor]:
         policy = self.token_policy

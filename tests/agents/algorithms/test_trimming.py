@@ -64,7 +64,7 @@ def test_short_bodies_are_evaluated_short(monkeypatch):
     lengths = []
     policy = LimbTransformer(SPEC)
     trimming.evaluate_trimmed(evaluation(policy, lengths), {**observation, "mask": short})
-    assert lengths[:2] == [2, 2] and lengths[2] <= n_slots and n_slots > 2
+    assert lengths[1:3] == [2, 2] and lengths[0] <= n_slots and n_slots > 2
 
 
 def test_small_batches_stay_whole():
