@@ -7,7 +7,7 @@ from pathlib import Path
 import imageio
 
 from ..envs.locomotion import BodySet
-from ..envs.locomotion.rendering import BodyRenderer
+from ..envs.locomotion.pictures.rendering import BodyRenderer
 from .acting import Agent
 
 FRAMES_PER_SECOND = 25

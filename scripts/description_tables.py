@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from somite.envs.locomotion import LIMB_SPEC
-from somite.envs.locomotion.describe import ActuatorRow, Description, JointRow, LimbRow
+from somite.envs.locomotion.pictures.describe import ActuatorRow, Description, JointRow, LimbRow
 from somite.envs.tokens import Feature
 
 

@@ -1,16 +1,16 @@
 """Bodies with limbs that learn to move: morphologies, their limb observation, task and simulation."""
 
 from . import mujoco_import  # noqa: F401
+from .bodies.families import FAMILIES, build, get_split
+from .bodies.morphology import Morphology
 from .body_set import BodySet, RobotSet
-from .damage import Damage
 from .env import LocomotionEnv
-from .families import FAMILIES, build, get_split
 from .features import LIMB_SPEC
-from .morphology import Morphology
 from .task import LocomotionTask
-from .variation import BodyVariation
+from .varied.damage import Damage
+from .varied.variation import BodyVariation
+from .varied.world import World
 from .vector_env import LocomotionVectorEnv
-from .world import World
 
 __all__ = [
     "FAMILIES",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from .conditions import Conditions
-from .morphology import Morphology
+from .bodies.morphology import Morphology
 from .simulation import Simulation
+from .varied.conditions import Conditions
 
 
 class Block:

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
-from . import families
-from .damage import Damage
-from .morphology import Morphology
-from .splits import Split, checked_split
+from .bodies import families
+from .bodies.morphology import Morphology
+from .bodies.splits import Split, checked_split
+from .bodies.user_bodies import UserBodies, absolute_source, read_user_bodies
 from .task import LocomotionTask
-from .user_bodies import UserBodies, absolute_source, read_user_bodies
-from .variation import BodyVariation
+from .varied.damage import Damage
+from .varied.variation import BodyVariation
+from .varied.world import World
 from .vector_env import LocomotionVectorEnv
-from .world import World
 
 _PARTS = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
 """Keys of an environment's configuration that are built themselves."""

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError
-from .rendering import BodyRenderer
+from .pictures.rendering import BodyRenderer
 from .vector_env import LocomotionVectorEnv
 
 

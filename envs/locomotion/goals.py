@@ -8,8 +8,8 @@ import mujoco
 import numpy as np
 import torch
 
-from .limbs import is_held
-from .morphology import UNLIMITED_SLIDE, Morphology
+from .bodies.limbs import is_held
+from .bodies.morphology import UNLIMITED_SLIDE, Morphology
 from .observation import Goal
 from .task import LocomotionTask
 

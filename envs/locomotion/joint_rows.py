@@ -11,8 +11,8 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
+from .bodies.morphology import Morphology
 from .features import joint_descriptor_slice
-from .morphology import Morphology
 
 
 class JointRows:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .bodies.morphology import Morphology
 from .features import LIMB_SPEC, joint_descriptor_slice
-from .morphology import Morphology
 
 _LIMITED, _RANGE = joint_descriptor_slice("is_limited"), joint_descriptor_slice("range")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .morphology import Morphology
+from .bodies.morphology import Morphology
 from .vector_env import LocomotionVectorEnv
 
 

@@ -16,10 +16,10 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
-from .descriptors import quaternion_matrix
+from .bodies.descriptors import quaternion_matrix
+from .bodies.limbs import Limb, is_held
+from .bodies.morphology import Morphology
 from .joint_rows import JointRows, as_slice
-from .limbs import Limb, is_held
-from .morphology import Morphology
 
 logger = logging.getLogger(__name__)
 

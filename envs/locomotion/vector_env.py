@@ -16,19 +16,19 @@ from gymnasium.vector.utils import batch_space
 
 from ..errors import UserError
 from ..tokens import limb_action_space, limb_observation_space
-from . import families
 from .block import Block, adjacent_rows
-from .conditions import STREAMS, Conditions, Varied
-from .damage import Damage
+from .bodies import families
+from .bodies.morphology import Morphology
 from .features import LIMB_SPEC
 from .goals import Goals
-from .morphology import Morphology
 from .observation import LimbLayout, LimbState, make_layout, observe, select_rows
 from .task import LocomotionTask
-from .variants import Variant, compile_variants
-from .variation import BodyVariation
+from .varied.conditions import STREAMS, Conditions, Varied
+from .varied.damage import Damage
+from .varied.variants import Variant, compile_variants
+from .varied.variation import BodyVariation
+from .varied.world import Ground, World
 from .workers import Workers
-from .world import Ground, World
 
 
 class LocomotionVectorEnv(gymnasium.vector.VectorEnv):

@@ -14,7 +14,7 @@ from somite.agents.algorithms import PPO
 from somite.agents.policies import Policy
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet
-from somite.envs.locomotion.families import FAMILIES, load_manifest
+from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
 from somite.scripts import lookup
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -137,6 +137,6 @@ def test_the_defaults_are_what_the_design_says() -> None:
 
 
 def test_a_target_reached_through_a_module_of_ours_is_refused() -> None:
-    config = compose("env._target_=somite.envs.locomotion.rendering.subprocess.run")
+    config = compose("env._target_=somite.envs.locomotion.pictures.rendering.subprocess.run")
     with pytest.raises(UserError, match="not of this package"):
         lookup.check_targets(config)

@@ -8,7 +8,7 @@ import imageio.v3 as imageio
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion.rendering import find_backend
+from somite.envs.locomotion.pictures.rendering import find_backend
 from somite.scripts import describe, description
 from somite.scripts.implied import with_implied
 from tests.envs.locomotion.test_describe import ROBOT

@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from somite.agents.run_folder import find_run
-from somite.envs.locomotion.families import FAMILIES, get_split, load_manifest
+from somite.envs.locomotion.bodies.families import FAMILIES, get_split, load_manifest
 from somite.scripts import limb_table
 from tests.agents.runs import ROLLOUT, make_run, read_metrics
 from tests.envs.locomotion.test_describe import ROBOT

@@ -15,8 +15,8 @@ import torch
 from somite.agents.training import TrainingRun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionVectorEnv, Morphology
-from somite.envs.locomotion.describe import describe
-from somite.envs.locomotion.rendering import BodyRenderer, find_backend, portrait
+from somite.envs.locomotion.pictures.describe import describe
+from somite.envs.locomotion.pictures.rendering import BodyRenderer, find_backend, portrait
 from somite.envs.locomotion.simulation import frame_skip_of
 
 from ..agents.runs import compose

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from somite.envs.locomotion import FAMILIES, LIMB_SPEC, LocomotionTask, LocomotionVectorEnv, Morphology
-from somite.envs.locomotion.model_edits import gymnasium_model
+from somite.envs.locomotion.bodies.model_edits import gymnasium_model
 
 HINGE, SLIDE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE
 FREE, BALL = mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL

@@ -8,7 +8,7 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import Damage, LocomotionTask, LocomotionVectorEnv, Morphology, build
-from somite.envs.locomotion.damage import DEAD, LOCKED
+from somite.envs.locomotion.varied.damage import DEAD, LOCKED
 
 from .helpers import FREE, HINGE, add_capsule, legged
 

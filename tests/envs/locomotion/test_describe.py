@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from somite.envs.locomotion import LIMB_SPEC, Morphology, build
-from somite.envs.locomotion.describe import actuator_kind, describe, start_tokens
-from somite.envs.locomotion.mjcf import load_morphology
+from somite.envs.locomotion.bodies.mjcf import load_morphology
+from somite.envs.locomotion.pictures.describe import actuator_kind, describe, start_tokens
 
 ROBOT = """
 <mujoco model="made by hand">

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from somite.envs.locomotion import FAMILIES, build, get_split
-from somite.envs.locomotion.families import find_member
-from somite.envs.locomotion.model_edits import ASSETS
+from somite.envs.locomotion.bodies.families import find_member
+from somite.envs.locomotion.bodies.model_edits import ASSETS
 
 PLANAR = {"cheetah": 15, "walker": 6, "hopper": 3, "humanoid_2d": 8}
 

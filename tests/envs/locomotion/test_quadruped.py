@@ -8,8 +8,8 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionTask, LocomotionVectorEnv, Morphology, build, get_split
-from somite.envs.locomotion.families import load_manifest
-from somite.envs.locomotion.quadruped import PLACES, RANGES, drawn_shape, full_shape, quadruped
+from somite.envs.locomotion.bodies.families import load_manifest
+from somite.envs.locomotion.bodies.quadruped import PLACES, RANGES, drawn_shape, full_shape, quadruped
 
 from .helpers import DRAWN, LISTED
 

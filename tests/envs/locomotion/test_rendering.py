@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionEnv, LocomotionVectorEnv, Morphology, rendering
-from somite.envs.locomotion.rendering import BodyRenderer, body_bounds, find_backend, portrait
+from somite.envs.locomotion import LocomotionEnv, LocomotionVectorEnv, Morphology
+from somite.envs.locomotion.pictures import rendering
+from somite.envs.locomotion.pictures.rendering import BodyRenderer, body_bounds, find_backend, portrait
 
 from .helpers import BALL, FREE, HINGE, add_capsule, add_motor, random_state
 
@@ -187,7 +188,7 @@ def test_a_backend_that_mujoco_does_not_know_is_told_at_the_first_import():
 
 
 def test_a_backend_that_does_not_draw_is_told_with_what_to_install():
-    code = "from somite.envs.locomotion.rendering import find_backend; find_backend()"
+    code = "from somite.envs.locomotion.pictures.rendering import find_backend; find_backend()"
     done = in_a_process(code, "disable")
     message = done.stderr.strip().splitlines()[-1]
     assert done.returncode and message.startswith("somite.envs.errors.UserError: cannot draw")
@@ -195,7 +196,7 @@ def test_a_backend_that_does_not_draw_is_told_with_what_to_install():
 
 
 def test_a_backend_that_works_is_kept_in_whatever_case_it_is_written(backend):
-    code = "from somite.envs.locomotion.rendering import find_backend; print(find_backend())"
+    code = "from somite.envs.locomotion.pictures.rendering import find_backend; print(find_backend())"
     done = in_a_process(code, backend.upper())
     assert done.stdout.strip() == backend, done.stderr
 

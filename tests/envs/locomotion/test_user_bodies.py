@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import RobotSet, user_bodies
-from somite.envs.locomotion.user_bodies import UserBodies, menagerie_file
+from somite.envs.locomotion import RobotSet
+from somite.envs.locomotion.bodies import user_bodies
+from somite.envs.locomotion.bodies.user_bodies import UserBodies, menagerie_file
 
 from .user_robots import MOTOR, walker
 

@@ -18,12 +18,12 @@ from somite.envs.locomotion import (
     build,
 )
 from somite.envs.locomotion.block import share_layout
-from somite.envs.locomotion.descriptors import joint_descriptors, limb_descriptors
+from somite.envs.locomotion.bodies.descriptors import joint_descriptors, limb_descriptors
+from somite.envs.locomotion.bodies.model_edits import with_fixed_inertias
 from somite.envs.locomotion.features import LIMB_SPEC
-from somite.envs.locomotion.lengthening import lengthen
-from somite.envs.locomotion.model_edits import with_fixed_inertias
-from somite.envs.locomotion.variants import compile_variants
-from somite.envs.locomotion.variation import EDITED, QUANTITIES
+from somite.envs.locomotion.varied.lengthening import lengthen
+from somite.envs.locomotion.varied.variants import compile_variants
+from somite.envs.locomotion.varied.variation import EDITED, QUANTITIES
 
 from .helpers import legged, token
 

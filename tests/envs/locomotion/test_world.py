@@ -8,9 +8,9 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, LocomotionVectorEnv, Morphology, World, build
-from somite.envs.locomotion.rendering import BodyRenderer, find_backend
-from somite.envs.locomotion.variants import compile_variants
-from somite.envs.locomotion.world import MAT, Terrain
+from somite.envs.locomotion.pictures.rendering import BodyRenderer, find_backend
+from somite.envs.locomotion.varied.variants import compile_variants
+from somite.envs.locomotion.varied.world import MAT, Terrain
 
 from .helpers import legged
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from somite.envs.locomotion import Morphology
-from somite.envs.locomotion.mjcf import load_morphology
+from somite.envs.locomotion.bodies.mjcf import load_morphology
 
 MOTOR = '<motor joint="hip" gear="5" ctrlrange="-1 1"/>'
 

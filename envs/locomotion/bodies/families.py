@@ -1,7 +1,7 @@
 """All families: finding and building a body by its name, and the splits into seen and unseen bodies.
 
 The manifest (``manifest.json``) holds the total mass and the hash of every listed body, and the splits;
-``python -m somite.envs.locomotion.families`` rewrites the masses and hashes.
+``python -m somite.envs.locomotion.bodies.families`` rewrites the masses and hashes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import json
 from importlib import resources
 
-from ..errors import UserError, nearest
+from ...errors import UserError, nearest
 from . import planar_families, spatial_families
 from .family import Family
 from .morphology import Morphology

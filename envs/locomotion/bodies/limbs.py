@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from ..errors import UserError
+from ...errors import UserError
 from .actuators import driven_joint, moved_bodies
 
 BALL_AXES = 3

@@ -13,7 +13,7 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
-from .morphology import Morphology
+from ..bodies.morphology import Morphology
 
 RIGID = 1e10
 """Rotor inertia (kg m^2) of a locked joint. Nothing accelerates it, and unlike a limit or dry friction it

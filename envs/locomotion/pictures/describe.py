@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from .actuators import (
+from ..bodies.actuators import (
     force_span,
     is_position_servo,
     position_gain,
     read_controls,
     velocity_gain,
 )
-from .descriptors import LENGTH_UNIT, gear_size, transmission_axis
-from .features import LIMB_SPEC
-from .limbs import JointSlot, Limb
-from .morphology import Morphology
-from .task import LocomotionTask
-from .vector_env import LocomotionVectorEnv
+from ..bodies.descriptors import LENGTH_UNIT, gear_size, transmission_axis
+from ..bodies.limbs import JointSlot, Limb
+from ..bodies.morphology import Morphology
+from ..features import LIMB_SPEC
+from ..task import LocomotionTask
+from ..vector_env import LocomotionVectorEnv
 
 _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 _BALL, _FREE = int(mujoco.mjtJoint.mjJNT_BALL), int(mujoco.mjtJoint.mjJNT_FREE)

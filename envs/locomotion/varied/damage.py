@@ -8,8 +8,8 @@ from typing import Any, Literal
 import mujoco
 import numpy as np
 
-from ..errors import UserError
-from .morphology import Morphology
+from ...errors import UserError
+from ..bodies.morphology import Morphology
 from .ranges import read_range
 
 DEAD, LOCKED = 1, 2

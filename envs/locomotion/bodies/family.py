@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import mujoco
 
-from ..errors import UserError, nearest
+from ...errors import UserError, nearest
 
 Recipe = Callable[[], mujoco.MjSpec]
 """Makes a body, ready to be compiled."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from ..errors import UserError
+from ...errors import UserError
 from .actuators import held_activation
 from .morphology import Morphology
 

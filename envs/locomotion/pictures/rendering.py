@@ -15,10 +15,10 @@ import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
 
-from ..errors import UserError
-from .descriptors import geom_bounds
-from .morphology import Morphology
-from .vector_env import LocomotionVectorEnv
+from ...errors import UserError
+from ..bodies.descriptors import geom_bounds
+from ..bodies.morphology import Morphology
+from ..vector_env import LocomotionVectorEnv
 
 DISTANCE = 4.2
 """Of the camera of videos, in radii of the body: Gymnasium's cheetah is seen from 3.5 m."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..bodies.morphology import Morphology
+from ..features import LIMB_SPEC, joint_descriptor_slice
+from ..observation import LimbLayout
+from ..simulation import Simulation
 from .damage import DEAD, LOCKED, Damage, DamagePlan
-from .features import LIMB_SPEC, joint_descriptor_slice
-from .morphology import Morphology
-from .observation import LimbLayout
 from .row_models import RowModels
-from .simulation import Simulation
 from .variants import Variant
 from .variation import DRAWS, BodyVariation
 from .world import Ground, Pushes, World

@@ -9,8 +9,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from ..errors import UserError
-from .morphology import Morphology
+from ...errors import UserError
+from ..bodies.morphology import Morphology
 from .ranges import log_uniform, read_factors, read_range
 
 MAT = 0.01

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import UserError, nearest
+from ...errors import UserError, nearest
 from .ranges import Interval, log_uniform, read_factors
 
 QUANTITIES = ("length", "mass", "gear", "damping", "armature", "friction")

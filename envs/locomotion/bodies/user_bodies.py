@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError, nearest
+from ...errors import UserError, nearest
 from .mjcf import load_morphology
 from .morphology import Morphology
 

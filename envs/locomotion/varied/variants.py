@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UserError
+from ...errors import UserError
+from ..bodies.morphology import Morphology
+from ..observation import LimbLayout, make_layout
 from .lengthening import fresh_spec, lengthen, standing_on_ground
-from .morphology import Morphology
-from .observation import LimbLayout, make_layout
 from .variation import BodyVariation
 from .world import Terrain, World
 

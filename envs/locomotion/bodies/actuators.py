@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from ..errors import UserError
+from ...errors import UserError
 
 UNLIMITED_CONTROL = 1.0
 """Half span of the physical control that a nominal action of 1 means where nothing tells a range."""

@@ -1,0 +1,1 @@
+"""Bodies: families, robots of users, their limbs and descriptors."""

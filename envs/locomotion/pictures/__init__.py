@@ -1,0 +1,1 @@
+"""Seeing a body: renderings, limb graphs, tables."""

@@ -1,0 +1,1 @@
+"""What varies between and within episodes: bodies, damage, worlds."""
