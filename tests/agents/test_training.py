@@ -166,7 +166,7 @@ def test_unseen_bodies_are_never_simulated_in_training(
     simulated, build = [], LocomotionVectorEnv.__init__
 
     def spy(self: LocomotionVectorEnv, bodies: list, *arguments: object, **options: object) -> None:
-        simulated.append(tuple(bodies))
+        simulated.append(tuple(body.name for body in bodies))
         build(self, bodies, *arguments, **options)
 
     monkeypatch.setattr(LocomotionVectorEnv, "__init__", spy)

@@ -42,7 +42,15 @@ TINY = {
     ],
     "somite-evaluate": ["episodes=2", "device=cpu"],
     "somite-describe": ["width=64", "height=48"],
-    "somite-benchmark": ["num_envs=2", "seconds=0.05", "rounds=1", "iterations=0", "threads=1"],
+    "somite-benchmark locomotion": ["num_envs=2", "seconds=0.05", "rounds=1", "iterations=0", "threads=1"],
+    "somite-benchmark bodies": [
+        "num_envs=2",
+        "rows_per_topology=1",
+        "topologies=[cheetah_2_back,cheetah_3_front]",
+        "seconds=0.05",
+        "rounds=1",
+        "threads=1",
+    ],
 }
 """What makes each command small. It comes after the README's own arguments, the last one of a key counts."""
 RESUMED = ["algorithm.total_steps=600"]
@@ -116,7 +124,8 @@ def test_every_command_runs_with_a_tiny_budget(
             run(command, monkeypatch)
         assert "env: ant, centipede, cheetah" in capsys.readouterr().out
         return
-    run([*command, *(RESUMED if resumed else TINY[command[0]])], monkeypatch)
+    tiny = TINY[" ".join(command[:2]) if command[0] == "somite-benchmark" else command[0]]
+    run([*command, *(RESUMED if resumed else tiny)], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
     output = [argument.removeprefix("output=") for argument in command if argument.startswith("output=")]
     if command[0] == "somite-evaluate" and output:
@@ -132,7 +141,7 @@ def test_every_command_runs_with_a_tiny_budget(
         described = {path.name for path in (in_folder / (output or ["describe"])[0]).iterdir()}
         assert "cheetah_7_full.png" in described or described == {"robot.png"}
     else:
-        assert (in_folder / "locomotion.json").is_file()
+        assert (in_folder / output[0]).is_file()
 
 
 NOT_ALONE = {"-m", "--help", "resume=last"}
