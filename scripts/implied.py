@@ -25,4 +25,4 @@ def _with_absolute_path(argument: str) -> str:
     path = Path(value.strip("'\"")).expanduser()
     if key.lstrip("+") != MORPHOLOGY or not path.name or not path.exists():
         return argument
-    return f"{key}{equals}'{path.resolve()}'"
+    return f"{key}{equals}'{path.absolute()}'"
