@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +144,16 @@ class _Linear:
         return self.start * max(remaining, 0.0)
 
 
+@contextmanager
+def _threads_of_an_operation(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class TokenPPO(stable_baselines3.PPO):
     """SB3's PPO with the policy's normaliser updated once after each learner update.
 
@@ -167,12 +179,11 @@ class TokenPPO(stable_baselines3.PPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3's, timed, and on one thread: a step's few rows are too little work to share."""
-        start, threads = time.perf_counter(), torch.get_num_threads()
-        torch.set_num_threads(1)
+        start = time.perf_counter()
         try:
-            return super().collect_rollouts(*args, **kwargs)
+            with _threads_of_an_operation(1):
+                return super().collect_rollouts(*args, **kwargs)
         finally:
-            torch.set_num_threads(threads)
             self.seconds["rollout"] += time.perf_counter() - start
 
     def train(self) -> None:
@@ -186,11 +197,9 @@ class TokenPPO(stable_baselines3.PPO):
             # Threads with parts of the batch instead of threads within every operation.
             if self.policy.shards is None or self.policy.shards.count != threads:
                 self.policy.shards = Shards(threads)
-            torch.set_num_threads(1)
-        try:
+            threads = 1
+        with _threads_of_an_operation(threads):
             super().train()
-        finally:
-            torch.set_num_threads(threads)
         for name, parameter in self.policy.token_policy.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise FloatingPointError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+from .bodies.limbs import body_joints
 from .bodies.morphology import Morphology
 from .simulation import Simulation
 from .varied.conditions import Conditions
@@ -121,8 +122,7 @@ def _activation(body: Morphology) -> np.ndarray:
 def _root(body: Morphology) -> list[np.ndarray]:
     """Where the root is as a function of its joints' positions."""
     model, root = body.model, body.root
-    first = int(model.body_jntadr[root])
-    joints = slice(first, first + int(model.body_jntnum[root]))
+    joints = list(body_joints(model, root))
     free = [int(kind) for kind in model.jnt_type[joints]] == [int(mujoco.mjtJoint.mjJNT_FREE)]
     place = [] if free else [model.body_pos[root], model.jnt_pos[joints], model.jnt_axis[joints], model.qpos0]
     return [model.body_quat[root], body.start_rotation, *place]

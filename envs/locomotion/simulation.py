@@ -17,7 +17,7 @@ import mujoco.batch
 import numpy as np
 
 from .bodies.descriptors import quaternion_matrix
-from .bodies.limbs import Limb, is_held
+from .bodies.limbs import Limb, body_joints, is_held
 from .bodies.morphology import Morphology
 from .joint_rows import JointRows, as_slice
 
@@ -187,7 +187,6 @@ class _RootJoints:
         model, root = morphology.model, morphology.root
         self.start = quaternion_matrix(model.body_quat[root])
         self.up = morphology.start_rotation[2].copy()  # what points up at the start, in the body's frame
-        first = int(model.body_jntadr[root])
         self.joints = [
             _RootJoint(
                 kind=int(model.jnt_type[joint]),
@@ -196,7 +195,7 @@ class _RootJoints:
                 anchor=model.jnt_pos[joint].copy(),
                 reference=float(model.qpos0[model.jnt_qposadr[joint]]),
             )
-            for joint in range(first, first + int(model.body_jntnum[root]))
+            for joint in body_joints(model, root)
         ]
         kinds = [joint.kind for joint in self.joints]
         self.free = self.joints[0].address if kinds == [_FREE] else -1
@@ -282,7 +281,7 @@ def _own(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[np.ndarray, np
     """(nq,) and (nv,) of 0 and 1: what belongs to the limbs, not to other objects of the scene."""
     positions, speeds = np.zeros(model.nq), np.zeros(model.nv)
     for body in (body for limb in limbs for body in limb.bodies):
-        for joint in range(model.body_jntadr[body], model.body_jntadr[body] + model.body_jntnum[body]):
+        for joint in body_joints(model, body):
             if is_held(model, joint):
                 continue
             dofs, count = _SIZES.get(int(model.jnt_type[joint]), _BALL_SIZES)
@@ -300,8 +299,7 @@ def _bounded(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[slice | li
     positions, velocities = [], []
     for limb in limbs:
         actuated = {slot.joint for slot in limb.slots if slot.actuator >= 0}
-        first = int(model.body_jntadr[limb.bodies[0]])
-        for joint in range(first, first + int(model.body_jntnum[limb.bodies[0]])):
+        for joint in body_joints(model, limb.bodies[0]):
             kind = int(model.jnt_type[joint])
             dofs, coordinates = _SIZES.get(kind, _BALL_SIZES)
             velocities += range(model.jnt_dofadr[joint], model.jnt_dofadr[joint] + dofs)

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from .actuators import Controls, force_sign, force_span, position_gain, time_constant, velocity_gain
-from .limbs import JointSlot, Limb
+from .limbs import JointSlot, Limb, body_joints
 
 # Units of the descriptors, stated in features.py. They decide how visible it is to a policy which limb
 # is which: with lengths in metres and masses in 10 kg all descriptors of a cheetah are far below its
@@ -208,7 +208,7 @@ def _lengthening_axis(model: mujoco.MjModel, body: int, actuator: int) -> np.nda
         moment, data.actuator_moment, data.moment_rownnz, data.moment_rowadr, data.moment_colind
     )
     turn, slide = np.zeros(3), np.zeros(3)
-    for joint in range(model.body_jntadr[body], model.body_jntadr[body] + model.body_jntnum[body]):
+    for joint in body_joints(model, body):
         kind, dof = int(model.jnt_type[joint]), int(model.jnt_dofadr[joint])
         if kind == _HINGE:
             turn += moment[actuator, dof] * model.jnt_axis[joint]

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from .descriptors import quaternion_matrix
+from .limbs import body_joints
 
 
 def body_hash(model: mujoco.MjModel) -> str:
@@ -27,9 +28,8 @@ def _subtree(model: mujoco.MjModel, body: int) -> str:
     axes = quaternion_matrix(model.body_iquat[body])
     tensor = axes @ np.diag(model.body_inertia[body]) @ axes.T
     parts.append(_digits(model.body_mass[body], model.body_ipos[body], tensor))
-    first = int(model.body_jntadr[body])
-    joints = range(first, first + int(model.body_jntnum[body]))
-    parts += [_joint(model, joint) for joint in joints]  # their order is part of the physics
+    # Their order is part of the physics.
+    parts += [_joint(model, joint) for joint in body_joints(model, body)]
     first = int(model.body_geomadr[body])
     parts += sorted(_geom(model, geom) for geom in range(first, first + int(model.body_geomnum[body])))
     parts += sorted(_digest(_subtree(model, child)) for child in children)

@@ -119,12 +119,17 @@ def _names(model: mujoco.MjModel, bodies: list[list[int]], parents: list[int]) -
     return names
 
 
+def body_joints(model: mujoco.MjModel, body: int) -> range:
+    """Ids of a body's own joints, in the order in which they act."""
+    first = int(model.body_jntadr[body])
+    return range(first, first + int(model.body_jntnum[body]))
+
+
 def _slots(
     model: mujoco.MjModel, body: int, is_root: bool, driven: dict[int, list[int]]
 ) -> tuple[JointSlot, ...]:
     slots: list[JointSlot] = []
-    first = int(model.body_jntadr[body])
-    for joint in range(first, first + int(model.body_jntnum[body])):
+    for joint in body_joints(model, body):
         if is_root and joint not in driven:
             continue
         if int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_BALL):

@@ -19,7 +19,7 @@ from .descriptors import (
     quaternion_matrix,
 )
 from .identity import body_hash
-from .limbs import JointSlot, Limb, is_held, is_tied, read_limbs
+from .limbs import JointSlot, Limb, body_joints, is_held, is_tied, read_limbs
 
 _FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 
@@ -142,11 +142,11 @@ class Morphology:
     @functools.cached_property
     def can_travel(self) -> bool:
         """Whether the root can move over the ground: by a free joint, or a slide without end along it."""
-        model, first = self.model, int(self.model.body_jntadr[self.root])
+        model = self.model
         if is_tied(model, self.limbs[0]):
             return False
         level = quaternion_matrix(model.body_quat[self.root])[2]  # the vertical, in the body's frame
-        for joint in range(first, first + int(model.body_jntnum[self.root])):
+        for joint in body_joints(model, self.root):
             kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
             endless = not model.jnt_limited[joint] and not is_held(model, joint)
             if kind == _FREE or (kind == _SLIDE and endless and vertical < 0.99):
@@ -159,12 +159,12 @@ class Morphology:
 
         What swims, floats without gravity or is tied to the world does not fall.
         """
-        model, first = self.model, int(self.model.body_jntadr[self.root])
+        model = self.model
         if _swims(model) or is_tied(model, self.limbs[0]):
             return False
         driven = {slot.joint for slot in self.limbs[0].slots if slot.actuator >= 0}
         level = quaternion_matrix(model.body_quat[self.root])[2]
-        for joint in range(first, first + int(model.body_jntnum[self.root])):
+        for joint in body_joints(model, self.root):
             kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
             loose = joint not in driven and not is_held(model, joint)
             if kind == _FREE or (kind == _SLIDE and loose and vertical > 0.1):
@@ -202,8 +202,7 @@ class Morphology:
     def _travel(self, limb: Limb) -> float:
         """How far (m) a limb's own joints can take its origin: along slides, and about anchors beside it."""
         model, total = self.model, 0.0
-        first = int(model.body_jntadr[limb.bodies[0]])
-        for joint in range(first, first + int(model.body_jntnum[limb.bodies[0]])):
+        for joint in body_joints(model, limb.bodies[0]):
             kind, reference = int(model.jnt_type[joint]), model.qpos0[model.jnt_qposadr[joint]]
             if kind == _FREE or is_held(model, joint):
                 continue
@@ -263,10 +262,9 @@ class Morphology:
 
     def raise_root(self, qpos: np.ndarray, shift: float) -> None:
         """Move the root in ``qpos`` up by ``shift`` metres, if it has a free joint or a vertical slide."""
-        model, root = self.model, self.root
-        first = int(model.body_jntadr[root])
-        start = quaternion_matrix(model.body_quat[root])
-        for joint in range(first, first + int(model.body_jntnum[root])):
+        model = self.model
+        start = quaternion_matrix(model.body_quat[self.root])
+        for joint in body_joints(model, self.root):
             address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
             upward = float(start[2] @ model.jnt_axis[joint])
             if kind == _FREE:

@@ -16,7 +16,7 @@ from ..bodies.actuators import (
     velocity_gain,
 )
 from ..bodies.descriptors import LENGTH_UNIT, gear_size, transmission_axis
-from ..bodies.limbs import JointSlot, Limb
+from ..bodies.limbs import JointSlot, Limb, body_joints
 from ..bodies.morphology import Morphology
 from ..features import LIMB_SPEC
 from ..task import LocomotionTask
@@ -294,8 +294,7 @@ def _placing(body: Morphology, limb: Limb) -> str:
     """The joints that place a root in the world, which are no joint rows; "" if there are none."""
     model, part = body.model, limb.bodies[0]
     rows = {slot.joint for slot in limb.slots}
-    first = int(model.body_jntadr[part])
-    placing = [j for j in range(first, first + int(model.body_jntnum[part])) if j not in rows]
+    placing = [joint for joint in body_joints(model, part) if joint not in rows]
     if not placing:
         return ""
     kinds = ["free joint" if int(model.jnt_type[j]) == _FREE else "joint" for j in placing]

@@ -178,7 +178,7 @@ def test_time_limits_bootstrap_from_the_last_observation_and_terminations_do_not
 def test_a_real_body_bootstraps_from_where_it_was_stopped() -> None:
     bodies = BodySet("cheetah", task=LocomotionTask(max_episode_steps=6))
     env = bodies.make_vec(("cheetah_3_front", "cheetah_7_full"), 4, threads=1)
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     policy = SMP(LIMB_SPEC, width=16, message=8)
     learner = make_learner(policy, env, n_steps=8, gamma=0.9)
     step, given = learner.env.step, []
@@ -206,7 +206,7 @@ def test_a_real_body_bootstraps_from_where_it_was_stopped() -> None:
             if dones[row]:
                 last = {key: values[None] for key, values in infos[row]["terminal_observation"].items()}
                 bootstrap = 0.9 * value(last)[0]
-                assert abs(bootstrap - 0.9 * value(observation)[row]) > 1e-3, "another place than the start"
+                assert abs(bootstrap - 0.9 * value(observation)[row]) > 1e-2, "another place than the start"
                 seen += 1
             assert rewards[row] == pytest.approx(given_rewards[row] + bootstrap, abs=1e-5)
     assert seen == 4
