@@ -17,7 +17,8 @@ from rich.table import Table
 
 from ..envs.errors import UserError
 from ..envs.locomotion import BodySet
-from ..envs.locomotion.body_set import with_changes
+from ..envs.locomotion.body_set import with_changes, with_morphology
+from ..envs.locomotion.pictures.rendering import file_name
 from .acting import Agent
 from .checkpoint import find_policy_folder, load_policy
 from .counts import whole_number
@@ -77,13 +78,36 @@ def body_set_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> BodyS
         UserError: bodies have since changed sides of the split that was trained on.
     """
     environment = agent.environment
-    bodies = BodySet.from_config(with_changes(environment["config"], changes or {}))
+    changes = dict(changes or {})
+    config, robot = environment["config"], changes.pop("morphology", None)
+    if robot is not None and agent.policy.aligned_slots:
+        raise UserError(
+            f"{type(agent.policy).__name__} has slots for the limbs it was trained on and fits no other "
+            f"({robot}); modular policies do: smp, limb_transformer"
+        )
+    if robot is not None:
+        return BodySet.from_config(with_changes(with_morphology(config, robot), changes))
+    bodies = BodySet.from_config(with_changes(config, changes))
     if set(bodies.unseen) & set(environment["seen"]):
         raise UserError(
             f"the policy was trained on {sorted(set(bodies.unseen) & set(environment['seen']))}, which "
             f"split {bodies.split.name!r} holds out today; it was saved by another version"
         )
     return bodies
+
+
+def trained_on(agent: Agent, bodies: BodySet) -> frozenset[str]:
+    """Names of the bodies that the policy was trained on and that are still what they were.
+
+    A robot's file may have changed since: its hash tells, and it then counts as unseen, with a warning.
+    """
+    hashes = agent.environment.get("hashes")
+    if hashes is None:  # saved before hashes were; families' members are held to theirs by a test
+        return frozenset(set(bodies.seen) & set(agent.environment["seen"]))
+    same = {name for name in bodies.seen if bodies.morphology(name).hash in hashes.values()}
+    for name in set(bodies.seen) & set(hashes) - same:
+        log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)
+    return frozenset(same)
 
 
 def _evaluate_agent(
@@ -95,7 +119,7 @@ def _evaluate_agent(
     run: str,
     random_baseline: bool,
 ) -> list[Row]:
-    limit = bodies.task.max_episode_steps
+    limit, seen = bodies.task.max_episode_steps, trained_on(agent, bodies)
     aligned = agent.policy.aligned_slots
     with Progress(transient=True) as progress:
         bar = progress.add_task(f"{len(names)} bodies × {episodes} episodes", total=limit)
@@ -121,7 +145,7 @@ def _evaluate_agent(
                 progress=lambda step: progress.update(bar, completed=step),
             )
     return [
-        _row(run, _kind(agent), result, result.body in bodies.seen, random)
+        _row(run, _kind(agent), result, result.body in seen, random)
         for result, random in zip(results, baseline, strict=True)
     ]
 
@@ -189,7 +213,7 @@ def _film(agent: Agent, bodies: BodySet, wanted: Any, output: Path, seed: int) -
     else:
         names = bodies.choose(_plain(wanted))
     for name in names:
-        path = output / f"{name}.mp4"
+        path = output / f"{file_name(name)}.mp4"
         try:
             film(agent, bodies, name, path, seed)
         except UserError as error:  # nothing here draws: the numbers stand without pictures

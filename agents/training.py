@@ -157,6 +157,7 @@ class TrainingRun:
             "config": OmegaConf.to_container(self.config.env, resolve=True),
             "seen": list(self.bodies.seen),
             "unseen": list(self.bodies.unseen),
+            "hashes": {name: self.bodies.morphology(name).hash for name in self.bodies.seen},
         }
 
     def _state(self) -> dict[str, Any]:

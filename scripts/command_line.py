@@ -44,7 +44,7 @@ def run(
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    arguments = with_implied(sys.argv[1:] if arguments is None else arguments)
+    arguments = with_implied(sys.argv[1:] if arguments is None else arguments, config_name != "evaluate")
     job = _Job(task)
     try:
         if resumable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, Morphology
 from somite.envs.locomotion.pictures.body_pictures import body_picture, sheet
 from somite.envs.locomotion.pictures.describe import Description, describe, start_tokens
-from somite.envs.locomotion.pictures.rendering import find_backend, portrait
+from somite.envs.locomotion.pictures.rendering import file_name, find_backend, portrait
 from somite.envs.locomotion.simulation import frame_skip_of
 
 from . import description_tables as tables
@@ -101,9 +100,3 @@ def _draw(
 
 def _told(console: Console, path: Path, size: tuple[int, int]) -> None:
     console.print(f"{escape(str(path))}  {size[0]}×{size[1]} pixels", soft_wrap=True, highlight=False)
-
-
-def file_name(body: str) -> str:
-    """The name of a body as that of a file: the bodies of a folder may be called after their folders."""
-    name = re.sub(r"[^\w.+-]+", "_", body).strip("._")
-    return "sheet_" if name == "sheet" else name or "body"

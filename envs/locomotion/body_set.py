@@ -182,6 +182,20 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     return changed
 
 
+def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A saved environment's configuration with a user's robots in place of its bodies; the task stays.
+
+    Args:
+        config: of `BodySet.from_config`.
+        source: as in `RobotSet`.
+    """
+    kept = {key: config[key] for key in ("task", "variation", "damage", "world") if key in config}
+    same_kind = config.get("_target_") == f"{_PACKAGE}.{RobotSet.__name__}"
+    # A family's number of substeps belongs to its time step.
+    skip = config.get("frame_skip") if same_kind else None
+    return {"_target_": f"{_PACKAGE}.{RobotSet.__name__}", "morphology": source, "frame_skip": skip, **kept}
+
+
 def _known(target: Any, classes: Sequence[type]) -> type:
     """The class that a saved ``_target_`` names. Raises UserError if it is none of them."""
     for kind in classes:

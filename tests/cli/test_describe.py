@@ -8,7 +8,7 @@ import imageio.v3 as imageio
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion.pictures.rendering import find_backend
+from somite.envs.locomotion.pictures.rendering import file_name, find_backend
 from somite.scripts import describe, description
 from somite.scripts.implied import with_implied
 from tests.envs.locomotion.test_describe import ROBOT
@@ -134,5 +134,5 @@ def test_a_path_becomes_absolute_and_a_name_stays(tmp_path, monkeypatch):
 
 
 def test_names_of_files():
-    assert description.file_name("walkers/long leg") == "walkers_long_leg"
-    assert description.file_name("../x") == "x" and description.file_name("..") == "body"
+    assert file_name("walkers/long leg") == "walkers_long_leg"
+    assert file_name("../x") == "x" and file_name("..") == "body"

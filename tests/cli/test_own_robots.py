@@ -73,6 +73,44 @@ def test_a_run_on_ones_own_robots_is_evaluated_and_gone_on_with_from_another_fol
     assert [int(path.name) for path in list_checkpoints(run)][-1] == 4 * ROLLOUT
 
 
+def results_of(run, *arguments):
+    """What an evaluation says of each body."""
+    given = [f"run={run}", "episodes=2", "random_baseline=false", *arguments]
+    command_line.run(evaluate.evaluate, "evaluate", given, resumable=False)
+    with (run / "evaluation" / "results.csv").open(newline="") as file:
+        return {row["body"]: row for row in csv.DictReader(file)}
+
+
+def test_a_policy_is_tried_on_other_robots(folders):
+    home, _ = folders
+    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
+    run = run_of(home)
+    (own,) = results_of(run).values()
+    assert own["seen"] == "True"
+    found = results_of(run, "env.morphology=robots")
+    assert {name: row["seen"] for name, row in found.items()} == {"one": "False", "two": "True"}
+    assert float(found["two"]["mean"]) == pytest.approx(float(own["mean"]), rel=1e-6), "body, task and starts"
+
+
+def test_a_robot_that_was_edited_since_counts_as_unseen(folders, capsys):
+    home, _ = folders
+    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
+    run = run_of(home)
+    path = home / "robots" / "two.xml"
+    path.write_text(path.read_text().replace("0.2 0.1 0.05", "0.25 0.1 0.05"))
+    assert results_of(run)["two"]["seen"] == "False"
+    assert "two is not the body of that name that was trained on" in capsys.readouterr().out
+
+
+def test_the_padded_network_is_not_tried_on_other_robots(folders, capsys):
+    home, _ = folders
+    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=mlp", *SMALL])
+    with pytest.raises(SystemExit) as leaving:
+        results_of(run_of(home), "env.morphology=robots/one.xml")
+    err = capsys.readouterr().err
+    assert leaving.value.code == 2 and "modular policies do: smp, limb_transformer" in err
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

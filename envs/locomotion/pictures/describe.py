@@ -220,17 +220,14 @@ def _length_unit(model: mujoco.MjModel, limb: Limb, slot: JointSlot) -> str:
 def _actuator_row(body: Morphology, limb: Limb, slot: JointSlot) -> ActuatorRow:
     model, number = body.model, slot.actuator
     kind, length = actuator_kind(model, number), _length_unit(model, limb, slot)
-    center, half = float(body.controls.center[number]), float(body.controls.half[number])
-    low, high = center - half, center + half
-    if model.actuator_ctrllimited[number]:
-        low, high = (float(end) for end in model.actuator_ctrlrange[number])
+    controls = body.controls
     units = {"position servo": length, "velocity servo": f"{length}/s"}
     return ActuatorRow(
         name=_label(model.actuator(number).name, "actuator", number),
         kind=kind,
-        control=(low, high),
+        control=(float(controls.low[number]), float(controls.high[number])),
         control_unit=units.get(kind, "1"),
-        strength=gear_size(model, number) * force_span(model, number, half),
+        strength=gear_size(model, number) * force_span(model, number, float(controls.half[number])),
         strength_unit="N m" if length == "rad" else "N",
     )
 

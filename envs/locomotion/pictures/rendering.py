@@ -8,6 +8,7 @@ import importlib
 import itertools
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -230,3 +231,9 @@ def _fitting_distance(
         np.abs(corners @ up) / slope - corners @ forward,
     ]
     return max(float(np.max(needed)), 1e-6)
+
+
+def file_name(body: str) -> str:
+    """The name of a body as that of a file: the bodies of a folder may be called after their folders."""
+    name = re.sub(r"[^\w.+-]+", "_", body).strip("._")
+    return "sheet_" if name == "sheet" else name or "body"
