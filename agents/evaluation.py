@@ -1,4 +1,4 @@
-"""Returns of a policy on bodies: whole episodes, assigned beforehand, all in one batch."""
+"""Returns of a policy: whole episodes, assigned beforehand, all in one batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..envs.locomotion import BodySet
+from ..envs.task_set import TaskSet
 
 Act = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
@@ -22,8 +22,8 @@ class Episodes:
 
 
 def run_episodes(
-    act: Act,
-    body_set: BodySet,
+    act: Act | None,
+    task_set: TaskSet,
     bodies: Sequence[str],
     episodes: int,
     seed: int,
@@ -39,8 +39,8 @@ def run_episodes(
     the same starts.
 
     Args:
-        act: observations of B rows to actions (B, N, J).
-        body_set: gives the task.
+        act: observations of B rows to actions; None: uniformly random actions, from a stream of their own.
+        task_set: gives the task.
         bodies: names.
         episodes: of each body.
         seed: of the starts.
@@ -48,13 +48,17 @@ def run_episodes(
         threads: of the simulation; 0 for one per core.
         progress: called with the steps made so far, of at most the task's time limit.
     """
-    env = body_set.make_vec(bodies, len(bodies) * episodes, aligned=aligned, threads=threads)
+    env = task_set.make_vec(bodies, len(bodies) * episodes, aligned=aligned, threads=threads, once=True)
+    if act is None:
+        env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
     observation, _ = env.reset(seed=[[seed, i] for _ in bodies for i in range(episodes)])
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
     running = np.ones(env.num_envs, bool)
     step = 0
     while running.any():
-        observation, rewards, terminated, truncated, _ = env.step(act(observation))
+        observation, rewards, terminated, truncated, _ = env.step(
+            env.action_space.sample() if act is None else act(observation)
+        )
         returns += rewards * running
         lengths += running
         running &= ~(terminated | truncated)
@@ -66,9 +70,3 @@ def run_episodes(
         Episodes(body, returns[i * episodes : (i + 1) * episodes], lengths[i * episodes : (i + 1) * episodes])
         for i, body in enumerate(bodies)
     ]
-
-
-def random_actions(seed: int) -> Act:
-    """Actions uniform in [-1, 1], from a stream of their own."""
-    rng = np.random.default_rng([seed, 1])
-    return lambda observation: rng.uniform(-1, 1, observation["action_mask"].shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,16 +25,30 @@ class TokenNormalizer(nn.Module):
 
     Args:
         spec: What the columns mean, F of a token and G of a joint row.
+        n_privileged: S, readings that the critic sees, each with a scale and shift of its own (they have
+            an order); 0 where there are none.
+        fixed: Leave tokens and joints alone, as published agents that have no normaliser do.
         floor: Smallest standard deviation divided by, in the feature's unit; a column that happens
             to be constant in training (the sideways motion of a planar body) is not blown up.
         limit: Normalised states are clipped to [-limit, limit].
     """
 
-    def __init__(self, spec: TokenSpec, floor: float = 1e-2, limit: float = 10.0) -> None:
+    def __init__(
+        self,
+        spec: TokenSpec,
+        n_privileged: int = 0,
+        fixed: bool = False,
+        floor: float = 1e-2,
+        limit: float = 10.0,
+    ) -> None:
         super().__init__()
         self.floor = floor
         self.limit = limit
-        for kind, is_state in (("token", spec.token_is_state()), ("joint", spec.joint_is_state())):
+        self.n_privileged = n_privileged
+        kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
+        if n_privileged:
+            kinds["privileged"] = np.ones(n_privileged, bool)
+        for kind, is_state in kinds.items():
             size = len(is_state)
             # Known from the spec, hence not part of what is saved.
             self.register_buffer(f"{kind}_is_state", torch.from_numpy(is_state), persistent=False)
@@ -60,6 +75,11 @@ class TokenNormalizer(nn.Module):
         """Normalised joint rows (..., N, J, G), zero at padding."""
         return self._normalize("joint", observation["joints"], observation["joint_mask"])
 
+    def privileged(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised readings (..., S) for a critic."""
+        readings = observation["privileged"]
+        return self._normalize("privileged", readings, torch.ones_like(readings[..., 0]))
+
     @torch.no_grad()
     def update(self, observation: Mapping[str, Tensor]) -> None:
         """Merge the valid tokens and joint rows of a batch into the statistics.
@@ -73,6 +93,9 @@ class TokenNormalizer(nn.Module):
         self._merge("token", observation["tokens"], observation["mask"])
         if "joints" in observation:
             self._merge("joint", observation["joints"], observation["joint_mask"])
+        if self.n_privileged:
+            readings = observation["privileged"]
+            self._merge("privileged", readings, torch.ones_like(readings[..., 0]))
 
     def _normalize(self, kind: str, values: Tensor, mask: Tensor) -> Tensor:
         shift, scale = getattr(self, f"{kind}_shift"), getattr(self, f"{kind}_scale")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ..envs.errors import UserError
-from ..envs.locomotion import BodySet
-from ..envs.locomotion.body_set import with_changes, with_morphology
+from ..envs.locomotion.body_set import with_morphology
 from ..envs.locomotion.pictures.rendering import file_name
+from ..envs.saved import task_set_of
+from ..envs.task_set import TaskSet, with_changes
 from .acting import Agent
 from .checkpoint import find_policy_folder, load_policy
+from .composition import check_fit
 from .counts import whole_number
 from .device import resolve_device
-from .evaluation import Episodes, random_actions, run_episodes
+from .evaluation import Episodes, run_episodes
 from .results import Row, half_width, write_results
 from .run_folder import find_run
 from .summary import write_summary
@@ -51,8 +53,10 @@ def evaluate(config: DictConfig) -> list[Row]:
         own = _evaluate_agent(agent, bodies, names, episodes, seed, _run_name(folder), config.random_baseline)
         output = _output(config.output, folder, several=len(folders) > 1)
         write_results(own, output)
-        _print(own, agent)
-        if config.video:
+        _print(own, agent, bodies.notes())
+        if config.video and bodies.kind != "limbs":
+            log.warning("no video: there are pictures of bodies only")
+        elif config.video:
             _film(agent, bodies, config.video, output, seed)
         log.info("written to %s", output)
         rows += own
@@ -67,7 +71,7 @@ def _changes(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config.env, resolve=True)
 
 
-def body_set_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> BodySet:
+def body_set_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> TaskSet:
     """The bodies and the task that a policy was trained with, from its ``policy.json``.
 
     Args:
@@ -86,8 +90,8 @@ def body_set_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> BodyS
             f"({robot}); modular policies do: smp, limb_transformer"
         )
     if robot is not None:
-        return BodySet.from_config(with_changes(with_morphology(config, robot), changes))
-    bodies = BodySet.from_config(with_changes(config, changes))
+        return task_set_of(with_changes(with_morphology(config, robot), changes))
+    bodies = task_set_of(with_changes(config, changes))
     if set(bodies.unseen) & set(environment["seen"]):
         raise UserError(
             f"the policy was trained on {sorted(set(bodies.unseen) & set(environment['seen']))}, which "
@@ -96,15 +100,15 @@ def body_set_of(agent: Agent, changes: Mapping[str, Any] | None = None) -> BodyS
     return bodies
 
 
-def trained_on(agent: Agent, bodies: BodySet) -> frozenset[str]:
+def trained_on(agent: Agent, bodies: TaskSet) -> frozenset[str]:
     """Names of the bodies that the policy was trained on and that are still what they were.
 
     A robot's file may have changed since: its hash tells, and it then counts as unseen, with a warning.
     """
     hashes = agent.environment.get("hashes")
-    if hashes is None:  # saved before hashes were; families' members are held to theirs by a test
+    if not hashes:  # a task without bodies; or saved before hashes were
         return frozenset(set(bodies.seen) & set(agent.environment["seen"]))
-    same = {name for name in bodies.seen if bodies.morphology(name).hash in hashes.values()}
+    same = {name for name, found in bodies.hashes().items() if found in hashes.values()}
     for name in set(bodies.seen) & set(hashes) - same:
         log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)
     return frozenset(same)
@@ -112,14 +116,16 @@ def trained_on(agent: Agent, bodies: BodySet) -> frozenset[str]:
 
 def _evaluate_agent(
     agent: Agent,
-    bodies: BodySet,
+    bodies: TaskSet,
     names: tuple[str, ...],
     episodes: int,
     seed: int,
     run: str,
     random_baseline: bool,
 ) -> list[Row]:
-    limit, seen = bodies.task.max_episode_steps, trained_on(agent, bodies)
+    limit, seen = bodies.max_episode_steps, trained_on(agent, bodies)
+    if bodies.kind == "sensors":
+        check_fit(agent.policy, bodies.make_vec(names, 1))
     aligned = agent.policy.aligned_slots
     with Progress(transient=True) as progress:
         bar = progress.add_task(f"{len(names)} bodies × {episodes} episodes", total=limit)
@@ -137,7 +143,7 @@ def _evaluate_agent(
         if random_baseline:
             progress.reset(bar, description="random actions")
             baseline = run_episodes(
-                random_actions(seed),
+                None,
                 bodies,
                 names,
                 episodes,
@@ -179,10 +185,11 @@ def _row(run: str, agent: str, result: Episodes, seen: bool, random: Episodes | 
     )
 
 
-def _print(rows: list[Row], agent: Agent) -> None:
+def _print(rows: list[Row], agent: Agent, notes: Sequence[str]) -> None:
     steps = agent.description.get("training", {}).get("steps")
     trained = f", {steps:,} steps" if steps else ""
-    table = Table(title=f"{rows[0].run} ({type(agent.policy).__name__}{trained})")
+    title = f"{rows[0].run} ({type(agent.policy).__name__}{trained})"
+    table = Table(title="; ".join([title, *notes]))
     table.add_column("body")
     table.add_column("in training")
     for name in ("return", "± 95 %", "length", "random"):
@@ -207,7 +214,7 @@ def _print(rows: list[Row], agent: Agent) -> None:
     Console().print(table)
 
 
-def _film(agent: Agent, bodies: BodySet, wanted: Any, output: Path, seed: int) -> None:
+def _film(agent: Agent, bodies: TaskSet, wanted: Any, output: Path, seed: int) -> None:
     if wanted is True:
         names = (bodies.unseen or bodies.seen)[:1]
     else:

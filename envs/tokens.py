@@ -12,6 +12,10 @@ key                 shape, dtype        meaning
 ``joints``          (N, J, G) float32   limb tasks: state and descriptors of each joint
 ``joint_mask``      (N, J) int8         limb tasks: 1 where the joint slot exists
 ``action_mask``     (N, J) int8         limb tasks: 1 where the joint slot is actuated
+``recent_actions``  (K, A) float32      sensor tasks: the last K actions as applied, newest last, 0 before
+                                        the first; nominal, or one-hot where actions are discrete
+``privileged``      (S,) float32        sensor tasks: the task's own readings in their own order, for a
+                                        critic; the acting policy never sees them
 ==================  ==================  =======================================================
 
 Three rules hold everywhere: neither N nor J appears in the shape of a shared parameter; order
@@ -31,6 +35,7 @@ from gymnasium import spaces
 CONTRACT_VERSION = 2
 """Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
 
+SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged")
 LIMB_KEYS = ("tokens", "mask", "parent", "joints", "joint_mask", "action_mask")
 
 
@@ -116,6 +121,21 @@ def limb_observation_space(spec: TokenSpec, n_limbs: int, n_joints: int) -> spac
     )
 
 
+def sensor_observation_space(
+    spec: TokenSpec, n_tokens: int, recent_actions: tuple[int, int], n_privileged: int
+) -> spaces.Dict:
+    """Space of a sensor task's observation: N tokens, (K, A) recent actions, S privileged readings or 0."""
+    parts = {
+        "tokens": (n_tokens, spec.token_size),
+        "recent_actions": recent_actions,
+        "privileged": (n_privileged,),
+    }
+    boxes = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in parts.items()}
+    if not n_privileged:
+        del boxes["privileged"]
+    return spaces.Dict({**boxes, "mask": spaces.Box(0, 1, (n_tokens,), np.int8)})
+
+
 def limb_action_space(n_limbs: int, n_joints: int) -> spaces.Box:
     """Nominal actions, (N, J) in [-1, 1]; slots without an actuator are ignored."""
     return spaces.Box(-1.0, 1.0, (n_limbs, n_joints), np.float32)
@@ -131,4 +151,6 @@ def _slice(features: tuple[Feature, ...], name: str) -> slice:
 
 
 def _is_state(features: tuple[Feature, ...]) -> np.ndarray:
-    return np.repeat([f.kind == "state" for f in features], [f.size for f in features])
+    return np.repeat(
+        np.array([f.kind == "state" for f in features], bool), np.array([f.size for f in features], int)
+    )

@@ -12,14 +12,16 @@ import numpy as np
 import stable_baselines3
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import obs_as_tensor
 
 from ...envs.errors import UserError, nearest
-from ...envs.locomotion import BodySet
 from ...envs.sb3 import SB3VecEnv
+from ...envs.task_set import TaskSet
 from ..counts import whole_number
 from ..policies.base import Policy
 from .reward_scaling import BodyRewardScaling
 from .sb3_policy import SB3TokenPolicy
+from .sequences import SequenceRolloutBuffer
 from .sharding import Shards
 
 NORMALIZER_CHUNK = 8192  # samples; bounds the memory that updating the statistics takes
@@ -36,6 +38,7 @@ class PPO:
         batch_size: samples of a minibatch.
         n_epochs: passes over a rollout.
         learning_rate: of Adam. learning_rate_schedule: ``linear`` (to zero at total_steps) or ``constant``.
+        sequence_length: steps that a policy with memory is trained through at once; it divides n_steps.
         gamma, gae_lambda, clip_range, ent_coef, vf_coef, max_grad_norm, target_kl: as in SB3.
         normalize_returns: divide rewards by each body's running deviation of the discounted return.
         precision: ``float32``, or ``bf16`` (autocast; faster where the processor has it).
@@ -52,6 +55,7 @@ class PPO:
     n_steps: int = 32
     batch_size: int = 2048
     n_epochs: int = 4
+    sequence_length: int = 16
     learning_rate: float = 1e-3
     learning_rate_schedule: str = "linear"
     gamma: float = 0.99
@@ -69,7 +73,8 @@ class PPO:
     validation_episodes: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every"):
+        counts = ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every")
+        for name in (*counts, "sequence_length"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
         for name in ("validate_every", "validation_episodes", "keep_checkpoints"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
@@ -81,7 +86,7 @@ class PPO:
             if value not in choices:
                 raise UserError(f"algorithm.{name} cannot be {value!r}; {nearest(value, choices)}")
 
-    def make_rows(self, bodies: BodySet, aligned: bool, threads: int = 0) -> SB3VecEnv:
+    def make_rows(self, bodies: TaskSet, aligned: bool, threads: int = 0) -> SB3VecEnv:
         """The training rows: all seen bodies, episode clocks staggered. Raises UserError."""
         if self.num_envs < len(bodies.seen):
             raise UserError(
@@ -111,6 +116,10 @@ class PPO:
             rate: Any = _Linear(self.learning_rate)
         else:
             rate = self.learning_rate
+        remembers: dict[str, Any] = {}
+        if policy.initial_memory(1, 1):
+            remembers["rollout_buffer_class"] = SequenceRolloutBuffer
+            remembers["rollout_buffer_kwargs"] = {"length": self.sequence_length}
         learner = TokenPPO(
             SB3TokenPolicy,
             venv,
@@ -127,6 +136,7 @@ class PPO:
             target_kl=self.target_kl,
             policy_kwargs={"policy": policy, "precision": self.precision},
             device=device,
+            **remembers,
         )
         np.random.seed(seed % 2**32)  # SB3 draws its minibatches from NumPy's global stream
         torch.manual_seed(seed)
@@ -164,18 +174,39 @@ class TokenPPO(stable_baselines3.PPO):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seconds = {"env": 0.0, "rollout": 0.0, "update": 0.0}
-        self._time_env_steps()
+        self._watch_env_steps()
+        if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
+            self.rollout_buffer.policy = self.policy
 
-    def _time_env_steps(self) -> None:
+    def _watch_env_steps(self) -> None:
         step = self.env.step
 
-        def timed_step(actions: np.ndarray) -> Any:
+        def watched_step(actions: np.ndarray) -> Any:
             start = time.perf_counter()
-            result = step(actions)
+            observation, rewards, dones, infos = step(actions)
             self.seconds["env"] += time.perf_counter() - start
-            return result
+            self._bootstrap(rewards, infos)
+            self.policy.forget(dones)
+            return observation, rewards, dones, infos
 
-        self.env.step = timed_step  # type: ignore[method-assign]
+        self.env.step = watched_step  # type: ignore[method-assign]
+
+    def _bootstrap(self, rewards: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Add the value of what an episode that was cut would have gone on to.
+
+        SB3 asks for these values one row at a time and without the row's memory; here it finds nothing
+        left to add.
+        """
+        rows = [row for row, info in enumerate(infos) if info.get("TimeLimit.truncated")]
+        if not rows:
+            return
+        last = [infos[row]["terminal_observation"] for row in rows]
+        stacked = {key: np.stack([observation[key] for observation in last]) for key in last[0]}
+        with torch.no_grad():
+            values = self.policy.predict_values(obs_as_tensor(stacked, self.device), np.array(rows))
+        rewards[rows] += self.gamma * values.flatten().cpu().numpy()
+        for row in rows:
+            infos[row]["TimeLimit.truncated"] = False
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3's, timed, and on one thread: a step's few rows are too little work to share."""

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from ..policies.base import Observation, Policy
+from ..policies.base import Memory, Observation, Policy
+from .distributions import Choice, MaskedGaussian
+from .sequences import MEMORY, STARTS, forget
 from .sharding import Shards
 from .trimming import evaluate_trimmed
 
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
 
 class SB3TokenPolicy(ActorCriticPolicy):
-    """Diagonal Gaussian over the actuators that exist, around the means of a token policy.
+    """A token policy that explores: Gaussians around its means, or one of its choices.
 
-    Log-probability and entropy are sums over existing actuators, so that padding and bodies of other
-    sizes have no influence on each other.
+    A policy with memory remembers, between the calls of a rollout, what each row has met.
 
     Args:
         observation_space, action_space, lr_schedule, use_sde: as SB3 passes them.
@@ -33,6 +32,8 @@ class SB3TokenPolicy(ActorCriticPolicy):
 
     Attributes:
         shards: threads that share the work of large batches; None: there are none.
+        memory: of the rows of the rollout; empty where the policy remembers nothing.
+        memory_before: the same before the last actions.
     """
 
     def __init__(
@@ -50,6 +51,9 @@ class SB3TokenPolicy(ActorCriticPolicy):
         self.token_policy = policy
         self.precision = precision
         self.shards: Shards | None = None
+        self.memory: Memory = {}
+        self.memory_before: Memory = {}
+        self.remembers = bool(policy.initial_memory(1, 1))
         self.use_sde = use_sde
         self.share_features_extractor = True
         self.optimizer_class = torch.optim.Adam
@@ -62,48 +66,98 @@ class SB3TokenPolicy(ActorCriticPolicy):
         return self.token_policy.log_std
 
     def forward(self, obs: Observation, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions (B, N, J), values (B, 1), log-probabilities (B,)."""
-        mean, value = self._mean_and_value(obs)
-        mask = obs["action_mask"].to(mean.dtype)
-        std = self.log_std.exp()
-        actions = mean if deterministic else mean + std * torch.randn_like(mean) * mask
-        return actions, value[:, None], self._log_prob(actions, mean, mask)
+        """Actions (B, N, J), (B, A) or (B,), values (B, 1), log-probabilities (B,)."""
+        if self.remembers:
+            self.memory_before = self._memory_of(obs)
+            outputs, value, self.memory = self._evaluate(obs, self.memory_before)
+        else:
+            outputs, value = self._outputs_and_value(obs)
+        distribution = self._distribution(outputs, obs)
+        actions = distribution.mode() if deterministic else distribution.sample()
+        return actions, value[:, None], distribution.log_prob(actions)
 
     def evaluate_actions(self, obs: Observation, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values (B, 1), log-probabilities (B,) and entropies (B,) of stored actions (B, N * J)."""
-        mean, value = self._mean_and_value(obs)
-        mask = obs["action_mask"].to(mean.dtype)
-        entropy = (0.5 + _LOG_SQRT_2PI + self.log_std) * mask.sum((1, 2))
-        return value[:, None], self._log_prob(actions.view_as(mean), mean, mask), entropy
+        """Values (B, 1), log-probabilities (B,) and entropies (B,) of stored actions (B, ...)."""
+        outputs, value = self._sequences(obs) if STARTS in obs else self._outputs_and_value(obs)
+        distribution = self._distribution(outputs, obs)
+        return value[:, None], distribution.log_prob(actions), distribution.entropy()
 
-    def predict_values(self, obs: Observation) -> Tensor:
-        """Values (B, 1)."""
-        return self._mean_and_value(obs)[1][:, None]
+    def predict_values(self, obs: Observation, rows: np.ndarray | None = None) -> Tensor:
+        """Values (B, 1); of ``rows`` of the rollout only, where given."""
+        if not self.remembers:
+            return self._outputs_and_value(obs)[1][:, None]
+        memory = self._memory_of(obs) if rows is None else {k: v[rows] for k, v in self.memory.items()}
+        return self._evaluate(obs, memory)[1][:, None]
+
+    def forget(self, rows: np.ndarray) -> None:
+        """Episodes have ended in ``rows`` (B,) bool."""
+        if self.memory and rows.any():
+            size, n_tokens = next(iter(self.memory.values())).shape[:2]
+            start = self.token_policy.initial_memory(size, n_tokens)
+            self.memory = forget(self.memory, start, torch.from_numpy(rows).to(self.device))
+
+    def _memory_of(self, obs: Observation) -> Memory:
+        size, n_tokens = obs["tokens"].shape[:2]
+        if not self.memory or next(iter(self.memory.values())).shape[:2] != (size, n_tokens):
+            self.memory = self.token_policy.initial_memory(size, n_tokens)
+        return self.memory
 
     def _predict(self, observation: Observation, deterministic: bool = False) -> Tensor:
         return self(observation, deterministic)[0]
 
-    def _mean_and_value(self, obs: Observation) -> tuple[Tensor, Tensor]:
-        if self.token_policy.aligned_slots:
-            return self._evaluate(obs)
-        if self.shards is None:
-            return evaluate_trimmed(self._evaluate, obs)
-        share = functools.partial(self.shards.map, module=self.token_policy)
-        return evaluate_trimmed(self._evaluate, obs, share, self.shards.count)
+    def _distribution(self, outputs: Tensor, obs: Observation) -> Choice | MaskedGaussian:
+        if getattr(self.token_policy, "discrete", False):
+            return Choice(outputs)
+        return MaskedGaussian(outputs, obs.get("action_mask"), self.log_std)
 
-    def _evaluate(self, obs: Observation) -> tuple[Tensor, Tensor]:
+    def _outputs_and_value(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        """Of a policy that remembers nothing."""
+        if self.token_policy.aligned_slots:
+            return self._evaluate(obs, {})[:2]
+        share = self.shards and functools.partial(self.shards.map, module=self.token_policy)
+        if self.token_policy.kind == "limbs":
+            shards = self.shards.count if self.shards else 1
+            return evaluate_trimmed(self._forgetful, obs, share, shards)
+        if share is None:
+            return self._forgetful(obs)
+        parts = [dict(zip(obs, part, strict=True)) for part in _split(obs.values(), self.shards.count)]
+        outputs, values = zip(*share(self._forgetful, parts), strict=True)
+        return torch.cat(outputs), torch.cat(values)
+
+    def _forgetful(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        return self._evaluate(obs, {})[:2]
+
+    def _evaluate(self, obs: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         policy = self.token_policy
         obs = policy.prepare(obs)
-        size, n_tokens = obs["tokens"].shape[:2]
-        with torch.autocast(obs["tokens"].device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features, _ = policy.encode(obs, policy.initial_memory(size, n_tokens))
-            mean, value = policy.act(features, obs), policy.value(features, obs)
-        return mean.float(), value.float()
+        with self._autocast(obs):
+            features, memory = policy.encode(obs, memory)
+            outputs, value = policy.act(features, obs), policy.value(features, obs)
+        return outputs.float(), value.float(), memory
 
-    def _log_prob(self, actions: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
-        log_std = self.log_std
-        deviation = (actions - mean) * torch.exp(-log_std)
-        return ((-0.5 * deviation.square() - log_std - _LOG_SQRT_2PI) * mask).sum((1, 2))
+    def _sequences(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        """Outputs and values of stretches of steps, flattened as `SequenceRolloutBuffer` gives them."""
+        policy = self.token_policy
+        memory = {key.removeprefix(MEMORY): obs[key] for key in obs if key.startswith(MEMORY)}
+        rows, n_tokens = next(iter(memory.values())).shape[:2]
+        own = {key: value for key, value in obs.items() if key != STARTS and not key.startswith(MEMORY)}
+        start, features = policy.initial_memory(rows, n_tokens), []
+        steps = {key: value.unflatten(0, (-1, rows)) for key, value in own.items()}  # (L, b, ...)
+        with self._autocast(own):
+            for step, starts in enumerate(obs[STARTS].view(-1, rows)):
+                memory = forget(memory, start, starts != 0)
+                found, memory = policy.encode({key: value[step] for key, value in steps.items()}, memory)
+                features.append(found)
+            together = torch.cat(features)  # together: (L * b, width)
+            outputs, value = policy.act(together, own), policy.value(together, own)
+        return outputs.float(), value.float()
+
+    def _autocast(self, obs: Observation) -> torch.autocast:
+        return torch.autocast(obs["tokens"].device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {"policy": self.token_policy, "precision": self.precision}
+
+
+def _split(values: Any, count: int) -> Any:
+    return zip(*(value.tensor_split(count) for value in values), strict=True)

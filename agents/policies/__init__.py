@@ -1,8 +1,25 @@
-"""Policies: small networks applied to every limb, and the padded ordinary network as a control."""
+"""Policies: small networks applied to every token, and ordinary networks as controls."""
 
+from .attention_neuron import AttentionNeuron
 from .base import Memory, Observation, Policy
+from .deep_set import DeepSet
 from .limb_transformer import LimbTransformer
 from .mlp import MLP
+from .sensor_mlp import SensorMLP
+from .sensor_policy import SensorPolicy
+from .sensor_transformer import SensorTransformer
 from .smp import SMP
 
-__all__ = ["MLP", "SMP", "LimbTransformer", "Memory", "Observation", "Policy"]
+__all__ = [
+    "MLP",
+    "SMP",
+    "AttentionNeuron",
+    "DeepSet",
+    "LimbTransformer",
+    "Memory",
+    "Observation",
+    "Policy",
+    "SensorMLP",
+    "SensorPolicy",
+    "SensorTransformer",
+]

@@ -1,4 +1,4 @@
-"""What every limb policy has in common."""
+"""What every policy has in common."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Memory = dict[str, Tensor]
 
 
 class Policy(nn.Module, abc.ABC):
-    """From sets of limb tokens to action means and a value.
+    """From sets of tokens to actions and a value.
 
-    B is the batch, N the limb slots, J the joint slots of a limb. A policy knows no RL library and
+    B is the batch, N the token slots, J the joint slots of a limb. A policy knows no RL library and
     no simulator. Its forward code (:meth:`encode`, :meth:`act`, :meth:`value`) has no data-dependent
     shapes and writes no buffers, so it runs under ``torch.func.vmap`` over stacked parameters; what
     needs data-dependent shapes is done before, in :meth:`prepare`.
@@ -30,16 +30,25 @@ class Policy(nn.Module, abc.ABC):
     Args:
         spec: What the columns of ``tokens`` and ``joints`` mean.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+        normalizer: of what it reads; None: of tokens and joints.
     """
+
+    kind = "limbs"
+    """What it reads: ``limbs`` or ``sensors``."""
 
     aligned_slots = False
     """True where the slots have fixed meanings, so that the environment must align them."""
 
-    def __init__(self, spec: TokenSpec, initial_log_std: float) -> None:
+    value_parts: tuple[str, ...] = ("critic", "critic_trunk", "pooled_critic", "value_head", "normalizer")
+    """Modules that only the value uses."""
+
+    def __init__(
+        self, spec: TokenSpec, initial_log_std: float, normalizer: TokenNormalizer | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.initial_log_std = initial_log_std
-        self.normalizer = TokenNormalizer(spec)
+        self.normalizer = TokenNormalizer(spec) if normalizer is None else normalizer
         # One scalar for all joints: a parameter per action would tie the policy to one body.
         self.log_std = nn.Parameter(torch.tensor(float(initial_log_std)))
 
@@ -48,8 +57,16 @@ class Policy(nn.Module, abc.ABC):
         names = list(inspect.signature(type(self)).parameters)[1:]
         return {name: getattr(self, name) for name in names}
 
+    def acting_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters that actions depend on, by name, in a fixed order: no critic, no exploration."""
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name != "log_std" and name.partition(".")[0] not in self.value_parts
+        }
+
     def initial_memory(self, batch_size: int, n_tokens: int) -> Memory:
-        """Memory at the start of an episode; empty, as limb policies remember nothing."""
+        """Memory at the start of an episode, each (B, N, ...); empty where nothing is remembered."""
         return {}
 
     def prepare(self, observation: Observation) -> Observation:
@@ -58,11 +75,11 @@ class Policy(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
-        """Features of the limbs, (B, N, width), meaningless at padding, and the next memory."""
+        """Features, of limbs (B, N, width), meaningless at padding, of sensors (B, width); next memory."""
 
     @abc.abstractmethod
     def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
+        """Action means in nominal units, of limbs (B, N, J), of sensor tasks (B, A) or logits (B, A)."""
 
     @abc.abstractmethod
     def value(self, features: Tensor, observation: Observation) -> Tensor:

@@ -11,60 +11,14 @@ from torch.nn import functional
 
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
+from .attention import Block
 from .base import Observation
-from .layers import RELU_GAIN, LimbReader, linear, norm
+from .layers import LimbReader, norm
 from .limb_policy import LimbPolicy
 from .tree import relations
 
 TREE_LIMIT = 4
 """Depths and steps along the tree above this number are not told apart."""
-
-SCORE_LIMIT = 50.0
-"""Attention scores are clipped to plus and minus this; its exponential is far from any overflow."""
-
-
-class Block(nn.Module):
-    """Pre-norm attention and feed-forward layers (Xiong et al., "On layer normalization", 2020).
-
-    The usual projection after attention is left out: each head writes its values into its own part of
-    the residual stream, and the feed-forward layer mixes them (He and Hofmann, "Simplifying transformer
-    blocks", ICLR 2024, find no loss). Attention is written out, because fused attention has no fast path
-    under ``vmap`` and was no faster for a dozen limbs.
-    """
-
-    def __init__(self, width: int, heads: int, feedforward: int, residual_gain: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        parts = self.query_key_value.weight.detach().chunk(3)
-        for part, gain in zip(parts, (1, 1, residual_gain), strict=True):
-            nn.init.orthogonal_(part, gain)
-        self.up = linear(width, feedforward, RELU_GAIN)
-        self.down = linear(feedforward, width, residual_gain)
-
-    def forward(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
-        """From limbs (B, N, width) to limbs; ``related`` are scores (B, N, N) to add, one per head."""
-        x = x + self.attend(norm(x), exists, related)
-        return x + self.down(functional.relu(self.up(norm(x))))
-
-    def attend(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
-        """Softmax attention to limbs that exist, (B, 1, N) of 0 and 1; heads side by side, (B, N, width)."""
-        size = x.shape[-1] // self.heads
-        # Views of one product, one per head: batched products take them without the copies that a
-        # dimension for heads would need.
-        parts = self.query_key_value(x).split(size, dim=-1)  # each: (B, N, size)
-        results = []
-        for head in range(self.heads):
-            query, key, value = parts[head :: self.heads]
-            scores = torch.matmul(query * (1 / math.sqrt(size)), key.mT)  # scores: (B, N, N), [query, key]
-            if related is not None:
-                scores = scores + related[head]
-            # Bounded scores need no maximum subtracted, whose search over a few limbs would cost more
-            # than the products; what is bounded is a ratio of attentions beyond exp(50).
-            weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
-            total = weights.sum(-1, keepdim=True) + 1e-30  # so that a body of padding alone gives 0
-            results.append(torch.matmul(weights, value) / total)  # each: (B, N, size)
-        return torch.cat(results, dim=-1)
 
 
 class Trunk(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
+from ..task_set import TaskSet, build_parts, known_class
 from .bodies import families
 from .bodies.morphology import Morphology
 from .bodies.splits import Split, checked_split
@@ -22,7 +23,7 @@ _PARTS = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, 
 _PACKAGE = "somite.envs.locomotion"
 
 
-class BodySet:
+class BodySet(TaskSet):
     """Bodies of a family, split into seen and unseen ones.
 
     Args:
@@ -78,19 +79,19 @@ class BodySet:
         Raises:
             UserError: another target, an unknown key, or a value that cannot be meant.
         """
-        values = dict(config)
-        kind = _known(values.pop("_target_", None), (BodySet, RobotSet))
-        try:
-            for name, wanted in _PARTS.items():
-                part = values.pop(name, None) or {}
-                if not isinstance(part, Mapping):
-                    raise UserError(f"{name} of this environment is {part!r}; expected keys and values")
-                part = dict(part)
-                _known(part.pop("_target_", f"{_PACKAGE}.{wanted.__name__}"), (wanted,))
-                values[name] = wanted(**part)
-            return kind(**values)
-        except TypeError as error:
-            raise UserError(f"the saved environment does not fit this version: {error}") from error
+        kind = known_class(config.get("_target_"), _PACKAGE, (BodySet, RobotSet))
+        return build_parts(kind, config, _PARTS, _PACKAGE)
+
+    kind = "limbs"
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Steps after which an episode is cut."""
+        return self.task.max_episode_steps
+
+    def hashes(self) -> dict[str, str]:
+        """Of the bodies that are trained on, by name."""
+        return {name: self.morphology(name).hash for name in self.seen}
 
     @property
     def seen(self) -> tuple[str, ...]:
@@ -120,6 +121,7 @@ class BodySet:
     ) -> LocomotionVectorEnv:
         """Vector environment of these bodies; ``options`` are those of `LocomotionVectorEnv`."""
         named = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
+        options.pop("once", None)  # rows that have ended start again; to stop them would save nothing
         options = {"frame_skip": self.frame_skip, **self.varied, **options}
         return LocomotionVectorEnv(named, num_envs, self.task, **options)
 
@@ -164,24 +166,6 @@ class RobotSet(BodySet):
         self.varied = {"variation": variation, "damage": damage, "world": world}
 
 
-def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved environment's configuration with other values of what varies; null: as it was saved.
-
-    Args:
-        config: of `BodySet.from_config`.
-        changes: of its nodes ``variation``, ``damage`` and ``world``.
-    """
-    changed = dict(config)
-    for name, change in changes.items():
-        if isinstance(change, Mapping):
-            merged = with_changes(changed.get(name) or {}, change)
-            if merged or changed.get(name):
-                changed[name] = merged
-        elif change is not None:
-            changed[name] = change
-    return changed
-
-
 def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A saved environment's configuration with a user's robots in place of its bodies; the task stays.
 
@@ -194,15 +178,6 @@ def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     # A family's number of substeps belongs to its time step.
     skip = config.get("frame_skip") if same_kind else None
     return {"_target_": f"{_PACKAGE}.{RobotSet.__name__}", "morphology": source, "frame_skip": skip, **kept}
-
-
-def _known(target: Any, classes: Sequence[type]) -> type:
-    """The class that a saved ``_target_`` names. Raises UserError if it is none of them."""
-    for kind in classes:
-        if target == f"{_PACKAGE}.{kind.__name__}":
-            return kind
-    expected = " or ".join(f"{_PACKAGE}.{kind.__name__}" for kind in classes)
-    raise UserError(f"this environment is a {target!r}; expected {expected}")
 
 
 class FamilyBodies:

@@ -60,6 +60,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+    kind = "limbs"
 
     def __init__(
         self,
@@ -178,6 +179,11 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
     def body_names(self) -> tuple[str, ...]:
         """Names of the bodies, in the order of ``body_of_row``'s values."""
         return tuple(body.name for body in self.bodies)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a policy may be built for, by the names of its arguments."""
+        return {"n_tokens": self.n_limbs, "n_joints": self.n_joints}
 
     @property
     def step_duration(self) -> float:

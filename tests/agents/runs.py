@@ -9,7 +9,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from somite.agents.training import TrainingRun
+from somite.agents.ppo_run import PPORun
 
 ROLLOUT = 8 * 16
 TINY = (
@@ -35,9 +35,9 @@ def compose(*overrides: str, name: str = "train") -> DictConfig:
         return hydra.compose(name, list(overrides))
 
 
-def make_run(folder: Path, *overrides: str) -> TrainingRun:
+def make_run(folder: Path, *overrides: str) -> PPORun:
     """A tiny run in ``folder``, not yet learning."""
-    return TrainingRun(compose(*TINY, *overrides), folder, torch.device("cpu"))
+    return PPORun(compose(*TINY, *overrides), folder, torch.device("cpu"))
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:

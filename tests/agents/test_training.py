@@ -15,10 +15,11 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from somite.agents import load_policy, training
+from somite.agents import load_policy
+from somite.agents import run as run_parts
 from somite.agents.evaluation import Episodes
 from somite.agents.run_folder import last_checkpoint, remove_folder
-from somite.agents.training import TrainingRun
+from somite.agents.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionVectorEnv
 from somite.scripts import command_line, train
@@ -26,7 +27,7 @@ from somite.scripts import command_line, train
 from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
 
 
-def moments(run: TrainingRun) -> list[torch.Tensor]:
+def moments(run: PPORun) -> list[torch.Tensor]:
     """Adam's first and second moments and step counts of every parameter."""
     states = run.learner.policy.optimizer.state_dict()["state"].values()
     return [state[key].clone() for state in states for key in ("exp_avg", "exp_avg_sq", "step")]
@@ -44,14 +45,14 @@ def metric_steps(folder: Path, column: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> PPORun:
     """A tiny run that has made all its steps."""
     run = make_run(tmp_path_factory.mktemp("run") / "learnt")
     run.learn()
     return run
 
 
-def test_a_run_leaves_what_the_readme_says(learnt: TrainingRun) -> None:
+def test_a_run_leaves_what_the_readme_says(learnt: PPORun) -> None:
     folder = learnt.folder
     (events,) = folder.glob("events.*")
     expected = {"config.yaml", "metrics.csv", "checkpoints", "policy", "best", events.name}
@@ -65,7 +66,7 @@ def test_a_run_leaves_what_the_readme_says(learnt: TrainingRun) -> None:
         assert {p.name for p in (folder / name).iterdir()} == {"policy.safetensors", "policy.json"}
 
 
-def test_the_published_policy_is_the_learners_last(learnt: TrainingRun) -> None:
+def test_the_published_policy_is_the_learners_last(learnt: PPORun) -> None:
     agent = load_policy(learnt.folder)
     for key, value in learnt.policy.state_dict().items():
         assert torch.equal(agent.policy.state_dict()[key], value), key
@@ -76,7 +77,7 @@ def test_the_published_policy_is_the_learners_last(learnt: TrainingRun) -> None:
     assert said["environment"]["config"]["task"]["max_episode_steps"] == 20
 
 
-def test_metrics_have_each_update_and_each_body(learnt: TrainingRun) -> None:
+def test_metrics_have_each_update_and_each_body(learnt: PPORun) -> None:
     folder = learnt.folder
     assert metric_steps(folder, "time/fps") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
     # An update is logged with the rollout after it, the last one in a row of its own.
@@ -89,7 +90,7 @@ def test_metrics_have_each_update_and_each_body(learnt: TrainingRun) -> None:
     assert steps_of(folder, "rollout/ep_rew_mean")[-1] == 3 * ROLLOUT
 
 
-def test_a_finished_run_says_what_to_raise(learnt: TrainingRun) -> None:
+def test_a_finished_run_says_what_to_raise(learnt: PPORun) -> None:
     with pytest.raises(UserError, match=r"has made 384 of 384 steps.*raise algorithm\.total_steps"):
         make_run(learnt.folder).learn()
 
@@ -124,7 +125,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path).name == str(5 * ROLLOUT)
 
 
-def learning_rate(run: TrainingRun) -> float:
+def learning_rate(run: PPORun) -> float:
     return run.learner.policy.optimizer.param_groups[0]["lr"]
 
 
@@ -170,7 +171,7 @@ def test_unseen_bodies_are_never_simulated_in_training(
         build(self, bodies, *arguments, **options)
 
     monkeypatch.setattr(LocomotionVectorEnv, "__init__", spy)
-    run = TrainingRun(
+    run = PPORun(
         compose(*TINY, "env.bodies=null", "algorithm.num_envs=12"), tmp_path, torch.device("cpu")
     )
     run.learn()
@@ -194,7 +195,7 @@ def test_best_is_the_best_by_validation(tmp_path: Path, monkeypatch: pytest.Monk
     run.learn()
     said = json.loads((tmp_path / "best" / "policy.json").read_text())["training"]
     assert said["validation_return"] == 9 and said["steps"] == 2 * ROLLOUT
-    assert asked == [(("cheetah_2_back", "cheetah_3_front"), 2, training.VALIDATION_SEED)] * 3
+    assert asked == [(("cheetah_2_back", "cheetah_3_front"), 2, run_parts.VALIDATION_SEED)] * 3
     assert [float(row["validation/mean_reward"]) for row in read_metrics(tmp_path)[1:]] == [5, 9, 7]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.training import TrainingRun
+from somite.agents.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionVectorEnv, Morphology
 from somite.envs.locomotion.pictures.describe import describe
@@ -194,7 +194,7 @@ def assert_learns(path: Path, folder: Path) -> None:
     config = compose(*SMALL, f"env.morphology='{path}'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run = TrainingRun(config, folder / "run", torch.device("cpu"))
+        run = PPORun(config, folder / "run", torch.device("cpu"))
         trunk = {k: v.clone() for k, v in run.policy.named_parameters() if k.startswith("trunk")}
         assert trunk
         run.learn()

@@ -1,0 +1,99 @@
+"""Puts a policy and an environment together, and says at once where they do not fit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import hydra
+from omegaconf import DictConfig
+
+from ..envs.errors import UserError
+from . import policies
+from .policies.base import Policy
+
+_ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
+"""The control of each kind of token: ``agent=mlp`` means the one that fits."""
+
+
+def policy_class(config: DictConfig, kind: str) -> type[Policy]:
+    """The class that a node of ``conf/agent`` means for tokens of a kind.
+
+    Raises:
+        UserError: it reads tokens of another kind.
+    """
+    cls = hydra.utils.get_class(config._target_)
+    if cls in _ORDINARY.values():
+        cls = _ORDINARY[kind]
+    if cls.kind != kind:
+        fitting = sorted(name for name, c in _classes().items() if c.kind == kind)
+        raise UserError(
+            f"{cls.__name__} reads {cls.kind}, but this environment's tokens are {kind}; what fits: "
+            f"{', '.join(fitting)}"
+        )
+    return cls
+
+
+def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
+    """The policy of a node of ``conf/agent`` for an environment.
+
+    Args:
+        config: the node.
+        env: gives what the tokens mean (``spec_of_tokens``) and, of its ``sizes``, those that the policy
+            asks for.
+
+    Raises:
+        UserError: a policy of another kind, or a value that cannot be meant.
+    """
+    cls = policy_class(config, env.kind)
+    asked = inspect.signature(cls).parameters
+    given = {key: value for key, value in config.items() if key != "_target_"}
+    unknown = [key for key in given if key not in asked]
+    if unknown:
+        raise UserError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(asked)}")
+    sizes = {name: value for name, value in env.sizes.items() if name in asked}
+    return cls(spec=env.spec_of_tokens, **sizes, **given)
+
+
+def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
+    """Refuses an environment that a trained policy cannot act in.
+
+    Raises:
+        UserError: other tokens, features, slots or actions, with what is there and what is wanted.
+    """
+    name = type(policy).__name__
+    if policy.kind != env.kind:
+        raise UserError(f"{name} reads {policy.kind}, but this environment's tokens are {env.kind}")
+    spec = env.spec_of_tokens
+    for what in ("token_size", "joint_size"):
+        if getattr(policy.spec, what) != getattr(spec, what):
+            raise UserError(
+                f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
+                f"environment gives {getattr(spec, what)}: senses.history must be that of training"
+            )
+    _check_sizes(policy, env.sizes)
+
+
+def _check_sizes(policy: Policy, sizes: Mapping[str, Any]) -> None:
+    """The critic's readings are left out: evaluation has no critic."""
+    for name, value in sizes.items():
+        trained = getattr(policy, name, value)
+        if name != "n_privileged" and trained != value:
+            advice = "; its slots have fixed meanings: an invariant policy takes any number" * (
+                name == "n_tokens"
+            )
+            raise UserError(
+                f"{type(policy).__name__} was built for {name}={trained}, this environment has {value}{advice}"
+            )
+
+
+def _classes() -> dict[str, type[Policy]]:
+    found = {name: getattr(policies, name) for name in policies.__all__}
+    abstract = (policies.Policy, policies.SensorPolicy)
+    return {
+        name: cls
+        for name, cls in found.items()
+        if isinstance(cls, type) and issubclass(cls, Policy) and cls not in abstract
+    }

@@ -1,0 +1,64 @@
+"""The ordinary network of sensor tasks: the control that invariant policies are compared with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...envs.errors import UserError
+from ...envs.tokens import TokenSpec
+from .base import Memory, Observation
+from .sensor_policy import SensorPolicy, tanh_network
+
+
+class SensorMLP(SensorPolicy):
+    """An ordinary network on all slots side by side; by design it depends on their order and number.
+
+    Args:
+        spec: What the columns of ``tokens`` mean.
+        n_tokens: N, slots.
+        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        width: Size of the hidden layers.
+        layers: Number of hidden layers.
+        sees_actions: Whether it reads the recent actions.
+        critic: ``privileged`` or ``shared``.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        n_tokens: int,
+        n_actions: int,
+        n_recent: int,
+        discrete: bool = False,
+        n_privileged: int = 0,
+        width: int = 64,
+        layers: int = 2,
+        sees_actions: bool = False,
+        critic: str = "privileged",
+        initial_log_std: float = -0.5,
+    ) -> None:
+        inputs = n_tokens * (spec.token_size + 1) + sees_actions * n_recent * n_actions
+        super().__init__(spec, n_actions, n_recent, discrete, n_privileged, inputs, critic, initial_log_std)
+        self.n_tokens, self.width, self.layers, self.sees_actions = n_tokens, width, layers, sees_actions
+        self.action = tanh_network(inputs, width, layers, n_actions, 0.01)
+
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """All slots and their masks side by side, (B, N * (F + 1)), with the recent actions if it sees them.
+
+        Raises:
+            UserError: The observation has another number of slots than the policy.
+        """
+        tokens, mask = self.normalizer.tokens(observation), observation["mask"]
+        if mask.shape[-1] != self.n_tokens:
+            raise UserError(
+                f"SensorMLP was built for {self.n_tokens} sensors, got {mask.shape[-1]}; its slots have "
+                "fixed meanings: use an invariant policy for other numbers of them"
+            )
+        parts = [tokens.flatten(-2), mask.to(tokens.dtype)]
+        return torch.cat([*parts, self.recent(observation)] if self.sees_actions else parts, -1), memory
+
+    def act(self, features: Tensor, observation: Observation) -> Tensor:
+        """Action means (B, A) in (-1, 1), or logits (B, A)."""
+        return self.bounded(self.action(features))

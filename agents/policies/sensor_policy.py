@@ -1,0 +1,90 @@
+"""What policies of sensor tasks have in common: an action from the whole set, and a critic."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...envs.errors import UserError
+from ...envs.tokens import TokenSpec
+from ..normalizer import TokenNormalizer
+from .base import Observation, Policy
+from .layers import linear
+
+SENSOR_CRITICS = ("privileged", "shared")
+"""A network of its own on the task's readings in their own order, or a layer on the actor's features."""
+
+CRITIC_WIDTH = 64
+TANH_GAIN = 5 / 3
+
+
+def tanh_network(inputs: int, width: int, layers: int, outputs: int, gain: float) -> nn.Sequential:
+    """``layers`` hidden layers with tanh; the last layer starts with ``gain``."""
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [linear(inputs, width, TANH_GAIN), nn.Tanh()]
+        inputs = width
+    return nn.Sequential(*parts, linear(inputs, outputs, gain))
+
+
+class SensorPolicy(Policy):
+    """From a set of sensor tokens to one action vector.
+
+    Args:
+        spec: What the columns of ``tokens`` mean.
+        n_actions: A, actions, or choices where they are discrete.
+        n_recent: K, recent actions that are told.
+        discrete: Whether the action is one of A choices; ``act`` then gives logits.
+        n_privileged: S, readings that the critic sees; 0 where the task tells none.
+        feature_size: Size of what ``encode`` gives.
+        critic: ``privileged`` or ``shared``.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+        normalized: Whether tokens are brought to a common scale by running statistics.
+
+    Raises:
+        UserError: ``critic`` is none of these, or there is nothing that a privileged one could read.
+    """
+
+    kind = "sensors"
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        n_actions: int,
+        n_recent: int,
+        discrete: bool,
+        n_privileged: int,
+        feature_size: int,
+        critic: str,
+        initial_log_std: float,
+        normalized: bool = True,
+    ) -> None:
+        super().__init__(spec, initial_log_std, TokenNormalizer(spec, n_privileged, fixed=not normalized))
+        if critic not in SENSOR_CRITICS:
+            raise UserError(f"critic must be one of {', '.join(SENSOR_CRITICS)}, got {critic!r}")
+        if critic == "privileged" and not n_privileged:
+            raise UserError("critic=privileged, but this task tells no canonical readings; use critic=shared")
+        self.n_actions, self.n_recent, self.discrete = n_actions, n_recent, discrete
+        self.n_privileged, self.critic = n_privileged, critic
+        inputs = n_privileged if critic == "privileged" else feature_size
+        layers = 2 if critic == "privileged" else 1
+        self.value_head = tanh_network(inputs, CRITIC_WIDTH, layers, 1, 1.0)
+
+    @property
+    def action_inputs(self) -> int:
+        """Numbers that the recent actions are."""
+        return self.n_recent * self.n_actions
+
+    def recent(self, observation: Observation) -> Tensor:
+        """The recent actions side by side, (B, K * A)."""
+        return observation["recent_actions"].flatten(-2)
+
+    def value(self, features: Tensor, observation: Observation) -> Tensor:
+        """Estimated return (B,) in the learner's units."""
+        if self.critic == "privileged":
+            features = self.normalizer.privileged(observation)
+        return self.value_head(features).squeeze(-1)
+
+    def bounded(self, actions: Tensor) -> Tensor:
+        """Means within [-1, 1]; logits as they are."""
+        return actions if self.discrete else torch.tanh(actions)

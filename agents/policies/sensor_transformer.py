@@ -1,0 +1,85 @@
+"""A transformer over sensors, without memory: they find out from each other what they are."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...envs.errors import UserError
+from ...envs.tokens import TokenSpec
+from .attention import Block, Queries
+from .base import Memory, Observation
+from .layers import RELU_GAIN, linear, norm
+from .sensor_policy import SensorPolicy, tanh_network
+
+
+class SensorTransformer(SensorPolicy):
+    """Each sensor's short history through one network, self-attention among sensors, learned queries.
+
+    Softmax attention takes means over sensors, so that doubling every sensor changes nothing. What a
+    sensor means shows in how its history goes along with the others' and with the last actions.
+
+    Args:
+        spec: What the columns of ``tokens`` mean.
+        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        width: Size of a sensor's embedding; a multiple of ``heads``.
+        layers: Number of blocks.
+        heads: Number of attention heads.
+        feedforward: Hidden size of a block's feed-forward layer.
+        queries: Learned queries.
+        head: Size of the hidden layer before the actions.
+        critic: ``privileged`` or ``shared``.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+
+    Raises:
+        UserError: ``width`` is no multiple of ``heads``.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        n_actions: int,
+        n_recent: int,
+        discrete: bool = False,
+        n_privileged: int = 0,
+        width: int = 32,
+        layers: int = 2,
+        heads: int = 2,
+        feedforward: int = 64,
+        queries: int = 8,
+        head: int = 64,
+        critic: str = "privileged",
+        initial_log_std: float = -0.5,
+    ) -> None:
+        if width % heads:
+            raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
+        size = width // heads
+        super().__init__(
+            spec, n_actions, n_recent, discrete, n_privileged, queries * size, critic, initial_log_std
+        )
+        self.width, self.layers, self.heads, self.feedforward = width, layers, heads, feedforward
+        self.queries, self.head = queries, head
+        self.sensor = linear(spec.token_size, width, RELU_GAIN)
+        self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
+        self.embed = linear(width, width)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
+        )
+        self.gather = Queries(width, queries, size)
+        self.action = tanh_network(queries * size, head, 1, n_actions, 0.01)
+
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """What the queries gather, (B, queries * size), and the empty memory."""
+        tokens = self.normalizer.tokens(observation)  # tokens: (B, N, F)
+        recent = self.actions(self.recent(observation)).unsqueeze(-2)  # recent: (B, 1, width)
+        x = self.embed(functional.relu(self.sensor(tokens) + recent))  # x: (B, N, width)
+        exists = (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)  # exists: (B, 1, N)
+        for block in self.blocks:
+            x = block(x, exists, None)
+        return norm(self.gather(norm(x), exists)), memory
+
+    def act(self, features: Tensor, observation: Observation) -> Tensor:
+        """Action means (B, A) in (-1, 1), or logits (B, A)."""
+        return self.bounded(self.action(features))

@@ -1,0 +1,158 @@
+"""CartPoleSwingUpHarder: swing a pole up from wild starts, thousands of carts at once.
+
+The task of Tang and Ha, "The sensory neuron as a transformer", NeurIPS 2021, section 4.1, with the dynamics
+of the swing-up of Gal, McAllister and Rasmussen, "Improving PILCO with Bayesian neural network dynamics
+models", 2016.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gymnasium import spaces
+
+from ..errors import UserError, nearest
+from .senses import Senses
+from .task import SensorTask, describe_scales
+
+GRAVITY, CART_MASS, POLE_MASS, LENGTH, FRICTION = 9.82, 0.5, 0.5, 0.6, 0.1  # m/s², kg, kg, m, N s/m
+TIME_STEP, FORCE, TRACK = 0.01, 10.0, 2.4  # s, N of the action 1, m to each side
+START_SPEED = 10.0  # m/s and rad/s to each side
+SENSORS = ("x", "x_dot", "cos_theta", "sin_theta", "theta_dot")
+STARTS = ("random", "fixed")
+_STARTS_FILE = Path(__file__).with_name("swingup_starts.csv")
+
+
+@functools.cache
+def fixed_starts() -> np.ndarray:
+    """(1000, 4) float64, starts (x, x_dot, theta, theta_dot) that scores are compared on."""
+    starts = np.loadtxt(_STARTS_FILE, delimiter=",", skiprows=1)
+    starts.flags.writeable = False
+    return starts
+
+
+def draw_start(rng: np.random.Generator) -> np.ndarray:
+    """(4,) x, x_dot, theta, theta_dot, each uniform: ±2.4, ±10, π ± π/2, ±10."""
+    x, speed, angle, turning = rng.uniform(-1.0, 1.0, 4)
+    return np.array([TRACK * x, START_SPEED * speed, np.pi + np.pi / 2 * angle, START_SPEED * turning])
+
+
+class CartPoles:
+    """B carts; a :class:`~somite.envs.sensors.source.Source`.
+
+    Args:
+        num_envs: B.
+        max_episode_steps: 1000 in the publication.
+        starts: ``random``, or ``fixed`` for those of the repository: row i starts from i, then from i + B
+            and so on.
+        sensor_scales: (5,) factors of the readings; None: raw units.
+    """
+
+    name = "cartpole_swingup"
+    sensor_names = SENSORS
+    single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(
+        self,
+        num_envs: int,
+        max_episode_steps: int = 1000,
+        starts: str = "random",
+        sensor_scales: Sequence[float] | None = None,
+    ) -> None:
+        self.num_envs, self.max_episode_steps, self.starts = num_envs, max_episode_steps, starts
+        self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
+        self.state = np.zeros((4, num_envs))  # x, x_dot, theta, theta_dot
+        self._cos, self._sin = np.ones(num_envs), np.zeros(num_envs)
+        self._next_start = np.arange(num_envs)
+
+    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+        """Draw a start for each of ``rows``, or take its next fixed one."""
+        if self.starts == "fixed":
+            starts = fixed_starts()[self._next_start[rows] % len(fixed_starts())]
+            self._next_start[rows] += self.num_envs
+        else:
+            starts = np.array([draw_start(rng) for rng in rngs])
+        self.place(rows, starts)
+
+    def place(self, rows: np.ndarray, states: np.ndarray) -> None:
+        """Put ``rows`` into states (n, 4)."""
+        self.state[:, rows] = states.T
+        self._cos[rows], self._sin[rows] = np.cos(states[:, 2]), np.sin(states[:, 2])
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Advance by explicit Euler, positions with the old velocities; carts not ``running`` stand still."""
+        x, x_dot, theta, theta_dot = self.state
+        s, c, force = self._sin, self._cos, FORCE * actions[:, 0]
+        mass, total = POLE_MASS * LENGTH, CART_MASS + POLE_MASS
+        push = force - FRICTION * x_dot
+        swing = mass * theta_dot * theta_dot * s
+        x_acceleration = (-2 * swing + 3 * POLE_MASS * GRAVITY * s * c + 4 * push) / (
+            4 * total - 3 * POLE_MASS * c * c
+        )
+        theta_acceleration = (-3 * swing * c + 6 * total * GRAVITY * s + 6 * push * c) / (
+            4 * LENGTH * total - 3 * mass * c * c
+        )
+        dt = TIME_STEP * running
+        self.state = np.stack(
+            (
+                x + dt * x_dot,
+                x_dot + dt * x_acceleration,
+                theta + dt * theta_dot,
+                theta_dot + dt * theta_acceleration,
+            )
+        )
+        x, _, theta, _ = self.state
+        self._cos, self._sin = np.cos(theta), np.sin(theta)
+        rewards = (self._cos + 1) / 2 * np.cos(np.pi / 2 * x / TRACK)
+        return rewards, np.abs(x) > TRACK, np.zeros(self.num_envs, bool)
+
+    def read(self) -> np.ndarray:
+        """(B, 5) float32: x, x_dot, cos theta, sin theta, theta_dot."""
+        x, x_dot, _, theta_dot = self.state
+        readings = np.stack((x, x_dot, self._cos, self._sin, theta_dot), 1).astype(np.float32)
+        return readings if self.scales is None else readings * self.scales
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class CartPoleSwingUp(SensorTask):
+    """The keys of ``conf/env/cartpole_swingup.yaml``.
+
+    Args:
+        senses: what happens to the readings.
+        max_episode_steps: 1000 in the publication.
+        starts: ``random``, or ``fixed`` for the 1000 of the repository.
+        sensor_scales: factors of the five readings, which then stand beside every score; None: raw units.
+
+    Raises:
+        UserError: a name or number that cannot be meant.
+    """
+
+    name = CartPoles.name
+
+    def __init__(
+        self,
+        senses: Senses | None = None,
+        max_episode_steps: int = 1000,
+        starts: str = "random",
+        sensor_scales: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(senses, max_episode_steps)
+        if starts not in STARTS:
+            raise UserError(f"env.starts cannot be {starts!r}; {nearest(str(starts), STARTS)}")
+        if sensor_scales is not None and len(sensor_scales) != len(SENSORS):
+            raise UserError(f"env.sensor_scales must be {len(SENSORS)} numbers, for {', '.join(SENSORS)}")
+        self.starts = starts
+        self.sensor_scales = None if sensor_scales is None else tuple(float(s) for s in sensor_scales)
+
+    def make_source(self, num_envs: int, threads: int = 0) -> CartPoles:
+        """So many carts; they need no threads."""
+        return CartPoles(num_envs, self.max_episode_steps, self.starts, self.sensor_scales)
+
+    def notes(self) -> tuple[str, ...]:
+        """Constants of single sensors, if there are any."""
+        return describe_scales(self.sensor_scales)

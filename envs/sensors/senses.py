@@ -1,0 +1,111 @@
+"""What may be done to the senses of an agent: shuffled, doubled, drowned in noise, lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError, nearest
+from ..tokens import Feature, TokenSpec
+
+ORDERS = ("never", "episode")
+
+
+@dataclass(frozen=True)
+class Senses:
+    """How readings become tokens; the keys of ``env.senses``.
+
+    One rule orders all of it: the task gives readings; channels are added (duplicates, noise), stuck or
+    blanked; a permutation takes channels to slots; the history belongs to the slot.
+
+    Args:
+        history: K, readings of each slot that its token holds, the newest and K - 1 differences; as many
+            of the last actions are told.
+        difference_scale: the differences of successive readings are multiplied by it.
+        scale: one factor for all readings, applied last; readings are in raw units without it.
+        shuffle: ``never``; ``episode``, a new order of the slots for every episode; or a number of steps,
+            after which the order is drawn anew, too.
+        duplicates: further copies of every sensor.
+        noise_channels: channels that hold nothing but noise.
+        noise_std: its standard deviation, in raw units.
+        missing: share of the channels that are lost for a whole episode, in [0, 1).
+        blinking: probability of each channel to be lost in a step, in [0, 1).
+        stuck: channels that keep the first reading of an episode.
+
+    Raises:
+        UserError: a value that cannot be meant.
+    """
+
+    history: int = 1
+    difference_scale: float = 20.0
+    scale: float = 1.0
+    shuffle: str | int = "never"
+    duplicates: int = 0
+    noise_channels: int | tuple[int, int] = 0
+    noise_std: float = 0.1
+    missing: float = 0.0
+    blinking: float = 0.0
+    stuck: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("history", 1), ("duplicates", 0), ("stuck", 0)):
+            _check_whole(name, getattr(self, name), least)
+        noise = self.noise_channels
+        if not isinstance(noise, (int, float)):
+            bounds = list(noise)
+            if len(bounds) != 2 or bounds[0] > bounds[1]:
+                raise UserError(f"senses.noise_channels must be a number or [fewest, most], got {bounds}")
+            object.__setattr__(self, "noise_channels", tuple(bounds))
+        for number in np.atleast_1d(np.asarray(self.noise_channels)).tolist():
+            _check_whole("noise_channels", number, 0)
+        for name in ("missing", "blinking"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"senses.{name} is a share, in [0, 1), got {getattr(self, name)!r}")
+        for name in ("noise_std", "scale", "difference_scale"):
+            if not np.isfinite(getattr(self, name)) or getattr(self, name) < 0:
+                raise UserError(f"senses.{name} must be a number of 0 or more, got {getattr(self, name)!r}")
+        if isinstance(self.shuffle, str):
+            if self.shuffle not in ORDERS:
+                raise UserError(
+                    f"senses.shuffle is never, episode or a number of steps, got {self.shuffle!r}; "
+                    f"{nearest(self.shuffle, ORDERS)}"
+                )
+        else:
+            _check_whole("shuffle", self.shuffle, 1)
+
+    @property
+    def most_noise(self) -> int:
+        """Slots for channels of noise."""
+        noise = self.noise_channels
+        return int(noise) if isinstance(noise, (int, float)) else int(noise[1])
+
+    @property
+    def least_noise(self) -> int:
+        """Channels of noise that every episode has."""
+        noise = self.noise_channels
+        return int(noise) if isinstance(noise, (int, float)) else int(noise[0])
+
+    def n_channels(self, n_sensors: int) -> int:
+        """N, slots of a task with S sensors."""
+        return n_sensors * (1 + self.duplicates) + self.most_noise
+
+    def spec(self) -> TokenSpec:
+        """What the columns of a token mean."""
+        reading = Feature("reading", 1, "state", "raw", "newest reading of the slot, times the shared scale")
+        if self.history == 1:
+            return TokenSpec(token=(reading,))
+        meaning = (
+            f"differences of successive readings, newest first, times scale and {self.difference_scale:g}"
+        )
+        return TokenSpec(token=(reading, Feature("change", self.history - 1, "state", "raw", meaning)))
+
+    def with_values(self, **values: Any) -> Senses:
+        """The same with other values."""
+        return replace(self, **values)
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < least:
+        raise UserError(f"senses.{name} must be a whole number of {least} or more, got {value!r}")

@@ -1,0 +1,89 @@
+"""From channels to slots: the order that an agent meets them in, and the history that each slot keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .senses import Senses
+
+
+class Slots:
+    """Slots of B rows, each with the last K readings of whatever channel it showed.
+
+    A history belongs to its slot: a channel that comes to another slot leaves it behind, so that an order
+    drawn anew in mid-episode mixes histories until K steps have passed. A reading that is missing is not
+    entered; the history then waits.
+
+    Args:
+        senses: the length of the history, its scales and the order.
+        num_envs: B.
+        n_channels: N; there are as many slots as channels.
+
+    Attributes:
+        order: (B, N), the channel that each slot shows.
+    """
+
+    def __init__(self, senses: Senses, num_envs: int, n_channels: int) -> None:
+        self.senses = senses
+        self.every = senses.shuffle if not isinstance(senses.shuffle, str) else None
+        self.shuffles = senses.shuffle != "never"
+        self.order = np.tile(np.arange(n_channels), (num_envs, 1))
+        self._history = np.zeros((num_envs, n_channels, senses.history), np.float32)
+        self._empty = np.ones((num_envs, n_channels), bool)
+
+    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+        """Empty the slots of ``rows`` and draw their order from these rows' generators."""
+        self._empty[rows] = True
+        if self.shuffles:
+            self._draw(rows, rngs)
+
+    def shuffle(self, steps: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+        """Draw a new order in rows whose episode has made so many ``steps`` (B,)."""
+        if self.every is not None:
+            rows = np.flatnonzero((steps % self.every == 0) & (steps > 0))
+            if len(rows):
+                self._draw(rows, [rngs[row] for row in rows])
+
+    def _draw(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+        keys = np.array([rng.random(self.order.shape[1]) for rng in rngs])
+        self.order[rows] = keys.argsort(1)
+
+    def enter(self, values: np.ndarray, present: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Take in the readings of a step.
+
+        Args:
+            values: (B, N) of all channels.
+            present: (B, N) bool, channels whose reading is there.
+            rows: take in those of these rows only.
+        """
+        if self.shuffles:
+            values = np.take_along_axis(values, self.order, 1)
+            present = np.take_along_axis(present, self.order, 1)
+        self.mask = present.astype(np.int8)  # mask: (B, N)
+        history, entered = self._history, present
+        if rows is not None:
+            entered = np.zeros_like(present)
+            entered[rows] = present[rows]
+        if history.shape[2] == 1:
+            np.copyto(history[..., 0], values, where=entered)
+            return
+        first = entered & self._empty
+        np.copyto(history[..., 1:], history[..., :-1].copy(), where=entered[..., None])
+        np.copyto(history[..., 0], values, where=entered)
+        if first.any():  # the first reading fills the slot's whole history
+            np.copyto(history, values[..., None], where=first[..., None])
+            self._empty &= ~first
+
+    def tokens(self) -> np.ndarray:
+        """(B, N, K) float32: the newest reading, then differences of successive ones; 0 where missing."""
+        history, senses = self._history, self.senses
+        tokens = np.empty_like(history)
+        np.multiply(history[..., 0], senses.scale, out=tokens[..., 0])
+        if history.shape[2] > 1:
+            np.subtract(history[..., :-1], history[..., 1:], out=tokens[..., 1:])
+            tokens[..., 1:] *= senses.scale * senses.difference_scale
+        if not self.mask.all():
+            tokens *= self.mask[..., None]
+        return tokens

@@ -1,0 +1,97 @@
+"""A task of scalar sensors as training and evaluation want it: what they make environments from."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import UserError, nearest
+from ..task_set import TaskSet
+from .senses import Senses
+from .source import Source
+from .vector_env import SensorVectorEnv
+
+
+class SensorTask(TaskSet):
+    """One task, with what is done to its senses.
+
+    It is the only variant of itself: nothing is held out but what is done to its senses.
+
+    Args:
+        senses: what happens to the readings.
+        max_episode_steps: steps after which an episode is cut.
+
+    Raises:
+        UserError: a number that cannot be meant.
+    """
+
+    kind = "sensors"
+    name: str
+
+    def __init__(self, senses: Senses | None, max_episode_steps: int) -> None:
+        self.senses = senses or Senses()
+        if int(max_episode_steps) != max_episode_steps or max_episode_steps < 1:
+            raise UserError(f"env.max_episode_steps must be a whole number from 1, not {max_episode_steps!r}")
+        self._max_episode_steps = int(max_episode_steps)
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Steps after which an episode is cut."""
+        return self._max_episode_steps
+
+    @abc.abstractmethod
+    def make_source(self, num_envs: int, threads: int = 0) -> Source:
+        """Simulations of so many rows.
+
+        Args:
+            num_envs: rows.
+            threads: that step them; 0 for one per core.
+        """
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The task itself."""
+        return (self.name,)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """No other."""
+        return ()
+
+    def choose(self, bodies: str | Sequence[str]) -> tuple[str, ...]:
+        """The task, for ``all``, ``seen`` or its own name. Raises UserError."""
+        choices = ("all", "seen", self.name)
+        for name in [bodies] if isinstance(bodies, str) else bodies:
+            if name not in choices:
+                raise UserError(f"{self.name} has no body {name!r}; {nearest(name, choices)}")
+        return self.seen
+
+    def make_vec(
+        self,
+        bodies: Sequence[str] | None = None,
+        num_envs: int | None = None,
+        *,
+        aligned: bool = False,
+        stagger: bool = False,
+        once: bool = False,
+        threads: int = 0,
+    ) -> SensorVectorEnv:
+        """Vector environment of ``num_envs`` rows.
+
+        Args:
+            bodies: of no meaning here.
+            num_envs: rows; one if None.
+            aligned: of no meaning here: slots stand in the task's order unless they are shuffled.
+            stagger: as in `SensorVectorEnv`.
+            once: likewise.
+            threads: of the simulation; 0 for one per core.
+        """
+        return SensorVectorEnv(
+            self.make_source(num_envs or 1, threads), self.senses, stagger=stagger, once=once
+        )
+
+
+def describe_scales(scales: Any) -> tuple[str, ...]:
+    """The note about constants of single sensors, if a task sets any."""
+    return () if scales is None else (f"readings scaled sensor by sensor: {list(scales)}",)

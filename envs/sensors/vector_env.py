@@ -1,0 +1,232 @@
+"""Any batch of scalar sensors as a Gymnasium vector environment of token sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from ..errors import UserError
+from ..tokens import sensor_observation_space
+from .channels import Channels
+from .senses import Senses
+from .slots import Slots
+from .source import Source
+
+STREAMS = 2
+"""Of a row beside that of its starts: the order of its slots, and its channels."""
+
+
+class SensorVectorEnv(gymnasium.vector.VectorEnv):
+    """Rows of one task whose sensors are tokens.
+
+    Observations are the sensor token sets of :mod:`somite.envs.tokens`. Actions are nominal, (B, A) in
+    [-1, 1], or whole numbers (B,). A row that ends is reset in the same step: its observation is then the
+    first of the next episode, ``info["final_obs"][row]`` the last of the one that ended.
+
+    Args:
+        source: the task.
+        senses: what happens to its readings.
+        stagger: give the first episode of every row a random age, so that time limits do not fall
+            together. ``info["episode_is_whole"]`` tells such shortened episodes apart.
+        once: one episode for each row: a row that has ended stays as it is, with rewards of 0, until the
+            next reset.
+        privileged: tell the canonical readings, too, for a critic.
+        autoreset_mode: ``SAME_STEP``, or ``DISABLED`` for a caller that resets rows by
+            ``reset(options={"reset_mask": ...})``.
+    """
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+    kind = "sensors"
+
+    def __init__(
+        self,
+        source: Source,
+        senses: Senses | None = None,
+        *,
+        stagger: bool = False,
+        once: bool = False,
+        privileged: bool = True,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    ) -> None:
+        self.source, self.senses = source, senses or Senses()
+        self.stagger, self.once, self.privileged = stagger, once, privileged
+        self.autoreset_mode = AutoresetMode(getattr(autoreset_mode, "value", autoreset_mode))
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.num_envs = b = source.num_envs
+        n_sensors = len(source.sensor_names)
+        self.channels = Channels(self.senses, b, n_sensors)
+        self.slots = Slots(self.senses, b, self.channels.n)
+        self.discrete = isinstance(source.single_action_space, spaces.Discrete)
+        space = source.single_action_space
+        self.n_actions = int(space.n) if self.discrete else int(space.shape[0])
+        self._recent = np.zeros((b, self.senses.history, self.n_actions), np.float32)
+        self.spec_of_tokens = self.senses.spec()
+        self.single_action_space = space
+        self.single_observation_space = sensor_observation_space(
+            self.spec_of_tokens,
+            self.channels.n,
+            (self.senses.history, self.n_actions),
+            n_sensors if privileged else 0,
+        )
+        self.observation_space = batch_space(self.single_observation_space, b)
+        self.action_space = batch_space(self.single_action_space, b)
+        self.body_of_row = np.zeros(b, int)
+        self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
+        self._running = np.zeros(b, bool)
+        self._rngs: list[np.random.Generator] = []
+        self._orders: list[np.random.Generator] = []
+        self._channel_rngs: list[np.random.Generator] = []
+
+    @property
+    def body_names(self) -> tuple[str, ...]:
+        """The task, which is all that rows are of."""
+        return (self.source.name,)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What a policy may be built for, by the names of its arguments."""
+        return {
+            "n_tokens": self.channels.n,
+            "n_actions": self.n_actions,
+            "n_recent": self.senses.history,
+            "discrete": self.discrete,
+            "n_privileged": len(self.source.sensor_names) if self.privileged else 0,
+        }
+
+    def reset(
+        self, *, seed: int | Sequence[Any] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start episodes.
+
+        Args:
+            seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
+            options: ``reset_mask`` (B,) bool, to reset (and seed) these rows only.
+        """
+        mask = (options or {}).get("reset_mask")
+        rows = np.arange(self.num_envs) if mask is None else self._masked(mask)
+        if not self._rngs and seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        if seed is not None:
+            self._seed(seed, rows)
+        self._start(rows)
+        if self.stagger and mask is None:
+            limit = self.source.max_episode_steps
+            self._start_age[:] = [rng.integers(limit) for rng in self._rngs]
+            self._steps[:] = self._start_age
+        self._enter(rows)
+        return self._observation(), {}
+
+    def _seed(self, seed: int | Sequence[Any], rows: np.ndarray) -> None:
+        one = isinstance(seed, (int, np.integer))
+        keys = [[seed, row] for row in range(self.num_envs)] if one else list(seed)
+        if len(keys) != self.num_envs:
+            raise UserError(f"{len(keys)} seeds for {self.num_envs} environments")
+        self._rngs = self._rngs or [None] * self.num_envs
+        varied = self.slots.shuffles or self.channels.draws
+        if varied and not self._orders:
+            self._orders, self._channel_rngs = [None] * self.num_envs, [None] * self.num_envs
+        for row in rows:
+            self._rngs[row] = rng = np.random.default_rng(keys[row])
+            if varied:  # streams of their own: the starts are the same whatever is done to the senses
+                self._orders[row], self._channel_rngs[row] = rng.spawn(STREAMS)
+        self.channels.restart()
+
+    def _masked(self, mask: np.ndarray) -> np.ndarray:
+        if not self._rngs:
+            raise UserError("the first reset() starts every row; give no reset_mask")
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise UserError(f"reset_mask must be ({self.num_envs},) bool with a True in it, not {mask!r}")
+        return np.flatnonzero(mask)
+
+    def _start(self, rows: np.ndarray) -> None:
+        self.source.start(rows, [self._rngs[row] for row in rows])
+        self._steps[rows] = self._start_age[rows] = 0
+        self._recent[rows] = 0
+        self._running[rows] = True
+        if self._orders:
+            self.channels.start(rows, [self._channel_rngs[row] for row in rows])
+            self.slots.start(rows, [self._orders[row] for row in rows])
+        else:
+            self.channels.start(rows, ())
+            self.slots.start(rows, ())
+
+    def _enter(self, rows: np.ndarray | None = None, again: bool = False) -> None:
+        """Readings of all rows, or of those that have just been reset, to the slots."""
+        self._readings = self.source.read()  # (B, S)
+        values, present = self.channels.read(self._readings, self._channel_rngs, again)
+        self.slots.enter(values, present, rows)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Advance every row. Rewards (B,) float64; see the class for the rest."""
+        if not self._rngs:
+            raise UserError("step() before reset(): call reset() first")
+        if self.autoreset_mode == AutoresetMode.DISABLED and not self.once and not self._running.all():
+            raise UserError(f"rows {np.flatnonzero(~self._running).tolist()} have ended; reset them first")
+        actions = self._applied(actions)
+        running = self._running
+        rewards, terminated, cut = self.source.step(actions, running)
+        self._steps += running
+        terminated = terminated & running
+        truncated = (cut | (self._steps >= self.source.max_episode_steps)) & running
+        rewards = np.where(running, rewards, 0.0)
+        if self._orders:
+            self.slots.shuffle(np.where(running, self._steps - self._start_age, 0), self._orders)
+        self._enter()
+        ended = terminated | truncated
+        info: dict[str, Any] = {}
+        if self.once or self.autoreset_mode == AutoresetMode.DISABLED:
+            self._running = running & ~ended
+        elif ended.any():
+            info = self._finish(np.flatnonzero(ended), ended)
+        return self._observation(), rewards, terminated, truncated, info
+
+    def _applied(self, actions: np.ndarray) -> np.ndarray:
+        """Actions as applied; they are remembered."""
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
+        self._recent[:, :-1] = self._recent[:, 1:].copy()  # the newest stands last
+        if self.discrete:
+            actions = actions.astype(np.int64)
+            if ((actions < 0) | (actions >= self.n_actions)).any():
+                found = f"{actions.min()} to {actions.max()}"
+                raise UserError(f"actions are 0 to {self.n_actions - 1}, got {found}")
+            self._recent[:, -1] = np.eye(self.n_actions, dtype=np.float32)[actions]
+        else:
+            actions = np.clip(actions.astype(float), -1.0, 1.0)
+            self._recent[:, -1] = actions
+        return actions
+
+    def _finish(self, rows: np.ndarray, ended: np.ndarray) -> dict[str, Any]:
+        """Reset ended rows in the same step; keep their last observation."""
+        last = self._observation()
+        final = np.full(self.num_envs, None, object)
+        for row in rows:
+            final[row] = {key: value[row].copy() for key, value in last.items()}
+        whole = (self._start_age == 0) & ended
+        self._start(rows)
+        self._enter(rows, again=True)
+        return {"final_obs": final, "_final_obs": ended.copy(), "episode_is_whole": whole}
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        observation = {
+            "tokens": self.slots.tokens(),
+            "mask": self.slots.mask,
+            "recent_actions": self._recent.copy(),
+        }
+        if self.privileged:
+            observation["privileged"] = self._readings.astype(np.float32)
+        return observation
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let the simulations go."""
+        self.source.close()

@@ -1,0 +1,115 @@
+"""What training and evaluation ask of whatever they make environments from: bodies, or a task of sensors."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+
+from .errors import UserError
+
+
+class TaskSet(abc.ABC):
+    """One or several variants of a task (bodies), some trained on and some held out.
+
+    Attributes:
+        kind: of its tokens, ``limbs`` or ``sensors``.
+    """
+
+    kind: str
+
+    @property
+    @abc.abstractmethod
+    def seen(self) -> tuple[str, ...]:
+        """Names of what is trained on."""
+
+    @property
+    @abc.abstractmethod
+    def unseen(self) -> tuple[str, ...]:
+        """Names of what is held out."""
+
+    @property
+    @abc.abstractmethod
+    def max_episode_steps(self) -> int:
+        """Steps after which an episode is cut."""
+
+    @abc.abstractmethod
+    def choose(self, bodies: str | Sequence[str]) -> tuple[str, ...]:
+        """Names for ``all``, ``seen``, ``unseen``, one name or several. Raises UserError."""
+
+    @abc.abstractmethod
+    def make_vec(
+        self, bodies: Sequence[Any], num_envs: int | None = None, **options: Any
+    ) -> gymnasium.vector.VectorEnv:
+        """Vector environment of these.
+
+        Args:
+            bodies: names.
+            num_envs: rows, spread evenly over them.
+            options: ``aligned``, ``stagger``, ``threads``; ``once`` where each row has one episode only.
+        """
+
+    def hashes(self) -> dict[str, str]:
+        """Hashes of what is trained on, by name, where a name alone does not say what it is."""
+        return {}
+
+    def notes(self) -> tuple[str, ...]:
+        """What must stand beside every score."""
+        return ()
+
+
+def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved environment's configuration with other values of what varies; null: as it was saved.
+
+    Args:
+        config: of the environment.
+        changes: of its keys and nodes.
+    """
+    changed = dict(config)
+    for name, change in changes.items():
+        if isinstance(change, Mapping):
+            merged = with_changes(changed.get(name) or {}, change)
+            if merged or changed.get(name):
+                changed[name] = merged
+        elif change is not None:
+            changed[name] = change
+    return changed
+
+
+def build_parts(
+    kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[str, type], package: str
+) -> Any:
+    """Build a `TaskSet` from a saved node of ``conf/env`` without looking anything up by the names in it.
+
+    Args:
+        kind: its class, already chosen.
+        config: of the node.
+        parts: keys whose values are built themselves, and their classes.
+        package: of these classes, as their ``_target_`` writes it.
+
+    Raises:
+        UserError: another target, an unknown key, or a value that cannot be meant.
+    """
+    values = {key: value for key, value in config.items() if key != "_target_"}
+    try:
+        for name, wanted in parts.items():
+            part = values.pop(name, None) or {}
+            if not isinstance(part, Mapping):
+                raise UserError(f"{name} of this environment is {part!r}; expected keys and values")
+            part = dict(part)
+            known_class(part.pop("_target_", f"{package}.{wanted.__name__}"), package, (wanted,))
+            values[name] = wanted(**part)
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"the saved environment does not fit this version: {error}") from error
+
+
+def known_class(target: Any, package: str, classes: Sequence[type]) -> type:
+    """The class that a saved ``_target_`` names. Raises UserError if it is none of them."""
+    for kind in classes:
+        if target == f"{package}.{kind.__name__}":
+            return kind
+    expected = " or ".join(f"{package}.{kind.__name__}" for kind in classes)
+    raise UserError(f"this environment is a {target!r}; expected {expected}")
