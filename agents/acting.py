@@ -66,7 +66,8 @@ class Agent:
             deterministic: Without exploration noise.
 
         Returns:
-            Nominal actions, float32 in [-1, 1], with a batch dimension if the observation had one.
+            Nominal actions, float32 in [-1, 1], or numbers of choices, with a batch dimension if the
+            observation had one.
 
         Raises:
             ValueError: If the observation does not fit the policy, with expected and received shapes.
@@ -84,6 +85,8 @@ class Agent:
         prepared = self.policy.prepare(batch)
         features, self._memory = self.policy.encode(prepared, self._memory)
         action = self.policy.act(features, prepared).float()
+        if getattr(self.policy, "discrete", False):
+            return self._chosen(action, deterministic, single)
         if not deterministic:
             noise = torch.randn(action.shape, generator=self._generator).to(action.device)
             action = action + noise * self.policy.log_std.float().exp()
@@ -91,6 +94,14 @@ class Agent:
                 action = action * batch["action_mask"]
         action = action.clamp(-1.0, 1.0).cpu().numpy()
         return action[0] if single else action
+
+    def _chosen(self, logits: torch.Tensor, deterministic: bool, single: bool) -> np.ndarray:
+        """Choices (B,) of logits (B, A)."""
+        if deterministic:
+            choice = logits.argmax(-1).cpu()
+        else:
+            choice = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=self._generator)[:, 0]
+        return choice.numpy()[0] if single else choice.numpy()
 
     def _tensor(self, value: Any, single: bool) -> torch.Tensor:
         # torch.tensor copies: the caller's arrays may be a simulation's own memory.

@@ -36,11 +36,12 @@ from .policy_json import (
     read_description,
     read_policy_json,
 )
+from .run_folder import find_run
 
 if TYPE_CHECKING:
     from .acting import Agent
 
-__all__ = ["CheckpointError", "load_policy", "read_policy_json", "save_policy"]
+__all__ = ["CheckpointError", "load_policy", "policy_folder_of", "read_policy_json", "save_policy"]
 
 TARGET_PREFIX = "somite.agents.policies."
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3")
@@ -105,6 +106,16 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
     policy.load_state_dict(tensors)
     policy.to(resolve_device(device)).eval()
     return Agent(policy, environment=description["environment"], description=description)
+
+
+def policy_folder_of(run: str) -> Path:
+    """The policy folder of a run's name, ``last``, or a path to a run or a policy.
+
+    Raises:
+        UserError: there is none, with the nearest names.
+    """
+    folder = Path(run)
+    return find_policy_folder(folder if folder.is_dir() else find_run(run))
 
 
 def policy_class(target: Any, file: str | Path) -> type[nn.Module]:

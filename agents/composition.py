@@ -85,7 +85,7 @@ def _check_sizes(policy: Policy, sizes: Mapping[str, Any]) -> None:
                 name == "n_tokens"
             )
             raise UserError(
-                f"{type(policy).__name__} was built for {name}={trained}, this environment has {value}{advice}"
+                f"{type(policy).__name__} was built for {name}={trained}, here it is {value}{advice}"
             )
 
 

@@ -21,13 +21,12 @@ from ..envs.locomotion.pictures.rendering import file_name
 from ..envs.saved import task_set_of
 from ..envs.task_set import TaskSet, with_changes
 from .acting import Agent
-from .checkpoint import find_policy_folder, load_policy
+from .checkpoint import load_policy, policy_folder_of
 from .composition import check_fit
 from .counts import whole_number
 from .device import resolve_device
 from .evaluation import Episodes, run_episodes
 from .results import Row, half_width, write_results
-from .run_folder import find_run
 from .summary import write_summary
 from .video import film
 
@@ -44,7 +43,7 @@ def evaluate(config: DictConfig) -> list[Row]:
     seed = whole_number(config.seed, "seed")
     device = resolve_device(config.device)
     runs = list(config.run) if isinstance(config.run, ListConfig) else [config.run]
-    folders = [_policy_of(run) for given in runs for run in _expanded(str(given))]
+    folders = [policy_folder_of(run) for given in runs for run in _expanded(str(given))]
     rows: list[Row] = []
     for folder in folders:
         agent = load_policy(folder, device)
@@ -248,12 +247,6 @@ def _expanded(run: str) -> list[str]:
     if not found:
         raise UserError(f"no folder that matches {run!r} has a policy/")
     return found
-
-
-def _policy_of(run: str) -> Path:
-    """The policy folder of a run's name, ``last``, or a path to a run or a policy."""
-    folder = Path(run)
-    return find_policy_folder(folder if folder.is_dir() else find_run(run))
 
 
 def _run_name(folder: Path) -> str:

@@ -7,12 +7,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from .algorithms.clone import Clone
 from .algorithms.ppo import PPO
+from .clone_run import CloneRun
 from .device import resolve_device, set_threads
 from .ppo_run import PPORun
 from .run import Run
 
-RUNS: dict[type, type[Run]] = {PPO: PPORun}
+RUNS: dict[type, type[Run]] = {PPO: PPORun, Clone: CloneRun}
 """How each algorithm is run."""
 
 

@@ -6,12 +6,12 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from types import FrameType
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from .progress import Progress
+from .stopping import StopSignals
 
 EPISODES_KEPT = 20
 """Whole episodes of each body that its logged return is the mean of."""
@@ -46,25 +46,23 @@ class RunCallback(BaseCallback):
         self.returns = [deque(maxlen=EPISODES_KEPT) for _ in body_names]
         self.save, self.validate = save, validate
         self.save_every, self.validate_every = save_every, validate_every
-        self.stopped_by: signal.Signals | None = None
+        self.signals = StopSignals()
         self.progress = Progress(total_steps)
-        self._previous_handlers: dict[signal.Signals, object] = {}
 
     def _on_training_start(self) -> None:
         self._next_save = self._after(self.save_every)
         self._next_validation = self._after(self.validate_every)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._previous_handlers[signum] = signal.signal(signum, self._stop)
+        self.signals.__enter__()
         self.progress.start(self.num_timesteps)
         self._start = time.perf_counter()
 
     def _after(self, interval: int) -> int:
         return (self.num_timesteps // interval + 1) * interval if interval else 0
 
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
-        if self.stopped_by is not None:  # the second time: at once
-            raise KeyboardInterrupt
-        self.stopped_by = signal.Signals(signum)
+    @property
+    def stopped_by(self) -> signal.Signals | None:
+        """The signal that stopped the run, if one did."""
+        return self.signals.received
 
     def _on_rollout_start(self) -> None:
         # Here the update of the previous rollout is complete.
@@ -106,7 +104,5 @@ class RunCallback(BaseCallback):
 
     def close(self) -> None:
         """Give the signals and the terminal back; may be called twice."""
-        for signum, handler in self._previous_handlers.items():
-            signal.signal(signum, handler)
-        self._previous_handlers = {}
+        self.signals.__exit__(None, None, None)
         self.progress.close()

@@ -76,6 +76,18 @@ class SB3TokenPolicy(ActorCriticPolicy):
         actions = distribution.mode() if deterministic else distribution.sample()
         return actions, value[:, None], distribution.log_prob(actions)
 
+    def outputs(self, obs: Observation) -> Tensor:
+        """Means (B, ...) or logits (B, A) of the present step, which is remembered."""
+        if not self.remembers:
+            return self._outputs_and_value(obs)[0]
+        self.memory_before = self._memory_of(obs)
+        outputs, _, self.memory = self._evaluate(obs, self.memory_before)
+        return outputs
+
+    def outputs_of(self, obs: Observation) -> Tensor:
+        """Means or logits of stored observations, or of stretches of them."""
+        return (self._sequences(obs) if STARTS in obs else self._outputs_and_value(obs))[0]
+
     def evaluate_actions(self, obs: Observation, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (B, 1), log-probabilities (B,) and entropies (B,) of stored actions (B, ...)."""
         outputs, value = self._sequences(obs) if STARTS in obs else self._outputs_and_value(obs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,12 @@ class SensorTask(TaskSet):
                 raise UserError(f"{self.name} has no body {name!r}; {nearest(name, choices)}")
         return self.seen
 
+    def with_senses(self, senses: Senses) -> SensorTask:
+        """The same task with other senses."""
+        other = copy.copy(self)
+        other.senses = senses
+        return other
+
     def make_vec(
         self,
         bodies: Sequence[str] | None = None,
@@ -75,6 +82,7 @@ class SensorTask(TaskSet):
         aligned: bool = False,
         stagger: bool = False,
         once: bool = False,
+        beside: Senses | None = None,
         threads: int = 0,
     ) -> SensorVectorEnv:
         """Vector environment of ``num_envs`` rows.
@@ -85,11 +93,11 @@ class SensorTask(TaskSet):
             aligned: of no meaning here: slots stand in the task's order unless they are shuffled.
             stagger: as in `SensorVectorEnv`.
             once: likewise.
+            beside: likewise.
             threads: of the simulation; 0 for one per core.
         """
-        return SensorVectorEnv(
-            self.make_source(num_envs or 1, threads), self.senses, stagger=stagger, once=once
-        )
+        source = self.make_source(num_envs or 1, threads)
+        return SensorVectorEnv(source, self.senses, stagger=stagger, once=once, beside=beside)
 
 
 def describe_scales(scales: Any) -> tuple[str, ...]:

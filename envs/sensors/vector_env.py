@@ -37,6 +37,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         once: one episode for each row: a row that has ended stays as it is, with rewards of 0, until the
             next reset.
         privileged: tell the canonical readings, too, for a critic.
+        beside: senses of an onlooker (a teacher), who meets the same episodes; see `beside_observation`.
         autoreset_mode: ``SAME_STEP``, or ``DISABLED`` for a caller that resets rows by
             ``reset(options={"reset_mask": ...})``.
     """
@@ -52,6 +53,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         stagger: bool = False,
         once: bool = False,
         privileged: bool = True,
+        beside: Senses | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
         self.source, self.senses = source, senses or Senses()
@@ -62,10 +64,12 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         n_sensors = len(source.sensor_names)
         self.channels = Channels(self.senses, b, n_sensors)
         self.slots = Slots(self.senses, b, self.channels.n)
+        self._beside = None if beside is None else _Onlooker(beside, b, n_sensors)
         self.discrete = isinstance(source.single_action_space, spaces.Discrete)
         space = source.single_action_space
         self.n_actions = int(space.n) if self.discrete else int(space.shape[0])
-        self._recent = np.zeros((b, self.senses.history, self.n_actions), np.float32)
+        remembered = max(self.senses.history, beside.history if beside else 0)
+        self._recent = np.zeros((b, remembered, self.n_actions), np.float32)
         self.spec_of_tokens = self.senses.spec()
         self.single_action_space = space
         self.single_observation_space = sensor_observation_space(
@@ -156,12 +160,16 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         else:
             self.channels.start(rows, ())
             self.slots.start(rows, ())
+        if self._beside:
+            self._beside.start(rows)
 
     def _enter(self, rows: np.ndarray | None = None, again: bool = False) -> None:
         """Readings of all rows, or of those that have just been reset, to the slots."""
         self._readings = self.source.read()  # (B, S)
         values, present = self.channels.read(self._readings, self._channel_rngs, again)
         self.slots.enter(values, present, rows)
+        if self._beside:
+            self._beside.enter(self._readings, rows)
 
     def step(
         self, actions: np.ndarray
@@ -221,12 +229,44 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         observation = {
             "tokens": self.slots.tokens(),
             "mask": self.slots.mask,
-            "recent_actions": self._recent.copy(),
+            "recent_actions": self._recent[:, -self.senses.history :].copy(),
         }
         if self.privileged:
             observation["privileged"] = self._readings.astype(np.float32)
         return observation
 
+    def beside_observation(self) -> dict[str, np.ndarray]:
+        """What the onlooker observes now: tokens, mask and recent actions of its own senses."""
+        slots = self._beside.slots
+        recent = self._recent[:, -slots.senses.history :].copy()
+        return {"tokens": slots.tokens(), "mask": slots.mask, "recent_actions": recent}
+
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
         self.source.close()
+
+
+class _Onlooker:
+    """Channels and slots of somebody else, in the task's own order.
+
+    Args:
+        senses: of the onlooker; nothing of them may be random.
+        num_envs: B.
+        n_sensors: S.
+
+    Raises:
+        UserError: senses that are shuffled, noisy or lost.
+    """
+
+    def __init__(self, senses: Senses, num_envs: int, n_sensors: int) -> None:
+        self.channels = Channels(senses, num_envs, n_sensors)
+        self.slots = Slots(senses, num_envs, self.channels.n)
+        if self.channels.draws or self.slots.shuffles:
+            raise UserError(f"an onlooker's senses must be undisturbed, got {senses}")
+
+    def start(self, rows: np.ndarray) -> None:
+        self.channels.start(rows, ())
+        self.slots.start(rows, ())
+
+    def enter(self, readings: np.ndarray, rows: np.ndarray | None) -> None:
+        self.slots.enter(*self.channels.read(readings, ()), rows)

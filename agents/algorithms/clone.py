@@ -1,0 +1,209 @@
+"""Cloning: a student of any senses learns to act as a teacher that sees the task undisturbed.
+
+Behaviour cloning on the teacher's states at first, then on the student's own with the teacher's action as
+label (DAgger: Ross, Gordon, Bagnell, "A reduction of imitation learning and structured prediction to
+no-regret online learning", AISTATS 2011), all rows at once. Only the newest rollout is learnt from.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import Tensor
+from torch.nn import functional
+
+from ...envs.errors import UserError
+from ...envs.sensors import SensorVectorEnv
+from ..acting import Agent
+from ..counts import whole_number
+from ..policies.base import Policy
+from .sb3_policy import SB3TokenPolicy
+from .sequences import SequenceRolloutBuffer
+
+
+@dataclass
+class Clone:
+    """Settings of cloning; the keys of ``conf/algorithm/clone.yaml``.
+
+    Args:
+        teacher: a run folder, its name in ``runs/``, or a ``policy/`` folder.
+        total_steps: environment steps, summed over all rows.
+        teacher_steps: of these, the first, in which the teacher acts; then the student does.
+        num_envs: rows.
+        n_steps: steps of each row between updates.
+        batch_size: samples of a minibatch.
+        n_epochs: passes over a rollout.
+        sequence_length: steps that a student with memory is trained through at once; it divides n_steps.
+        learning_rate: of Adam; it falls linearly to zero.
+        noise: deviation of the noise on the student's actions, nominal units; so that it learns to recover.
+        max_grad_norm: gradients are shortened to it.
+        checkpoint_every: environment steps between checkpoints. keep_checkpoints: how many stay.
+        validate_every: environment steps between validations, which choose ``best/``; 0 for never.
+        validation_episodes: of each validation.
+
+    Raises:
+        UserError: a number that cannot be meant, or no teacher.
+    """
+
+    teacher: str | None = None
+    total_steps: float = 8e6
+    teacher_steps: float = 5e5
+    num_envs: int = 512
+    n_steps: int = 32
+    batch_size: int = 2048
+    n_epochs: int = 2
+    sequence_length: int = 16
+    learning_rate: float = 1e-3
+    noise: float = 0.0
+    max_grad_norm: float = 1.0
+    checkpoint_every: float = 1e6
+    keep_checkpoints: int = 2
+    validate_every: float = 0
+    validation_episodes: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.teacher:
+            raise UserError("whom to clone? say algorithm.teacher=<a run of the same task>")
+        counts = ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every")
+        for name in (*counts, "sequence_length"):
+            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
+        for name in ("validate_every", "validation_episodes", "keep_checkpoints", "teacher_steps"):
+            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
+
+
+class CloneLearner:
+    """Collects what the student meets and what the teacher would do, and regresses it.
+
+    Args:
+        settings: of the algorithm.
+        policy: the student, trained in place.
+        env: rows in which the student acts and the teacher looks on (``beside``).
+        teacher: acts deterministically.
+        device: of the student.
+        env_seed: of the rows' first starts.
+        learner_seed: of minibatches and noise.
+
+    Attributes:
+        num_timesteps: environment steps so far.
+        returns: of the last whole episodes, with ``lengths``.
+    """
+
+    def __init__(
+        self,
+        settings: Clone,
+        policy: Policy,
+        env: SensorVectorEnv,
+        teacher: Agent,
+        device: torch.device,
+        env_seed: int,
+        learner_seed: int,
+    ) -> None:
+        self.settings, self.env, self.teacher, self.device = settings, env, teacher, device
+        self.student = SB3TokenPolicy(
+            env.single_observation_space,
+            env.single_action_space,
+            lambda _: settings.learning_rate,
+            policy=policy,
+        ).to(device)
+        self.optimizer = self.student.optimizer
+        self.num_timesteps = 0
+        labels = spaces.Box(-1.0, 1.0, (env.n_actions,), np.float32)
+        kind = SequenceRolloutBuffer if self.student.remembers else DictRolloutBuffer
+        more = {"length": settings.sequence_length} if self.student.remembers else {}
+        self.buffer = kind(
+            settings.n_steps, env.single_observation_space, labels, device, n_envs=env.num_envs, **more
+        )
+        self.buffer.policy = self.student
+        self.seconds = {"rollout": 0.0, "update": 0.0}
+        self._rng = np.random.default_rng(learner_seed)
+        np.random.seed(learner_seed % 2**32)  # SB3's buffer draws minibatches from the global stream
+        self._observation, _ = env.reset(seed=env_seed)
+        self._starts = np.ones(env.num_envs, np.float32)
+        self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
+        self.returns: list[float] = []
+        self.lengths: list[int] = []
+
+    def iterate(self) -> float:
+        """One rollout and the update on it; returns the mean loss."""
+        start = time.perf_counter()
+        self._collect()
+        middle = time.perf_counter()
+        loss = self._update()
+        self.seconds["rollout"] += middle - start
+        self.seconds["update"] += time.perf_counter() - middle
+        return loss
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return self.settings.learning_rate * max(0.0, 1 - self.num_timesteps / self.settings.total_steps)
+
+    def _collect(self) -> None:
+        env, buffer = self.env, self.buffer
+        buffer.reset()
+        nothing = np.zeros(env.num_envs, np.float32)
+        for _ in range(self.settings.n_steps):
+            tensors = obs_as_tensor(self._observation, self.device)
+            with torch.no_grad():
+                outputs = self.student.outputs(tensors)
+            taught = self.teacher.act(env.beside_observation())  # (B, A), or choices (B,)
+            labels = np.eye(env.n_actions, dtype=np.float32)[taught] if env.discrete else taught
+            zeros = torch.zeros(env.num_envs)
+            buffer.add(self._observation, labels, nothing, self._starts, zeros, zeros)
+            teaching = self.num_timesteps < self.settings.teacher_steps
+            self._step(taught if teaching else self._own(outputs))
+
+    def _own(self, outputs: Tensor) -> np.ndarray:
+        """The student's actions."""
+        if self.env.discrete:
+            return outputs.argmax(-1).cpu().numpy()
+        actions = outputs.cpu().numpy()
+        if self.settings.noise:
+            actions = actions + self.settings.noise * self._rng.standard_normal(actions.shape)
+        return actions
+
+    def _step(self, actions: np.ndarray) -> None:
+        self._observation, rewards, terminated, truncated, info = self.env.step(actions)
+        ended = terminated | truncated
+        self._starts = ended.astype(np.float32)
+        self._returns += rewards
+        self._lengths += 1
+        self.num_timesteps += len(ended)
+        if ended.any():
+            whole = np.flatnonzero(info["episode_is_whole"])
+            self.returns = [*self.returns, *self._returns[whole].tolist()][-200:]
+            self.lengths = [*self.lengths, *self._lengths[whole].tolist()][-200:]
+            self._returns[ended], self._lengths[ended] = 0.0, 0
+            self.student.forget(ended)
+            self.teacher.reset(ended)
+
+    def _update(self) -> float:
+        losses = []
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        for _ in range(self.settings.n_epochs):
+            for batch in self.buffer.get(self.settings.batch_size):
+                outputs = self.student.outputs_of(batch.observations)
+                loss = self._loss(outputs, batch.actions)
+                self.optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.settings.max_grad_norm)
+                self.optimizer.step()
+                losses.append(loss.item())
+        mean = float(np.mean(losses))
+        if not np.isfinite(mean):
+            raise FloatingPointError(f"the loss is {mean} at step {self.num_timesteps}")
+        tensors = {key: torch.as_tensor(v, device=self.device) for key, v in self.buffer.observations.items()}
+        self.student.token_policy.normalizer.update(tensors)
+        return mean
+
+    def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        if self.env.discrete:
+            return functional.cross_entropy(outputs, labels)
+        return functional.mse_loss(outputs, labels)

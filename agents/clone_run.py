@@ -1,0 +1,124 @@
+"""A run of cloning."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from ..envs.errors import UserError
+from ..envs.saved import task_set_of
+from ..envs.sensors import Senses, SensorTask
+from .acting import Agent
+from .algorithms.clone import Clone, CloneLearner
+from .algorithms.progress import Progress
+from .algorithms.stopping import StopSignals
+from .checkpoint import load_policy, policy_folder_of
+from .composition import build_policy, check_fit, policy_class
+from .run import Run
+
+log = logging.getLogger(__name__)
+
+
+class CloneRun(Run):
+    """See :class:`~somite.agents.run.Run`."""
+
+    algorithm: Clone
+
+    def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
+        super().__init__(config, folder, device)
+        if not isinstance(self.bodies, SensorTask):
+            raise UserError("algorithm=clone trains on tasks of sensors; for bodies: algorithm=ppo or cma_es")
+        policy_class(config.agent, self.bodies.kind)  # says now if it does not fit
+        teacher = load_policy(policy_folder_of(self.algorithm.teacher), device)
+        senses = _undisturbed(teacher, self.bodies)
+        self.env = self.bodies.make_vec(
+            self.bodies.seen, self.algorithm.num_envs, stagger=True, beside=senses
+        )
+        self.policy = build_policy(config.agent, self.env).to(device)
+        self.learner = CloneLearner(
+            self.algorithm, self.policy, self.env, teacher, device, self.env_seed, self.learner_seed
+        )
+        if self.state:
+            self.load_saved_policy()
+            self.learner.optimizer.load_state_dict(self.state["optimizer"])
+            self.learner.num_timesteps = self.state["num_timesteps"]
+            self.best_score = self.state["best_score"]
+            log.info("going on from step %s of %s", f"{self.steps:,}", folder)
+        self.logger = self.make_logger()
+
+    @property
+    def steps(self) -> int:
+        """Environment steps made so far."""
+        return self.learner.num_timesteps
+
+    def learn(self) -> None:  # noqa: D102
+        algorithm, learner, total = self.algorithm, self.learner, self.algorithm.total_steps
+        if self.steps >= total:
+            raise UserError(
+                f"{self.folder} has made {self.steps:,} of {total:,} steps; to go on, raise "
+                "algorithm.total_steps"
+            )
+        log.info("cloning %s; run folder: %s", algorithm.teacher, self.folder)
+        progress, begun, first = Progress(total), time.perf_counter(), self.steps
+        save_at, validate_at = self._after(algorithm.checkpoint_every), self._after(algorithm.validate_every)
+        with StopSignals() as signals:
+            progress.start(self.steps)
+            while self.steps < total and signals.received is None:
+                loss = learner.iterate()
+                score = float(np.mean(learner.returns)) if learner.returns else None
+                progress.update(self.steps, score)
+                self.logger.record("clone/loss", loss)
+                self.logger.record("train/learning_rate", learner.learning_rate)
+                self.logger.record("time/fps", (self.steps - first) / (time.perf_counter() - begun))
+                if score is not None:
+                    self.logger.record("rollout/ep_rew_mean", score)
+                    self.logger.record("rollout/ep_len_mean", float(np.mean(learner.lengths)))
+                if validate_at and self.steps >= validate_at:
+                    validate_at = self._after(algorithm.validate_every)
+                    self.logger.record("validation/mean_reward", self.validate())
+                self.logger.dump(self.steps)
+                if self.steps >= save_at:
+                    save_at = self._after(algorithm.checkpoint_every)
+                    self.save()
+            progress.close()
+        self.save()
+        self.logger.close()
+        self.env.close()
+        if signals.received is not None and self.steps < total:
+            self.leave(signals.received)
+        log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
+
+    def _after(self, interval: int) -> int:
+        return (self.steps // interval + 1) * interval if interval else 0
+
+    def training_state(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "optimizer": self.learner.optimizer.state_dict(),
+            "num_timesteps": self.steps,
+            "best_score": float(self.best_score),
+        }
+
+
+def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
+    """The teacher's own senses, in the task's order and with nothing lost.
+
+    Raises:
+        UserError: a teacher of another task, or one that cannot do without noise channels.
+    """
+    if teacher.policy.kind != "sensors":
+        raise UserError(f"the teacher is a {type(teacher.policy).__name__}, which reads limbs, not sensors")
+    own = task_set_of(teacher.environment["config"])
+    if own.name != task.name or own.notes() != task.notes():
+        described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
+        raise UserError(f"the teacher was trained on {described[0]}, the student is to learn {described[1]}")
+    senses = own.senses.with_values(
+        shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0
+    )
+    check_fit(teacher.policy, task.with_senses(senses).make_vec(task.seen, 1))
+    return senses
