@@ -12,3 +12,10 @@ gymnasium.register(
     vector_entry_point="somite.envs.locomotion.registration:make_vec",
     disable_env_checker=True,  # each token set is checked by our tests; the checker runs on every make
 )
+
+gymnasium.register(
+    id="somite/CartPoleSwingUp-v0",
+    entry_point="somite.envs.sensors.env:SwingUpEnv",
+    vector_entry_point="somite.envs.sensors.env:make_swingup_vec",
+    disable_env_checker=True,
+)

@@ -78,15 +78,20 @@ class SB3TokenPolicy(ActorCriticPolicy):
 
     def outputs(self, obs: Observation) -> Tensor:
         """Means (B, ...) or logits (B, A) of the present step, which is remembered."""
-        if not self.remembers:
-            return self._outputs_and_value(obs)[0]
-        self.memory_before = self._memory_of(obs)
-        outputs, _, self.memory = self._evaluate(obs, self.memory_before)
-        return outputs
+        self.memory_before = self._memory_of(obs) if self.remembers else {}
+        obs = self.token_policy.prepare(obs)
+        with self._autocast(obs):
+            features, self.memory = self.token_policy.encode(obs, self.memory_before)
+            return self.token_policy.act(features, obs).float()
 
     def outputs_of(self, obs: Observation) -> Tensor:
         """Means or logits of stored observations, or of stretches of them."""
-        return (self._sequences(obs) if STARTS in obs else self._outputs_and_value(obs))[0]
+        if STARTS in obs:
+            features, obs = self._features_of_sequences(obs)
+        else:
+            obs = self.token_policy.prepare(obs)
+            features, _ = self.token_policy.encode(obs, {})
+        return self.token_policy.act(features, obs).float()
 
     def evaluate_actions(self, obs: Observation, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (B, 1), log-probabilities (B,) and entropies (B,) of stored actions (B, ...)."""
@@ -149,20 +154,25 @@ class SB3TokenPolicy(ActorCriticPolicy):
 
     def _sequences(self, obs: Observation) -> tuple[Tensor, Tensor]:
         """Outputs and values of stretches of steps, flattened as `SequenceRolloutBuffer` gives them."""
+        with self._autocast(obs):
+            features, own = self._features_of_sequences(obs)
+            outputs = self.token_policy.act(features, own)
+            value = self.token_policy.value(features, own)
+        return outputs.float(), value.float()
+
+    def _features_of_sequences(self, obs: Observation) -> tuple[Tensor, Observation]:
+        """Features (L * b, width), and the observation without what the buffer added."""
         policy = self.token_policy
         memory = {key.removeprefix(MEMORY): obs[key] for key in obs if key.startswith(MEMORY)}
         rows, n_tokens = next(iter(memory.values())).shape[:2]
         own = {key: value for key, value in obs.items() if key != STARTS and not key.startswith(MEMORY)}
         start, features = policy.initial_memory(rows, n_tokens), []
         steps = {key: value.unflatten(0, (-1, rows)) for key, value in own.items()}  # (L, b, ...)
-        with self._autocast(own):
-            for step, starts in enumerate(obs[STARTS].view(-1, rows)):
-                memory = forget(memory, start, starts != 0)
-                found, memory = policy.encode({key: value[step] for key, value in steps.items()}, memory)
-                features.append(found)
-            together = torch.cat(features)  # together: (L * b, width)
-            outputs, value = policy.act(together, own), policy.value(together, own)
-        return outputs.float(), value.float()
+        for step, starts in enumerate(obs[STARTS].view(-1, rows)):
+            memory = forget(memory, start, starts != 0)
+            found, memory = policy.encode({key: value[step] for key, value in steps.items()}, memory)
+            features.append(found)
+        return torch.cat(features), own
 
     def _autocast(self, obs: Observation) -> torch.autocast:
         return torch.autocast(obs["tokens"].device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from ..errors import UserError, nearest
 from ..tokens import Feature, TokenSpec
 
 ORDERS = ("never", "episode")
+_COUNTS = ("duplicates", "stuck")
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,21 @@ class Senses:
     stuck: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("history", 1), ("duplicates", 0), ("stuck", 0)):
-            _check_whole(name, getattr(self, name), least)
+        whole = {name: whole_number(f"senses.{name}", getattr(self, name), 0) for name in _COUNTS}
+        whole["history"] = whole_number("senses.history", self.history, 1)
         noise = self.noise_channels
-        if not isinstance(noise, (int, float)):
-            bounds = list(noise)
+        if isinstance(noise, Sequence) and not isinstance(noise, str):
+            bounds = tuple(whole_number("senses.noise_channels", number, 0) for number in noise)
             if len(bounds) != 2 or bounds[0] > bounds[1]:
-                raise UserError(f"senses.noise_channels must be a number or [fewest, most], got {bounds}")
-            object.__setattr__(self, "noise_channels", tuple(bounds))
-        for number in np.atleast_1d(np.asarray(self.noise_channels)).tolist():
-            _check_whole("noise_channels", number, 0)
+                raise UserError(f"senses.noise_channels must be a number or [fewest, most], got {noise!r}")
+            whole["noise_channels"] = bounds
+        else:
+            whole["noise_channels"] = whole_number("senses.noise_channels", noise, 0)
         for name in ("missing", "blinking"):
-            if not 0 <= getattr(self, name) < 1:
+            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise UserError(f"senses.{name} is a share, in [0, 1), got {getattr(self, name)!r}")
         for name in ("noise_std", "scale", "difference_scale"):
-            if not np.isfinite(getattr(self, name)) or getattr(self, name) < 0:
+            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise UserError(f"senses.{name} must be a number of 0 or more, got {getattr(self, name)!r}")
         if isinstance(self.shuffle, str):
             if self.shuffle not in ORDERS:
@@ -73,19 +74,21 @@ class Senses:
                     f"{nearest(self.shuffle, ORDERS)}"
                 )
         else:
-            _check_whole("shuffle", self.shuffle, 1)
+            whole["shuffle"] = whole_number("senses.shuffle", self.shuffle, 1)
+        for name, value in whole.items():
+            object.__setattr__(self, name, value)  # 1e2 is a whole number, too
 
     @property
     def most_noise(self) -> int:
         """Slots for channels of noise."""
         noise = self.noise_channels
-        return int(noise) if isinstance(noise, (int, float)) else int(noise[1])
+        return noise if isinstance(noise, int) else noise[1]
 
     @property
     def least_noise(self) -> int:
         """Channels of noise that every episode has."""
         noise = self.noise_channels
-        return int(noise) if isinstance(noise, (int, float)) else int(noise[0])
+        return noise if isinstance(noise, int) else noise[0]
 
     def n_channels(self, n_sensors: int) -> int:
         """N, slots of a task with S sensors."""
@@ -106,6 +109,13 @@ class Senses:
         return replace(self, **values)
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < least:
-        raise UserError(f"senses.{name} must be a whole number of {least} or more, got {value!r}")
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, which True and False are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """The value of the key ``name``. Raises UserError if it is no whole number of ``least`` or more."""
+    if not is_number(value) or value != int(value) or value < least:
+        raise UserError(f"{name} must be a whole number of {least} or more, got {value!r}")
+    return int(value)

@@ -4,49 +4,58 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from somite.agents.algorithms import PPO
+from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
+from somite.agents.training import RUNS
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LIMB_SPEC, BodySet
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
+from somite.envs.task_set import TaskSet
 from somite.scripts import lookup
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("env", "agent", "algorithm", "experiment")
 CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
-SIZES = {"n_tokens": 7, "n_joints": 1}
-"""What the padded network is told by the environment."""
-
-
-ROBOT = f"env.morphology={Path(gymnasium.__file__).parent}/envs/mujoco/assets/ant.xml"
+SENSORS = {"n_tokens", "n_actions", "n_recent", "discrete", "n_privileged"}
+"""What policies are told by environments of sensors, and, with it, by those of bodies."""
+SIZES = SENSORS | {"n_joints"}
+NEEDED = {
+    "env=locomotion": f"env.morphology={Path(gymnasium.__file__).parent}/envs/mujoco/assets/ant.xml",
+    "env=gymnasium": "env.id=CartPole-v1",
+    "algorithm=clone": "algorithm.teacher=runs/nobody",
+}
+"""What has no default."""
+SENSOR_ENVS = ("cartpole_swingup", "gymnasium")
+SENSOR_AGENTS = ("attention_neuron", "deep_set", "sensor_mlp", "sensor_transformer")
 
 
 def compose(*overrides: str, name: str = "train") -> DictConfig:
-    overrides = (*overrides, *([ROBOT] if "env=locomotion" in overrides else []))
+    """With what has no default; a choice for sensors goes with an environment of sensors."""
+    if any(f"agent={agent}" in overrides for agent in SENSOR_AGENTS):
+        overrides = ("env=cartpole_swingup", *overrides)
+    if any(f"env={env}" in overrides for env in SENSOR_ENVS) and "agent=mlp" not in overrides:
+        overrides = ("agent=deep_set", *overrides)
+    overrides = (*overrides, *(value for key, value in NEEDED.items() if key in overrides))
     with hydra.initialize_config_module("somite.conf", version_base="1.3"):
         return hydra.compose(name, list(overrides))
 
 
-def build_agent(config: DictConfig) -> Policy:
-    sizes = SIZES if hydra.utils.get_class(config._target_).aligned_slots else {}
-    return hydra.utils.instantiate(config, _partial_=True, _convert_="all")(spec=LIMB_SPEC, **sizes)
-
-
-def build_all(config: DictConfig) -> tuple[BodySet, Policy, PPO]:
+def build_all(config: DictConfig) -> tuple[TaskSet, Policy, Any]:
     lookup.check_targets(config)
     bodies = hydra.utils.instantiate(config.env, _convert_="all")
-    return bodies, build_agent(config.agent), hydra.utils.instantiate(config.algorithm, _convert_="all")
+    policy = build_policy(config.agent, bodies.make_vec(bodies.seen[:1], threads=1))
+    return bodies, policy, hydra.utils.instantiate(config.algorithm, _convert_="all")
 
 
 def test_every_group_is_tested() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("_")}
-    assert folders == set(GROUPS)
+    assert folders == {*GROUPS, "env_parts"}  # parts that several environments have
     assert all(CHOICES.values()) and len(GROUPS) <= 6
 
 
@@ -55,10 +64,10 @@ def test_every_group_is_tested() -> None:
 )
 def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
     bodies, policy, algorithm = build_all(compose(f"{group}={choice}"))
-    assert bodies.seen and isinstance(policy, Policy) and isinstance(algorithm, PPO)
+    assert bodies.seen and isinstance(policy, Policy) and type(algorithm) in RUNS
 
 
-@pytest.mark.parametrize("env", CHOICES["env"])
+@pytest.mark.parametrize("env", sorted({*CHOICES["env"]} - {*SENSOR_ENVS}))
 def test_every_body_of_every_split_of_every_env_can_be_simulated(env: str) -> None:
     if env == "locomotion":  # what a user brings has no named splits
         bodies = hydra.utils.instantiate(compose("env=locomotion").env, _convert_="all")
@@ -109,7 +118,8 @@ def test_keys_are_the_constructors_arguments(group: str, choice: str) -> None:
     for node in nodes(OmegaConf.create({group: config[group]})):
         values = OmegaConf.select(config, node)
         arguments = set(inspect.signature(hydra.utils.get_class(values._target_)).parameters)
-        assert set(values) - {"_target_"} == arguments - {"spec", *SIZES}, node
+        told = {"spec", *SIZES} if group == "agent" else set()
+        assert set(values) - {"_target_"} == arguments - told, node
 
 
 @pytest.mark.parametrize("group", GROUPS[:3])

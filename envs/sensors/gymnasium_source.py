@@ -1,0 +1,217 @@
+"""Any registered Gymnasium environment of vector observations as a source of readings, row by row."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from ..errors import UserError, nearest
+
+logger = logging.getLogger(__name__)
+
+_NAMED_BY_ARGUMENTS = ("GymV21Environment", "GymV26Environment")
+"""They import and make whatever environment their arguments name."""
+
+_ARGUMENTS_OF_MAKE = ("id", "max_episode_steps", "disable_env_checker")
+MOST_NAMES = 5
+"""Ids that the message about an unknown one tells: hundreds may be registered."""
+
+
+def find_spec(env_id: Any) -> EnvSpec:
+    """What is registered under exactly this id.
+
+    Nothing is imported by a name in it, as `gymnasium.make` would do for ``"module:Id"``: a saved policy,
+    which holds the id of its task, may come from a stranger.
+
+    Raises:
+        UserError: no text, a module before the id, an unknown one (with the nearest that are registered),
+            or one whose arguments name another environment.
+    """
+    if not isinstance(env_id, str) or not env_id:
+        raise UserError(
+            f"env.id is {env_id!r}; say the id of a Gymnasium environment, such as env.id=Pendulum-v1"
+        )
+    if ":" in env_id:
+        raise UserError(
+            f"env.id={env_id!r} names a module to import; only what is registered already can be made: say "
+            f"env.id={env_id.rpartition(':')[2]}, of a package that registers by itself when installed"
+        )
+    if env_id not in gymnasium.registry:
+        close = difflib.get_close_matches(env_id, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
+        names = nearest(env_id, close) if close else "nothing is similar"
+        raise UserError(f"no environment {env_id!r} is registered with Gymnasium; {names}")
+    spec = gymnasium.registry[env_id]
+    if spec.name in _NAMED_BY_ARGUMENTS:
+        raise UserError(f"env.id={env_id!r} makes what its arguments name, and imports it; give a task's id")
+    return spec
+
+
+def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    """The environment without Gymnasium's time limit and checks.
+
+    Args:
+        env_id: of a registered environment.
+        kwargs: arguments of its own.
+
+    Raises:
+        UserError: a package is missing, or the environment does not take these arguments.
+    """
+    spec = find_spec(env_id)
+    for name in _ARGUMENTS_OF_MAKE:
+        if name in kwargs:
+            raise UserError(f"env.kwargs.{name} is not the environment's own; say env.id, env.max_episode_steps")
+    try:
+        return gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError(f"{env_id} cannot be made: {error}{_extra(spec)}") from error
+    except (TypeError, ValueError, AssertionError, OSError) as error:
+        if not kwargs:
+            raise  # nothing of the user's is in it
+        known = _arguments(spec)
+        for name in kwargs:
+            if name not in known:
+                raise UserError(f"{env_id} takes no argument {name!r}; {nearest(name, known)}") from error
+        raise UserError(f"{env_id} does not take env.kwargs={dict(kwargs)}: {error}") from error
+
+
+def _extra(spec: EnvSpec) -> str:
+    """How to install what an environment of Gymnasium's own needs; Gymnasium says so of some only."""
+    parts = str(spec.entry_point).split(".")
+    if parts[:2] == ["gymnasium", "envs"] and parts[2] in ("box2d", "classic_control", "mujoco", "toy_text"):
+        return f'; try pip install "gymnasium[{parts[2].replace("_", "-")}]"'
+    return ""
+
+
+def _arguments(spec: EnvSpec) -> list[str]:
+    """Names that the constructor takes, those handed on to its parents included."""
+    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
+    names: dict[str, None] = {}
+    for part in inspect.getmro(creator) if inspect.isclass(creator) else (creator,):
+        if part in (gymnasium.Env, object):
+            break
+        own = inspect.signature(part).parameters.values()
+        names |= {p.name: None for p in own if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if all(p.kind != p.VAR_KEYWORD for p in own):
+            break
+    return list(names)
+
+
+def n_readings(env: gymnasium.Env) -> int:
+    """S. Raises UserError for observations that are no vector."""
+    space = env.observation_space
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise UserError(
+            f"{env.spec.id} observes {space}; sensors are read from a Box of one dimension, such as "
+            f"Box(-1.0, 1.0, (8,), float32)"
+        )
+    return space.shape[0]
+
+
+class NominalActions:
+    """What nominal actions mean to an environment.
+
+    Args:
+        env: a ``Box`` of real actions in one dimension and between bounds, to which [-1, 1] is affine; or
+            ``Discrete``, whose first action is 0 here.
+
+    Attributes:
+        space: the nominal one.
+
+    Raises:
+        UserError: actions of another kind, or without bounds.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        space = env.action_space
+        if isinstance(space, spaces.Discrete):
+            self.space: spaces.Box | spaces.Discrete = spaces.Discrete(int(space.n))
+            self._first = int(space.start)
+            return
+        if (
+            not isinstance(space, spaces.Box)
+            or len(space.shape) != 1
+            or not np.issubdtype(space.dtype, np.floating)
+        ):
+            raise UserError(
+                f"the actions of {env.spec.id} are {space}; what fits is a Box of one dimension of real "
+                f"numbers, or Discrete"
+            )
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise UserError(f"the actions of {env.spec.id}, {space}, have no bounds that -1 and 1 could stand for")
+        low, high = space.low.astype(float), space.high.astype(float)
+        self.space = spaces.Box(-1.0, 1.0, space.shape, np.float32)
+        self._center, self._half, self._dtype = (low + high) / 2, (high - low) / 2, space.dtype
+
+    def __call__(self, nominal: np.ndarray) -> np.ndarray:
+        """(B, A) in the environment's units, or (B,) whole numbers."""
+        if isinstance(self.space, spaces.Discrete):
+            return nominal + self._first
+        return (self._center + self._half * nominal).astype(self._dtype)
+
+
+def start_seed(rng: np.random.Generator) -> int:
+    """The seed that an episode's environment is reset with."""
+    return int(rng.integers(2**31))
+
+
+class GymnasiumEnvs:
+    """B environments, each stepped by itself; a :class:`~somite.envs.sensors.source.Source`.
+
+    Args:
+        num_envs: B.
+        env_id: of a registered environment.
+        kwargs: its own arguments.
+        max_episode_steps: steps after which an episode is cut.
+        sensor_scales: (S,) factors of the readings; None: raw units.
+
+    Raises:
+        UserError: an environment that cannot be made, or whose spaces do not fit.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        env_id: str,
+        kwargs: Mapping[str, Any],
+        max_episode_steps: int,
+        sensor_scales: Sequence[float] | None = None,
+    ) -> None:
+        self.name, self.num_envs, self.max_episode_steps = env_id, num_envs, max_episode_steps
+        self._envs = [make_env(env_id, kwargs) for _ in range(num_envs)]
+        self._physical = NominalActions(self._envs[0])
+        self.single_action_space = self._physical.space
+        n_sensors = n_readings(self._envs[0])
+        self.sensor_names = tuple(f"obs_{i}" for i in range(n_sensors))
+        self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
+        self._readings = np.zeros((num_envs, n_sensors), np.float32)
+
+    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+        """Reset each of ``rows`` with a seed of its generator."""
+        for row, rng in zip(rows, rngs, strict=True):
+            self._readings[row], _ = self._envs[row].reset(seed=start_seed(rng))
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Step the rows that are ``running``; the others stay as they are."""
+        rewards = np.zeros(self.num_envs)
+        terminated, cut = np.zeros((2, self.num_envs), bool)
+        physical = self._physical(actions)
+        for row in np.flatnonzero(running):
+            self._readings[row], rewards[row], terminated[row], cut[row], _ = self._envs[row].step(physical[row])
+        return rewards, terminated, cut
+
+    def read(self) -> np.ndarray:
+        """(B, S) float32, what the environments observe."""
+        return self._readings.copy() if self.scales is None else self._readings * self.scales
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()
