@@ -1,0 +1,154 @@
+"""Cloning: what the teacher sees, what the student learns, what a run leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from somite.agents import load_policy
+from somite.agents.algorithms import Clone
+from somite.agents.clone_run import CloneRun
+from somite.agents.evaluation import run_episodes
+from somite.agents.policies import SensorMLP
+from somite.agents.run_folder import last_checkpoint, list_checkpoints
+from somite.envs.errors import UserError
+from somite.envs.sensors import CartPoleSwingUp, Senses
+
+from .runs import compose, read_metrics
+from .test_report import evaluate
+
+GAINS = torch.tensor([[-0.4, -0.1, 0.3, 0.8, -0.2]])
+"""Of the teacher: a plain linear law of the readings x, x_dot, cos, sin, theta_dot."""
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy folder whose action is the tanh of a fixed linear law."""
+    from somite.agents.checkpoint import save_policy
+
+    task = CartPoleSwingUp()
+    env = task.make_vec(num_envs=1)
+    policy = SensorMLP(env.spec_of_tokens, **env.sizes, width=8, layers=1)
+    with torch.no_grad():
+        first, last = policy.action[0], policy.action[2]
+        first.weight.zero_()
+        first.weight[0, :5] = 0.01 * GAINS  # in the linear part of the tanh
+        last.weight.zero_()
+        last.weight[0, 0] = 100.0
+    folder = tmp_path_factory.mktemp("teacher") / "policy"
+    config = {"_target_": "somite.envs.sensors.CartPoleSwingUp", "max_episode_steps": 1000}
+    environment = {"config": config, "seen": ["cartpole_swingup"], "unseen": [], "hashes": {}}
+    save_policy(folder, policy, environment=environment, training={})
+    return folder
+
+
+def make_clone(folder: Path, teacher: Path, *overrides: str) -> CloneRun:
+    given = (
+        "env=cartpole_swingup",
+        "env.max_episode_steps=50",
+        "agent=sensor_transformer",
+        "agent.width=16",
+        "algorithm=clone",
+        f"algorithm.teacher={teacher}",
+        "algorithm.num_envs=64",
+        "algorithm.n_steps=16",
+        "algorithm.batch_size=128",
+        "algorithm.teacher_steps=0",
+        "algorithm.total_steps=4096",
+        "algorithm.checkpoint_every=2048",
+        "device=cpu",
+    )
+    return CloneRun(compose(*given, *overrides), folder, torch.device("cpu"))
+
+
+def test_the_teacher_sees_the_task_undisturbed() -> None:
+    disturbed = Senses(history=2, shuffle=3, duplicates=1, noise_channels=2, missing=0.2, blinking=0.1)
+    own = Senses(history=3)
+    mixed = CartPoleSwingUp(disturbed).make_vec(num_envs=4, beside=own)
+    plain = CartPoleSwingUp(own).make_vec(num_envs=4)
+    mixed.reset(seed=1)
+    wanted, _ = plain.reset(seed=1)
+    rng = np.random.default_rng(0)
+    for _ in range(150):  # episodes end and start again on the way
+        seen = mixed.beside_observation()
+        assert all(np.array_equal(seen[key], wanted[key]) for key in seen)
+        actions = rng.uniform(-1, 1, (4, 1))
+        wanted = plain.step(actions)[0]
+        mixed.step(actions)
+    with pytest.raises(UserError, match="undisturbed"):
+        CartPoleSwingUp().make_vec(num_envs=1, beside=Senses(shuffle="episode"))
+
+
+@pytest.mark.parametrize("agent", ["sensor_transformer", "deep_set"])
+def test_an_invariant_student_learns_the_teachers_law(tmp_path: Path, teacher: Path, agent: str) -> None:
+    more = ["agent.queries=4", "agent.head=16"] if agent == "sensor_transformer" else []
+    run = make_clone(
+        tmp_path, teacher, f"agent={agent}", *more, "env.senses.history=2", "algorithm.total_steps=3e4",
+        "algorithm.learning_rate=3e-3",
+    )  # fmt: skip
+    run.learn()
+    losses = [float(row["clone/loss"]) for row in read_metrics(tmp_path)]
+    assert losses[-1] < 0.4 * losses[0], losses
+
+
+def test_the_labels_are_the_teachers_actions(tmp_path: Path, teacher: Path) -> None:
+    run = make_clone(tmp_path, teacher, "env.senses.shuffle=episode")
+    run.learner._collect()
+    readings = torch.as_tensor(run.learner.buffer.observations["privileged"])
+    wanted = torch.tanh(readings.clamp(-10, 10) @ GAINS.mT)  # as normalised readings are
+    found = torch.as_tensor(run.learner.buffer.actions)
+    assert torch.allclose(found, wanted, atol=0.02)
+    assert wanted.std() > 0.2, "a law that says something"
+
+
+def test_the_teacher_drives_first_and_the_student_then(tmp_path: Path, teacher: Path) -> None:
+    run = make_clone(tmp_path, teacher, "algorithm.teacher_steps=1024")
+    acted = []
+    step = run.env.step
+    run.env.step = lambda actions: acted.append(np.array(actions)) or step(actions)
+    labels = []
+    for _ in range(2):
+        run.learner._collect()
+        labels.append(run.learner.buffer.actions.copy())
+    driven, own = np.array(acted[:16]), np.array(acted[16:])
+    assert np.array_equal(driven, labels[0]) and not np.allclose(own, labels[1], atol=0.05)
+
+
+def test_a_run_is_gone_on_with_and_evaluated(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    make_clone(folder, teacher, "env.senses.history=2").learn()
+    assert [int(path.name) for path in list_checkpoints(folder)] == [2048, 4096]
+    with pytest.raises(UserError, match="raise algorithm.total_steps"):
+        make_clone(folder, teacher, "env.senses.history=2").learn()
+    again = make_clone(folder, teacher, "env.senses.history=2", "algorithm.total_steps=6144")
+    saved = load_policy(last_checkpoint(folder)).policy.state_dict()
+    assert all(torch.equal(value, saved[key]) for key, value in again.policy.state_dict().items())
+    assert again.learner.optimizer.state_dict()["state"], "the optimiser's moments"
+    again.learn()
+    assert [int(row["step"]) for row in read_metrics(folder)] == [1024 * i for i in range(1, 7)]
+    (row,) = evaluate(folder, "env.senses.shuffle=10", "env.senses.noise_channels=2")
+    assert row.body == "cartpole_swingup" and np.isfinite(row.mean)
+
+
+def test_what_cannot_be_cloned_is_said(tmp_path: Path, teacher: Path) -> None:
+    with pytest.raises(UserError, match="whom to clone"):
+        Clone()
+    with pytest.raises(UserError, match="There is no run 'nobody'"):
+        make_clone(tmp_path / "b", Path("nobody"))
+    with pytest.raises(UserError, match="tasks of sensors"):
+        config = compose("env=ant", "agent=smp", "algorithm=clone", f"algorithm.teacher={teacher}")
+        CloneRun(config, tmp_path / "c", torch.device("cpu"))
+    with pytest.raises(UserError, match=r"trained on cartpole_swingup, the student .* scaled"):
+        make_clone(tmp_path / "d", teacher, "env.sensor_scales=[1,1,1,1,2]")
+
+
+def test_the_teachers_law_is_what_its_folder_says(teacher: Path) -> None:
+    agent = load_policy(teacher)
+    returns = run_episodes(agent.act, CartPoleSwingUp(max_episode_steps=20), ("cartpole_swingup",), 3, 0)
+    assert returns[0].lengths.max() == 20
