@@ -30,7 +30,7 @@ _FREE, _SLIDE, _HINGE = (
 
 _SIZES, _BALL_SIZES = {_FREE: (6, 7), _SLIDE: (1, 1), _HINGE: (1, 1)}, (3, 4)  # in qvel, in qpos
 
-_DIVERGED = [
+DIVERGED = [
     int(mujoco.mjtWarning.mjWARN_BADQPOS),
     int(mujoco.mjtWarning.mjWARN_BADQVEL),
     int(mujoco.mjtWarning.mjWARN_BADQACC),
@@ -117,10 +117,10 @@ class Simulation:
         Returns:
             (n,) bool, the rows whose state diverged. MuJoCo has reset them to the model's defaults.
         """
-        before = self.batch.warning[:, _DIVERGED, 1].copy()
+        before = self.batch.warning[:, DIVERGED, 1].copy()
         self._ctrl[:, self._actuators] = controls
         self.batch.step(nstep=self.frame_skip)
-        return (self.batch.warning[:, _DIVERGED, 1] != before).any(1)
+        return (self.batch.warning[:, DIVERGED, 1] != before).any(1)
 
     def to_physical(self, nominal: np.ndarray) -> np.ndarray:
         """(n, actuated) nominal actions in [-1, 1] as physical controls."""

@@ -7,13 +7,21 @@ from typing import Any
 
 from ..task_set import build_parts, known_class
 from .cartpole_swingup import CartPoleSwingUp
+from .gymnasium_task import GymnasiumTask
 from .senses import Senses
 from .task import SensorTask
 from .vector_env import SensorVectorEnv
 
-__all__ = ["CartPoleSwingUp", "SensorTask", "SensorVectorEnv", "Senses", "task_from_config"]
+__all__ = [
+    "CartPoleSwingUp",
+    "GymnasiumTask",
+    "SensorTask",
+    "SensorVectorEnv",
+    "Senses",
+    "task_from_config",
+]
 
-_TASKS = (CartPoleSwingUp,)
+_TASKS = (CartPoleSwingUp, GymnasiumTask)
 
 
 def task_from_config(config: Mapping[str, Any]) -> SensorTask:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +14,18 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from ..errors import UserError, nearest
 
-logger = logging.getLogger(__name__)
-
 _NAMED_BY_ARGUMENTS = ("GymV21Environment", "GymV26Environment")
 """They import and make whatever environment their arguments name."""
 
-_ARGUMENTS_OF_MAKE = ("id", "max_episode_steps", "disable_env_checker")
+_ARGUMENTS_OF_MAKE = {
+    "id": "say env.id",
+    "max_episode_steps": "say env.max_episode_steps",
+    "disable_env_checker": "its checker is always off",
+}
+
+_EXTRAS = {"box2d": "box2d", "phys2d": "jax", "tabular": "jax"}
+"""What of Gymnasium is to be installed for the environments of a folder of its own."""
+
 MOST_NAMES = 5
 """Ids that the message about an unknown one tells: hundreds may be registered."""
 
@@ -46,8 +51,8 @@ def find_spec(env_id: Any) -> EnvSpec:
         )
     if env_id not in gymnasium.registry:
         close = difflib.get_close_matches(env_id, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
-        names = nearest(env_id, close) if close else "nothing is similar"
-        raise UserError(f"no environment {env_id!r} is registered with Gymnasium; {names}")
+        hint = f"did you mean {close[0]!r}? similar: {', '.join(close)}" if close else "nothing is similar"
+        raise UserError(f"no environment {env_id!r} is registered with Gymnasium; {hint}")
     spec = gymnasium.registry[env_id]
     if spec.name in _NAMED_BY_ARGUMENTS:
         raise UserError(f"env.id={env_id!r} makes what its arguments name, and imports it; give a task's id")
@@ -65,28 +70,30 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         UserError: a package is missing, or the environment does not take these arguments.
     """
     spec = find_spec(env_id)
-    for name in _ARGUMENTS_OF_MAKE:
+    for name, advice in _ARGUMENTS_OF_MAKE.items():
         if name in kwargs:
-            raise UserError(f"env.kwargs.{name} is not the environment's own; say env.id, env.max_episode_steps")
+            raise UserError(f"env.kwargs.{name} is no argument of {env_id} itself; {advice}")
     try:
         return gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(f"{env_id} cannot be made: {error}{_extra(spec)}") from error
+        raise UserError(f"{env_id} cannot be made: {error}{_extra(spec, str(error))}") from error
     except (TypeError, ValueError, AssertionError, OSError) as error:
         if not kwargs:
             raise  # nothing of the user's is in it
         known = _arguments(spec)
         for name in kwargs:
             if name not in known:
-                raise UserError(f"{env_id} takes no argument {name!r}; {nearest(name, known)}") from error
+                raise UserError(
+                    f"{env_id} takes no argument {name!r}; {nearest(str(name), known)}"
+                ) from error
         raise UserError(f"{env_id} does not take env.kwargs={dict(kwargs)}: {error}") from error
 
 
-def _extra(spec: EnvSpec) -> str:
-    """How to install what an environment of Gymnasium's own needs; Gymnasium says so of some only."""
+def _extra(spec: EnvSpec, message: str) -> str:
+    """How to install what an environment of Gymnasium's own needs, where the message does not say so."""
     parts = str(spec.entry_point).split(".")
-    if parts[:2] == ["gymnasium", "envs"] and parts[2] in ("box2d", "classic_control", "mujoco", "toy_text"):
-        return f'; try pip install "gymnasium[{parts[2].replace("_", "-")}]"'
+    if parts[:2] == ["gymnasium", "envs"] and parts[2] in _EXTRAS and "pip install" not in message:
+        return f'; try pip install "gymnasium[{_EXTRAS[parts[2]]}]"'
     return ""
 
 
@@ -145,8 +152,10 @@ class NominalActions:
                 f"numbers, or Discrete"
             )
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise UserError(f"the actions of {env.spec.id}, {space}, have no bounds that -1 and 1 could stand for")
-        low, high = space.low.astype(float), space.high.astype(float)
+            raise UserError(
+                f"the actions of {env.spec.id}, {space}, have no bounds that -1 and 1 could stand for"
+            )
+        self._low, self._high = low, high = space.low.astype(float), space.high.astype(float)
         self.space = spaces.Box(-1.0, 1.0, space.shape, np.float32)
         self._center, self._half, self._dtype = (low + high) / 2, (high - low) / 2, space.dtype
 
@@ -154,7 +163,8 @@ class NominalActions:
         """(B, A) in the environment's units, or (B,) whole numbers."""
         if isinstance(self.space, spaces.Discrete):
             return nominal + self._first
-        return (self._center + self._half * nominal).astype(self._dtype)
+        physical = self._center + self._half * nominal  # may be a rounding beyond the bounds
+        return np.clip(physical, self._low, self._high).astype(self._dtype)
 
 
 def start_seed(rng: np.random.Generator) -> int:
@@ -162,7 +172,7 @@ def start_seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-class GymnasiumEnvs:
+class GymnasiumSource:
     """B environments, each stepped by itself; a :class:`~somite.envs.sensors.source.Source`.
 
     Args:
@@ -204,7 +214,8 @@ class GymnasiumEnvs:
         terminated, cut = np.zeros((2, self.num_envs), bool)
         physical = self._physical(actions)
         for row in np.flatnonzero(running):
-            self._readings[row], rewards[row], terminated[row], cut[row], _ = self._envs[row].step(physical[row])
+            told = self._envs[row].step(physical[row])
+            self._readings[row], rewards[row], terminated[row], cut[row], _ = told
         return rewards, terminated, cut
 
     def read(self) -> np.ndarray:

@@ -1,0 +1,90 @@
+"""Any Gymnasium task of vector observations: each number of the vector is a sensor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import UserError, nearest
+from .gymnasium_source import GymnasiumSource, NominalActions, find_spec, make_env, n_readings
+from .mujoco_source import MujocoSource, rules_of, why_not_batched
+from .senses import Senses
+from .source import Source
+from .task import SensorTask, describe_scales
+
+logger = logging.getLogger(__name__)
+
+SIMULATIONS = ("auto", "batched", "gymnasium")
+
+
+class GymnasiumTask(SensorTask):
+    """The keys of ``conf/env/gymnasium.yaml``.
+
+    Args:
+        id: of a registered environment that observes a ``Box`` of one dimension and acts by a bounded one,
+            or by ``Discrete`` actions.
+        kwargs: arguments of the environment's own.
+        senses: what happens to the readings.
+        sensor_scales: factors of the readings, which then stand beside every score; None: raw units.
+        max_episode_steps: None: the task's own.
+        simulation: who steps it: ``gymnasium`` itself, row by row; one ``batched`` simulation of all rows,
+            for the MuJoCo tasks with the arguments in `mujoco_source`; or ``auto``, the batched one where
+            there is one. Episodes are the same.
+
+    Raises:
+        UserError: an environment that is not registered, cannot be made or has other spaces, or a value
+            that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        id: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        senses: Senses | None = None,
+        sensor_scales: Sequence[float] | None = None,
+        max_episode_steps: int | None = None,
+        simulation: str = "auto",
+    ) -> None:
+        spec = find_spec(id)
+        if simulation not in SIMULATIONS:
+            raise UserError(
+                f"env.simulation cannot be {simulation!r}; {nearest(str(simulation), SIMULATIONS)}"
+            )
+        if not isinstance(kwargs or {}, Mapping):
+            raise UserError(f"env.kwargs is {kwargs!r}; expected names and values, such as {{gravity: -5}}")
+        limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
+        if limit is None:
+            raise UserError(f"{id} sets no limit to its episodes; say env.max_episode_steps=<steps>")
+        super().__init__(senses, limit)
+        self.name, self.kwargs = spec.id, dict(kwargs or {})
+        env = make_env(self.name, self.kwargs)
+        n_sensors = n_readings(env)
+        NominalActions(env)  # refuses those that do not fit
+        env.close()
+        if sensor_scales is not None and len(sensor_scales) != n_sensors:
+            raise UserError(f"env.sensor_scales must be {n_sensors} numbers, one for each sensor of {id}")
+        self.sensor_scales = None if sensor_scales is None else tuple(float(s) for s in sensor_scales)
+        self.batched = self._choose_simulation(simulation, n_sensors)
+
+    def _choose_simulation(self, simulation: str, n_sensors: int) -> bool:
+        """Whether all rows are simulated in one batch. Raises UserError: asked for, but there is none."""
+        reason = why_not_batched(self.name, self.kwargs)
+        if simulation == "batched" and reason:
+            raise UserError(f"env.simulation=batched: {reason}")
+        if simulation == "gymnasium":
+            return False
+        if reason is None:
+            logger.info("%s: %d sensors, all rows simulated in one batch", self.name, n_sensors)
+        elif rules_of(self.name):
+            logger.info("%s: %d sensors, each row stepped by Gymnasium: %s", self.name, n_sensors, reason)
+        return reason is None
+
+    def make_source(self, num_envs: int, threads: int = 0) -> Source:
+        """So many rows; only a batched simulation has threads."""
+        given = (num_envs, self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
+        return MujocoSource(*given, threads) if self.batched else GymnasiumSource(*given)
+
+    def notes(self) -> tuple[str, ...]:
+        """Constants of single sensors, if there are any."""
+        return describe_scales(self.sensor_scales)
