@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from somite.agents import load_policy
 from somite.agents import run as run_parts
 from somite.agents.evaluation import Episodes
-from somite.agents.run_folder import last_checkpoint, remove_folder
 from somite.agents.ppo_run import PPORun
+from somite.agents.run_folder import last_checkpoint, remove_folder
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionVectorEnv
 from somite.scripts import command_line, train
@@ -190,7 +190,7 @@ def test_best_is_the_best_by_validation(tmp_path: Path, monkeypatch: pytest.Monk
         asked.append((tuple(bodies), episodes, seed))
         return [Episodes(body, np.full(episodes, score), np.ones(episodes)) for body in bodies]
 
-    monkeypatch.setattr(training, "run_episodes", scripted)
+    monkeypatch.setattr(run_parts, "run_episodes", scripted)
     run = make_run(tmp_path, "algorithm.validation_episodes=2")
     run.learn()
     said = json.loads((tmp_path / "best" / "policy.json").read_text())["training"]

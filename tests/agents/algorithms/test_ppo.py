@@ -181,14 +181,14 @@ def test_a_real_body_bootstraps_from_where_it_was_stopped() -> None:
     torch.manual_seed(1)
     policy = SMP(LIMB_SPEC, width=16, message=8)
     learner = make_learner(policy, env, n_steps=8, gamma=0.9)
-    step, given = learner.env.step, []
+    step, given = learner.env.step_wait, []
 
-    def recorded(actions: np.ndarray) -> Any:
-        result = step(actions)
+    def recorded() -> Any:
+        result = step()
         given.append(copy.deepcopy(result))
         return result
 
-    learner.env.step = recorded
+    learner.env.step_wait = recorded
     learner.train = lambda: None
     learner.learn(4 * 8)
 
