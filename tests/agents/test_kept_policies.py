@@ -10,7 +10,9 @@ from somite.agents import load_policy
 from somite.agents.report import body_set_of
 from tests.observations import permute_limbs
 
-KEPT = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*/*/policy"))
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+KEPT = sorted((RESULTS / "cheetah_smp_split").glob("*/policy"))
+SENSORS = sorted(RESULTS.glob("swingup/*/policy")) + sorted(RESULTS.glob("ant_sensors/*/policy"))
 
 
 def observations_of(agent, body):
@@ -47,5 +49,26 @@ def test_relabelled_limbs_of_an_unseen_body_give_relabelled_actions(folder):
     difference = np.abs(act(agent, permute_limbs(observation, order)) - actions[:, order]).max()
     if agent.policy.aligned_slots:
         assert difference > 0.3  # the padded network cannot know
+    else:
+        assert difference < 1e-4
+
+
+@pytest.mark.parametrize("folder", SENSORS, ids=lambda path: path.parent.name)
+def test_shuffled_sensors_give_the_same_actions(folder):
+    agent = load_policy(folder)
+    task = body_set_of(agent, {"senses": {"shuffle": "never", "noise_channels": 0}})
+    env = task.make_vec(num_envs=8)
+    observation, _ = env.reset(seed=3)
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        observation, *_ = env.step(rng.uniform(-1, 1, env.action_space.shape))
+    actions = agent.act(observation)
+    assert np.abs(actions).max() > 0.1
+    order = rng.permutation(observation["tokens"].shape[1])
+    shuffled = {**observation, **{key: observation[key][:, order] for key in ("tokens", "mask")}}
+    agent.reset()
+    difference = np.abs(agent.act(shuffled) - actions).max()
+    if type(agent.policy).__name__ == "SensorMLP":
+        assert difference > 0.3  # it cannot know
     else:
         assert difference < 1e-4
