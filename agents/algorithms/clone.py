@@ -25,6 +25,7 @@ from ..counts import whole_number
 from ..policies.base import Policy
 from .sb3_policy import SB3TokenPolicy
 from .sequences import SequenceRolloutBuffer
+from .sharding import Shards, threads_of_an_operation
 
 
 @dataclass
@@ -111,6 +112,8 @@ class CloneLearner:
             lambda _: settings.learning_rate,
             policy=policy,
         ).to(device)
+        if torch.get_num_threads() > 1 and device.type == "cpu" and not self.student.remembers:
+            self.student.shards = Shards(torch.get_num_threads())
         self.optimizer = self.student.optimizer
         self.num_timesteps = 0
         labels = spaces.Box(-1.0, 1.0, (env.n_actions,), np.float32)
@@ -132,9 +135,11 @@ class CloneLearner:
     def iterate(self) -> float:
         """One rollout and the update on it; returns the mean loss."""
         start = time.perf_counter()
-        self._collect()
-        middle = time.perf_counter()
-        loss = self._update()
+        # Small networks: threads take parts of the batch, not of each operation.
+        with threads_of_an_operation(1):
+            self._collect()
+            middle = time.perf_counter()
+            loss = self._update()
         self.seconds["rollout"] += middle - start
         self.seconds["update"] += time.perf_counter() - middle
         return loss

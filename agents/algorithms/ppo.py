@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +20,7 @@ from ..policies.base import Policy
 from .reward_scaling import BodyRewardScaling
 from .sb3_policy import SB3TokenPolicy
 from .sequences import SequenceRolloutBuffer
-from .sharding import Shards
+from .sharding import Shards, threads_of_an_operation
 
 NORMALIZER_CHUNK = 8192  # samples; bounds the memory that updating the statistics takes
 
@@ -154,16 +152,6 @@ class _Linear:
         return self.start * max(remaining, 0.0)
 
 
-@contextmanager
-def _threads_of_an_operation(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class TokenPPO(stable_baselines3.PPO):
     """SB3's PPO with the policy's normaliser updated once after each learner update.
 
@@ -212,7 +200,7 @@ class TokenPPO(stable_baselines3.PPO):
         """As SB3's, timed, and on one thread: a step's few rows are too little work to share."""
         start = time.perf_counter()
         try:
-            with _threads_of_an_operation(1):
+            with threads_of_an_operation(1):
                 return super().collect_rollouts(*args, **kwargs)
         finally:
             self.seconds["rollout"] += time.perf_counter() - start
@@ -229,7 +217,7 @@ class TokenPPO(stable_baselines3.PPO):
             if self.policy.shards is None or self.policy.shards.count != threads:
                 self.policy.shards = Shards(threads)
             threads = 1
-        with _threads_of_an_operation(threads):
+        with threads_of_an_operation(threads):
             super().train()
         for name, parameter in self.policy.token_policy.named_parameters():
             if not torch.isfinite(parameter).all():

@@ -88,10 +88,19 @@ class SB3TokenPolicy(ActorCriticPolicy):
         """Means or logits of stored observations, or of stretches of them."""
         if STARTS in obs:
             features, obs = self._features_of_sequences(obs)
-        else:
-            obs = self.token_policy.prepare(obs)
+            return self.token_policy.act(features, obs).float()
+        if self.shards is None:
+            return self._outputs_alone(obs)[0]
+        parts = [dict(zip(obs, part, strict=True)) for part in _split(obs.values(), self.shards.count)]
+        found = self.shards.map(self._outputs_alone, parts, module=self.token_policy)
+        return torch.cat([outputs for (outputs,) in found])
+
+    def _outputs_alone(self, obs: Observation) -> tuple[Tensor]:
+        """Of a policy that remembers nothing."""
+        obs = self.token_policy.prepare(obs)
+        with self._autocast(obs):
             features, _ = self.token_policy.encode(obs, {})
-        return self.token_policy.act(features, obs).float()
+            return (self.token_policy.act(features, obs).float(),)
 
     def evaluate_actions(self, obs: Observation, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (B, 1), log-probabilities (B,) and entropies (B,) of stored actions (B, ...)."""

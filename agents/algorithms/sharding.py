@@ -7,8 +7,9 @@ forward and once backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,17 @@ from torch import Tensor, nn
 
 Part = Any
 Evaluate = Callable[[Part], tuple[Tensor, ...]]
+
+
+@contextmanager
+def threads_of_an_operation(count: int) -> Iterator[None]:
+    """Within it, torch gives each operation so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Shards:

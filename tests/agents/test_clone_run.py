@@ -117,6 +117,21 @@ def test_the_teacher_drives_first_and_the_student_then(tmp_path: Path, teacher: 
     assert np.array_equal(driven, labels[0]) and not np.allclose(own, labels[1], atol=0.05)
 
 
+def test_threads_change_nothing_but_the_order_of_sums(tmp_path: Path, teacher: Path) -> None:
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        run = make_clone(tmp_path / str(threads), teacher, "env.senses.noise_channels=2")
+        torch.set_num_threads(1)
+        assert (run.learner.student.shards is None) == (threads == 1)
+        run.learner.iterate()
+        found.append(torch.cat([p.detach().flatten() for p in run.policy.parameters()]))
+    assert torch.allclose(*found, atol=1e-4)
+    fresh = make_clone(tmp_path / "3", teacher, "env.senses.noise_channels=2").policy
+    start = torch.cat([p.detach().flatten() for p in fresh.parameters()])
+    assert not torch.allclose(found[0], start, atol=1e-2), "they have learnt"
+
+
 def test_a_run_is_gone_on_with_and_evaluated(
     tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
