@@ -54,6 +54,9 @@ def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
     if unknown:
         raise UserError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(asked)}")
     sizes = {name: value for name, value in env.sizes.items() if name in asked}
+    twice = [key for key in given if key in sizes]
+    if twice:
+        raise UserError(f"{', '.join(twice)} of {cls.__name__} comes from the environment; leave it out")
     return cls(spec=env.spec_of_tokens, **sizes, **given)
 
 

@@ -8,13 +8,15 @@ import hydra
 from omegaconf import DictConfig
 
 from .algorithms.clone import Clone
+from .algorithms.cma_es import CMAES
 from .algorithms.ppo import PPO
 from .clone_run import CloneRun
+from .cma_run import CMARun
 from .device import resolve_device, set_threads
 from .ppo_run import PPORun
 from .run import Run
 
-RUNS: dict[type, type[Run]] = {PPO: PPORun, Clone: CloneRun}
+RUNS: dict[type, type[Run]] = {PPO: PPORun, Clone: CloneRun, CMAES: CMARun}
 """How each algorithm is run."""
 
 

@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from ..errors import UserError, nearest
 from .senses import Senses
-from .task import SensorTask, describe_scales
+from .task import SensorTask, checked_scales, describe_scales
 
 GRAVITY, CART_MASS, POLE_MASS, LENGTH, FRICTION = 9.82, 0.5, 0.5, 0.6, 0.1  # m/s², kg, kg, m, N s/m
 TIME_STEP, FORCE, TRACK = 0.01, 10.0, 2.4  # s, N of the action 1, m to each side
@@ -47,7 +47,7 @@ class CartPoles:
         num_envs: B.
         max_episode_steps: 1000 in the publication.
         starts: ``random``, or ``fixed`` for those of the repository: row i starts from i, then from i + B
-            and so on.
+            and so on, until it is seeded anew.
         sensor_scales: (5,) factors of the readings; None: raw units.
     """
 
@@ -67,10 +67,14 @@ class CartPoles:
         self.state = np.zeros((4, num_envs))  # x, x_dot, theta, theta_dot
         self._cos, self._sin = np.ones(num_envs), np.zeros(num_envs)
         self._next_start = np.arange(num_envs)
+        self._seeded_by: list[np.random.Generator | None] = [None] * num_envs
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Draw a start for each of ``rows``, or take its next fixed one."""
         if self.starts == "fixed":
+            for row, rng in zip(rows, rngs, strict=True):
+                if self._seeded_by[row] is not rng:  # seeded anew: it begins with its first start again
+                    self._seeded_by[row], self._next_start[row] = rng, row
             starts = fixed_starts()[self._next_start[rows] % len(fixed_starts())]
             self._next_start[rows] += self.num_envs
         else:
@@ -84,8 +88,11 @@ class CartPoles:
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advance by explicit Euler, positions with the old velocities; carts not ``running`` stand still."""
-        x, x_dot, theta, theta_dot = self.state
-        s, c, force = self._sin, self._cos, FORCE * actions[:, 0]
+        # Carts that stand still are left out where they are many, as late in an evaluation: picking costs.
+        few = 4 * np.count_nonzero(running) < self.num_envs
+        rows = np.flatnonzero(running) if few else slice(None)
+        x, x_dot, theta, theta_dot = self.state[:, rows]
+        s, c, force = self._sin[rows], self._cos[rows], FORCE * actions[rows, 0]
         mass, total = POLE_MASS * LENGTH, CART_MASS + POLE_MASS
         push = force - FRICTION * x_dot
         swing = mass * theta_dot * theta_dot * s
@@ -95,19 +102,14 @@ class CartPoles:
         theta_acceleration = (-3 * swing * c + 6 * total * GRAVITY * s + 6 * push * c) / (
             4 * LENGTH * total - 3 * mass * c * c
         )
-        dt = TIME_STEP * running
-        self.state = np.stack(
-            (
-                x + dt * x_dot,
-                x_dot + dt * x_acceleration,
-                theta + dt * theta_dot,
-                theta_dot + dt * theta_acceleration,
-            )
-        )
-        x, _, theta, _ = self.state
-        self._cos, self._sin = np.cos(theta), np.sin(theta)
-        rewards = (self._cos + 1) / 2 * np.cos(np.pi / 2 * x / TRACK)
-        return rewards, np.abs(x) > TRACK, np.zeros(self.num_envs, bool)
+        dt = TIME_STEP * running[rows]
+        x, theta = x + dt * x_dot, theta + dt * theta_dot
+        x_dot, theta_dot = x_dot + dt * x_acceleration, theta_dot + dt * theta_acceleration
+        self.state[:, rows] = x, x_dot, theta, theta_dot
+        self._cos[rows], self._sin[rows] = np.cos(theta), np.sin(theta)
+        rewards = np.zeros(self.num_envs)
+        rewards[rows] = (self._cos[rows] + 1) / 2 * np.cos(np.pi / 2 * x / TRACK)
+        return rewards, np.abs(self.state[0]) > TRACK, np.zeros(self.num_envs, bool)
 
     def read(self) -> np.ndarray:
         """(B, 5) float32: x, x_dot, cos theta, sin theta, theta_dot."""
@@ -144,10 +146,8 @@ class CartPoleSwingUp(SensorTask):
         super().__init__(senses, max_episode_steps)
         if starts not in STARTS:
             raise UserError(f"env.starts cannot be {starts!r}; {nearest(str(starts), STARTS)}")
-        if sensor_scales is not None and len(sensor_scales) != len(SENSORS):
-            raise UserError(f"env.sensor_scales must be {len(SENSORS)} numbers, for {', '.join(SENSORS)}")
         self.starts = starts
-        self.sensor_scales = None if sensor_scales is None else tuple(float(s) for s in sensor_scales)
+        self.sensor_scales = checked_scales(sensor_scales, SENSORS)
 
     def make_source(self, num_envs: int, threads: int = 0) -> CartPoles:
         """So many carts; they need no threads."""

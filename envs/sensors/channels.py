@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..errors import UserError
 from .senses import Senses
 
 BLOCK = 64
@@ -27,29 +28,31 @@ class Draws:
     def __init__(
         self, num_envs: int, size: int, draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
     ) -> None:
-        self._draw, self._size = draw, size
-        self._block = np.zeros((BLOCK, num_envs, size), np.float32)
-        self._next = BLOCK
+        self._draw, self._size, self._all = draw, size, np.arange(num_envs)
+        self._block = np.zeros((num_envs, BLOCK, size), np.float32)
+        self._last = np.zeros((num_envs, size), np.float32)
+        self._next = np.full(num_envs, BLOCK)
 
-    def restart(self) -> None:
-        """Draw anew at the next step: the generators have been seeded."""
-        self._next = BLOCK
+    def restart(self, rows: np.ndarray) -> None:
+        """Draw anew at the next step of ``rows``: their generators have been seeded."""
+        self._next[rows] = BLOCK
 
-    def next(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        """(B, size) float32 for the next step."""
+    def next(self, rngs: Sequence[np.random.Generator], rows: np.ndarray | None = None) -> np.ndarray:
+        """(B, size) float32 for the next step of ``rows`` (None: of all), for the others those of their last.
+
+        Args:
+            rngs: one generator for each row.
+            rows: indices of rows.
+        """
         if self._size == 0:
-            return self._block[0]
-        if self._next == BLOCK:
-            for row, rng in enumerate(rngs):
-                self._block[:, row] = self._draw(rng, (BLOCK, self._size))
-            self._next = 0
-        self._next += 1
-        return self.last
-
-    @property
-    def last(self) -> np.ndarray:
-        """(B, size) float32, those of the last step again."""
-        return self._block[self._next - 1]
+            return self._last
+        rows = self._all if rows is None else rows
+        for row in rows[self._next[rows] == BLOCK]:
+            self._block[row] = self._draw(rngs[row], (BLOCK, self._size))
+            self._next[row] = 0
+        self._last[rows] = self._block[rows, self._next[rows]]
+        self._next[rows] += 1
+        return self._last
 
 
 class Channels:
@@ -59,11 +62,22 @@ class Channels:
         senses: what is added and taken away.
         num_envs: B.
         n_sensors: S.
+
+    Raises:
+        UserError: more shall stick than there are, or so small a share be lost that it is none.
     """
 
     def __init__(self, senses: Senses, num_envs: int, n_sensors: int) -> None:
         self.senses = senses
         self.n_real = n_sensors * (1 + senses.duplicates)
+        self.n_lost = round(senses.missing * self.n_real)
+        if senses.stuck > self.n_real:
+            raise UserError(f"senses.stuck is {senses.stuck}, but the sensors have {self.n_real} channels")
+        if senses.missing and not self.n_lost:
+            raise UserError(
+                f"senses.missing={senses.missing:g} is less than half a channel: the sensors have "
+                f"{self.n_real}; {1 / self.n_real:.2g} is one of them"
+            )
         self.n = senses.n_channels(n_sensors)
         self._values = np.zeros((num_envs, self.n), np.float32)
         self._exists = np.ones((num_envs, self.n), bool)  # drawn for each episode
@@ -79,10 +93,10 @@ class Channels:
         s = self.senses
         return bool(s.most_noise or s.missing or s.blinking or s.stuck)
 
-    def restart(self) -> None:
-        """The generators have been seeded."""
-        self._noise.restart()
-        self._blinks.restart()
+    def restart(self, rows: np.ndarray) -> None:
+        """The generators of ``rows`` have been seeded."""
+        self._noise.restart(rows)
+        self._blinks.restart(rows)
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Draw what is lost, what sticks and how much noise there is in the episodes that start in ``rows``.
@@ -92,8 +106,7 @@ class Channels:
             rngs: the generators of these rows.
         """
         self._is_new[rows] = True
-        senses = self.senses
-        lost = round(senses.missing * self.n_real)
+        senses, lost = self.senses, self.n_lost
         if not (lost or senses.stuck or senses.least_noise < senses.most_noise):
             return
         for row, rng in zip(rows, rngs, strict=True):
@@ -105,25 +118,23 @@ class Channels:
             self._stuck[row, rng.permutation(self.n_real)[: senses.stuck]] = True
 
     def read(
-        self, readings: np.ndarray, rngs: Sequence[np.random.Generator], again: bool = False
+        self, readings: np.ndarray, rngs: Sequence[np.random.Generator], rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Values (B, C) float32 and whether each channel is there (B, C) bool.
 
         Args:
             readings: (B, S) of the task.
             rngs: one generator for each row; none needed where nothing is random.
-            again: in the same step as before (of rows that have been reset), with its random numbers.
+            rows: those that have just been reset, in the midst of a step of the others; None: all step.
         """
         values, senses = self._values, self.senses
         values[:, : self.n_real] = np.tile(readings, 1 + senses.duplicates)
         if self.n > self.n_real:
-            noise = self._noise.last if again else self._noise.next(rngs)
-            np.multiply(noise, senses.noise_std, out=values[:, self.n_real :])
+            np.multiply(self._noise.next(rngs, rows), senses.noise_std, out=values[:, self.n_real :])
         if senses.stuck:
             self._held[self._is_new] = values[self._is_new]
             np.copyto(values, self._held, where=self._stuck)
             self._is_new[:] = False
         if senses.blinking:
-            drawn = self._blinks.last if again else self._blinks.next(rngs)
-            return values, self._exists & (drawn >= senses.blinking)
+            return values, self._exists & (self._blinks.next(rngs, rows) >= senses.blinking)
         return values, self._exists

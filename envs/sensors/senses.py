@@ -11,7 +11,6 @@ from ..errors import UserError, nearest
 from ..tokens import Feature, TokenSpec
 
 ORDERS = ("never", "episode")
-_COUNTS = ("duplicates", "stuck")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Senses:
         duplicates: further copies of every sensor.
         noise_channels: channels that hold nothing but noise.
         noise_std: its standard deviation, in raw units.
-        missing: share of the channels that are lost for a whole episode, in [0, 1).
+        missing: share of the sensors' channels, rounded, that are lost for a whole episode, in [0, 1).
         blinking: probability of each channel to be lost in a step, in [0, 1).
         stuck: channels that keep the first reading of an episode.
 
@@ -51,8 +50,10 @@ class Senses:
     stuck: int = 0
 
     def __post_init__(self) -> None:
-        whole = {name: whole_number(f"senses.{name}", getattr(self, name), 0) for name in _COUNTS}
-        whole["history"] = whole_number("senses.history", self.history, 1)
+        whole: dict[str, Any] = {
+            name: whole_number(f"senses.{name}", getattr(self, name), least)
+            for name, least in (("history", 1), ("duplicates", 0), ("stuck", 0))
+        }
         noise = self.noise_channels
         if isinstance(noise, Sequence) and not isinstance(noise, str):
             bounds = tuple(whole_number("senses.noise_channels", number, 0) for number in noise)

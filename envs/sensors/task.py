@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError, nearest
 from ..task_set import TaskSet
-from .senses import Senses
+from .senses import Senses, is_number, whole_number
 from .source import Source
 from .vector_env import SensorVectorEnv
 
@@ -32,9 +32,7 @@ class SensorTask(TaskSet):
 
     def __init__(self, senses: Senses | None, max_episode_steps: int) -> None:
         self.senses = senses or Senses()
-        if int(max_episode_steps) != max_episode_steps or max_episode_steps < 1:
-            raise UserError(f"env.max_episode_steps must be a whole number from 1, not {max_episode_steps!r}")
-        self._max_episode_steps = int(max_episode_steps)
+        self._max_episode_steps = whole_number("env.max_episode_steps", max_episode_steps, 1)
 
     @property
     def max_episode_steps(self) -> int:
@@ -98,6 +96,17 @@ class SensorTask(TaskSet):
         """
         source = self.make_source(num_envs or 1, threads)
         return SensorVectorEnv(source, self.senses, stagger=stagger, once=once, beside=beside)
+
+
+def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | None:
+    """A factor for each of the ``sensors``, or None for raw units. Raises UserError."""
+    if scales is None:
+        return None
+    listed = isinstance(scales, Sequence) and not isinstance(scales, str)
+    if not listed or len(scales) != len(sensors) or not all(map(is_number, scales)):
+        wanted = f"{len(sensors)} numbers, for {', '.join(sensors)}"
+        raise UserError(f"env.sensor_scales must be {wanted}; got {scales!r}")
+    return tuple(float(scale) for scale in scales)
 
 
 def describe_scales(scales: Any) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             self._rngs[row] = rng = np.random.default_rng(keys[row])
             if varied:  # streams of their own: the starts are the same whatever is done to the senses
                 self._orders[row], self._channel_rngs[row] = rng.spawn(STREAMS)
-        self.channels.restart()
+        self.channels.restart(rows)
 
     def _masked(self, mask: np.ndarray) -> np.ndarray:
         if not self._rngs:
@@ -163,10 +163,10 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         if self._beside:
             self._beside.start(rows)
 
-    def _enter(self, rows: np.ndarray | None = None, again: bool = False) -> None:
+    def _enter(self, rows: np.ndarray | None = None) -> None:
         """Readings of all rows, or of those that have just been reset, to the slots."""
         self._readings = self.source.read()  # (B, S)
-        values, present = self.channels.read(self._readings, self._channel_rngs, again)
+        values, present = self.channels.read(self._readings, self._channel_rngs, rows)
         self.slots.enter(values, present, rows)
         if self._beside:
             self._beside.enter(self._readings, rows)
@@ -202,16 +202,16 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
             raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
-        self._recent[:, :-1] = self._recent[:, 1:].copy()  # the newest stands last
         if self.discrete:
             actions = actions.astype(np.int64)
             if ((actions < 0) | (actions >= self.n_actions)).any():
                 found = f"{actions.min()} to {actions.max()}"
                 raise UserError(f"actions are 0 to {self.n_actions - 1}, got {found}")
-            self._recent[:, -1] = np.eye(self.n_actions, dtype=np.float32)[actions]
+            newest = np.eye(self.n_actions, dtype=np.float32)[actions]
         else:
-            actions = np.clip(actions.astype(float), -1.0, 1.0)
-            self._recent[:, -1] = actions
+            newest = actions = np.clip(actions.astype(float), -1.0, 1.0)
+        self._recent[:, :-1] = self._recent[:, 1:].copy()  # the newest stands last
+        self._recent[:, -1] = newest
         return actions
 
     def _finish(self, rows: np.ndarray, ended: np.ndarray) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             final[row] = {key: value[row].copy() for key, value in last.items()}
         whole = (self._start_age == 0) & ended
         self._start(rows)
-        self._enter(rows, again=True)
+        self._enter(rows)
         return {"final_obs": final, "_final_obs": ended.copy(), "episode_is_whole": whole}
 
     def _observation(self) -> dict[str, np.ndarray]:

@@ -1,0 +1,190 @@
+"""A run of CMA-ES."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from ..envs.errors import UserError
+from .algorithms.cma_es import CMAES, KEPT, Search, one_thread_for_numpy
+from .algorithms.population import Population, Scores, count_parameters, get_parameters, set_parameters
+from .algorithms.progress import Progress
+from .algorithms.stopping import StopSignals
+from .composition import build_policy, policy_class
+from .counts import whole_number
+from .device import _cores
+from .run import Run
+
+log = logging.getLogger(__name__)
+
+STARTS_SEED = 7_000_003
+"""Of the starts that candidates are compared on; neither validation nor evaluation uses them."""
+
+
+class CMARun(Run):
+    """See :class:`~somite.agents.run.Run`.
+
+    The policy is what was validated last: the mean of the search or the best candidate of its generation,
+    whichever scored higher; without validation, the mean.
+    """
+
+    algorithm: CMAES
+
+    def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
+        super().__init__(config, folder, device)
+        settings = self.algorithm
+        if getattr(self.bodies, "starts", "random") == "fixed":
+            raise UserError(
+                "algorithm=cma_es compares candidates on the same starts, new ones every generation; "
+                "env.starts=fixed gives every row its own: leave it at env.starts=random"
+            )
+        self.policy = self._build_policy(config).to(device)
+        # On a GPU one part keeps the device busy; its simulation still has the cores.
+        threads = _cores() if config.threads == "auto" else whole_number(config.threads, "threads", 1)
+        self.population = Population(
+            self.policy, self.bodies, settings.population, settings.episodes, threads, device
+        )
+        self._steps, self._chosen_at = 0, -1
+        if self.state:
+            self._restore(self.state)
+        else:
+            start = get_parameters(self.policy)
+            # Offsets from the initial parameters and the parameters themselves are the same search.
+            start = start if settings.start == "initial" else np.zeros_like(start)
+            self.search = Search(settings, start, self.learner_seed)
+            set_parameters(self.policy, start)
+        self.logger = self.make_logger()
+
+    def _build_policy(self, config: DictConfig) -> Any:
+        aligned = policy_class(config.agent, self.bodies.kind).aligned_slots
+        env = self.bodies.make_vec(self.bodies.seen, len(self.bodies.seen), aligned=aligned, threads=1)
+        policy = build_policy(config.agent, env)
+        env.close()
+        return policy
+
+    @property
+    def steps(self) -> int:
+        """Environment steps made so far, of episodes that were counted."""
+        return self._steps
+
+    def learn(self) -> None:  # noqa: D102
+        search, generations = self.search, self.algorithm.generations
+        if search.generation >= generations:
+            raise UserError(
+                f"{self.folder} has made {search.generation:,} of {generations:,} generations; to go on, "
+                f"raise algorithm.generations"
+            )
+        log.info("searching %s parameters; run folder: %s", f"{count_parameters(self.policy):,}", self.folder)
+        # One thread within an operation: the candidates are shared out among threads.
+        torch.set_num_threads(1)
+        one_thread_for_numpy()
+        progress, self._begun = _Progress(0), time.perf_counter()
+        with StopSignals() as signals:
+            progress.start(self.steps)
+            try:
+                while search.generation < generations and signals.received is None:
+                    scores = self.population.evaluate(
+                        search.ask(), self._starts(), stop=lambda: signals.received is not None
+                    )
+                    if scores is not None:  # else the generation is begun anew when the run goes on
+                        self._take_in(scores)
+                        progress.show(self, scores)
+            finally:
+                progress.close()
+        if self._chosen_at != search.generation:
+            self._choose()
+            self.logger.dump(self.steps)
+        self.save()
+        self.logger.close()
+        self.population.close()
+        if signals.received is not None and search.generation < generations:
+            self.leave(signals.received)
+        log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
+
+    def _starts(self) -> list[list[int]]:
+        """Seeds of this generation's episodes; they depend on nothing that an interruption changes."""
+        # The constant stands first: short keys are filled up with zeros.
+        first = [STARTS_SEED, int(self.config.seed), self.search.generation]
+        return [[*first, episode] for episode in range(self.algorithm.episodes)]
+
+    def _take_in(self, scores: Scores) -> None:
+        """Move the search on by a generation; log it, validate and save where it is time to."""
+        search, settings, record = self.search, self.algorithm, self.logger.record
+        fitness = scores.returns.mean((1, 2))  # fitness: (P,)
+        search.tell(fitness)
+        self._steps += int(scores.lengths.sum())
+        record("cma/generation", search.generation)
+        record("cma/best", float(fitness.max()))
+        record("cma/mean", float(fitness.mean()))
+        record("cma/median", float(np.median(fitness)))
+        record("cma/sigma", search.sigma)
+        record("rollout/ep_rew_mean", float(scores.returns.mean()))
+        record("rollout/ep_len_mean", float(scores.lengths.mean()))
+        for body, mean in zip(self.bodies.seen, scores.returns.mean((0, 2)), strict=True):
+            record(f"bodies/{body}", float(mean))
+        record("time/fps", (self.steps - self.start_steps) / (time.perf_counter() - self._begun))
+        last = search.generation >= settings.generations
+        saves = search.generation % settings.checkpoint_every == 0 and not last
+        if saves or last or (settings.validates and search.generation % settings.validate_every == 0):
+            self._choose()
+        self.logger.dump(self.steps)
+        if saves:
+            self.save()
+
+    def _choose(self) -> None:
+        """Make the policy what it is to be saved as."""
+        search = self.search
+        self._chosen_at = search.generation
+        if not self.algorithm.validates:
+            set_parameters(self.policy, search.mean)
+            return
+        found = {}
+        for name, values in (("mean", search.mean), ("best", search.best)):
+            if values is not None:
+                set_parameters(self.policy, values)
+                found[name] = self.validate()
+                self.logger.record(f"cma/validation_{name}", found[name])
+        if found["mean"] >= max(found.values()):
+            set_parameters(self.policy, search.mean)
+        self.logger.record("validation/mean_reward", max(found.values()))
+
+    def training_state(self) -> dict[str, Any]:  # noqa: D102
+        return {
+            "search": self.search.state(),
+            "num_timesteps": self.steps,
+            "best_score": float(self.best_score),
+            "chosen_at": self._chosen_at,
+            "algorithm": asdict(self.algorithm),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        settings, kept = asdict(self.algorithm), state["algorithm"]
+        for name in KEPT:
+            if settings[name] != kept[name]:
+                raise UserError(
+                    f"algorithm.{name} is {settings[name]!r}, but {self.folder} was started with "
+                    f"{kept[name]!r}, which its search keeps"
+                )
+        self.load_saved_policy()
+        self.search = Search.from_state(state["search"])
+        self._steps, self._chosen_at = state["num_timesteps"], state["chosen_at"]
+        self.best_score = state["best_score"]
+        log.info("going on from generation %s of %s", f"{self.search.generation:,}", self.folder)
+
+
+class _Progress(Progress):
+    """Of generations, whose steps are not known beforehand: those to come are taken to be as the last."""
+
+    def show(self, run: CMARun, scores: Scores) -> None:
+        left = run.algorithm.generations - run.search.generation
+        self.total = run.steps + left * int(scores.lengths.sum())
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.total)
+        self.update(run.steps, float(scores.returns.mean()))
