@@ -155,6 +155,9 @@ def _evaluate_agent(
     ]
 
 
+_OF_THE_TASK = ("n_privileged", "discrete")
+
+
 def _kind(agent: Agent) -> str:
     """``SMP``, or ``SMP messages=up`` where the architecture is not the default one."""
     policy = agent.policy
@@ -162,7 +165,7 @@ def _kind(agent: Agent) -> str:
     other = [
         f"{name}={value}"
         for name, value in policy.architecture().items()
-        if defaults[name] not in (inspect.Parameter.empty, value)
+        if defaults[name] not in (inspect.Parameter.empty, value) and name not in _OF_THE_TASK
     ]
     return " ".join([type(policy).__name__, *other])
 

@@ -196,6 +196,13 @@ class TokenPPO(stable_baselines3.PPO):
         for row in rows:
             infos[row]["TimeLimit.truncated"] = False
 
+    def _setup_learn(
+        self, total_timesteps: int, callback: Any = None, reset_num_timesteps: bool = True, *args: Any
+    ) -> Any:
+        if reset_num_timesteps:  # all rows start new episodes
+            self.policy.memory = {}
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args)
+
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3's, timed, and on one thread: a step's few rows are too little work to share."""
         start = time.perf_counter()

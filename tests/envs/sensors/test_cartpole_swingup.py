@@ -52,21 +52,41 @@ def carts(rows: list[tuple[float, ...]]) -> CartPoles:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(st.tuples(states, pushes), min_size=1, max_size=8), steps=st.integers(1, 5))
-def test_steps_are_those_of_the_published_formulas(rows: list, steps: int) -> None:
-    source = carts([state for state, _ in rows])
-    given_pushes = np.array([[push] for _, push in rows])
-    wanted = [(list(state), 0.0, False) for state, _ in rows]
+@given(
+    rows=st.lists(st.tuples(states, pushes, st.booleans()), min_size=1, max_size=10), steps=st.integers(1, 5)
+)
+def test_steps_are_those_of_the_published_formulas_and_other_carts_stand_still(
+    rows: list, steps: int
+) -> None:
+    source = carts([state for state, _, _ in rows])
+    given_pushes, running = np.array([[push] for _, push, _ in rows]), np.array([runs for *_, runs in rows])
+    wanted = [list(state) for state, _, _ in rows]
     for _ in range(steps):
-        rewards, terminated, cut = source.step(given_pushes, np.ones(len(rows), bool))
-        wanted = [plain_step(state, push) for (state, _, _), (_, push) in zip(wanted, rows, strict=True)]
-    np.testing.assert_allclose(source.state.T, [state for state, _, _ in wanted], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(rewards, [reward for _, reward, _ in wanted], rtol=1e-12, atol=1e-12)
-    assert terminated.tolist() == [ended for _, _, ended in wanted] and not cut.any()
-    for (x, v, theta, omega), reading in zip(source.state.T, source.read(), strict=True):
+        rewards, terminated, cut = source.step(given_pushes, running)
+        assert not cut.any()
+        for row in np.flatnonzero(running):
+            wanted[row], reward, ended = plain_step(wanted[row], rows[row][1])
+            np.testing.assert_allclose(rewards[row], reward, rtol=1e-12, atol=1e-12)
+            assert terminated[row] == ended
+    np.testing.assert_allclose(source.state.T, wanted, rtol=1e-12, atol=1e-12)
+    for (x, v, theta, omega), reading in zip(wanted, source.read(), strict=True):
         wanted_reading = [x, v, math.cos(theta), math.sin(theta), omega]
         np.testing.assert_allclose(reading, wanted_reading, rtol=1e-6, atol=1e-6)
     assert source.read().dtype == np.float32
+
+
+@pytest.mark.parametrize("going", [(5, 9), (0,), (11,), ()])
+def test_a_few_carts_go_on_where_most_stand_still(going: tuple[int, ...]) -> None:
+    """As late in an evaluation, each with its own action."""
+    starts = [tuple(CENTRE + REACH * nominal) for nominal in np.linspace(-0.9, 0.9, 12)]
+    source, given_pushes = carts(starts), np.linspace(-1, 1, 12)[:, None]
+    running = np.isin(np.arange(12), going)
+    rewards, terminated, _ = source.step(given_pushes, running)
+    for row, start in enumerate(starts):
+        wanted, reward, ended = plain_step(start, given_pushes[row, 0]) if row in going else (start, 0, False)
+        np.testing.assert_allclose(source.state[:, row], wanted, rtol=1e-12, atol=1e-12)
+        if row in going:
+            assert rewards[row] == pytest.approx(reward, rel=1e-12) and terminated[row] == ended
 
 
 @pytest.mark.parametrize("wrong", [{"g": 9.81}, {"b": 0}, {"new_velocities": True}, {"old_reward": True}])
@@ -135,12 +155,16 @@ def test_the_fixed_starts_are_a_thousand_in_the_same_ranges() -> None:
 
 
 def test_row_i_takes_fixed_start_i_whatever_the_seed_and_goes_on_by_the_number_of_rows() -> None:
-    env = CartPoleSwingUp(max_episode_steps=1, starts="fixed").make_vec(num_envs=400)
+    env = CartPoleSwingUp(max_episode_steps=1, starts="fixed").make_vec(num_envs=300)
     env.reset(seed=11)
-    for first in (0, 400, 800):
-        which = (first + np.arange(400)) % 1000
-        assert np.array_equal(env.source.state.T, fixed_starts()[which])
-        env.step(np.zeros((400, 1)))  # every episode ends, and the next one starts
+    for seed in (12, 13):
+        for first in (0, 300, 600):
+            which = (first + np.arange(300)) % 1000
+            assert np.array_equal(env.source.state.T, fixed_starts()[which])
+            env.step(np.zeros((300, 1)))  # every episode ends, and the next one starts
+        env.reset()  # without a seed they go on
+        assert np.array_equal(env.source.state.T, fixed_starts()[(1200 + np.arange(300)) % 1000])
+        env.reset(seed=seed)
 
 
 CONDITIONS = {
@@ -212,9 +236,15 @@ def test_the_task_names_itself_and_rebuilds_from_its_saved_node() -> None:
     [
         ({"starts": "fixd"}, "env.starts cannot be 'fixd'; did you mean 'fixed'"),
         ({"starts": 3}, "env.starts cannot be 3"),
-        ({"sensor_scales": [1, 2]}, "env.sensor_scales must be 5 numbers, for x, x_dot"),
-        ({"max_episode_steps": 0}, "max_episode_steps must be a whole number from 1, not 0"),
-        ({"max_episode_steps": 2.5}, "max_episode_steps must be a whole number from 1, not 2.5"),
+        ({"starts": None}, "env.starts cannot be None"),
+        ({"sensor_scales": [1, 2]}, r"env.sensor_scales must be 5 numbers, for x, x_dot.*; got \[1, 2\]"),
+        ({"sensor_scales": 3}, "env.sensor_scales must be 5 numbers.*; got 3"),
+        ({"sensor_scales": [1, 2, 3, 4, "a"]}, "env.sensor_scales must be 5 numbers"),
+        ({"sensor_scales": [1, 2, 3, 4, math.nan]}, "env.sensor_scales must be 5 numbers"),
+        ({"max_episode_steps": 0}, "max_episode_steps must be a whole number of 1 or more, got 0"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps must be a whole number of 1 or more, got 2.5"),
+        ({"max_episode_steps": "long"}, "max_episode_steps must be a whole number .* got 'long'"),
+        ({"max_episode_steps": None}, "max_episode_steps must be a whole number .* got None"),
     ],
 )
 def test_values_that_cannot_be_meant(values: dict, message: str) -> None:

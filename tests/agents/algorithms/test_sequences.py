@@ -1,0 +1,381 @@
+"""PPO with memory: what a rollout keeps, what learning makes of it, and tasks that need it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from somite.agents.acting import Agent
+from somite.agents.algorithms.ppo import TokenPPO
+from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
+from somite.agents.algorithms.sequences import MEMORY, STARTS, SequenceRolloutBuffer
+from somite.agents.algorithms.sharding import Shards
+from somite.agents.policies import AttentionNeuron, DeepSet, SensorPolicy, SensorTransformer
+from somite.envs.errors import UserError
+from somite.envs.sensors import Senses, SensorVectorEnv
+
+from .worlds import make_learner
+
+
+class Teller:
+    """What `SequenceRolloutBuffer` asks its policy for."""
+
+    memory_before: dict[str, torch.Tensor] = {}
+
+
+def filled(parts: int, length: int, rows: int) -> SequenceRolloutBuffer:
+    """A rollout in which every number tells its step and its row: 100 * step + row."""
+    steps = parts * length
+    space = spaces.Dict({"tokens": spaces.Box(-1, 1e4, (2, 1)), "mask": spaces.Box(0, 1, (2,), np.int8)})
+    buffer = SequenceRolloutBuffer(
+        steps, space, spaces.Box(-1, 1e4, (1,)), "cpu", n_envs=rows, length=length, gamma=0.0, gae_lambda=0.0
+    )
+    buffer.policy = Teller()
+    for step in range(steps):
+        code = 100.0 * step + np.arange(rows)
+        buffer.policy.memory_before = {"hidden": torch.from_numpy(code).view(rows, 1, 1).repeat(1, 2, 3)}
+        observation = {
+            "tokens": np.repeat(code, 2).reshape(rows, 2, 1),
+            "mask": np.ones((rows, 2), np.int8),
+        }
+        starts = (code % 3 == 0).astype(np.float32)
+        values, log_probs = torch.from_numpy(code + 0.25), torch.from_numpy(code + 0.5)
+        buffer.add(observation, code[:, None], code + 0.75, starts, values, log_probs)
+        buffer.policy.memory_before["hidden"].fill_(-1)  # what is kept is a copy
+    buffer.compute_returns_and_advantage(torch.zeros(rows), np.zeros(rows))
+    return buffer
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    parts=st.integers(1, 4), length=st.integers(1, 5), rows=st.integers(1, 4), batch_size=st.integers(1, 50)
+)
+def test_every_step_of_every_row_is_given_once_in_stretches_with_the_memory_they_began_with(
+    parts: int, length: int, rows: int, batch_size: int
+) -> None:
+    buffer = filled(parts, length, rows)
+    seen = []
+    for batch in buffer.get(batch_size):
+        code = batch.actions.flatten()
+        stretches = code.view(length, -1)  # (L, b)
+        assert stretches.shape[1] <= max(1, batch_size // length)
+        assert torch.all(stretches[1:] - stretches[:-1] == 100), "one step after the other, of one row"
+        assert torch.all(stretches[0] // 100 % length == 0), "cut where memories were kept"
+        memory = batch.observations[MEMORY + "hidden"]
+        assert memory.shape == (stretches.shape[1], 2, 3)
+        assert torch.equal(memory, stretches[0].view(-1, 1, 1).expand(-1, 2, 3).double())
+        assert torch.equal(batch.observations["tokens"], code.view(-1, 1, 1).expand(-1, 2, 1))
+        assert torch.equal(batch.observations[STARTS].flatten(), (code % 3 == 0).float())
+        assert torch.equal(batch.old_values, code + 0.25) and torch.equal(batch.old_log_prob, code + 0.5)
+        # Without discount the return is the reward, the advantage what it has above the value.
+        assert torch.equal(batch.returns, code + 0.75) and torch.all(batch.advantages == 0.5)
+        seen += code.tolist()
+    assert sorted(seen) == [100.0 * step + row for step in range(parts * length) for row in range(rows)]
+
+
+def test_every_pass_has_another_order() -> None:
+    buffer = filled(6, 2, 4)
+    orders = [torch.cat([batch.actions for batch in buffer.get(8)]).flatten().tolist() for _ in range(2)]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+    (whole,) = buffer.get(None)
+    assert len(whole.actions) == 48
+
+
+def test_a_rollout_that_is_no_multiple_of_the_stretches_is_refused() -> None:
+    env = SensorVectorEnv(Cue(2), Senses())
+    with pytest.raises(UserError, match="n_steps is 12, not a multiple of algorithm.sequence_length 5"):
+        make_learner(for_env(DeepSet, env), env, n_steps=12, sequence_length=5)
+    forgetful = for_env(DeepSet, env, recurrent=False)
+    learner = make_learner(forgetful, env, n_steps=12, sequence_length=5)
+    assert not isinstance(learner.rollout_buffer, SequenceRolloutBuffer), "it has no stretches"
+
+
+def for_env(cls: type[SensorPolicy], env: SensorVectorEnv, **values: Any) -> SensorPolicy:
+    """A policy for an environment, from a fixed start."""
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in env.sizes.items() if name != "n_tokens"}
+    return cls(env.spec_of_tokens, **sizes, **values)
+
+
+class Walk:
+    """Readings that walk at random; rewards of 1. Odd rows end after 5 steps, the others are cut after 7."""
+
+    name, sensor_names = "walk", ("one", "two", "three")
+    single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    max_episode_steps, end = 7, 5
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.place, self.time = np.zeros((num_envs, 3)), np.zeros(num_envs, int)
+        self.rng = np.random.default_rng(0)
+
+    def start(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
+        self.place[rows], self.time[rows] = [rng.normal(size=3) for rng in rngs], 0
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self.time += 1
+        self.place += self.rng.normal(size=self.place.shape)
+        odd = np.arange(self.num_envs) % 2 == 1
+        return np.ones(self.num_envs), odd & (self.time == self.end), np.zeros(self.num_envs, bool)
+
+    def read(self) -> np.ndarray:
+        return self.place.astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+REMEMBERING = {
+    "neuron": (AttentionNeuron, {"critic": "shared"}),
+    "neuron_privileged": (AttentionNeuron, {"rows": 8, "head": 8, "bias": True, "scaled": True}),
+    "deep_set": (DeepSet, {"width": 8, "critic": "shared"}),
+}
+L, B = 4, 6
+ROLLOUT = 4 * L * B
+
+
+def make(name: str, **settings: Any) -> TokenPPO:
+    """A learner that learns nothing, with four stretches in a rollout."""
+    env = SensorVectorEnv(Walk(B), Senses(shuffle="episode", blinking=0.2))
+    cls, values = REMEMBERING[name]
+    policy = for_env(cls, env, **values)
+    for parameter in policy.parameters():
+        nn.init.normal_(parameter, std=0.6)
+    learner = make_learner(policy, env, n_steps=4 * L, sequence_length=L, gamma=0.9, **settings)
+    learner.train = lambda: None
+    return learner
+
+
+def collected(name: str, **settings: Any) -> TokenPPO:
+    """The same after its second rollout, at whose start episodes go on."""
+    learner = make(name, **settings)
+    learner.learn(2 * ROLLOUT)
+    return learner
+
+
+def greatest_difference(learner: TokenPPO, change: Any = None) -> tuple[float, float]:
+    """Of log-probabilities and values judged anew from those of the rollout."""
+    found = []
+    for batch in learner.rollout_buffer.get(8 * L):
+        observations = dict(batch.observations)
+        if change:
+            change(observations)
+        with torch.no_grad():
+            values, log_prob, _ = learner.policy.evaluate_actions(observations, batch.actions)
+        found.append(
+            [(log_prob - batch.old_log_prob).abs().max(), (values.flatten() - batch.old_values).abs().max()]
+        )
+    return tuple(torch.tensor(found).amax(0).tolist())
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_a_fresh_rollout_is_judged_as_it_was_made(name: str) -> None:
+    """PPO's ratio starts at one, also where episodes end within stretches and between rollouts."""
+    learner = collected(name)
+    starts = learner.rollout_buffer.episode_starts.reshape(4, L, B)
+    assert starts[:, 1:].sum() > 5 and starts[:, 0].sum() > 0, "within stretches and at their beginnings"
+    memories = learner.rollout_buffer.memories
+    assert len(memories) == 4 and memories[0]["hidden"].abs().max() > 0, "remembered from the rollout before"
+    log_prob, value = greatest_difference(learner)
+    assert log_prob < 1e-5 and value < 1e-5
+
+
+def test_bf16_judges_as_it_acted_within_its_rounding() -> None:
+    log_prob, value = greatest_difference(collected("deep_set", precision="bf16"))
+    assert log_prob < 0.1 and value < 0.1
+
+
+def never_forgets(observations: dict[str, torch.Tensor]) -> None:
+    observations[STARTS] = torch.zeros_like(observations[STARTS])
+
+
+def forgets_a_step_late(observations: dict[str, torch.Tensor]) -> None:
+    starts = observations[STARTS].view(L, -1)
+    observations[STARTS] = starts.roll(1, 0).flatten()
+
+
+def begins_without_memory(observations: dict[str, torch.Tensor]) -> None:
+    for key in observations:
+        if key.startswith(MEMORY):
+            observations[key] = torch.zeros_like(observations[key])
+
+
+@pytest.mark.parametrize("wrong", [never_forgets, forgets_a_step_late, begins_without_memory])
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_with_a_wrong_memory_it_is_judged_otherwise(name: str, wrong: Any) -> None:
+    log_prob, value = greatest_difference(collected(name), wrong)
+    assert log_prob > 1e-2
+    assert (value > 1e-2) == (REMEMBERING[name][1].get("critic") == "shared"), "or sees canonical readings"
+
+
+@pytest.mark.parametrize("name", ["neuron", "deep_set"])
+def test_a_cut_episode_is_bootstrapped_once_with_the_rows_own_memory(name: str) -> None:
+    """Every episode of every row is told to the policy anew, from what the buffer holds of it."""
+    learner = make(name, normalize_returns=False)
+    step, infos_of_steps = learner.env.step, []
+
+    def recorded(actions: np.ndarray) -> Any:
+        result = step(actions)
+        infos_of_steps.append(result[3])
+        return result
+
+    learner.env.step = recorded
+    learner.learn(ROLLOUT)
+    buffer, policy = learner.rollout_buffer, learner.policy.token_policy
+
+    def value_of(observation: dict[str, np.ndarray], memory: dict[str, torch.Tensor]) -> tuple:
+        tensors = {key: torch.from_numpy(np.asarray(value)[None]) for key, value in observation.items()}
+        with torch.no_grad():
+            features, memory = policy.encode(tensors, memory)
+            return policy.value(features, tensors).item(), memory
+
+    cuts, ends, forgotten = 0, 0, []
+    for row in range(B):
+        age, memory = 0, policy.initial_memory(1, 3)
+        for t, infos in enumerate(infos_of_steps):
+            _, memory = value_of({key: values[t, row] for key, values in buffer.observations.items()}, memory)
+            age += 1
+            added = buffer.rewards[t, row] - 1
+            if age == (Walk.end if row % 2 else Walk.max_episode_steps):
+                last = infos[row]["terminal_observation"]
+                if row % 2:
+                    assert added == 0, "it ended"
+                    ends += 1
+                else:
+                    assert added == pytest.approx(0.9 * value_of(last, memory)[0], abs=1e-5)
+                    forgotten.append(abs(added - 0.9 * value_of(last, policy.initial_memory(1, 3))[0]))
+                    cuts += 1
+                age, memory = 0, policy.initial_memory(1, 3)
+            else:
+                assert added == 0
+    assert cuts == 3 * 2 and ends == 3 * 3
+    assert np.median(forgotten) > 1e-2, "its memory matters"
+
+
+def test_the_value_after_a_rollout_is_of_the_present_memory_and_changes_it_not() -> None:
+    learner = make("deep_set")
+    learner.learn(ROLLOUT)
+    policy, observation = learner.policy, {k: torch.as_tensor(v) for k, v in learner._last_obs.items()}
+    kept = {key: value.clone() for key, value in policy.memory.items()}
+    with torch.no_grad():
+        features, _ = policy.token_policy.encode(observation, kept)
+        wanted = policy.token_policy.value(features, observation)[:, None]
+        assert torch.equal(policy.predict_values(observation), wanted)
+        rows = np.array([1, 4])
+        some = {key: value[rows] for key, value in observation.items()}
+        torch.testing.assert_close(policy.predict_values(some, rows), wanted[rows])
+    assert all(torch.equal(policy.memory[key], value) for key, value in kept.items())
+    policy.forget(np.arange(B) == 2)
+    for key, value in policy.memory.items():
+        assert torch.all(value[2] == 0) and torch.equal(value[[0, 1, 3, 4, 5]], kept[key][[0, 1, 3, 4, 5]])
+        assert kept[key][2].abs().max() > 0
+
+
+class Cue:
+    """The first reading tells which choice is right when, two steps later, the second sensor asks.
+
+    Until then 2 is to be chosen, so that nothing of the cue can be kept in the actions. The best return
+    is 1; guessing gives 0, and so does telling oneself the cue by a wrong choice.
+    """
+
+    name, sensor_names, single_action_space = "cue", ("cue", "question"), spaces.Discrete(3)
+    max_episode_steps, wait = 100, 2
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.cue, self.time = np.zeros(num_envs, int), np.zeros(num_envs, int)
+
+    def start(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
+        self.cue[rows], self.time[rows] = [rng.integers(2) for rng in rngs], 0
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        asked = self.time == self.wait
+        rewards = np.where(asked, np.where(actions == self.cue, 1.0, -1.0), np.where(actions == 2, 0.0, -2.0))
+        self.time += 1
+        return rewards, asked, np.zeros(self.num_envs, bool)
+
+    def read(self) -> np.ndarray:
+        cue, question = (self.time == 0) * (2 * self.cue - 1), 2 * (self.time == self.wait)
+        return np.stack((cue, question), 1).astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+class Sign(Cue):
+    """The sum of two readings tells by its sign which of two choices is right; an episode is one step."""
+
+    name, single_action_space = "sign", spaces.Discrete(2)
+
+    def start(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
+        if self.time.ndim == 1:
+            self.time = np.zeros((self.num_envs, 2))
+        self.time[rows] = [rng.uniform(-1, 1, 2) for rng in rngs]
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        right = (self.time.sum(1) > 0) == (actions == 1)
+        return right.astype(float), np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
+
+    def read(self) -> np.ndarray:
+        return self.time.astype(np.float32)
+
+
+def mean_return(policy: SensorPolicy, source: type[Cue], episodes: int = 500) -> float:
+    """Of whole episodes, deterministic."""
+    env, agent, total = SensorVectorEnv(source(episodes), Senses(), once=True), Agent(policy), 0.0
+    observation, _ = env.reset(seed=99)
+    for _ in range(Cue.wait + 1):
+        observation, rewards, *_ = env.step(agent.act(observation))
+        total += rewards.mean()
+    return total
+
+
+def learn(
+    source: type[Cue], cls: type[SensorPolicy], updates: int, rate: float = 1e-2, **values: Any
+) -> float:
+    env = SensorVectorEnv(source(64), Senses())
+    policy = for_env(cls, env, **values)
+    settings = {"n_steps": 12, "sequence_length": 6, "batch_size": 384, "n_epochs": 8}
+    learner = make_learner(policy, env, **settings, learning_rate=rate, gamma=0.9, ent_coef=0.01)
+    learner.resume_learning(updates * 64 * 12, None)
+    return mean_return(policy, source)
+
+
+def test_a_task_that_needs_memory_is_learnt_with_memory() -> None:
+    assert learn(Cue, DeepSet, 20, width=16) > 0.9
+
+
+def test_a_task_that_needs_memory_is_not_learnt_without() -> None:
+    assert learn(Cue, DeepSet, 20, width=16, recurrent=False) < 0.3
+
+
+@pytest.mark.parametrize("cls", [SensorTransformer, AttentionNeuron])
+def test_choices_are_learnt(cls: type[SensorPolicy]) -> None:
+    assert learn(Sign, cls, 8, rate=3e-3) > 0.8, "guessing gives 0.5"
+
+
+def test_parts_of_a_batch_on_threads_are_judged_as_the_whole() -> None:
+    env = SensorVectorEnv(Walk(B), Senses(history=3))
+    policy = for_env(SensorTransformer, env, width=8, heads=1, critic="shared")
+    adapted = SB3TokenPolicy(
+        env.single_observation_space, env.single_action_space, lambda _: 1e-3, policy=policy
+    )
+    observation = {key: torch.from_numpy(value) for key, value in env.reset(seed=0)[0].items()}
+    observation = {key: value.repeat(5, *[1] * (value.dim() - 1)) for key, value in observation.items()}
+    actions, found = torch.randn(30, 1), []
+    for shards in (None, Shards(2)):
+        adapted.shards = shards
+        policy.zero_grad()
+        results = adapted.evaluate_actions(observation, actions)
+        sum(result.square().sum() for result in results).backward()
+        gradients = [parameter.grad.flatten() for parameter in policy.parameters()]
+        found.append(torch.cat([*(result.detach().flatten() for result in results), *gradients]))
+    assert found[0].std() > 1e-2
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,223 @@
+"""Runs on a task of sensors: trained, gone on with, evaluated, with memory and without."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from somite.agents import load_policy, report
+from somite.agents.evaluation import run_episodes
+from somite.agents.ppo_run import PPORun
+from somite.agents.run_folder import last_checkpoint, list_checkpoints
+from somite.envs.errors import UserError
+from somite.scripts import command_line, evaluate, train
+
+from .runs import compose, read_metrics
+
+ROLLOUT = 8 * 16
+TINY = (
+    "env=cartpole_swingup",
+    "env.max_episode_steps=20",
+    "algorithm.num_envs=8",
+    "algorithm.n_steps=16",
+    "algorithm.sequence_length=8",
+    "algorithm.batch_size=64",
+    "algorithm.n_epochs=2",
+    "algorithm.learning_rate=1e-2",
+    f"algorithm.total_steps={3 * ROLLOUT}",
+    f"algorithm.checkpoint_every={ROLLOUT}",
+    f"algorithm.validate_every={ROLLOUT}",
+    "device=cpu",
+    "threads=1",
+)
+"""Three updates of 128 steps each."""
+
+AGENTS = {
+    "attention_neuron": ("agent=attention_neuron",),
+    "attention_neuron_of_ant": (
+        "agent=attention_neuron",
+        "agent.rows=32",
+        "agent.bias=true",
+        "agent.scaled=true",
+        "agent.head=32",
+    ),
+    "deep_set": ("agent=deep_set", "agent.width=8", "agent.critic=shared", "env.senses.blinking=0.2"),
+    "deep_set_without_memory": ("agent=deep_set", "agent.recurrent=false", "env.senses.history=3"),
+    "sensor_transformer": ("agent=sensor_transformer", "agent.width=16", "env.senses.history=3"),
+    "mlp": ("agent=mlp", "agent.width=16"),
+}
+INVARIANT = [name for name in AGENTS if name != "mlp"]
+
+
+def make_run(folder: Path, name: str, *overrides: str) -> PPORun:
+    return PPORun(compose(*TINY, *AGENTS[name], *overrides), folder, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PPORun]:
+    """A run of every agent that has made all its steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = {name: make_run(folder / name, name) for name in AGENTS}
+    for run in found.values():
+        run.learn()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.chdir(tmp_path)
+
+
+def results_of(run: PPORun, *overrides: str) -> report.Row:
+    config = compose(f"run={run.folder}", "episodes=6", "device=cpu", *overrides, name="evaluate")
+    (row,) = report.evaluate(config)
+    return row
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_run_learns_and_publishes_what_it_learnt(name: str, runs: dict[str, PPORun]) -> None:
+    run = runs[name]
+    agent = load_policy(run.folder)
+    assert type(agent.policy) is type(run.policy)
+    for key, value in run.policy.state_dict().items():
+        assert torch.equal(agent.policy.state_dict()[key], value), key
+    start = make_run(run.folder.parent / f"{name}-start", name).policy.state_dict()
+    moved = [
+        key for key, parameter in run.policy.named_parameters() if not torch.equal(parameter, start[key])
+    ]
+    assert moved == [key for key, _ in run.policy.named_parameters()], "all of them"
+    published = name.startswith("attention_neuron")
+    assert published or agent.policy.normalizer.token_shift.abs().max() > 0
+    assert not published or agent.policy.normalizer.token_shift.abs().max() == 0, "no normaliser"
+    assert agent.policy.normalizer.privileged_shift.abs().max() > 0
+    said = agent.description["environment"]
+    assert said["seen"] == ["cartpole_swingup"] and said["unseen"] == []
+    assert said["config"]["max_episode_steps"] == 20
+    steps = [int(row["step"]) for row in read_metrics(run.folder) if row["train/loss"]]
+    assert steps == [2 * ROLLOUT, 3 * ROLLOUT, 3 * ROLLOUT] and (run.folder / "best").is_dir()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_evaluation_is_that_of_the_episodes(name: str, runs: dict[str, PPORun]) -> None:
+    row = results_of(runs[name], "seed=3")
+    agent = load_policy(runs[name].folder)
+    (result,) = run_episodes(agent.act, runs[name].bodies, ("cartpole_swingup",), 6, 3)
+    assert row.body == "cartpole_swingup" and row.seen and row.episodes == 6
+    assert row.mean == pytest.approx(result.returns.mean(), rel=1e-6) and row.mean_length <= 20
+    assert row.random_mean is not None and row.random_mean != row.mean
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_only_the_ordinary_network_minds_the_order(name: str, runs: dict[str, PPORun]) -> None:
+    """Through the configuration of an evaluation: the same starts, the sensors shuffled at reset."""
+    plain, shuffled = (results_of(runs[name], f"env.senses.shuffle={how}") for how in ("never", "episode"))
+    difference = abs(plain.mean - shuffled.mean)
+    assert difference < 1e-4 if name in INVARIANT else difference > 1e-3
+    assert plain.random_mean == shuffled.random_mean, "the same starts and random actions"
+
+
+@pytest.mark.parametrize("name", INVARIANT)
+def test_an_invariant_policy_is_tried_with_senses_that_it_has_never_met(
+    name: str, runs: dict[str, PPORun]
+) -> None:
+    plain = results_of(runs[name])
+    for senses in ("duplicates=1", "noise_channels=5", "missing=0.4", "stuck=2", "shuffle=5"):
+        row = results_of(runs[name], f"env.senses.{senses}", "random_baseline=false")
+        assert np.isfinite(row.mean)
+        if senses == "duplicates=1" and "neuron" not in name and name != "deep_set":
+            assert row.mean == pytest.approx(plain.mean, rel=1e-5), "averages do not see copies"
+    fixed = [
+        results_of(runs[name], "env.starts=fixed", "env.senses.blinking=0", f"seed={seed}").mean
+        for seed in (1000, 77)
+    ]
+    assert fixed[0] == fixed[1] != plain.mean, "the starts of the repository, whatever the seed"
+
+
+@pytest.mark.parametrize("senses", ["duplicates=1", "noise_channels=2"])
+def test_the_ordinary_network_is_refused_another_number_of_sensors(
+    senses: str, runs: dict[str, PPORun]
+) -> None:
+    with pytest.raises(UserError, match="SensorMLP was built for n_tokens=5.*an invariant policy takes any"):
+        results_of(runs["mlp"], f"env.senses.{senses}")
+
+
+@pytest.mark.parametrize("name", ["attention_neuron", "deep_set", "sensor_transformer"])
+def test_a_resumed_run_goes_on_where_it_stopped(name: str, tmp_path: Path) -> None:
+    first = make_run(tmp_path, name)
+    first.learn()
+    second = make_run(tmp_path, name, f"algorithm.total_steps={4 * ROLLOUT}")
+    assert second.learner.num_timesteps == 3 * ROLLOUT and second.best_score == first.best_score
+    for key, value in first.policy.state_dict().items():
+        assert torch.equal(second.policy.state_dict()[key], value), key
+    one, other = (run.learner.policy.optimizer.state_dict()["state"] for run in (first, second))
+    for index, moments in one.items():
+        assert all(torch.equal(value, other[index][key]) for key, value in moments.items())
+    assert second.learner.policy.memory == {}, "new episodes are begun"
+    second.learn()
+    assert int(last_checkpoint(tmp_path).name) == 4 * ROLLOUT
+
+
+@pytest.mark.parametrize("name", ["deep_set", "sensor_transformer"])
+def test_a_seed_decides_everything(name: str, tmp_path: Path) -> None:
+    def parameters(folder: str, *overrides: str) -> torch.Tensor:
+        run = make_run(tmp_path / folder, name, f"algorithm.total_steps={2 * ROLLOUT}", *overrides)
+        run.learn()
+        return torch.cat([parameter.detach().flatten() for parameter in run.policy.parameters()])
+
+    one = parameters("one")
+    np.random.rand()
+    torch.rand(7)
+    assert torch.equal(one, parameters("two"))
+    assert (one - parameters("other", "seed=1")).abs().mean() > 1e-2
+
+
+def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*TINY, "agent=deep_set", "agent.width=8", "env.senses.shuffle=episode"]
+    command_line.run(train.train, "train", given)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert "-cartpole_swingup-deep_set-ppo" in run.name
+    said = json.loads((run / "policy" / "policy.json").read_text())
+    assert said["environment"]["config"]["senses"]["shuffle"] == "episode"
+
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    arguments = [f"run={run}", "episodes=3", "env.senses.duplicates=1", "env.starts=fixed"]
+    command_line.run(evaluate.evaluate, "evaluate", arguments, resumable=False)
+    with (run / "evaluation" / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["body"] == "cartpole_swingup" and row["seen"] == "True"
+
+    command_line.run(train.train, "train", [f"resume={run}", f"algorithm.total_steps={4 * ROLLOUT}"])
+    assert [int(path.name) for path in list_checkpoints(run)][-1] == 4 * ROLLOUT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["agent=smp"], "SMP reads limbs, but this environment's tokens are sensors; what fits: Attention"),
+        (["agent=deep_set", "algorithm.sequence_length=5"], "n_steps is 16, not a multiple"),
+        (["agent=deep_set", "env.senses.shuffle=always"], "senses.shuffle is never, episode or a number"),
+        (["agent=deep_set", "env.senses.missing=half"], "senses.missing is a share, in [0, 1), got 'half'"),
+        (["agent=deep_set", "env.senses.stuck=9"], "senses.stuck is 9, but the sensors have 5 channels"),
+        (["agent=deep_set", "env.sensor_scales=3"], "env.sensor_scales must be 5 numbers, for x, x_dot"),
+        (["agent=deep_set", "env.max_episode_steps=long"], "env.max_episode_steps must be a whole number"),
+        (["agent=deep_set", "agent.critic=mine"], "critic must be one of privileged, shared, got 'mine'"),
+        (["agent=deep_set", "env.senses.suffle=episode"], "did you mean 'env.senses.shuffle'"),
+    ],
+)
+def test_what_cannot_be_meant_gives_one_message_and_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(train.train, "train", [*TINY, *arguments])
+    err = capsys.readouterr().err
+    assert leaving.value.code == 2 and message in err and "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
