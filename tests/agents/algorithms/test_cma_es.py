@@ -1,0 +1,232 @@
+"""The search itself: what it finds, what it keeps, what it refuses, and whose random numbers it draws."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from somite.agents.algorithms import CMAES
+from somite.agents.algorithms import cma_es as module
+from somite.agents.algorithms.cma_es import Normal, Search, one_thread_for_numpy
+from somite.envs.errors import UserError
+
+MODES = {"full": {}, "diagonal": {"diagonal": True}, "mirrored": {"mirrored": True}}
+
+
+def make_search(
+    n: int = 8, seed: int = 0, population: int = 12, start: float = 0.0, **more: object
+) -> Search:
+    return Search(CMAES(population=population, **{"sigma0": 0.5, **more}), np.full(n, start), seed)
+
+
+def bowl(candidates: np.ndarray) -> np.ndarray:
+    """Fitness (P,) with its best, 0, where the parameters are 1, 2, 3, ...; long and narrow."""
+    wanted = np.arange(1, candidates.shape[1] + 1)
+    return -(np.square(candidates - wanted) / wanted).sum(1)
+
+
+def advance(search: Search, generations: int) -> np.ndarray:
+    """All candidates of so many generations, (G, P, n)."""
+    asked = []
+    for _ in range(generations):
+        asked.append(search.ask().copy())
+        search.tell(bowl(asked[-1]))
+    return np.array(asked)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_best_of_a_bowl_is_found(mode: str) -> None:
+    search = make_search(**MODES[mode])
+    advance(search, 150)
+    assert search.generation == 150
+    np.testing.assert_allclose(search.mean, np.arange(1, 9), atol=1e-3)
+    assert search.sigma < 0.01
+
+
+def test_it_is_the_greatest_fitness_that_is_searched_for() -> None:
+    search = make_search()
+    candidates = search.ask()
+    fitness = bowl(candidates)
+    search.tell(fitness)
+    assert np.array_equal(search.best, candidates[fitness.argmax()])
+    assert bowl(search.mean[None]) > bowl(np.zeros((1, 8))), "the mean moves up"
+
+
+@pytest.mark.parametrize("start", [0.0, 3.0])
+def test_candidates_scatter_around_the_start_with_sigma0(start: float) -> None:
+    candidates = make_search(50, population=200, start=start, sigma0=0.1).ask()
+    assert candidates.shape == (200, 50)
+    assert abs(candidates.mean() - start) < 0.01 and candidates.std() == pytest.approx(0.1, rel=0.05)
+
+
+def has_mirrors(candidates: np.ndarray, mean: np.ndarray) -> bool:
+    """Whether the mirror image of every candidate at the mean is a candidate, too."""
+    distances = np.abs((candidates - mean)[:, None] + (candidates - mean)[None]).max(-1)
+    return bool((distances.min(1) < 1e-9).all())
+
+
+@pytest.mark.parametrize(("n", "population"), [(6, 8), (320, 12)])
+def test_mirrored_candidates_come_in_pairs_and_others_do_not(n: int, population: int) -> None:
+    """With 300 parameters and more, pycma draws a pair of its own along its last move."""
+    for mirrored in (True, False):
+        search = make_search(n, population=population, mirrored=mirrored)
+        assert search._strategy.mean_shift_samples is (n > 300)
+        for _ in range(4):
+            mean, candidates = search.mean, search.ask()
+            assert has_mirrors(candidates, mean) is mirrored
+            search.tell(bowl(candidates))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("population", [4, 12])
+def test_numpys_global_stream_is_left_alone_and_has_no_influence(mode: str, population: int) -> None:
+    runs = []
+    for seed in (0, 1):
+        np.random.seed(seed)
+        before = np.random.get_state()[1].copy()
+        runs.append(advance(make_search(population=population, **MODES[mode]), 6))
+        assert np.array_equal(np.random.get_state()[1], before)
+    assert np.array_equal(*runs)
+
+
+def test_a_seed_decides_the_candidates() -> None:
+    one, same, other = (advance(make_search(seed=seed), 5) for seed in (3, 3, 4))
+    assert np.array_equal(one, same)
+    assert not np.isclose(one, other).any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(MODES)), st.integers(0, 2**32), st.integers(0, 6), st.booleans(), st.booleans())
+def test_a_search_goes_on_bit_for_bit(mode: str, seed: int, before: int, asked: bool, large: bool) -> None:
+    """Also where candidates have been asked for and not yet told, and where pycma adds its own pair."""
+    size = {"n": 320, "population": 8} if large else {}
+    search = make_search(seed=seed, **size, **MODES[mode])
+    advance(search, before)
+    if asked:
+        search.ask()
+    file = io.BytesIO()
+    torch.save({"search": search.state()}, file)
+    file.seek(0)
+    other = Search.from_state(torch.load(file, weights_only=True)["search"])
+    assert np.array_equal(search.mean, other.mean) and other.generation == before
+    assert search.best is other.best is None or np.array_equal(search.best, other.best)
+    assert np.array_equal(advance(search, 4), advance(other, 4))
+    assert np.array_equal(search.mean, other.mean) and search.sigma == other.sigma
+
+
+def test_a_search_that_lost_its_random_stream_would_be_noticed() -> None:
+    search = make_search()
+    advance(search, 3)
+    other = Search.from_state(search.state())
+    other._strategy.opts["randn"].rng = np.random.default_rng(1)
+    assert not np.array_equal(advance(search, 2), advance(other, 2))
+
+
+def test_candidates_stay_until_they_are_told() -> None:
+    search = make_search()
+    first = search.ask().copy()
+    assert np.array_equal(search.ask(), first)
+    search.tell(bowl(first))
+    assert not np.isclose(search.ask(), first).any()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_fitness_that_is_not_finite_is_refused_with_its_candidate(wrong: float) -> None:
+    search, same = make_search(), make_search()
+    advance(search, 2)
+    advance(same, 2)
+    fitness = bowl(search.ask())
+    fitness[[5, 7]] = wrong
+    with pytest.raises(FloatingPointError, match=rf"candidate 5 of generation 2 .* {wrong}, 2 of 12"):
+        search.tell(fitness)
+    assert np.array_equal(advance(search, 2), advance(same, 2)), "nothing of it has been taken in"
+
+
+class Harmful:
+    """What a file of somebody else's could hold."""
+
+    def __init__(self, call: object, *arguments: object) -> None:
+        self.call = call, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_a_saved_search_can_build_nothing_else(tmp_path: os.PathLike) -> None:
+    target = tmp_path / "harmed"
+    found = [
+        pickle.dumps(Harmful(os.mkdir, str(target))),
+        pickle.dumps(Harmful(eval, f"__import__('os').mkdir({str(target)!r})")),
+        # A module of pycma has imported os; names with dots reach into it.
+        b"\x80\x04\x8c\x16cma.evolution_strategy\x8c\x08os.mkdir\x93\x8c"
+        + bytes([len(str(target))])
+        + str(target).encode()
+        + b"\x85R.",
+        b"ccma.evolution_strategy\nos\n.",
+        b"cnumpy.random\nseed\n(I1\ntR.",
+    ]
+    for data in found:
+        with pytest.raises(pickle.UnpicklingError, match="a saved search holds no"):
+            Search.from_state(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        assert not target.exists()
+    Harmless = Normal(0)
+    state = torch.frombuffer(bytearray(pickle.dumps({"best": Harmless})), dtype=torch.uint8)
+    assert isinstance(Search.from_state(state).best, Normal), "what a search is made of is built"
+
+
+def test_a_covariance_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "free_memory", lambda: 3 * 2**30)
+    with pytest.raises(
+        UserError, match=r"10,000 parameters takes about 7\.5 GiB, and 3\.0 GiB are free; say .*diagonal=true"
+    ):
+        make_search(10_000)
+    assert make_search(10_000, diagonal=True).ask().shape == (12, 10_000)
+    monkeypatch.setattr(module, "free_memory", lambda: None)  # the system does not say
+    module.check_memory(10**6, False)
+
+
+def test_the_free_memory_is_what_the_system_says() -> None:
+    free = module.free_memory()
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 2**20 < free <= total
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"population": 3}, "population must be at least 4"),
+        ({"generations": 0}, "generations must be at least 1"),
+        ({"generations": 1.5}, "generations must be a whole number"),
+        ({"sigma0": 0}, "sigma0 must be a number above 0"),
+        ({"sigma0": "much"}, "sigma0 must be a number above 0"),
+        ({"start": "initail"}, "did you mean 'initial'"),
+        ({"mirrored": True, "population": 9}, "makes pairs, but .* 9; take 10"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_told(given: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CMAES(**given)
+
+
+def test_counts_may_be_written_with_an_exponent() -> None:
+    assert CMAES(generations=1e4).generations == 10_000
+    assert not CMAES(validate_every=0).validates and not CMAES(validation_episodes=0).validates
+
+
+def test_numpys_products_take_one_thread() -> None:
+    library = ctypes.CDLL(np._core._multiarray_umath.__file__)
+    if not hasattr(library, "scipy_openblas_get_num_threads64_"):
+        pytest.skip("this NumPy brings no OpenBLAS of its own")
+    before = library.scipy_openblas_get_num_threads64_()
+    library.scipy_openblas_set_num_threads64_(2)
+    one_thread_for_numpy()
+    assert library.scipy_openblas_get_num_threads64_() == 1
+    library.scipy_openblas_set_num_threads64_(before)
