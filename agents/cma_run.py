@@ -19,7 +19,7 @@ from .algorithms.progress import Progress
 from .algorithms.stopping import StopSignals
 from .composition import build_policy, policy_class
 from .counts import whole_number
-from .device import _cores
+from .device import available_cores
 from .run import Run
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class CMARun(Run):
             )
         self.policy = self._build_policy(config).to(device)
         # On a GPU one part keeps the device busy; its simulation still has the cores.
-        threads = _cores() if config.threads == "auto" else whole_number(config.threads, "threads", 1)
+        threads = available_cores() if config.threads == "auto" else whole_number(config.threads, "threads", 1)
         self.population = Population(
             self.policy, self.bodies, settings.population, settings.episodes, threads, device
         )

@@ -73,14 +73,14 @@ def set_threads(threads: str | int = "auto") -> int:
         UserError: If it is neither.
     """
     if threads == "auto":
-        count = min(_cores(), MAX_AUTO_THREADS) if "GOMP_SPINCOUNT" in os.environ else 1
+        count = min(available_cores(), MAX_AUTO_THREADS) if "GOMP_SPINCOUNT" in os.environ else 1
     else:
         count = whole_number(threads, "threads (or auto)", minimum=1)
     torch.set_num_threads(count)
     return count
 
 
-def _cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

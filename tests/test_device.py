@@ -45,7 +45,7 @@ def test_threads(monkeypatch):
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)  # threads that spin for long: one of them
     assert [set_threads("auto"), set_threads(3), set_threads("2")] == counts == [1, 3, 2]
     monkeypatch.setenv("GOMP_SPINCOUNT", "2000")
-    monkeypatch.setattr(device, "_cores", lambda: 64)
+    monkeypatch.setattr(device, "available_cores", lambda: 64)
     assert set_threads("auto") == device.MAX_AUTO_THREADS
     for wrong in (0, "many", 1.5):
         with pytest.raises(UserError, match="threads"):

