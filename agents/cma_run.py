@@ -47,7 +47,8 @@ class CMARun(Run):
             )
         self.policy = self._build_policy(config).to(device)
         # On a GPU one part keeps the device busy; its simulation still has the cores.
-        threads = available_cores() if config.threads == "auto" else whole_number(config.threads, "threads", 1)
+        automatic = config.threads == "auto"
+        threads = available_cores() if automatic else whole_number(config.threads, "threads", 1)
         self.population = Population(
             self.policy, self.bodies, settings.population, settings.episodes, threads, device
         )
