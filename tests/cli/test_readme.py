@@ -160,7 +160,7 @@ def test_every_command_runs_with_a_tiny_budget(
     if "--help" in command:
         with pytest.raises(SystemExit, match="0"):
             run(command, monkeypatch)
-        assert "env: ant, centipede, cheetah" in capsys.readouterr().out
+        assert "env: ant, cartpole_swingup, centipede, cheetah" in capsys.readouterr().out
         return
     run([*command, *(RESUMED if resumed else tiny(command))], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
