@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from ..errors import UserError
+from ..resets import rows_to_reset
 from ..tokens import limb_action_space, limb_observation_space
 from .block import Block, adjacent_rows
 from .bodies import families
@@ -199,8 +200,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
             options: ``reset_mask`` (B,) bool, to reset (and seed) these rows only.
         """
-        mask = (options or {}).get("reset_mask")
-        rows = self._read_all if mask is None else self._masked(mask)
+        rows = rows_to_reset(options, self.num_envs, bool(self._rngs))
         if not self._rngs and seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         if seed is not None:
@@ -214,20 +214,12 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                 self._streams = [new or self._streams[row] for row, new in enumerate(spawned)]
         self._finished[rows] = False
         self._start_episodes(rows)
-        if self.stagger and mask is None:
+        if self.stagger and len(rows) == self.num_envs:
             limit = self.task.max_episode_steps
             self._start_age[:] = [rng.integers(limit) for rng in self._rngs]
             self._steps[:] = self._start_age
         self._read(self._read_all)
         return self._observe(), self._drawn()
-
-    def _masked(self, mask: np.ndarray) -> np.ndarray:
-        if not self._rngs:
-            raise UserError("the first reset() starts every row; give no reset_mask")
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise UserError(f"reset_mask must be ({self.num_envs},) bool with a True in it, not {mask!r}")
-        return np.flatnonzero(mask)
 
     def _start_episodes(self, rows: np.ndarray) -> None:
         task = self.task

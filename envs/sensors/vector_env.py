@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from ..errors import UserError
+from ..resets import rows_to_reset
 from ..tokens import sensor_observation_space
 from .channels import Channels
 from .senses import Senses
@@ -112,14 +113,13 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
             options: ``reset_mask`` (B,) bool, to reset (and seed) these rows only.
         """
-        mask = (options or {}).get("reset_mask")
-        rows = np.arange(self.num_envs) if mask is None else self._masked(mask)
+        rows = rows_to_reset(options, self.num_envs, bool(self._rngs))
         if not self._rngs and seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         if seed is not None:
             self._seed(seed, rows)
         self._start(rows)
-        if self.stagger and mask is None:
+        if self.stagger and len(rows) == self.num_envs:
             limit = self.source.max_episode_steps
             self._start_age[:] = [rng.integers(limit) for rng in self._rngs]
             self._steps[:] = self._start_age
@@ -140,14 +140,6 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             if varied:  # streams of their own: the starts are the same whatever is done to the senses
                 self._orders[row], self._channel_rngs[row] = rng.spawn(STREAMS)
         self.channels.restart(rows)
-
-    def _masked(self, mask: np.ndarray) -> np.ndarray:
-        if not self._rngs:
-            raise UserError("the first reset() starts every row; give no reset_mask")
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise UserError(f"reset_mask must be ({self.num_envs},) bool with a True in it, not {mask!r}")
-        return np.flatnonzero(mask)
 
     def _start(self, rows: np.ndarray) -> None:
         self.source.start(rows, [self._rngs[row] for row in rows])
