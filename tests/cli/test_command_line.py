@@ -148,7 +148,13 @@ def test_help_needs_no_torch_and_lists_everything(script, own_folder):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     wanted = {
-        "train": ("limb_transformer, mlp, sensor_mlp, sensor_transformer, smp", "env: ", "algorithm: ", "resume=last", "seed: 0"),
+        "train": (
+            "limb_transformer, mlp, sensor_mlp, sensor_transformer, smp",
+            "env: ",
+            "algorithm: ",
+            "resume=last",
+            "seed: 0",
+        ),
         "evaluate": ("run=last", "episodes: ", "random_baseline: true"),
         "describe": ("env.morphology=robot.xml", "output: describe", "tokens: false"),
     }
