@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..envs.saved import task_set_of
 from ..envs.sensors import Senses, SensorTask
 from .acting import Agent
 from .algorithms.clone import Clone, CloneLearner
+from .algorithms.intervals import Interval
 from .algorithms.progress import Progress
 from .algorithms.stopping import StopSignals
 from .checkpoint import load_policy, policy_folder_of
@@ -49,7 +51,7 @@ class CloneRun(Run):
             self.learner.optimizer.load_state_dict(self.state["optimizer"])
             self.learner.num_timesteps = self.state["num_timesteps"]
             self.best_score = self.state["best_score"]
-            log.info("going on from step %s of %s", f"{self.steps:,}", folder)
+            self.say_going_on()
         self.logger = self.make_logger()
 
     @property
@@ -59,15 +61,12 @@ class CloneRun(Run):
 
     def learn(self) -> None:  # noqa: D102
         algorithm, learner, total = self.algorithm, self.learner, self.algorithm.total_steps
-        if self.steps >= total:
-            raise UserError(
-                f"{self.folder} has made {self.steps:,} of {total:,} steps; to go on, raise "
-                "algorithm.total_steps"
-            )
+        self.check_budget("total_steps", self.steps)
         log.info("cloning %s; run folder: %s", algorithm.teacher, self.folder)
         progress, begun, first = Progress(total), time.perf_counter(), self.steps
-        save_at, validate_at = self._after(algorithm.checkpoint_every), self._after(algorithm.validate_every)
-        with StopSignals() as signals:
+        saves = Interval(algorithm.checkpoint_every, self.steps)
+        validations = Interval(algorithm.validate_every, self.steps)
+        with StopSignals() as signals, closing(progress):
             progress.start(self.steps)
             while self.steps < total and signals.received is None:
                 loss = learner.iterate()
@@ -79,23 +78,17 @@ class CloneRun(Run):
                 if score is not None:
                     self.logger.record("rollout/ep_rew_mean", score)
                     self.logger.record("rollout/ep_len_mean", float(np.mean(learner.lengths)))
-                if validate_at and self.steps >= validate_at:
-                    validate_at = self._after(algorithm.validate_every)
+                if validations.reached(self.steps):
                     self.logger.record("validation/mean_reward", self.validate())
                 self.logger.dump(self.steps)
-                if self.steps >= save_at:
-                    save_at = self._after(algorithm.checkpoint_every)
+                if saves.reached(self.steps):
                     self.save()
-            progress.close()
         self.save()
         self.logger.close()
         self.env.close()
         if signals.received is not None and self.steps < total:
             self.leave(signals.received)
         log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
-
-    def _after(self, interval: int) -> int:
-        return (self.steps // interval + 1) * interval if interval else 0
 
     def training_state(self) -> dict[str, Any]:  # noqa: D102
         return {

@@ -13,13 +13,13 @@ import torch
 from omegaconf import DictConfig
 
 from ..envs.errors import UserError
-from .algorithms.cma_es import CMAES, KEPT, Search, one_thread_for_numpy
+from .algorithms.cma_es import CMAES, KEPT, Search
 from .algorithms.population import Population, Scores, count_parameters, get_parameters, set_parameters
 from .algorithms.progress import Progress
 from .algorithms.stopping import StopSignals
 from .composition import build_policy, policy_class
 from .counts import whole_number
-from .device import available_cores
+from .device import available_cores, one_thread_for_numpy
 from .run import Run
 
 log = logging.getLogger(__name__)
@@ -77,16 +77,12 @@ class CMARun(Run):
 
     def learn(self) -> None:  # noqa: D102
         search, generations = self.search, self.algorithm.generations
-        if search.generation >= generations:
-            raise UserError(
-                f"{self.folder} has made {search.generation:,} of {generations:,} generations; to go on, "
-                f"raise algorithm.generations"
-            )
+        self.check_budget("generations", search.generation)
         log.info("searching %s parameters; run folder: %s", f"{count_parameters(self.policy):,}", self.folder)
         # One thread within an operation: the candidates are shared out among threads.
         torch.set_num_threads(1)
         one_thread_for_numpy()
-        progress, self._begun = _Progress(0), time.perf_counter()
+        progress, self._begun = Progress(0), time.perf_counter()
         with StopSignals() as signals:
             progress.start(self.steps)
             try:
@@ -96,7 +92,9 @@ class CMARun(Run):
                     )
                     if scores is not None:  # else the generation is begun anew when the run goes on
                         self._take_in(scores)
-                        progress.show(self, scores)
+                        # Generations to come are taken to have as many steps as the last.
+                        left = (generations - search.generation) * int(scores.lengths.sum())
+                        progress.update(self.steps, float(scores.returns.mean()), total=self.steps + left)
             finally:
                 progress.close()
         if self._chosen_at != search.generation:
@@ -178,14 +176,3 @@ class CMARun(Run):
         self._steps, self._chosen_at = state["num_timesteps"], state["chosen_at"]
         self.best_score = state["best_score"]
         log.info("going on from generation %s of %s", f"{self.search.generation:,}", self.folder)
-
-
-class _Progress(Progress):
-    """Of generations, whose steps are not known beforehand: those to come are taken to be as the last."""
-
-    def show(self, run: CMARun, scores: Scores) -> None:
-        left = run.algorithm.generations - run.search.generation
-        self.total = run.steps + left * int(scores.lengths.sum())
-        if self._bar is not None:
-            self._bar.update(self._task, total=self.total)
-        self.update(run.steps, float(scores.returns.mean()))

@@ -1,4 +1,4 @@
-"""Running normalisation of token sets: one scale and shift per feature, shared by all tokens."""
+"""Running normalisation of token sets: one scale and shift per feature, for all tokens or for each slot."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ class TokenNormalizer(nn.Module):
     """Bring the state columns of ``tokens`` and ``joints`` to zero mean and unit deviation.
 
     All tokens share one scale and shift per column, and so do all joint rows; hence normalising
-    commutes with any permutation and fits any body. Descriptor columns are left alone (scale 1,
-    shift 0, unclipped): they stand in fixed units, and in training on one body their deviation would be
-    zero. Before the first :meth:`update` the state columns are left alone, too, but for the clipping.
+    commutes with any permutation and fits any body. (With ``slots``, for ordinary networks, whose slots
+    have fixed meanings, each slot has its own for the columns of tokens.) Descriptor columns are left alone
+    (scale 1, shift 0, unclipped): they stand in fixed units, and in training on one body their deviation
+    would be zero. Before the first :meth:`update` the state columns are left alone, too, but for the
+    clipping.
 
     :meth:`update` alone writes buffers. Statistics are kept in float64 and merged by the parallel
     formula of Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -31,6 +33,7 @@ class TokenNormalizer(nn.Module):
         floor: Smallest standard deviation divided by, in the feature's unit; a column that happens
             to be constant in training (the sideways motion of a planar body) is not blown up.
         limit: Normalised states are clipped to [-limit, limit].
+        slots: N, where each slot is to have statistics of its own; 0: shared by all tokens.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class TokenNormalizer(nn.Module):
         fixed: bool = False,
         floor: float = 1e-2,
         limit: float = 10.0,
+        slots: int = 0,
     ) -> None:
         super().__init__()
+        self.slots = slots
         self.floor = floor
         self.limit = limit
         self.n_privileged = n_privileged
@@ -49,12 +54,14 @@ class TokenNormalizer(nn.Module):
         if n_privileged:
             kinds["privileged"] = np.ones(n_privileged, bool)
         for kind, is_state in kinds.items():
-            size = len(is_state)
+            per_slot = (slots,) if slots and kind == "token" else ()
+            size = (*per_slot, len(is_state))
             # Known from the spec, hence not part of what is saved.
             self.register_buffer(f"{kind}_is_state", torch.from_numpy(is_state), persistent=False)
             limits = torch.where(getattr(self, f"{kind}_is_state"), limit, torch.inf)
             self.register_buffer(f"{kind}_limit", limits, persistent=False)
-            self.register_buffer(f"{kind}_count", torch.zeros((), dtype=torch.float64))
+            counts = (*per_slot, 1) if per_slot else ()
+            self.register_buffer(f"{kind}_count", torch.zeros(counts, dtype=torch.float64))
             self.register_buffer(f"{kind}_mean", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{kind}_squares", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{kind}_shift", torch.zeros(size))
@@ -106,21 +113,27 @@ class TokenNormalizer(nn.Module):
 
     def _merge(self, kind: str, values: Tensor, mask: Tensor) -> None:
         is_state = getattr(self, f"{kind}_is_state")
-        rows = values[mask != 0].to(torch.float64)  # rows: (valid, features)
-        rows = torch.where(is_state, rows, 0.0)
-        if not len(rows):
-            return
+        rows, exists = self._rows(kind, values, mask)
+        rows = torch.where(is_state & exists, rows.to(torch.float64), 0.0)
         if not torch.isfinite(rows).all():
-            columns = (~torch.isfinite(rows)).any(0).nonzero().flatten().tolist()
+            columns = (~torch.isfinite(rows)).flatten(0, -2).any(0).nonzero().flatten().tolist()
             raise ValueError(f"expected finite states, got others in {kind} columns {columns}")
         count, mean, squares = (getattr(self, f"{kind}_{name}") for name in ("count", "mean", "squares"))
-        row_mean = rows.mean(0)
-        row_squares = (rows - row_mean).square().sum(0)
-        total = count + len(rows)
+        new = exists.sum(0).to(torch.float64).reshape(count.shape)  # new: () or, of each slot, (N, 1)
+        row_mean = rows.sum(0) / new.clamp(min=1)
+        row_squares = ((rows - row_mean) * exists).square().sum(0)
+        total = (count + new).clamp(min=1)
         difference = row_mean - mean
-        squares += row_squares + difference.square() * (count * len(rows) / total)
-        mean += difference * (len(rows) / total)
-        count.copy_(total)
+        squares += row_squares + difference.square() * (count * new / total)
+        mean += difference * (new / total)
+        count += new
         deviation = (squares / total).sqrt().clamp(min=self.floor)
         getattr(self, f"{kind}_shift").copy_(mean)  # descriptors: mean 0
-        getattr(self, f"{kind}_scale").copy_(torch.where(is_state, 1 / deviation, 1.0))
+        getattr(self, f"{kind}_scale").copy_(torch.where(is_state & (count > 0), 1 / deviation, 1.0))
+
+    def _rows(self, kind: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Valid rows (R, F) and (R, 1), or, where slots differ, all of them (R, N, F) and which exist."""
+        if self.slots and kind == "token":
+            return values.flatten(0, -3), (mask != 0).flatten(0, -2).unsqueeze(-1)
+        rows = values[mask != 0]
+        return rows, torch.ones_like(rows[:, :1], dtype=torch.bool)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from ..envs.errors import UserError
 from .algorithms.ppo import PPO, TokenPPO
 from .algorithms.reward_scaling import BodyRewardScaling
 from .algorithms.run_callback import RunCallback
@@ -44,11 +43,7 @@ class PPORun(Run):
 
     def learn(self) -> None:  # noqa: D102
         algorithm, total = self.algorithm, self.algorithm.total_steps
-        if self.steps >= total:
-            raise UserError(
-                f"{self.folder} has made {self.steps:,} of {total:,} steps; to go on, raise "
-                f"algorithm.total_steps"
-            )
+        self.check_budget("total_steps", self.steps)
         callback = RunCallback(
             self.rows.env.body_names,
             total,
@@ -91,4 +86,4 @@ class PPORun(Run):
         self.best_score = state["best_score"]
         if state["reward_scaling"] and isinstance(self.learner.env, BodyRewardScaling):
             self.learner.env.restore(state["reward_scaling"])
-        log.info("going on from step %s of %s", f"{state['num_timesteps']:,}", self.folder)
+        self.say_going_on()

@@ -86,6 +86,19 @@ class Run(abc.ABC):
     def training_state(self) -> dict[str, Any]:
         """What the algorithm goes on from; tensors and plain values."""
 
+    def check_budget(self, key: str, done: int) -> None:
+        """Raises UserError: ``done`` is all that ``algorithm.<key>`` asks for."""
+        budget = getattr(self.algorithm, key)
+        if done >= budget:
+            raise UserError(
+                f"{self.folder} has made {done:,} of {budget:,} {key.removeprefix('total_')}; to go on, "
+                f"raise algorithm.{key}"
+            )
+
+    def say_going_on(self) -> None:
+        """Tell the user from which step the run is resumed."""
+        log.info("going on from step %s of %s", f"{self.steps:,}", self.folder)
+
     def leave(self, told: signal.Signals) -> NoReturn:
         """Say how to go on and exit. Raises SystemExit, with 128 plus the signal's number."""
         log.info(

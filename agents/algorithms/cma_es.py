@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import pickle
@@ -188,19 +187,6 @@ class Normal:
             half = self.rng.standard_normal((rows // 2, n))
             return np.concatenate((half, -half))
         return self.rng.standard_normal((rows, n))
-
-
-def one_thread_for_numpy() -> None:
-    """NumPy's linear algebra, which pycma is made of, on one thread, where NumPy brings OpenBLAS along.
-
-    Its threads wait for each other without pause: with other processes on both cores, moving a search over
-    913 parameters on by a generation took 1.3 s of computing on two threads and 0.3 s on one. The variable
-    that says so is read when NumPy is imported, which is too early for us.
-    """
-    library = ctypes.CDLL(np._core._multiarray_umath.__file__)
-    for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads"):
-        if hasattr(library, name):
-            getattr(library, name)(1)
 
 
 def check_memory(n: int, diagonal: bool) -> None:

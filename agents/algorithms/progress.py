@@ -39,13 +39,14 @@ class Progress:
             self._task = self._bar.add_task("", total=self.total, completed=done, rate=0.0, score="-")
             self._bar.start()
 
-    def update(self, done: int, mean_return: float | None) -> None:
-        """Show ``done`` steps and the mean return so far."""
+    def update(self, done: int, mean_return: float | None, total: int | None = None) -> None:
+        """Show ``done`` steps and the mean return so far; ``total``: a better guess of all there are."""
+        self.total = self.total if total is None else total
         now = time.monotonic()
         rate = (done - self._done_before) / max(now - self._start, 1e-9)
         score = "-" if mean_return is None else f"{mean_return:.0f}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, rate=rate, score=score)
+            self._bar.update(self._task, total=self.total, completed=done, rate=rate, score=score)
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = max(0.0, (self.total - done) / max(rate, 1e-9))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from .intervals import Interval
 from .progress import Progress
 from .stopping import StopSignals
 
@@ -50,14 +51,11 @@ class RunCallback(BaseCallback):
         self.progress = Progress(total_steps)
 
     def _on_training_start(self) -> None:
-        self._next_save = self._after(self.save_every)
-        self._next_validation = self._after(self.validate_every)
+        self._saves = Interval(self.save_every, self.num_timesteps)
+        self._validations = Interval(self.validate_every, self.num_timesteps)
         self.signals.__enter__()
         self.progress.start(self.num_timesteps)
         self._start = time.perf_counter()
-
-    def _after(self, interval: int) -> int:
-        return (self.num_timesteps // interval + 1) * interval if interval else 0
 
     @property
     def stopped_by(self) -> signal.Signals | None:
@@ -66,11 +64,9 @@ class RunCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         # Here the update of the previous rollout is complete.
-        if self.num_timesteps >= self._next_validation:
-            self._next_validation = self._after(self.validate_every)
+        if self._validations.reached(self.num_timesteps):
             self._validate()
-        if self.num_timesteps >= self._next_save:
-            self._next_save = self._after(self.save_every)
+        if self._saves.reached(self.num_timesteps):
             self.save()
 
     def _on_step(self) -> bool:

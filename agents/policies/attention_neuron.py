@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
+from ..normalizer import TokenNormalizer
 from .base import Memory, Observation
 from .layers import linear
 from .recurrent import TokenLSTM
@@ -66,8 +67,9 @@ class AttentionNeuron(SensorPolicy):
         critic: str = "privileged",
         initial_log_std: float = -0.5,
     ) -> None:
+        plain = TokenNormalizer(spec, n_privileged, fixed=True)
         super().__init__(
-            spec, n_actions, n_recent, discrete, n_privileged, rows, critic, initial_log_std, False
+            spec, n_actions, n_recent, discrete, n_privileged, rows, critic, initial_log_std, plain
         )
         self.rows, self.hidden, self.key_size = rows, hidden, key_size
         self.bias, self.scaled, self.head = bias, scaled, head

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
+from ..normalizer import TokenNormalizer
 from .base import Memory, Observation
 from .sensor_policy import SensorPolicy, tanh_network
 
 
 class SensorMLP(SensorPolicy):
     """An ordinary network on all slots side by side; by design it depends on their order and number.
+
+    Like any ordinary network's, its inputs are normalised one by one: each slot has its own scale and shift.
 
     Args:
         spec: What the columns of ``tokens`` mean.
@@ -40,7 +43,10 @@ class SensorMLP(SensorPolicy):
         initial_log_std: float = -0.5,
     ) -> None:
         inputs = n_tokens * (spec.token_size + 1) + sees_actions * n_recent * n_actions
-        super().__init__(spec, n_actions, n_recent, discrete, n_privileged, inputs, critic, initial_log_std)
+        of_slots = TokenNormalizer(spec, n_privileged, slots=n_tokens)
+        super().__init__(
+            spec, n_actions, n_recent, discrete, n_privileged, inputs, critic, initial_log_std, of_slots
+        )
         self.n_tokens, self.width, self.layers, self.sees_actions = n_tokens, width, layers, sees_actions
         self.action = tanh_network(inputs, width, layers, n_actions, 0.01)
 
@@ -50,12 +56,13 @@ class SensorMLP(SensorPolicy):
         Raises:
             UserError: The observation has another number of slots than the policy.
         """
-        tokens, mask = self.normalizer.tokens(observation), observation["mask"]
+        mask = observation["mask"]
         if mask.shape[-1] != self.n_tokens:
             raise UserError(
                 f"SensorMLP was built for {self.n_tokens} sensors, got {mask.shape[-1]}; its slots have "
                 "fixed meanings: use an invariant policy for other numbers of them"
             )
+        tokens = self.normalizer.tokens(observation)  # tokens: (B, N, F)
         parts = [tokens.flatten(-2), mask.to(tokens.dtype)]
         return torch.cat([*parts, self.recent(observation)] if self.sees_actions else parts, -1), memory
 

@@ -39,7 +39,7 @@ class SensorPolicy(Policy):
         feature_size: Size of what ``encode`` gives.
         critic: ``privileged`` or ``shared``.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
-        normalized: Whether tokens are brought to a common scale by running statistics.
+        normalizer: of what it reads; None: tokens are brought to a common scale by running statistics.
 
     Raises:
         UserError: ``critic`` is none of these, or there is nothing that a privileged one could read.
@@ -57,9 +57,9 @@ class SensorPolicy(Policy):
         feature_size: int,
         critic: str,
         initial_log_std: float,
-        normalized: bool = True,
+        normalizer: TokenNormalizer | None = None,
     ) -> None:
-        super().__init__(spec, initial_log_std, TokenNormalizer(spec, n_privileged, fixed=not normalized))
+        super().__init__(spec, initial_log_std, normalizer or TokenNormalizer(spec, n_privileged))
         if critic not in SENSOR_CRITICS:
             raise UserError(f"critic must be one of {', '.join(SENSOR_CRITICS)}, got {critic!r}")
         if critic == "privileged" and not n_privileged:

@@ -41,6 +41,33 @@ def test_statistics_in_chunks_equal_numpys_over_valid_tokens(seed: int, cuts: li
     np.testing.assert_allclose(1 / normalizer.joint_scale.numpy()[2:], joints.std(0)[2:], rtol=1e-6)
 
 
+@few
+@given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(0, 40), max_size=3))
+def test_statistics_of_each_slot_equal_numpys_over_its_own_valid_rows(seed: int, cuts: list[int]) -> None:
+    observation = _scaled(seed)
+    observation["tokens"] = observation["tokens"] * torch.arange(1, 7)[:, None]
+    for name in ("tokens", "mask"):
+        observation[name][:, 3] = 0  # a slot that never exists
+    normalizer = TokenNormalizer(SPEC, slots=6)
+    for start, stop in zip([0, *sorted(cuts)], [*sorted(cuts), 40], strict=True):
+        normalizer.update({name: values[start:stop] for name, values in observation.items()})
+    state = SPEC.token_is_state()
+    for slot in (0, 1, 2, 4, 5):
+        exists = observation["mask"].numpy()[:, slot] == 1
+        rows = observation["tokens"].numpy()[exists, slot].astype(np.float64)
+        shift, scale = normalizer.token_shift[slot].numpy(), normalizer.token_scale[slot].numpy()
+        np.testing.assert_allclose(shift[state], rows.mean(0)[state], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(1 / scale[state], rows.std(0).clip(1e-2)[state], rtol=1e-6)
+        assert np.all(scale[~state] == 1) and np.all(shift[~state] == 0)
+    assert torch.all(normalizer.token_scale[3] == 1) and torch.all(normalizer.token_shift[3] == 0)
+    shared = TokenNormalizer(SPEC)
+    shared.update(observation)
+    assert torch.equal(normalizer.joint_scale, shared.joint_scale)
+    tokens, expected = normalizer.tokens(observation), observation["tokens"] - normalizer.token_shift
+    expected = (expected * normalizer.token_scale).clamp(-10, 10) * observation["mask"].unsqueeze(-1)
+    torch.testing.assert_close(tokens[..., state], expected[..., state])
+
+
 def test_normalised_states_are_standard_and_padding_is_zero() -> None:
     observation = _scaled(0)
     normalizer = TokenNormalizer(SPEC)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from somite.agents.algorithms import CMAES
 from somite.agents.algorithms import cma_es as module
-from somite.agents.algorithms.cma_es import Normal, Search, one_thread_for_numpy
+from somite.agents.algorithms.cma_es import Normal, Search
+from somite.agents.device import one_thread_for_numpy
 from somite.envs.errors import UserError
 
 MODES = {"full": {}, "diagonal": {"diagonal": True}, "mirrored": {"mirrored": True}}
