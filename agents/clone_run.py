@@ -39,9 +39,10 @@ class CloneRun(Run):
         policy_class(config.agent, self.bodies.kind)  # says now if it does not fit
         teacher = load_policy(policy_folder_of(self.algorithm.teacher), device)
         senses = _undisturbed(teacher, self.bodies)
-        self.env = self.bodies.make_vec(
-            self.bodies.seen, self.algorithm.num_envs, stagger=True, beside=senses
-        )
+        task = self.bodies
+        if self.algorithm.episode_steps is not None:
+            task = task.with_limit(min(self.algorithm.episode_steps, task.max_episode_steps))
+        self.env = task.make_vec(task.seen, self.algorithm.num_envs, stagger=True, beside=senses)
         self.policy = build_policy(config.agent, self.env).to(device)
         self.learner = CloneLearner(
             self.algorithm, self.policy, self.env, teacher, device, self.env_seed, self.learner_seed

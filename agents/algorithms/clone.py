@@ -38,6 +38,8 @@ class Clone:
         teacher_steps: of these, the first, in which the teacher acts; then the student does.
         num_envs: rows.
         n_steps: steps of each row between updates.
+        episode_steps: the student's episodes end after so many steps, so that it meets more beginnings,
+            where it has to find out what its sensors are; None: as many as the task has.
         batch_size: samples of a minibatch.
         n_epochs: passes over a rollout.
         sequence_length: steps that a student with memory is trained through at once; it divides n_steps.
@@ -57,6 +59,7 @@ class Clone:
     teacher_steps: float = 5e5
     num_envs: int = 512
     n_steps: int = 32
+    episode_steps: int | None = None
     batch_size: int = 2048
     n_epochs: int = 2
     sequence_length: int = 16
@@ -74,6 +77,8 @@ class Clone:
         counts = ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every")
         for name in (*counts, "sequence_length"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
+        if self.episode_steps is not None:
+            self.episode_steps = whole_number(self.episode_steps, "algorithm.episode_steps", minimum=1)
         for name in ("validate_every", "validation_episodes", "keep_checkpoints", "teacher_steps"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
 

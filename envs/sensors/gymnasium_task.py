@@ -11,7 +11,7 @@ from .gymnasium_source import GymnasiumSource, NominalActions, find_spec, make_e
 from .mujoco_source import MujocoSource, rules_of, why_not_batched
 from .senses import Senses
 from .source import Source
-from .task import SensorTask, describe_scales
+from .task import SensorTask, checked_scales, describe_scales
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,7 @@ class GymnasiumTask(SensorTask):
         n_sensors = n_readings(env)
         NominalActions(env)  # refuses those that do not fit
         env.close()
-        if sensor_scales is not None and len(sensor_scales) != n_sensors:
-            raise UserError(f"env.sensor_scales must be {n_sensors} numbers, one for each sensor of {id}")
-        self.sensor_scales = None if sensor_scales is None else tuple(float(s) for s in sensor_scales)
+        self.sensor_scales = checked_scales(sensor_scales, [str(sensor) for sensor in range(n_sensors)])
         self.batched = self._choose_simulation(simulation, n_sensors)
 
     def _choose_simulation(self, simulation: str, n_sensors: int) -> bool:

@@ -72,6 +72,12 @@ class SensorTask(TaskSet):
         other.senses = senses
         return other
 
+    def with_limit(self, steps: int) -> SensorTask:
+        """The same task whose episodes are cut after so many steps."""
+        other = copy.copy(self)
+        other._max_episode_steps = steps
+        return other
+
     def make_vec(
         self,
         bodies: Sequence[str] | None = None,

@@ -64,6 +64,18 @@ def make_clone(folder: Path, teacher: Path, *overrides: str) -> CloneRun:
     return CloneRun(compose(*given, *overrides), folder, torch.device("cpu"))
 
 
+def test_shorter_episodes_of_the_student_leave_the_task_as_it_is(tmp_path: Path, teacher: Path) -> None:
+    run = make_clone(tmp_path, teacher, "algorithm.episode_steps=20", "algorithm.total_steps=2048")
+    run.learn()
+    assert run.learner.lengths and max(run.learner.lengths) == 20
+    config = load_policy(tmp_path).environment["config"]
+    assert config["max_episode_steps"] == 50
+    longer = make_clone(tmp_path / "longer", teacher, "algorithm.episode_steps=1000")
+    assert longer.env.source.max_episode_steps == 50, "never longer than the task's own"
+    with pytest.raises(UserError, match="algorithm.episode_steps must be at least 1"):
+        Clone(teacher="x", episode_steps=0)
+
+
 def test_the_teacher_sees_the_task_undisturbed() -> None:
     disturbed = Senses(history=2, shuffle=3, duplicates=1, noise_channels=2, missing=0.2, blinking=0.1)
     own = Senses(history=3)
