@@ -36,13 +36,16 @@ class CloneRun(Run):
         super().__init__(config, folder, device)
         if not isinstance(self.bodies, SensorTask):
             raise UserError("algorithm=clone trains on tasks of sensors; for bodies: algorithm=ppo or cma_es")
-        policy_class(config.agent, self.bodies.kind)  # says now if it does not fit
+        policy_class(config.agent, self.bodies.kind, by_gradient=True)  # says now if it does not fit
         teacher = load_policy(policy_folder_of(self.algorithm.teacher), device)
+        sees = "readings" if teacher.policy.kind == self.bodies.kind else "state"
         senses = _undisturbed(teacher, self.bodies)
         task = self.bodies
         if self.algorithm.episode_steps is not None:
             task = task.with_limit(min(self.algorithm.episode_steps, task.max_episode_steps))
-        self.env = task.make_vec(task.seen, self.algorithm.num_envs, stagger=True, beside=senses)
+        self.env = task.make_vec(
+            task.seen, self.algorithm.num_envs, stagger=True, beside=senses, beside_sees=sees
+        )
         self.policy = build_policy(config.agent, self.env).to(device)
         self.learner = CloneLearner(
             self.algorithm, self.policy, self.env, teacher, device, self.env_seed, self.learner_seed
@@ -105,8 +108,9 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
     Raises:
         UserError: a teacher of another task, or one that cannot do without noise channels.
     """
-    if teacher.policy.kind != "sensors":
-        raise UserError(f"the teacher is a {type(teacher.policy).__name__}, which reads limbs, not sensors")
+    if teacher.policy.kind not in ("sensors", task.kind):
+        name = type(teacher.policy).__name__
+        raise UserError(f"the teacher is a {name}, which reads {teacher.policy.kind}, not {task.kind}")
     own = task_set_of(teacher.environment["config"])
     if own.name != task.name or own.notes() != task.notes():
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
@@ -114,5 +118,7 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
     senses = own.senses.with_values(
         shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0
     )
-    check_fit(teacher.policy, task.with_senses(senses).make_vec(task.seen, 1))
+    env = own.with_senses(senses).make_vec(own.seen, 1)
+    check_fit(teacher.policy, env)
+    env.close()
     return senses

@@ -18,20 +18,30 @@ _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 """The control of each kind of token: ``agent=mlp`` means the one that fits."""
 
 
-def policy_class(config: DictConfig, kind: str) -> type[Policy]:
+def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> type[Policy]:
     """The class that a node of ``conf/agent`` means for tokens of a kind.
 
+    Args:
+        config: the node.
+        kind: of the tokens.
+        by_gradient: it is to be trained by its gradient.
+
     Raises:
-        UserError: it reads tokens of another kind.
+        UserError: it reads tokens of another kind, or has no gradient.
     """
     cls = hydra.utils.get_class(config._target_)
     if cls in _ORDINARY.values():
-        cls = _ORDINARY[kind]
+        cls = _ORDINARY.get(kind, cls)
     if cls.kind != kind:
         fitting = sorted(name for name, c in _classes().items() if c.kind == kind)
         raise UserError(
             f"{cls.__name__} reads {cls.kind}, but this environment's tokens are {kind}; what fits: "
             f"{', '.join(fitting)}"
+        )
+    if by_gradient and not cls.has_gradient:
+        raise UserError(
+            f"{cls.__name__} chooses places, which has no gradient: train it with algorithm=cma_es, or take "
+            "agent=patch_transformer"
         )
     return cls
 
@@ -94,7 +104,7 @@ def _check_sizes(policy: Policy, sizes: Mapping[str, Any]) -> None:
 
 def _classes() -> dict[str, type[Policy]]:
     found = {name: getattr(policies, name) for name in policies.__all__}
-    abstract = (policies.Policy, policies.SensorPolicy)
+    abstract = (policies.Policy, policies.SensorPolicy, policies.PatchPolicy)
     return {
         name: cls
         for name, cls in found.items()

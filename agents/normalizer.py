@@ -113,6 +113,8 @@ class TokenNormalizer(nn.Module):
 
     def _merge(self, kind: str, values: Tensor, mask: Tensor) -> None:
         is_state = getattr(self, f"{kind}_is_state")
+        if not is_state.any():
+            return
         rows, exists = self._rows(kind, values, mask)
         rows = torch.where(is_state & exists, rows.to(torch.float64), 0.0)
         if not torch.isfinite(rows).all():

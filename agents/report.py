@@ -26,6 +26,7 @@ from .composition import check_fit
 from .counts import whole_number
 from .device import resolve_device
 from .evaluation import Episodes, run_episodes
+from .patch_video import film_patches
 from .results import Row, half_width, write_results
 from .summary import write_summary
 from .video import film
@@ -53,8 +54,12 @@ def evaluate(config: DictConfig) -> list[Row]:
         output = _output(config.output, folder, several=len(folders) > 1)
         write_results(own, output)
         _print(own, agent, bodies.notes())
-        if config.video and bodies.kind != "limbs":
-            log.warning("no video: there are pictures of bodies only")
+        if config.video and bodies.kind == "patches":
+            path = output / f"{file_name(bodies.name)}.mp4"
+            film_patches(agent, bodies, path, seed)
+            log.info("video: %s", path)
+        elif config.video and bodies.kind != "limbs":
+            log.warning("no video: there are pictures of bodies and of tasks with pictures only")
         elif config.video:
             _film(agent, bodies, config.video, output, seed)
         log.info("written to %s", output)
@@ -123,7 +128,7 @@ def _evaluate_agent(
     random_baseline: bool,
 ) -> list[Row]:
     limit, seen = bodies.max_episode_steps, trained_on(agent, bodies)
-    if bodies.kind == "sensors":
+    if bodies.kind != "limbs":
         check_fit(agent.policy, bodies.make_vec(names, 1))
     aligned = agent.policy.aligned_slots
     with Progress(transient=True) as progress:

@@ -14,6 +14,13 @@ gymnasium.register(
 )
 
 gymnasium.register(
+    id="somite/CarRacing-v0",
+    entry_point="somite.envs.car_racing.env:RacingEnv",
+    vector_entry_point="somite.envs.car_racing.env:make_vec",
+    disable_env_checker=True,
+)
+
+gymnasium.register(
     id="somite/CartPoleSwingUp-v0",
     entry_point="somite.envs.sensors.env:SwingUpEnv",
     vector_entry_point="somite.envs.sensors.env:make_swingup_vec",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import locomotion, sensors
+from . import car_racing, images, locomotion, sensors
 from .task_set import TaskSet
 
 
@@ -18,6 +18,8 @@ def task_set_of(config: Mapping[str, Any]) -> TaskSet:
     Raises:
         UserError: another target, an unknown key, or a value that cannot be meant.
     """
-    if str(config.get("_target_")).startswith(sensors.__name__ + "."):
-        return sensors.task_from_config(config)
+    target = str(config.get("_target_"))
+    for package in (sensors, car_racing, images):
+        if target.startswith(package.__name__ + "."):
+            return package.task_from_config(config)
     return locomotion.BodySet.from_config(config)

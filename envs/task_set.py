@@ -79,22 +79,22 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
 
 
 def build_parts(
-    kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[str, type], package: str
+    kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[str, tuple[type, str]]
 ) -> Any:
     """Build a `TaskSet` from a saved node of ``conf/env`` without looking anything up by the names in it.
 
     Args:
         kind: its class, already chosen.
         config: of the node.
-        parts: keys whose values are built themselves, and their classes.
-        package: of these classes, as their ``_target_`` writes it.
+        parts: keys whose values are built themselves; of each the class, and its package as ``_target_``
+            writes it.
 
     Raises:
         UserError: another target, an unknown key, or a value that cannot be meant.
     """
     values = {key: value for key, value in config.items() if key != "_target_"}
     try:
-        for name, wanted in parts.items():
+        for name, (wanted, package) in parts.items():
             part = values.pop(name, None) or {}
             if not isinstance(part, Mapping):
                 raise UserError(f"{name} of this environment is {part!r}; expected keys and values")

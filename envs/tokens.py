@@ -6,7 +6,7 @@ An environment gives, for every simulation, a Gymnasium ``Dict`` with these keys
 ==================  ==================  =======================================================
 key                 shape, dtype        meaning
 ==================  ==================  =======================================================
-``tokens``          (N, F) float32      features of each sensor or limb
+``tokens``          (N, F) float32      features of each sensor or limb; of patches of a picture, uint8
 ``mask``            (N,) int8           1 where the token exists, 0 padding (its values are 0)
 ``parent``          (N,) int32          limb tasks: the limb this one hangs from, -1 for a root
 ``joints``          (N, J, G) float32   limb tasks: state and descriptors of each joint
@@ -14,8 +14,8 @@ key                 shape, dtype        meaning
 ``action_mask``     (N, J) int8         limb tasks: 1 where the joint slot is actuated
 ``recent_actions``  (K, A) float32      sensor tasks: the last K actions as applied, newest last, 0 before
                                         the first; nominal, or one-hot where actions are discrete
-``privileged``      (S,) float32        sensor tasks: the task's own readings in their own order, for a
-                                        critic; the acting policy never sees them
+``privileged``      (S,) float32        sensor tasks: the task's own readings in their own order, or the
+                                        state behind a picture, for a critic; the acting policy never sees it
 ==================  ==================  =======================================================
 
 Three rules hold everywhere: neither N nor J appears in the shape of a shared parameter; order
@@ -122,7 +122,11 @@ def limb_observation_space(spec: TokenSpec, n_limbs: int, n_joints: int) -> spac
 
 
 def sensor_observation_space(
-    spec: TokenSpec, n_tokens: int, recent_actions: tuple[int, int], n_privileged: int
+    spec: TokenSpec,
+    n_tokens: int,
+    recent_actions: tuple[int, int],
+    n_privileged: int,
+    are_pictures: bool = False,
 ) -> spaces.Dict:
     """Space of a sensor task's observation: N tokens, (K, A) recent actions, S privileged readings or 0."""
     parts = {
@@ -131,6 +135,8 @@ def sensor_observation_space(
         "privileged": (n_privileged,),
     }
     boxes = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in parts.items()}
+    if are_pictures:
+        boxes["tokens"] = spaces.Box(0, 255, parts["tokens"], np.uint8)
     if not n_privileged:
         del boxes["privileged"]
     return spaces.Dict({**boxes, "mask": spaces.Box(0, 1, (n_tokens,), np.int8)})

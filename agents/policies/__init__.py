@@ -5,6 +5,10 @@ from .base import Memory, Observation, Policy
 from .deep_set import DeepSet
 from .limb_transformer import LimbTransformer
 from .mlp import MLP
+from .patch_attention_neuron import PatchAttentionNeuron
+from .patch_cnn import PatchCNN
+from .patch_policy import PatchPolicy
+from .patch_transformer import PatchTransformer
 from .sensor_mlp import SensorMLP
 from .sensor_policy import SensorPolicy
 from .sensor_transformer import SensorTransformer
@@ -18,6 +22,10 @@ __all__ = [
     "LimbTransformer",
     "Memory",
     "Observation",
+    "PatchAttentionNeuron",
+    "PatchCNN",
+    "PatchPolicy",
+    "PatchTransformer",
     "Policy",
     "SensorMLP",
     "SensorPolicy",

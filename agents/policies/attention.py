@@ -80,7 +80,11 @@ class Queries(nn.Module):
 
     def forward(self, x: Tensor, exists: Tensor) -> Tensor:
         """From tokens (B, N, width) and (B, 1, N) of 0 and 1 to (B, queries * size)."""
-        scores = torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT)  # (B, queries, N)
-        weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
+        weights = self.weights(x, exists)
         read = torch.matmul(weights, self.value(x)) / (weights.sum(-1, keepdim=True) + 1e-30)
         return read.flatten(-2)
+
+    def weights(self, x: Tensor, exists: Tensor) -> Tensor:
+        """What each query gives to each token, (B, queries, N), not yet divided by its sum."""
+        scores = torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT)  # (B, queries, N)
+        return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Memory, Observation
+from .flat_parameters import set_flat
 from .layers import linear
 from .recurrent import TokenLSTM
 from .sensor_policy import SensorPolicy, tanh_network
@@ -105,22 +105,7 @@ class AttentionNeuron(SensorPolicy):
         """Action means (B, A) in (-1, 1), or logits (B, A)."""
         return self.bounded(self.action(features))
 
-    def set_flat(self, values: Sequence[float]) -> None:
-        """Take parameters as they were published: cell (weights, biases), query, key, head.
-
-        Raises:
-            UserError: as many numbers as do not fit this architecture.
-        """
-        parameters = list(self.acting_parameters().values())
-        wanted = sum(p.numel() for p in parameters)
-        values = torch.as_tensor(np.asarray(values, np.float32))
-        if values.shape != (wanted,):
-            raise UserError(f"{tuple(values.shape)} parameters given; this AttentionNeuron has {wanted}")
-        with torch.no_grad():
-            for parameter, part in zip(
-                parameters, values.split([p.numel() for p in parameters]), strict=True
-            ):
-                parameter.copy_(part.view_as(parameter))
+    set_flat = set_flat
 
 
 class StackedAttentionNeuron:

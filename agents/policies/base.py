@@ -34,7 +34,10 @@ class Policy(nn.Module, abc.ABC):
     """
 
     kind = "limbs"
-    """What it reads: ``limbs`` or ``sensors``."""
+    """What it reads: ``limbs``, ``sensors`` or ``patches``."""
+
+    has_gradient = True
+    """False where actions depend on a choice that has none: such a policy can only be evolved."""
 
     aligned_slots = False
     """True where the slots have fixed meanings, so that the environment must align them."""

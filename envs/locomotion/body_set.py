@@ -17,10 +17,10 @@ from .varied.variation import BodyVariation
 from .varied.world import World
 from .vector_env import LocomotionVectorEnv
 
-_PARTS = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
-"""Keys of an environment's configuration that are built themselves."""
-
 _PACKAGE = "somite.envs.locomotion"
+_CLASSES = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
+_PARTS = {name: (part, _PACKAGE) for name, part in _CLASSES.items()}
+"""Keys of an environment's configuration that are built themselves."""
 
 
 class BodySet(TaskSet):
@@ -80,7 +80,7 @@ class BodySet(TaskSet):
             UserError: another target, an unknown key, or a value that cannot be meant.
         """
         kind = known_class(config.get("_target_"), _PACKAGE, (BodySet, RobotSet))
-        return build_parts(kind, config, _PARTS, _PACKAGE)
+        return build_parts(kind, config, _PARTS)
 
     kind = "limbs"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError
+from ..single import SingleEnv
 from .pictures.rendering import BodyRenderer
 from .vector_env import LocomotionVectorEnv
 
 
-class LocomotionEnv(gymnasium.Env):
+class LocomotionEnv(SingleEnv):
     """A single body.
 
     Args:
@@ -38,34 +38,11 @@ class LocomotionEnv(gymnasium.Env):
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode {render_mode!r} is not offered; choices: None, rgb_array")
-        self.vector = LocomotionVectorEnv(
-            [body], 1, autoreset_mode=AutoresetMode.DISABLED, threads=1, **options
-        )
-        self.observation_space = self.vector.single_observation_space
-        self.action_space = self.vector.single_action_space
-        self.render_mode = render_mode
+        vector = LocomotionVectorEnv([body], 1, autoreset_mode=AutoresetMode.DISABLED, threads=1, **options)
+        super().__init__(vector, render_mode)
         dt = self.vector.step_duration
         self.metadata = {**self.metadata, "render_fps": round(1 / dt)}
         self._renderer = BodyRenderer(self.vector, width, height) if render_mode == "rgb_array" else None
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start an episode."""
-        super().reset(seed=seed)
-        observation, info = self.vector.reset(seed=seed)
-        return {key: value[0] for key, value in observation.items()}, info
-
-    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Advance; ``action`` is (N, J), nominal."""
-        observation, reward, terminated, truncated, info = self.vector.step(np.asarray(action)[None])
-        return (
-            {key: value[0] for key, value in observation.items()},
-            float(reward[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            {key: value[0] for key, value in info.items()},
-        )
 
     def render(self) -> np.ndarray | None:
         """(height, width, 3) uint8 picture from the side, following the body."""
@@ -75,4 +52,4 @@ class LocomotionEnv(gymnasium.Env):
         """Release the renderer and the simulation."""
         if self._renderer is not None:
             self._renderer.close()
-        self.vector.close()
+        super().close()

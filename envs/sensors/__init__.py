@@ -27,4 +27,4 @@ _TASKS = (CartPoleSwingUp, GymnasiumTask)
 def task_from_config(config: Mapping[str, Any]) -> SensorTask:
     """Rebuild a task from a saved node of ``conf/env``. Raises UserError; see `build_parts`."""
     kind = known_class(config.get("_target_"), __name__, _TASKS)
-    return build_parts(kind, config, {"senses": Senses}, __name__)
+    return build_parts(kind, config, {"senses": (Senses, __name__)})

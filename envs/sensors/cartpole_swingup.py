@@ -16,6 +16,7 @@ from gymnasium import spaces
 
 from ..errors import UserError, nearest
 from .senses import Senses
+from .source import Source
 from .task import SensorTask, checked_scales, describe_scales
 
 GRAVITY, CART_MASS, POLE_MASS, LENGTH, FRICTION = 9.82, 0.5, 0.5, 0.6, 0.1  # m/s², kg, kg, m, N s/m
@@ -40,7 +41,7 @@ def draw_start(rng: np.random.Generator) -> np.ndarray:
     return np.array([TRACK * x, START_SPEED * speed, np.pi + np.pi / 2 * angle, START_SPEED * turning])
 
 
-class CartPoles:
+class CartPoles(Source):
     """B carts; a :class:`~somite.envs.sensors.source.Source`.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -62,12 +63,15 @@ class Channels:
         senses: what is added and taken away.
         num_envs: B.
         n_sensors: S.
+        reading_shape: of a reading, as in `Source`.
 
     Raises:
         UserError: more shall stick than there are, or so small a share be lost that it is none.
     """
 
-    def __init__(self, senses: Senses, num_envs: int, n_sensors: int) -> None:
+    def __init__(
+        self, senses: Senses, num_envs: int, n_sensors: int, reading_shape: tuple[int, ...] = ()
+    ) -> None:
         self.senses = senses
         self.n_real = n_sensors * (1 + senses.duplicates)
         self.n_lost = round(senses.missing * self.n_real)
@@ -79,12 +83,15 @@ class Channels:
                 f"{self.n_real}; {1 / self.n_real:.2g} is one of them"
             )
         self.n = senses.n_channels(n_sensors)
-        self._values = np.zeros((num_envs, self.n), np.float32)
+        self._shape = reading_shape
+        kind = np.uint8 if reading_shape else np.float32
+        self._values = np.zeros((num_envs, self.n, *reading_shape), kind)
         self._exists = np.ones((num_envs, self.n), bool)  # drawn for each episode
         self._stuck = np.zeros((num_envs, self.n), bool)
-        self._held = np.zeros((num_envs, self.n), np.float32)
+        self._held = np.zeros_like(self._values)
         self._is_new = np.ones(num_envs, bool)
-        self._noise = Draws(num_envs, self.n - self.n_real, lambda rng, shape: rng.standard_normal(shape))
+        numbers = (self.n - self.n_real) * math.prod(reading_shape)
+        self._noise = Draws(num_envs, numbers, _grey_levels if reading_shape else _normal)
         self._blinks = Draws(num_envs, self.n, lambda rng, shape: rng.random(shape))
 
     @property
@@ -120,21 +127,31 @@ class Channels:
     def read(
         self, readings: np.ndarray, rngs: Sequence[np.random.Generator], rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Values (B, C) float32 and whether each channel is there (B, C) bool.
+        """Values (B, C, *reading_shape) and whether each channel is there (B, C) bool.
 
         Args:
-            readings: (B, S) of the task.
+            readings: (B, S, *reading_shape) of the task.
             rngs: one generator for each row; none needed where nothing is random.
             rows: those that have just been reset, in the midst of a step of the others; None: all step.
         """
         values, senses = self._values, self.senses
-        values[:, : self.n_real] = np.tile(readings, 1 + senses.duplicates)
+        values[:, : self.n_real] = np.concatenate([readings] * (1 + senses.duplicates), 1)
         if self.n > self.n_real:
-            np.multiply(self._noise.next(rngs, rows), senses.noise_std, out=values[:, self.n_real :])
+            noise = self._noise.next(rngs, rows)
+            scale = 1.0 if self._shape else senses.noise_std
+            values[:, self.n_real :] = (noise * np.float32(scale)).reshape(len(noise), -1, *self._shape)
         if senses.stuck:
             self._held[self._is_new] = values[self._is_new]
-            np.copyto(values, self._held, where=self._stuck)
+            values[self._stuck] = self._held[self._stuck]
             self._is_new[:] = False
         if senses.blinking:
             return values, self._exists & (self._blinks.next(rngs, rows) >= senses.blinking)
         return values, self._exists
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def _grey_levels(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return rng.integers(0, 256, shape)

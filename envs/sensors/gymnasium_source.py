@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from ..errors import UserError, nearest
+from .source import Source
 
 _NAMED_BY_ARGUMENTS = ("GymV21Environment", "GymV26Environment")
 """They import and make whatever environment their arguments name."""
@@ -57,6 +58,14 @@ def find_spec(env_id: Any) -> EnvSpec:
     if spec.name in _NAMED_BY_ARGUMENTS:
         raise UserError(f"env.id={env_id!r} makes what its arguments name, and imports it; give a task's id")
     return spec
+
+
+def episode_limit(spec: EnvSpec, given: int | None) -> int:
+    """Steps after which an episode is cut: ``given``, or the task's own. Raises UserError: there is none."""
+    limit = spec.max_episode_steps if given is None else given
+    if limit is None:
+        raise UserError(f"{spec.id} sets no limit to its episodes; say env.max_episode_steps=<steps>")
+    return limit
 
 
 def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
@@ -172,7 +181,7 @@ def start_seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-class GymnasiumSource:
+class GymnasiumSource(Source):
     """B environments, each stepped by itself; a :class:`~somite.envs.sensors.source.Source`.
 
     Args:
@@ -198,15 +207,22 @@ class GymnasiumSource:
         self._envs = [make_env(env_id, kwargs) for _ in range(num_envs)]
         self._physical = NominalActions(self._envs[0])
         self.single_action_space = self._physical.space
+        self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """For what the environments observe."""
         n_sensors = n_readings(self._envs[0])
         self.sensor_names = tuple(f"obs_{i}" for i in range(n_sensors))
-        self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
-        self._readings = np.zeros((num_envs, n_sensors), np.float32)
+        self._readings = np.zeros((self.num_envs, n_sensors), np.float32)
+
+    def _keep(self, row: int, observation: np.ndarray) -> None:
+        self._readings[row] = observation
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Reset each of ``rows`` with a seed of its generator."""
         for row, rng in zip(rows, rngs, strict=True):
-            self._readings[row], _ = self._envs[row].reset(seed=start_seed(rng))
+            self._keep(row, self._envs[row].reset(seed=start_seed(rng))[0])
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Step the rows that are ``running``; the others stay as they are."""
@@ -214,8 +230,8 @@ class GymnasiumSource:
         terminated, cut = np.zeros((2, self.num_envs), bool)
         physical = self._physical(actions)
         for row in np.flatnonzero(running):
-            told = self._envs[row].step(physical[row])
-            self._readings[row], rewards[row], terminated[row], cut[row], _ = told
+            observation, rewards[row], terminated[row], cut[row], _ = self._envs[row].step(physical[row])
+            self._keep(row, observation)
         return rewards, terminated, cut
 
     def read(self) -> np.ndarray:

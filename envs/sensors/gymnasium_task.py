@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, nearest
-from .gymnasium_source import GymnasiumSource, NominalActions, find_spec, make_env, n_readings
+from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env, n_readings
 from .mujoco_source import MujocoSource, rules_of, why_not_batched
 from .senses import Senses
 from .source import Source
@@ -53,10 +53,7 @@ class GymnasiumTask(SensorTask):
             )
         if not isinstance(kwargs or {}, Mapping):
             raise UserError(f"env.kwargs is {kwargs!r}; expected names and values, such as {{gravity: -5}}")
-        limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
-        if limit is None:
-            raise UserError(f"{id} sets no limit to its episodes; say env.max_episode_steps=<steps>")
-        super().__init__(senses, limit)
+        super().__init__(senses, episode_limit(spec, max_episode_steps))
         self.name, self.kwargs = spec.id, dict(kwargs or {})
         env = make_env(self.name, self.kwargs)
         n_sensors = n_readings(env)

@@ -19,6 +19,7 @@ import numpy as np
 # Its import also keeps MuJoCo's warnings out of the user's folder.
 from ..locomotion.simulation import DIVERGED as DIVERGED
 from .gymnasium_source import NominalActions, find_spec, make_env, start_seed
+from .source import Source
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _has_rules(env_id: str) -> bool:
     return str(gymnasium.registry[env_id].entry_point).removeprefix("gymnasium.envs.mujoco.") in RULES
 
 
-class MujocoSource:
+class MujocoSource(Source):
     """B simulations in one batch; a :class:`~somite.envs.sensors.source.Source`.
 
     Started from the same generators as `GymnasiumSource`, it gives the same episodes. One thing differs: a

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UserError, nearest
+from ..numbers import is_number, whole_number
 from ..tokens import Feature, TokenSpec
 
 ORDERS = ("never", "episode")
@@ -95,8 +96,12 @@ class Senses:
         """N, slots of a task with S sensors."""
         return n_sensors * (1 + self.duplicates) + self.most_noise
 
-    def spec(self) -> TokenSpec:
-        """What the columns of a token mean."""
+    def spec(self, reading_shape: tuple[int, ...] = ()) -> TokenSpec:
+        """What the columns of a token mean, for readings of this shape."""
+        if reading_shape:
+            size = self.history * math.prod(reading_shape)
+            meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
+            return TokenSpec(token=(Feature("pixels", size, "state", "grey levels, 0 to 255", meaning),))
         reading = Feature("reading", 1, "state", "raw", "newest reading of the slot, times the shared scale")
         if self.history == 1:
             return TokenSpec(token=(reading,))
@@ -109,14 +114,3 @@ class Senses:
         """The same with other values."""
         return replace(self, **values)
 
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number, which True and False are not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """The value of the key ``name``. Raises UserError if it is no whole number of ``least`` or more."""
-    if not is_number(value) or value != int(value) or value < least:
-        raise UserError(f"{name} must be a whole number of {least} or more, got {value!r}")
-    return int(value)

@@ -20,17 +20,22 @@ class Slots:
         senses: the length of the history, its scales and the order.
         num_envs: B.
         n_channels: N; there are as many slots as channels.
+        reading_shape: of a reading, as in `Source`.
 
     Attributes:
         order: (B, N), the channel that each slot shows.
     """
 
-    def __init__(self, senses: Senses, num_envs: int, n_channels: int) -> None:
+    def __init__(
+        self, senses: Senses, num_envs: int, n_channels: int, reading_shape: tuple[int, ...] = ()
+    ) -> None:
         self.senses = senses
         self.every = senses.shuffle if not isinstance(senses.shuffle, str) else None
         self.shuffles = senses.shuffle != "never"
         self.order = np.tile(np.arange(n_channels), (num_envs, 1))
-        self._history = np.zeros((num_envs, n_channels, senses.history), np.float32)
+        self._shape = reading_shape
+        kind = np.uint8 if reading_shape else np.float32
+        self._history = np.zeros((num_envs, n_channels, senses.history, *reading_shape), kind)
         self._empty = np.ones((num_envs, n_channels), bool)
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
@@ -54,31 +59,45 @@ class Slots:
         """Take in the readings of a step.
 
         Args:
-            values: (B, N) of all channels.
+            values: (B, N, *reading_shape) of all channels.
             present: (B, N) bool, channels whose reading is there.
             rows: take in those of these rows only.
         """
         if self.shuffles:
-            values = np.take_along_axis(values, self.order, 1)
+            values = values[np.arange(len(values))[:, None], self.order]
             present = np.take_along_axis(present, self.order, 1)
         self.mask = present.astype(np.int8)  # mask: (B, N)
-        history, entered = self._history, present
-        if rows is not None:
-            entered = np.zeros_like(present)
-            entered[rows] = present[rows]
-        if history.shape[2] == 1:
-            np.copyto(history[..., 0], values, where=entered)
-            return
-        first = entered & self._empty
-        np.copyto(history[..., 1:], history[..., :-1].copy(), where=entered[..., None])
-        np.copyto(history[..., 0], values, where=entered)
-        if first.any():  # the first reading fills the slot's whole history
-            np.copyto(history, values[..., None], where=first[..., None])
-            self._empty &= ~first
+        where = slice(None) if rows is None else rows
+        self._take_in(where, values[where], present[where])
+
+    def _take_in(self, where: slice | np.ndarray, values: np.ndarray, entered: np.ndarray) -> None:
+        history, empty = self._history[where], self._empty[where]
+        if entered.all() and not empty.any():
+            history[:, :, 1:] = history[:, :, :-1].copy()
+            history[:, :, 0] = values
+        else:
+            first = entered & empty
+            history[:, :, 1:] = np.where(self._wide(entered), history[:, :, :-1], history[:, :, 1:])
+            history[entered, 0] = values[entered]
+            history[first] = values[first][:, None]  # the first reading fills the slot's whole history
+            self._empty[where] = empty & ~first
+        if not isinstance(where, slice):
+            self._history[where] = history
+
+    def _wide(self, slots: np.ndarray) -> np.ndarray:
+        """(B, N) as a condition on histories."""
+        return slots.reshape(*slots.shape, *[1] * (1 + len(self._shape)))
 
     def tokens(self) -> np.ndarray:
-        """(B, N, K) float32: the newest reading, then differences of successive ones; 0 where missing."""
+        """(B, N, K) float32: the newest reading, then differences of successive ones; 0 where missing.
+
+        Of patches (B, N, K * D) uint8: the frames, newest first.
+        """
         history, senses = self._history, self.senses
+        if self._shape:
+            tokens = history.reshape(*history.shape[:2], -1)
+            exists = self.mask[..., None].astype(np.uint8)
+            return tokens.copy() if self.mask.all() else tokens * exists
         tokens = np.empty_like(history)
         np.multiply(history[..., 0], senses.scale, out=tokens[..., 0])
         if history.shape[2] > 1:

@@ -1,4 +1,4 @@
-"""What a task of scalar sensors gives: readings in its own order, rewards and ends, for many rows at once."""
+"""What a task of sensors gives: readings in its own order, rewards and ends, for many rows at once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Source(Protocol):
         sensor_names: of the S sensors, in the task's own (canonical) order.
         single_action_space: ``Box`` in [-1, 1] of shape (A,) (nominal), or ``Discrete``.
         max_episode_steps: steps after which an episode is cut.
+        reading_shape: of one sensor's reading: () for a number, (D,) for a patch of D grey levels, uint8.
     """
 
     name: str
@@ -25,6 +26,12 @@ class Source(Protocol):
     sensor_names: tuple[str, ...]
     single_action_space: spaces.Box | spaces.Discrete
     max_episode_steps: int
+    reading_shape: tuple[int, ...] = ()
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of what `read_state` tells."""
+        return self.sensor_names
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Start an episode in each of ``rows``, drawn from the generator of the same place."""
@@ -43,8 +50,16 @@ class Source(Protocol):
         ...
 
     def read(self) -> np.ndarray:
-        """(B, S) float32 readings of the present states, in raw units."""
+        """(B, S, *reading_shape) readings of the present states: float32 in raw units, or uint8."""
         ...
+
+    def read_state(self, readings: np.ndarray) -> np.ndarray:
+        """(B, P) float32, what critics and teachers may see: the readings, or what stands behind pictures.
+
+        Args:
+            readings: what `read` gave last.
+        """
+        return readings
 
     def close(self) -> None:
         """Let the simulations go."""

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError, nearest
+from ..numbers import is_number, whole_number
 from ..task_set import TaskSet
-from .senses import Senses, is_number, whole_number
+from .senses import Senses
 from .source import Source
 from .vector_env import SensorVectorEnv
 
@@ -87,6 +88,7 @@ class SensorTask(TaskSet):
         stagger: bool = False,
         once: bool = False,
         beside: Senses | None = None,
+        beside_sees: str = "state",
         threads: int = 0,
     ) -> SensorVectorEnv:
         """Vector environment of ``num_envs`` rows.
@@ -98,10 +100,13 @@ class SensorTask(TaskSet):
             stagger: as in `SensorVectorEnv`.
             once: likewise.
             beside: likewise.
+            beside_sees: likewise.
             threads: of the simulation; 0 for one per core.
         """
         source = self.make_source(num_envs or 1, threads)
-        return SensorVectorEnv(source, self.senses, stagger=stagger, once=once, beside=beside)
+        return SensorVectorEnv(
+            source, self.senses, stagger=stagger, once=once, beside=beside, beside_sees=beside_sees
+        )
 
 
 def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""Any batch of scalar sensors as a Gymnasium vector environment of token sets."""
+"""Any batch of sensors as a Gymnasium vector environment of token sets."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             together. ``info["episode_is_whole"]`` tells such shortened episodes apart.
         once: one episode for each row: a row that has ended stays as it is, with rewards of 0, until the
             next reset.
-        privileged: tell the canonical readings, too, for a critic.
+        privileged: tell the task's state, too, for a critic.
         beside: senses of an onlooker (a teacher), who meets the same episodes; see `beside_observation`.
+        beside_sees: what the onlooker reads: the task's ``state``, or its ``readings``, which differ where
+            these are pictures.
         autoreset_mode: ``SAME_STEP``, or ``DISABLED`` for a caller that resets rows by
             ``reset(options={"reset_mask": ...})``.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
-    kind = "sensors"
-
     def __init__(
         self,
         source: Source,
@@ -55,29 +55,33 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         once: bool = False,
         privileged: bool = True,
         beside: Senses | None = None,
+        beside_sees: str = "state",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
         self.source, self.senses = source, senses or Senses()
-        self.stagger, self.once, self.privileged = stagger, once, privileged
+        self.stagger, self.once = stagger, once
         self.autoreset_mode = AutoresetMode(getattr(autoreset_mode, "value", autoreset_mode))
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.num_envs = b = source.num_envs
-        n_sensors = len(source.sensor_names)
-        self.channels = Channels(self.senses, b, n_sensors)
-        self.slots = Slots(self.senses, b, self.channels.n)
-        self._beside = None if beside is None else _Onlooker(beside, b, n_sensors)
+        shape, n_state = source.reading_shape, len(source.state_names)
+        self.kind = "patches" if shape else "sensors"
+        self.privileged = privileged and n_state > 0
+        self.channels = Channels(self.senses, b, len(source.sensor_names), shape)
+        self.slots = Slots(self.senses, b, self.channels.n, shape)
+        self._beside = None if beside is None else _Onlooker(beside, source, beside_sees)
         self.discrete = isinstance(source.single_action_space, spaces.Discrete)
         space = source.single_action_space
         self.n_actions = int(space.n) if self.discrete else int(space.shape[0])
         remembered = max(self.senses.history, beside.history if beside else 0)
         self._recent = np.zeros((b, remembered, self.n_actions), np.float32)
-        self.spec_of_tokens = self.senses.spec()
+        self.spec_of_tokens = self.senses.spec(shape)
         self.single_action_space = space
         self.single_observation_space = sensor_observation_space(
             self.spec_of_tokens,
             self.channels.n,
             (self.senses.history, self.n_actions),
-            n_sensors if privileged else 0,
+            n_state if privileged else 0,
+            are_pictures=bool(shape),
         )
         self.observation_space = batch_space(self.single_observation_space, b)
         self.action_space = batch_space(self.single_action_space, b)
@@ -101,7 +105,8 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "n_actions": self.n_actions,
             "n_recent": self.senses.history,
             "discrete": self.discrete,
-            "n_privileged": len(self.source.sensor_names) if self.privileged else 0,
+            "n_privileged": len(self.source.state_names) if self.privileged else 0,
+            **getattr(self.source, "sizes", {}),
         }
 
     def reset(
@@ -157,11 +162,12 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
 
     def _enter(self, rows: np.ndarray | None = None) -> None:
         """Readings of all rows, or of those that have just been reset, to the slots."""
-        self._readings = self.source.read()  # (B, S)
-        values, present = self.channels.read(self._readings, self._channel_rngs, rows)
+        readings = self.source.read()  # readings: (B, S, *reading_shape)
+        self._state = self.source.read_state(readings)  # (B, P)
+        values, present = self.channels.read(readings, self._channel_rngs, rows)
         self.slots.enter(values, present, rows)
         if self._beside:
-            self._beside.enter(self._readings, rows)
+            self._beside.enter(readings, self._state, rows)
 
     def step(
         self, actions: np.ndarray
@@ -224,7 +230,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "recent_actions": self._recent[:, -self.senses.history :].copy(),
         }
         if self.privileged:
-            observation["privileged"] = self._readings.astype(np.float32)
+            observation["privileged"] = self._state.astype(np.float32)
         return observation
 
     def beside_observation(self) -> dict[str, np.ndarray]:
@@ -243,16 +249,19 @@ class _Onlooker:
 
     Args:
         senses: of the onlooker; nothing of them may be random.
-        num_envs: B.
-        n_sensors: S.
+        source: the task.
+        sees: its ``state`` or its ``readings``.
 
     Raises:
         UserError: senses that are shuffled, noisy or lost.
     """
 
-    def __init__(self, senses: Senses, num_envs: int, n_sensors: int) -> None:
-        self.channels = Channels(senses, num_envs, n_sensors)
-        self.slots = Slots(senses, num_envs, self.channels.n)
+    def __init__(self, senses: Senses, source: Source, sees: str) -> None:
+        self._sees_state = sees == "state"
+        shape = () if self._sees_state else source.reading_shape
+        count = len(source.state_names if self._sees_state else source.sensor_names)
+        self.channels = Channels(senses, source.num_envs, count, shape)
+        self.slots = Slots(senses, source.num_envs, self.channels.n, shape)
         if self.channels.draws or self.slots.shuffles:
             raise UserError(f"an onlooker's senses must be undisturbed, got {senses}")
 
@@ -260,5 +269,6 @@ class _Onlooker:
         self.channels.start(rows, ())
         self.slots.start(rows, ())
 
-    def enter(self, readings: np.ndarray, rows: np.ndarray | None) -> None:
-        self.slots.enter(*self.channels.read(readings, ()), rows)
+    def enter(self, readings: np.ndarray, state: np.ndarray, rows: np.ndarray | None) -> None:
+        seen = state if self._sees_state else readings
+        self.slots.enter(*self.channels.read(seen, ()), rows)

@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from stable_baselines3.common.logger import Logger
 
 from ...agents.algorithms.ppo import PPO, TokenPPO
+from ...agents.composition import build_policy, policy_class
 from ...agents.device import resolve_device, set_threads
-from ...agents.policies import Policy
 from ...envs.errors import UserError
-from ...envs.locomotion import LIMB_SPEC, BodySet
 from ...envs.sb3 import SB3VecEnv
+from ...envs.task_set import TaskSet
 from ..lookup import CONFIG_MODULE, check_arguments, check_targets
 
 WITH_RIVALS = "hydra.searchpath=[pkg://somite.scripts.benchmarks.conf]"
@@ -68,20 +68,14 @@ class TrainingSetup:
         device = resolve_device(config.device)
         seeds = np.random.SeedSequence([int(config.seed), 0]).generate_state(3)
         learner_seed, env_seed, init_seed = (int(seed) for seed in seeds)
-        self.bodies: BodySet = hydra.utils.instantiate(config.env, _convert_="all")
+        self.bodies: TaskSet = hydra.utils.instantiate(config.env, _convert_="all")
         self.algorithm: PPO = hydra.utils.instantiate(config.algorithm, _convert_="all")
-        self.aligned: bool = hydra.utils.get_class(config.agent._target_).aligned_slots
+        self.aligned: bool = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
         simulation_threads = 0 if config.threads == "auto" else self.torch_threads
         self.rows: SB3VecEnv = self.algorithm.make_rows(self.bodies, self.aligned, simulation_threads)
         torch.manual_seed(init_seed)
-        self.policy = self._make_policy(config.agent).to(device)
+        self.policy = build_policy(config.agent, self.rows.env).to(device)
         self.learner: TokenPPO = self.algorithm.make_learner(
             self.policy, self.rows, device, learner_seed, env_seed
         )
         self.learner.set_logger(Logger(None, []))
-
-    def _make_policy(self, agent: DictConfig) -> Policy:
-        env = self.rows.env
-        sizes = {"n_tokens": env.n_limbs, "n_joints": env.n_joints} if self.aligned else {}
-        build = hydra.utils.instantiate(agent, _partial_=True, _convert_="all")
-        return build(spec=LIMB_SPEC, **sizes)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses, SensorVectorEnv
+from somite.envs.sensors.source import Source
 
 seeds = st.integers(0, 2**31 - 1)
 S, B, EPISODE = 5, 3, 9
 
 
-class Waves:
+class Waves(Source):
     """Readings that differ between sensors, steps and episodes; every episode has ``length`` steps."""
 
     name = "waves"

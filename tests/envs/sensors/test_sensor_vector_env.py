@@ -18,6 +18,7 @@ import somite.envs  # noqa: F401 - registers the swing-up
 from somite.envs.errors import UserError
 from somite.envs.sb3 import SB3VecEnv
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorVectorEnv
+from somite.envs.sensors.source import Source
 
 seeds = st.integers(0, 2**31 - 1)
 DISTURBED = Senses(
@@ -42,7 +43,7 @@ SENSES = {
 SPACES = {"box": spaces.Box(-1.0, 1.0, (2,), np.float32), "discrete": spaces.Discrete(3)}
 
 
-class Counter:
+class Counter(Source):
     """Two sensors: the start of the episode and the steps since. Row i ends as its script says.
 
     Args:

@@ -1,0 +1,97 @@
+"""The ordinary network of pictures: the control that invariant policies of patches are compared with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...envs.errors import UserError
+from ...envs.tokens import TokenSpec
+from .base import Memory, Observation
+from .layers import RELU_GAIN, linear
+from .patch_policy import PatchPolicy
+from .sensor_policy import tanh_network
+
+CHANNELS = (16, 32, 32)
+"""Of the three convolutions."""
+
+
+class PatchCNN(PatchPolicy):
+    """Puts the patches together in the order of their slots, and convolves.
+
+    By design it depends on that order; a missing patch is black.
+
+    Args:
+        spec: What the columns of ``tokens`` mean.
+        grid: Rows and columns of patches.
+        patch_size: Pixels of a patch's side.
+        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        width: Size of the layer after the convolutions.
+        head: Size of the hidden layer before the actions.
+        critic: ``privileged`` or ``shared``.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+
+    Raises:
+        UserError: pictures too small for three convolutions.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        grid: tuple[int, int],
+        patch_size: int,
+        n_actions: int,
+        n_recent: int,
+        discrete: bool = False,
+        n_privileged: int = 0,
+        width: int = 256,
+        head: int = 64,
+        critic: str = "privileged",
+        initial_log_std: float = -0.5,
+    ) -> None:
+        super().__init__(spec, n_actions, n_recent, discrete, n_privileged, width, critic, initial_log_std)
+        self.grid, self.patch_size, self.width, self.head = tuple(grid), patch_size, width, head
+        self.colors = self.pixels // patch_size**2
+        first, second, third = CHANNELS
+        # Mnih et al., "Human-level control through deep reinforcement learning", 2015; half the channels.
+        self.convolve = nn.Sequential(
+            nn.Conv2d(n_recent * self.colors, first, 8, 4),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 4, 2),
+            nn.ReLU(),
+            nn.Conv2d(second, third, 3, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        height, length = (side * patch_size for side in self.grid)
+        try:
+            size = self.convolve(torch.zeros(1, n_recent * self.colors, height, length)).shape[1]
+        except RuntimeError:
+            name = type(self).__name__
+            raise UserError(f"pictures of {height} x {length} are too small for {name}") from None
+        self.features = linear(size, width, RELU_GAIN)
+        self.action = tanh_network(width, head, 1, n_actions, 0.01)
+
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """Features (B, width) of the picture, and the empty memory.
+
+        Raises:
+            UserError: The observation has another number of patches than the grid.
+        """
+        rows, columns = self.grid
+        patches = observation["mask"].shape[-1]
+        if patches != rows * columns:
+            raise UserError(
+                f"PatchCNN was built for {rows} x {columns} patches, got {patches}; its slots have fixed "
+                "meanings: use an invariant policy for other numbers of them"
+            )
+        frames = self.frames(observation) * (observation["mask"] != 0)[..., None, None]
+        size = self.patch_size
+        parts = frames.unflatten(-1, (size, size, self.colors)).unflatten(1, (rows, columns))
+        # parts: (B, rows, columns, K, size, size, colours) to pictures (B, K * colours, H, W)
+        picture = parts.permute(0, 3, 6, 1, 4, 2, 5).flatten(5).flatten(3, 4).flatten(1, 2)
+        return torch.relu(self.features(self.convolve(picture))), memory
+
+    def act(self, features: Tensor, observation: Observation) -> Tensor:
+        """Action means (B, A) in (-1, 1), or logits (B, A)."""
+        return self.bounded(self.action(features))

@@ -1,0 +1,107 @@
+"""Patches in any order, read by learned queries into a few latents that attend to each other."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...envs.errors import UserError
+from ...envs.tokens import TokenSpec
+from .attention import Block, Queries
+from .base import Memory, Observation
+from .layers import RELU_GAIN, linear, norm
+from .patch_policy import PatchPolicy
+from .sensor_policy import tanh_network
+
+CHANGE_SCALE = 4.0
+"""Of the differences between frames, which are small against the grey levels themselves."""
+
+
+class PatchTransformer(PatchPolicy):
+    """One network reads every patch's last frames; latents gather from all of them and then confer.
+
+    Of the family of Lee et al., "Set transformer", ICML 2019, and Jaegle et al., "Perceiver", ICML 2021:
+    the work grows with the number of patches, not with its square. Nothing tells a patch where it is.
+
+    Args:
+        spec: What the columns of ``tokens`` mean.
+        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        width: Size of a patch's embedding and of a latent.
+        latents: Learned queries.
+        size: Of what a latent gathers.
+        layers: Blocks among the latents.
+        heads: Of these; ``width`` is a multiple.
+        feedforward: Hidden size of a block's feed-forward layer.
+        head: Size of the hidden layer before the actions.
+        critic: ``privileged`` or ``shared``.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+
+    Raises:
+        UserError: ``width`` is no multiple of ``heads``.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        n_actions: int,
+        n_recent: int,
+        discrete: bool = False,
+        n_privileged: int = 0,
+        width: int = 64,
+        latents: int = 24,
+        size: int = 32,
+        layers: int = 1,
+        heads: int = 2,
+        feedforward: int = 128,
+        head: int = 128,
+        critic: str = "privileged",
+        initial_log_std: float = -0.5,
+    ) -> None:
+        if width % heads:
+            raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
+        super().__init__(
+            spec, n_actions, n_recent, discrete, n_privileged, latents * width, critic, initial_log_std
+        )
+        self.width, self.latents, self.size = width, latents, size
+        self.layers, self.heads, self.feedforward, self.head = layers, heads, feedforward, head
+        self.patch = linear(spec.token_size, width, RELU_GAIN)
+        self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
+        self.embed = linear(width, width, RELU_GAIN)
+        self.gather = Queries(width, latents, size)
+        self.widen = linear(size, width)
+        # Tells the latents apart when they confer.
+        self.names = nn.Parameter(torch.empty(latents, width).normal_(std=0.5))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
+        )
+        self.action = tanh_network(latents * width, head, 1, n_actions, 0.01)
+
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """What the latents know in the end, (B, latents * width), and the empty memory."""
+        x, exists = self._patches(observation)
+        latents = self.widen(self.gather(x, exists).unflatten(-1, (self.latents, self.size))) + self.names
+        for block in self.blocks:  # latents: (B, latents, width)
+            latents = block(latents, torch.ones_like(latents[..., 0]).unsqueeze(-2), None)
+        return norm(latents).flatten(-2), memory
+
+    def _patches(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Embedded patches (B, N, width), and which exist, (B, 1, N) of 0 and 1."""
+        frames = self.frames(observation)  # frames: (B, N, K, D)
+        changes = (frames[..., :-1, :] - frames[..., 1:, :]) * CHANGE_SCALE
+        told = torch.cat([frames[..., :1, :], changes], -2).flatten(-2)  # told: (B, N, K * D)
+        recent = self.actions(self.recent(observation)).unsqueeze(-2)  # recent: (B, 1, width)
+        x = functional.relu(self.patch(told) + recent)  # x: (B, N, width)
+        x = norm(functional.relu(self.embed(x)))
+        return x, (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)
+
+    def attention(self, observation: Observation) -> Tensor:
+        """Share of the latents' attention that each patch gets, (B, N)."""
+        weights = self.gather.weights(*self._patches(observation))  # weights: (B, latents, N)
+        return (weights / weights.sum(-1, keepdim=True)).mean(-2)
+
+    def act(self, features: Tensor, observation: Observation) -> Tensor:
+        """Action means (B, A) in (-1, 1), or logits (B, A)."""
+        return self.bounded(self.action(features))

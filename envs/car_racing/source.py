@@ -1,0 +1,86 @@
+"""CarRacing as a source of sensors: patches of the picture, or the state behind it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium import spaces
+
+from ..images.patches import cut, patch_names
+from ..sensors.source import Source
+from .drawing import SIZE
+from .row import Rules
+from .rows import make_rows
+from .state import STATE_NAMES
+
+MOST_SEED = 2**31
+"""Seeds of tracks are drawn below it."""
+
+ROWS_OF_A_WORKER = 4
+"""With fewer, what a process does in a step is less than what telling it costs."""
+
+LOW, HIGH = np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
+"""Steering, gas, brake."""
+
+
+class RacingSource(Source):
+    """B cars.
+
+    Args:
+        num_envs: B.
+        rules: of each.
+        patch_size: P, pixels of a patch's side.
+        threads: worker processes; 0 for one per core, where there are rows enough.
+    """
+
+    name = "car_racing"
+
+    def __init__(self, num_envs: int, rules: Rules, patch_size: int = 6, threads: int = 0) -> None:
+        self.num_envs, self.rules, self._patch = num_envs, rules, patch_size
+        self.single_action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self.max_episode_steps = math.ceil(rules.max_frames / rules.action_repeat)
+        colors = 1 if rules.grey else 3
+        self.reading_shape = (patch_size * patch_size * colors,) if rules.pictures else ()
+        grid = SIZE // patch_size
+        self.sensor_names = patch_names(grid, grid) if rules.pictures else STATE_NAMES
+        self.sizes = {"grid": (grid, grid), "patch_size": patch_size} if rules.pictures else {}
+        workers = min(threads or len(os.sched_getaffinity(0)), num_envs // ROWS_OF_A_WORKER)
+        self._rows = make_rows(num_envs, workers, rules)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """As in `STATE_NAMES`."""
+        return STATE_NAMES
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """(B, 96, 96, 3) uint8, what the worlds look like."""
+        return self._rows.results.pictures
+
+    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+        """New tracks; the generators draw the seeds that Gymnasium makes them from."""
+        drawn = [rng.integers(MOST_SEED, size=2).tolist() for rng in rngs]
+        self._rows.start({int(row): tuple(seeds) for row, seeds in zip(rows, drawn, strict=True)})
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Nominal actions (B, 3), affine to the car's controls; see `Source`."""
+        self._rows.step(LOW + (actions + 1.0) * (HIGH - LOW) / 2.0, running)
+        results = self._rows.results
+        return results.rewards.copy(), results.ended.copy(), results.cut.copy()
+
+    def read(self) -> np.ndarray:
+        """(B, patches, pixels) uint8, or the state (B, S) float32."""
+        if not self.rules.pictures:
+            return self._rows.results.states.copy()
+        return cut(self._rows.results.frames, self._patch)
+
+    def read_state(self, readings: np.ndarray) -> np.ndarray:
+        """(B, S) float32."""
+        return self._rows.results.states.copy()
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._rows.close()

@@ -1,0 +1,150 @@
+"""``somite-benchmark car_racing``: frames per second beside Gymnasium's, and PPO of the patch agent."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import gymnasium
+import numpy as np
+import torch
+from rich.console import Console
+
+from ...agents.counts import whole_number
+from ...envs.car_racing import CarRacing
+from ...envs.errors import UserError
+from .machine import cores
+from .ppo_speed import PPOSpeed
+from .rates import interleave, make_rows, stepping
+from .results import Results
+from .simulation import ACTION_SETS
+from .tables import ratio_table, speed_table
+from .training_setup import compose
+
+GYMNASIUM = "frames/gymnasium_1_core"
+LOW, HIGH = (-0.3, -1.0, -1.0), (0.3, 0.0, -0.8)
+"""Of random nominal actions: some steering and gas, hardly any brake."""
+
+
+@dataclass
+class CarRacingSpeed:
+    """Keys of the section ``car_racing`` of ``conf/benchmark.yaml``.
+
+    Every step is a frame: physics, picture, reward, and a new track where an episode ends. The rows:
+
+    * ``frames/gymnasium_1_core``: ``CarRacing-v3`` with its own picture;
+    * ``frames/somite_1_core``, ``frames/somite_<n>_cores``: ours, which gives grey patches as tokens and the
+      state beside them, in one process and in one worker process for each core;
+    * ``state/somite_1_core``: without pictures;
+    * ``ppo/...``: iterations of PPO, with their share of time per phase.
+
+    Args:
+        num_envs: rows of ours.
+        seconds: of each rival's turn in a round.
+        rounds: the rivals in turn; 0 leaves them out.
+        iterations: of each PPO variant, after one that is not counted; 0 leaves PPO out.
+        ppo: arguments of ``somite-train`` for each variant by name.
+        train: further arguments for all variants.
+
+    Raises:
+        UserError: a number or an argument that cannot be meant.
+    """
+
+    num_envs: int = 16
+    seconds: float = 3.0
+    rounds: int = 5
+    iterations: int = 2
+    ppo: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    train: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self.num_envs = whole_number(self.num_envs, "num_envs", minimum=1)
+        for name in ("rounds", "iterations"):
+            setattr(self, name, whole_number(getattr(self, name), name))
+        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
+            raise UserError(f"seconds must be a number above 0, not {self.seconds!r}")
+
+    def run(self, results: Results, console: Console) -> None:
+        """Measure, keep rows, print tables."""
+        # Wrong arguments are refused before minutes are spent.
+        arguments = {f"ppo/{name}": [*given, *self.train] for name, given in self.ppo.items()}
+        for given in arguments.values():
+            compose(given)
+        with console.status("starting") as status, ExitStack() as stack:
+            if self.rounds:
+                rows = self._frames(status.update, stack)
+                title = f"CarRacing, frames/s of {self.num_envs} rows, median of {self.rounds} rounds"
+                _keep(rows, title, results, console)
+            if self.iterations and arguments:
+                rows = self._ppo(arguments, status.update, stack)
+                _keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
+
+    def _frames(self, announce: Callable[[str], None], stack: ExitStack) -> list[dict]:
+        torch.set_num_threads(1)
+        rows, steps = self.num_envs, {GYMNASIUM: (_gymnasium(stack), 1)}
+        steps["frames/somite_1_core"] = _ours(CarRacing(), rows, 1, stack), rows
+        if cores() > 1:
+            steps[f"frames/somite_{cores()}_cores"] = _ours(CarRacing(), rows, cores(), stack), rows
+        steps["state/somite_1_core"] = _ours(CarRacing(view="state"), rows, 1, stack), rows
+        measures = {name: stepping(step, count, self.seconds) for name, (step, count) in steps.items()}
+        rates = interleave(measures, self.rounds, announce)
+        more = {name: {"num_envs": count} for name, (_, count) in steps.items()}
+        found = make_rows(rates, [GYMNASIUM, "frames/somite_1_core"], more)
+        for row in found:
+            if row["name"] == GYMNASIUM:
+                row["ratios"] = {}
+        return found
+
+    def _ppo(
+        self, arguments: Mapping[str, Sequence[str]], announce: Callable[[str], None], stack: ExitStack
+    ) -> list[dict]:
+        variants: dict[str, PPOSpeed] = {}
+        for name, given in arguments.items():
+            variants[name] = PPOSpeed(given)
+            stack.callback(variants[name].close)
+        measures = {name: variant.measure for name, variant in variants.items()}
+        interleave(measures, 1, lambda text: announce(f"warm-up: {text}"))
+        for variant in variants.values():
+            variant.forget()
+        rates = interleave(measures, self.iterations, announce)
+        return make_rows(rates, [], {name: variant.describe() for name, variant in variants.items()})
+
+
+def _ours(task: CarRacing, rows: int, threads: int, stack: ExitStack) -> Callable[[], None]:
+    env = task.make_vec(num_envs=rows, stagger=True, threads=threads)
+    stack.callback(env.close)
+    env.reset(seed=0)
+    actions = itertools.cycle(_actions((rows, 3)))
+    return lambda: env.step(next(actions))
+
+
+def _gymnasium(stack: ExitStack) -> Callable[[], None]:
+    env = gymnasium.make("CarRacing-v3")
+    stack.callback(env.close)
+    env.reset(seed=0)
+    low, high = env.action_space.low, env.action_space.high
+    actions = itertools.cycle(
+        [(low + (a + 1) * (high - low) / 2).astype(np.float32) for a in _actions((3,))]
+    )
+
+    def step() -> None:
+        _, _, terminated, truncated, _ = env.step(next(actions))
+        if terminated or truncated:
+            env.reset()
+
+    return step
+
+
+def _actions(shape: tuple[int, ...]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.uniform(LOW, HIGH, shape) for _ in range(ACTION_SETS)]
+
+
+def _keep(rows: list[dict], title: str, results: Results, console: Console) -> None:
+    for row in rows:
+        results.add(row)
+    console.print(speed_table(title, rows))
+    if any(row["ratios"] for row in rows):
+        console.print(ratio_table(rows))

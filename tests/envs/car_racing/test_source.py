@@ -1,0 +1,205 @@
+"""Many cars as rows of one environment: in one process or several, as patches or as states."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+pytest.importorskip("Box2D")
+
+from gymnasium.envs.box2d.car_racing import CarRacing as Original
+
+from somite.envs.car_racing import CarRacing, Scenery
+from somite.envs.car_racing.row import Row, Rules
+from somite.envs.car_racing.source import RacingSource
+from somite.envs.car_racing.state import STATE_NAMES
+from somite.envs.errors import UserError
+from somite.envs.images.patches import cut, join
+from somite.envs.saved import task_set_of
+from somite.envs.sensors import Senses
+
+
+def drive(env, steps: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    observation, _ = env.reset(seed=seed)
+    found, rng = [observation], np.random.default_rng(seed)
+    for _ in range(steps):
+        actions = rng.uniform([-0.3, 0.0, -1.0], [0.3, 1.0, -0.8], (env.num_envs, 3))
+        observation, rewards, *ends = env.step(actions)
+        found.append({**observation, "rewards": rewards, "ends": np.stack(ends[:2])})
+    return found
+
+
+def test_worker_processes_change_nothing() -> None:
+    task = CarRacing(Senses(history=2, shuffle="episode"), max_episode_steps=30, action_repeat=2)
+    alone, shared = (task.make_vec(num_envs=8, threads=threads) for threads in (1, 2))
+    try:
+        for one, other in zip(drive(alone, 25), drive(shared, 25), strict=True):
+            assert one.keys() == other.keys()
+            for key, values in one.items():
+                np.testing.assert_array_equal(values, other[key], err_msg=key)
+    finally:
+        shared.close()
+    alone.close()
+
+
+def test_what_fails_in_a_worker_is_told_with_its_trace() -> None:
+    env = CarRacing().make_vec(num_envs=8, threads=2)
+    env.reset(seed=0)
+    with pytest.raises(RuntimeError, match=r"(?s)a worker of car_racing failed.*Traceback.*row"):
+        env.source._rows.start({0: ("no seed", "no seed")})
+    env.source._rows._processes[1].kill()
+    with pytest.raises(RuntimeError, match="a worker of car_racing died, exit code -9"):
+        env.step(np.zeros((8, 3)))
+    env.close()
+
+
+def test_closing_ends_the_workers() -> None:
+    env = CarRacing().make_vec(num_envs=8, threads=2)
+    env.reset(seed=0)
+    processes = env.source._rows._processes
+    env.close()
+    assert not any(process.is_alive() for process in processes)
+    gc.collect()
+
+
+def test_the_tokens_are_patches_of_gymnasiums_picture() -> None:
+    env = CarRacing(Senses(history=1), grey=False, indicators=True).make_vec(num_envs=1)
+    observation, _ = env.reset(seed=4)
+    seeds = np.random.default_rng([4, 0]).integers(2**31, size=2)
+    wanted, _ = Original().reset(seed=int(seeds[0]))
+    assert observation["tokens"].shape == (1, 256, 108) and observation["tokens"].dtype == np.uint8
+    assert env.single_observation_space["tokens"].contains(observation["tokens"][0])
+    picture = join(observation["tokens"], (16, 16), 6)[0]
+    assert np.abs(picture.astype(int) - wanted).mean() < 2
+    np.testing.assert_array_equal(cut(picture[None], 6), observation["tokens"])
+    # A patch is what its name says: that of the second row and third column.
+    which = env.source.sensor_names.index("patch_1_2")
+    np.testing.assert_array_equal(observation["tokens"][0, which], picture[6:12, 12:18].ravel())
+
+
+def test_grey_frames_without_the_bar_and_their_history() -> None:
+    env = CarRacing(Senses(history=3), action_repeat=2).make_vec(num_envs=1)
+    found = drive(env, 4)
+    frames = [join(o["tokens"].reshape(1, 256, 3, 36)[:, :, 0], (16, 16), 6)[0, ..., 0] for o in found]
+    assert all((frame[84:] == 0).all() and (frame[:84] > 0).any() for frame in frames)
+    newest_first = found[-1]["tokens"].reshape(256, 3, 36)
+    for age in range(3):
+        earlier = found[-1 - age]["tokens"].reshape(256, 3, 36)[:, 0]
+        np.testing.assert_array_equal(newest_first[:, age], earlier)
+    first = found[0]["tokens"].reshape(256, 3, 36)
+    assert (first[:, 0] == first[:, 1]).all() and (first[:, 0] == first[:, 2]).all()
+    np.testing.assert_array_equal(found[2]["recent_actions"][0, -1], found[3]["recent_actions"][0, -2])
+
+
+@pytest.mark.parametrize("shape", [{"duplicates": 1}, {"noise_channels": 3}, {"missing": 0.5}, {"stuck": 4}])
+def test_what_is_done_to_sensors_is_done_to_patches(shape: dict) -> None:
+    plain = CarRacing(Senses(history=2)).make_vec(num_envs=2)
+    task = CarRacing(Senses(history=2, shuffle="episode", **shape))
+    disturbed = task.make_vec(num_envs=2)
+    for wanted, found in zip(drive(plain, 5), drive(disturbed, 5), strict=True):
+        tokens, mask = found["tokens"], found["mask"]
+        assert tokens.dtype == np.uint8 and tokens.shape[1] == Senses(**shape).n_channels(256)
+        assert (tokens[mask == 0] == 0).all()
+        assert mask.sum() == mask.size - round(shape.get("missing", 0) * 256) * 2
+        for row in range(2):  # every token is one of the patches, or noise, or stuck
+            patches = {bytes(patch) for patch in wanted["tokens"][row]}
+            strange = sum(bytes(t) not in patches for t in tokens[row][mask[row] == 1])
+            assert strange <= shape.get("noise_channels", 0) + shape.get("stuck", 0)
+        np.testing.assert_array_equal(wanted["privileged"], found["privileged"])
+
+
+def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
+    once, repeated = Row(Rules(pictures=False)), Row(Rules(action_repeat=5, max_frames=12, pictures=False))
+    once.start(3, 0)
+    repeated.start(3, 0)
+    action = np.array([0.05, 0.5, 0.0])
+    for frames, wanted in ((5, False), (5, False), (2, True)):
+        total, ended, cut_off = repeated.step(action)
+        assert total == pytest.approx(sum(once.step(action)[0] for _ in range(frames)), abs=1e-12)
+        assert (ended, cut_off) == (False, wanted)
+
+
+def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
+    row = Row(Rules(patience=20, pictures=False))
+    row.start(0, 0)
+    rewards, ended = [], False
+    while not ended:
+        reward, ended, cut_off = row.step(np.zeros(3))  # it stands still, on its first tiles
+        rewards.append(reward)
+        assert not cut_off and len(rewards) < 100
+    last_rewarded = max((i for i, reward in enumerate(rewards) if reward > 0), default=-1)
+    assert len(rewards) - 1 - last_rewarded == 21, "more than 20 in a row"
+
+
+def test_a_state_for_teachers_needs_no_pictures() -> None:
+    task = CarRacing(view="state", action_repeat=4)
+    env = task.make_vec(num_envs=2)
+    observation, _ = env.reset(seed=1)
+    assert task.kind == env.kind == "sensors" and env.source.sensor_names == STATE_NAMES
+    assert observation["tokens"].shape == (2, len(STATE_NAMES), 1) and env.source.pictures.size == 0
+    np.testing.assert_array_equal(observation["tokens"][..., 0], observation["privileged"])
+    assert env.source.max_episode_steps == 250
+
+
+def test_a_teacher_of_states_or_of_pictures_looks_on() -> None:
+    disturbed = CarRacing(Senses(history=2, shuffle=3, missing=0.3))
+    plain = CarRacing(Senses(history=4)).make_vec(num_envs=2)
+    states = CarRacing(Senses(history=1), view="state").make_vec(num_envs=2)
+    for beside, sees, wanted_env in ((Senses(history=4), "readings", plain), (Senses(), "state", states)):
+        mixed = disturbed.make_vec(num_envs=2, beside=beside, beside_sees=sees)
+        mixed.reset(seed=1)
+        wanted, _ = wanted_env.reset(seed=1)
+        for _ in range(4):
+            seen = mixed.beside_observation()
+            for key, values in seen.items():
+                np.testing.assert_array_equal(values, wanted[key], err_msg=f"{sees} {key}")
+            actions = np.full((2, 3), [0.1, 0.5, -1.0])
+            wanted = wanted_env.step(actions)[0]
+            mixed.step(actions)
+
+
+def test_a_saved_task_is_built_again() -> None:
+    config = {
+        "_target_": "somite.envs.car_racing.CarRacing",
+        "senses": {"_target_": "somite.envs.sensors.Senses", "history": 4},
+        "scenery": {"_target_": "somite.envs.car_racing.Scenery", "background": ["noise", "plain"]},
+        "action_repeat": 4,
+    }
+    task = task_set_of(config)
+    assert isinstance(task, CarRacing) and task.scenery == Scenery(background=("noise", "plain"))
+    assert task.senses.history == 4 and task.max_episode_steps == 250
+    with pytest.raises(UserError, match=r"this environment is a 'somite.envs.car_racing.task.os'; expected"):
+        task_set_of({**config, "_target_": "somite.envs.car_racing.task.os"})
+    with pytest.raises(UserError, match=r"'os.system'; expected somite.envs.car_racing.Scenery"):
+        task_set_of({**config, "scenery": {"_target_": "os.system"}})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"patch_size": 7}, r"patches of 7 x 7 pixels do not divide a picture of 96 x 96; .*: 1, 2, 3, 4, 6"),
+        ({"view": "pixels"}, "env.view cannot be 'pixels'; .*patches"),
+        ({"action_repeat": 0}, "env.action_repeat must be a whole number of 1 or more, got 0"),
+        ({"grey": "yes"}, "env.grey is true or false, got 'yes'"),
+        ({"patience": -1}, "env.patience must be a whole number of 0 or more"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CarRacing(**values)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import somite.envs.car_racing.task as module
+
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs box2d, pygame-ce, opencv-python-headless: pip inst"):
+        CarRacing()
+
+
+def test_the_source_is_at_most_a_few_workers() -> None:
+    source = RacingSource(3, Rules(pictures=False), threads=8)
+    assert not hasattr(source._rows, "_processes"), "three rows are not worth a process"
+    source.close()

@@ -1,0 +1,139 @@
+"""Patches of any Gymnasium environment that shows pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("cv2")
+
+from somite.envs.errors import UserError
+from somite.envs.images import GymnasiumImage
+from somite.envs.images.patches import cut, join
+from somite.envs.saved import task_set_of
+from somite.envs.sensors import Senses
+
+PAINTED = "SomitePainted-v0"
+
+
+class Painted(gymnasium.Env):
+    """Shows a picture whose pixels tell row, column and step; the third choice ends the episode."""
+
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, height: int = 12, width: int = 18, colors: int = 3) -> None:
+        shape = (height, width, colors) if colors else (height, width)
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+
+    def _picture(self) -> np.ndarray:
+        rows, columns = np.mgrid[: self.observation_space.shape[0], : self.observation_space.shape[1]]
+        parts = [10 * rows, 10 * columns, np.full_like(rows, self.steps)]
+        picture = np.stack(parts, -1) if len(self.observation_space.shape) == 3 else parts[0] + self.steps
+        return picture.astype(np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._picture(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        return self._picture(), float(action), action == 2, False, {}
+
+
+@pytest.fixture(autouse=True)
+def painted() -> Iterator[None]:
+    gymnasium.register(PAINTED, entry_point=Painted, max_episode_steps=9)
+    yield
+    del gymnasium.registry[PAINTED]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 5), columns=st.integers(1, 5), size=st.integers(1, 4), colors=st.sampled_from([1, 3])
+)
+def test_joining_is_the_inverse_of_cutting(rows: int, columns: int, size: int, colors: int) -> None:
+    shape = (2, rows * size, columns * size, colors)
+    frames = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    patches = cut(frames, size)
+    assert patches.shape == (2, rows * columns, size * size * colors)
+    np.testing.assert_array_equal(join(patches, (rows, columns), size), frames)
+    last = frames[1, -size:, -size:].ravel()
+    np.testing.assert_array_equal(patches[1, -1], last)
+
+
+def test_a_picture_becomes_patches_in_colours() -> None:
+    task = GymnasiumImage(PAINTED, senses=Senses(history=2), grey=False)
+    env = task.make_vec(num_envs=2)
+    observation, _ = env.reset(seed=0)
+    assert env.kind == task.kind == "patches" and observation["tokens"].shape == (2, 6, 2 * 108)
+    assert "privileged" not in observation and env.observation_space.contains(observation)
+    observation, rewards, *_ = env.step(np.array([1, 0]))
+    newest = join(observation["tokens"][:, :, :108], (2, 3), 6)[0]
+    np.testing.assert_array_equal(newest[:, :, 0], np.repeat(10 * np.arange(12), 18).reshape(12, 18))
+    assert (newest[:, :, 2] == 1).all() and rewards.tolist() == [1, 0]
+    older = join(observation["tokens"][:, :, 108:], (2, 3), 6)[0]
+    assert (older[:, :, 2] == 0).all()
+    assert env.source.pictures.shape == (2, 12, 18, 3)
+    _, _, terminated, truncated, info = env.step(np.array([2, 0]))
+    assert terminated.tolist() == [True, False] and info["final_obs"][0]["tokens"].shape == (6, 216)
+    for _ in range(8):
+        truncated = env.step(np.array([0, 0]))[3] | truncated
+    assert truncated[1], "the registered limit of steps"
+
+
+@pytest.mark.parametrize("colors", [0, 3])
+def test_grey_and_shrunk(colors: int) -> None:
+    task = GymnasiumImage(PAINTED, {"colors": colors}, Senses(), size=[6, 9], patch_size=3)
+    observation, _ = task.make_vec(num_envs=1).reset(seed=0)
+    assert observation["tokens"].shape == (1, 6, 9) and observation["tokens"].dtype == np.uint8
+    frame = join(observation["tokens"], (2, 3), 3)[0, ..., 0].astype(int)
+    assert (np.diff(frame, axis=0) > 0).all(), "brighter from row to row"
+
+
+def test_a_saved_task_is_built_again_and_strangers_are_refused() -> None:
+    config = {"_target_": "somite.envs.images.GymnasiumImage", "id": PAINTED, "patch_size": 3}
+    task = task_set_of(config)
+    assert isinstance(task, GymnasiumImage) and task.patch_size == 3 and task.max_episode_steps == 9
+    with pytest.raises(UserError, match="expected somite.envs.images.GymnasiumImage"):
+        task_set_of({**config, "_target_": "somite.envs.images.task.importlib"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"id": "CartPole-v1"}, "CartPole-v1 observes Box.*which is no picture; .*env=gymnasium"),
+        ({"id": PAINTED, "patch_size": 5}, "patches of 5 x 5 pixels do not divide a picture of 12 x 18"),
+        ({"id": PAINTED, "size": [7, 12]}, "do not divide a picture of 7 x 12"),
+        ({"id": PAINTED, "size": 84}, r"env.size is height and width, such as \[84, 84\]; got 84"),
+        ({"id": "SomitePaintd-v0"}, "did you mean 'SomitePainted-v0'"),
+        ({"id": None}, "env.id is None"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        GymnasiumImage(**values)
+
+
+def test_gymnasiums_own_car_through_patches_is_ours() -> None:
+    pytest.importorskip("Box2D")
+    from somite.envs.car_racing import CarRacing
+
+    theirs = GymnasiumImage("CarRacing-v3", senses=Senses(history=1)).make_vec(num_envs=1)
+    ours = CarRacing(Senses(history=1), indicators=True).make_vec(num_envs=1)
+    wanted, _ = theirs.reset(seed=2)
+    found, _ = ours.reset(seed=2)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        difference = np.abs(found["tokens"].astype(int) - wanted["tokens"])
+        assert difference.mean() < 2 and found["tokens"].std() > 20
+        actions = rng.uniform(-1, 1, (1, 3))
+        wanted, reward, *_ = theirs.step(actions)
+        found, own, *_ = ours.step(actions)
+        assert own[0] == pytest.approx(reward[0], abs=1e-9)
