@@ -70,6 +70,33 @@ def blobs(rng: np.random.Generator) -> np.ndarray:
     return cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 4.0)))
 
 
+def clouds(rng: np.random.Generator) -> np.ndarray:
+    """Noise whose strength falls with its frequency, from one colour to another."""
+    frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE))
+    strength = 1 / np.maximum(frequency, 1 / SIZE) ** rng.uniform(1.0, 2.0)
+    phases = np.exp(2j * np.pi * rng.random(frequency.shape))
+    field = np.fft.irfft2(strength * phases, (SIZE, SIZE))
+    share = (np.clip(field / field.std(), -2, 2)[..., None] + 2) / 4
+    return (_random_color(rng) * (1 - share) + _random_color(rng) * share).astype(np.uint8)
+
+
+def rings(rng: np.random.Generator) -> np.ndarray:
+    """Rings of two colours around any place."""
+    row, column, width = rng.uniform(0, SIZE), rng.uniform(0, SIZE), rng.uniform(3, 16)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    ring = (np.hypot(y - row, x - column) / width).astype(int)
+    return np.stack([_random_color(rng), _random_color(rng)])[ring % 2]
+
+
+def mosaic(rng: np.random.Generator) -> np.ndarray:
+    """Cells of many colours, each around a place of its own (Voronoi's diagram)."""
+    count = int(rng.integers(8, 60))
+    places = rng.uniform(0, SIZE, (count, 2))
+    y, x = np.mgrid[:SIZE, :SIZE]
+    distance = np.square(y[..., None] - places[:, 0]) + np.square(x[..., None] - places[:, 1])
+    return rng.integers(0, 256, (count, 3), np.uint8)[distance.argmin(-1)]
+
+
 GENERATORS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "plain": plain,
     "noise": noise,
@@ -77,6 +104,9 @@ GENERATORS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "checkers": checkers,
     "gradient": gradient,
     "blobs": blobs,
+    "clouds": clouds,
+    "rings": rings,
+    "mosaic": mosaic,
 }
 
 

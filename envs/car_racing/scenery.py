@@ -31,8 +31,8 @@ class Scenery:
 
     Args:
         background: in place of the grass: ``grass`` (as it is), a picture's file, ``plain:r,g,b``, or, drawn
-            for each episode, ``plain``, ``noise``, ``stripes``, ``checkers``, ``gradient``, ``blobs``; or a
-            list, of which each episode has one.
+            for each episode, ``plain``, ``noise``, ``stripes``, ``checkers``, ``gradient``, ``blobs``,
+            ``clouds``, ``rings``, ``mosaic``; or a list, of which each episode has one.
         motion: pixels that the background moves in a frame, in a direction drawn for each episode.
         color_shift: largest share by which each colour of the world is made brighter or darker in an
             episode, in [0, 1].
