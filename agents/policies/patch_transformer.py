@@ -68,6 +68,7 @@ class PatchTransformer(PatchPolicy):
         self.width, self.latents, self.size = width, latents, size
         self.layers, self.heads, self.feedforward, self.head = layers, heads, feedforward, head
         self.patch = linear(spec.token_size, width, RELU_GAIN)
+        self.register_buffer("changes", _changes(n_recent), persistent=False)
         self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
         self.embed = linear(width, width, RELU_GAIN)
         self.gather = Queries(width, latents, size)
@@ -89,11 +90,13 @@ class PatchTransformer(PatchPolicy):
 
     def _patches(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Embedded patches (B, N, width), and which exist, (B, 1, N) of 0 and 1."""
-        frames = self.frames(observation)  # frames: (B, N, K, D)
-        changes = (frames[..., :-1, :] - frames[..., 1:, :]) * CHANGE_SCALE
-        told = torch.cat([frames[..., :1, :], changes], -2).flatten(-2)  # told: (B, N, K * D)
+        tokens = observation["tokens"].to(self.patch.bias.dtype)  # tokens: (B, N, K * D)
+        # What reads differences between frames reads frames: it is the weights that are combined, which are
+        # few, and not the pixels.
+        weight = torch.matmul(self.changes, self.patch.weight.unflatten(-1, (self.n_recent, -1)))
         recent = self.actions(self.recent(observation)).unsqueeze(-2)  # recent: (B, 1, width)
-        x = functional.relu(self.patch(told) + recent)  # x: (B, N, width)
+        x = functional.linear(tokens, weight.flatten(-2), self.patch.bias)
+        x = functional.relu(x + recent)  # x: (B, N, width)
         x = norm(functional.relu(self.embed(x)))
         return x, (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)
 
@@ -105,3 +108,15 @@ class PatchTransformer(PatchPolicy):
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, A) in (-1, 1), or logits (B, A)."""
         return self.bounded(self.action(features))
+
+
+def _changes(frames: int) -> Tensor:
+    """(K, K): column k makes, of grey levels, the newest frame or how frame k differs from the one after it.
+
+    Weights (..., K, D) for these become weights for the frames by a product from the left.
+    """
+    matrix = torch.zeros(frames, frames)
+    matrix[0, 0] = 1.0
+    for k in range(1, frames):
+        matrix[k - 1, k], matrix[k, k] = CHANGE_SCALE, -CHANGE_SCALE
+    return matrix / 255

@@ -114,6 +114,17 @@ def test_missing_patches_are_as_if_they_were_not_there(name: str) -> None:
     torch.testing.assert_close(play(policy, spoiled), play(policy, observations), rtol=1e-9, atol=1e-9)
 
 
+def test_the_transformer_reads_the_newest_frame_and_the_differences() -> None:
+    policy, observation = build("transformer"), random_steps(0, 1)[0]
+    frames = policy.frames(observation)  # (B, N, K, D)
+    differences = 4 * (frames[:, :, :-1] - frames[:, :, 1:])
+    told = torch.cat([frames[:, :, :1], differences], 2).flatten(2)
+    recent = policy.actions(policy.recent(observation))[:, None]
+    x = torch.relu(policy.embed(torch.relu(policy.patch(told) + recent)))
+    wanted = nn.functional.layer_norm(x, x.shape[-1:])
+    torch.testing.assert_close(policy._patches(observation)[0], wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_the_cnn_sees_the_picture_that_was_cut() -> None:
     policy = build("cnn")
     seen = []
