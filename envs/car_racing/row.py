@@ -10,7 +10,6 @@ import numpy as np
 from .indicators import INDICATOR_ROWS
 from .physics import Racing
 from .scenery import Scenery
-from .state import Track
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class Row:
     def start(self, track_seed: int, look_seed: int) -> None:
         """A new track, that of Gymnasium's seed, which looks as another seed says."""
         self.env.reset(seed=track_seed)
-        self._track = Track(self.env)
         self._look = self.rules.scenery.draw(np.random.default_rng(look_seed))
         self._frames = self._unrewarded = 0
 
@@ -86,10 +84,6 @@ class Row:
             frame[:] = picture
         if not self.rules.indicators:
             frame[INDICATOR_ROWS] = 0
-
-    def read_state(self, into: np.ndarray) -> None:
-        """What `STATE_NAMES` names, written to ``into``, (S,) float32."""
-        self._track.read(self.env, into)
 
     def close(self) -> None:
         """Let the simulation go."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from .drawing import SIZE, Painter
 from .row import Row, Rules
-from .state import STATE_NAMES
+from .state import STATE_NAMES, Tracks
 
 
 @dataclass
@@ -80,13 +80,15 @@ class LocalRows:
     def __init__(self, results: Results, rules: Rules) -> None:
         self.results, self._pictures = results, rules.pictures
         self._rows = [Row(rules) for _ in range(len(results.rewards))]
-        self._painter = Painter(len(self._rows))
+        self._painter, self._tracks = Painter(len(self._rows)), Tracks(len(self._rows))
 
     def start(self, seeds: dict[int, tuple[int, int]]) -> None:
         """See `Rows`."""
         for index, seed in seeds.items():
             self._rows[index].start(*seed)
-            self._painter.start(index, self._rows[index].env)
+            env = self._rows[index].env
+            self._painter.start(index, env)
+            self._tracks.set(index, env)
         self._show(list(seeds))
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> None:
@@ -99,14 +101,14 @@ class LocalRows:
         self._show(indices)
 
     def _show(self, indices: list[int]) -> None:
-        results = self.results
-        if self._pictures and indices:
-            self._painter.draw(indices, [self._rows[index].env for index in indices], results.pictures)
-        for index in indices:
-            row = self._rows[index]
-            if self._pictures:
-                row.finish(results.pictures[index], results.frames[index])
-            row.read_state(results.states[index])
+        if not indices:
+            return
+        results, envs = self.results, [self._rows[index].env for index in indices]
+        self._tracks.read(indices, envs, results.states)
+        if self._pictures:
+            self._painter.draw(indices, envs, results.pictures)
+            for index in indices:
+                self._rows[index].finish(results.pictures[index], results.frames[index])
 
     def close(self) -> None:
         """See `Rows`."""

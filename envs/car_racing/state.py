@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 from gymnasium.envs.box2d.car_racing import TRACK_WIDTH
@@ -31,45 +31,81 @@ STATE_NAMES = (
 road to its left, m; the heading against the road's."""
 
 
-class Track:
-    """The middle line of an environment's track, and where on it the car is."""
+class Tracks:
+    """The middle lines of B rows' tracks, and where on them the cars are.
 
-    def __init__(self, env: Racing) -> None:
+    Args:
+        num_envs: B.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self._middles = np.zeros((num_envs, 0, 2))
+        self._headings = np.zeros((num_envs, 0))
+        self._lengths = np.ones(num_envs, int)
+        self._nearest = np.zeros(num_envs, int)
+
+    def set(self, index: int, env: Racing) -> None:
+        """A row's track has been made."""
         track = np.array(env.track)  # (T, 4): angle around the field, heading, x, y
-        self._headings, self._middles = track[:, 1], track[:, 2:4]
-        self._nearest = 0
+        missing = len(track) - self._headings.shape[1]
+        if missing > 0:
+            self._middles = np.pad(self._middles, [(0, 0), (0, missing), (0, 0)])
+            self._headings = np.pad(self._headings, [(0, 0), (0, missing)])
+        self._headings[index, : len(track)] = track[:, 1]
+        self._middles[index, : len(track)] = track[:, 2:4]
+        self._lengths[index], self._nearest[index] = len(track), 0
 
-    def read(self, env: Racing, into: np.ndarray) -> None:
-        """The present readings, written to ``into``, (S,) float32."""
-        hull = env.car.hull
-        x, y = hull.position.x, hull.position.y
-        cos, sin = math.cos(hull.angle), math.sin(hull.angle)  # the car looks along (-sin, cos)
-        velocity, wheels = hull.linearVelocity, env.car.wheels
-        index = self._find(x, y)
-        heading = self._headings[index]
-        middle = self._middles[index]
-        offset = -(math.cos(heading) * (x - middle[0]) + math.sin(heading) * (y - middle[1]))
-        into[:12] = (
-            -sin * velocity.x + cos * velocity.y,
-            cos * velocity.x + sin * velocity.y,
-            hull.angularVelocity,
-            wheels[0].joint.angle,
-            *(wheel.omega for wheel in wheels),
-            wheels[2].gas,
-            offset,
-            math.sin(hull.angle - heading),
-            math.cos(hull.angle - heading),
+    def read(self, rows: Sequence[int], envs: Sequence[Racing], states: np.ndarray) -> None:
+        """The present readings of some rows.
+
+        Args:
+            rows: their numbers.
+            envs: of these rows.
+            states: (B, S) float32, those of these rows are written to.
+        """
+        rows = np.asarray(rows)
+        place, angle, velocity, rest = _raw(envs)
+        cos, sin = np.cos(angle), np.sin(angle)  # a car looks along (-sin, cos)
+        index = self._find(rows, place)
+        heading = self._headings[rows, index]
+        aside = place - self._middles[rows, index]
+        ahead = (index[:, None] + AHEAD) % self._lengths[rows, None]
+        ahead = self._middles[rows[:, None], ahead] - place[:, None]  # ahead: (R, tiles, 2)
+        right_and_forward = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
+        parts = (
+            -sin * velocity[:, 0] + cos * velocity[:, 1],
+            cos * velocity[:, 0] + sin * velocity[:, 1],
+            *rest.T,
+            -(np.cos(heading) * aside[:, 0] + np.sin(heading) * aside[:, 1]),
+            np.sin(angle - heading),
+            np.cos(angle - heading),
         )
-        ahead = self._middles[np.add(index, AHEAD) % len(self._middles)] - (x, y)
-        into[12:] = (ahead @ np.array([[cos, -sin], [sin, cos]])).ravel()
+        states[rows, :12] = np.stack(parts, 1)
+        states[rows, 12:] = (ahead @ right_and_forward).reshape(len(rows), -1)
 
-    def _find(self, x: float, y: float) -> int:
-        """The tile whose middle is nearest."""
-        around = (self._nearest + NEAR) % len(self._middles)
-        distances = np.square(self._middles[around] - (x, y)).sum(1)
-        best = int(distances.argmin())
-        if distances[best] < (2 * TRACK_WIDTH) ** 2:
-            self._nearest = int(around[best])
-        else:  # far from where it was: anywhere
-            self._nearest = int(np.square(self._middles - (x, y)).sum(1).argmin())
-        return self._nearest
+    def _find(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """The tiles whose middles are nearest, (R,)."""
+        around = (self._nearest[rows, None] + NEAR) % self._lengths[rows, None]  # around: (R, near)
+        distances = np.square(self._middles[rows[:, None], around] - places[:, None]).sum(-1)
+        best = distances.argmin(1)
+        found = np.take_along_axis(around, best[:, None], 1)[:, 0]
+        lost = np.take_along_axis(distances, best[:, None], 1)[:, 0] >= (2 * TRACK_WIDTH) ** 2
+        for i in np.flatnonzero(lost):  # far from where it was: anywhere
+            middles = self._middles[rows[i], : self._lengths[rows[i]]]
+            found[i] = np.square(middles - places[i]).sum(1).argmin()
+        self._nearest[rows] = found
+        return found
+
+
+def _raw(envs: Sequence[Racing]) -> tuple[np.ndarray, ...]:
+    """Places (R, 2), angles (R,), velocities (R, 2), and the rest of what the cars tell, (R, 7)."""
+    places, angles, velocities, rest = [], [], [], []
+    for env in envs:
+        hull, wheels = env.car.hull, env.car.wheels
+        place, velocity = hull.position, hull.linearVelocity
+        places.append((place.x, place.y))
+        angles.append(hull.angle)
+        velocities.append((velocity.x, velocity.y))
+        omegas = [wheel.omega for wheel in wheels]
+        rest.append((hull.angularVelocity, wheels[0].joint.angle, *omegas, wheels[2].gas))
+    return np.array(places), np.array(angles), np.array(velocities), np.array(rest, float)

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 from somite.envs.car_racing.physics import Racing
-from somite.envs.car_racing.state import STATE_NAMES, Track
+from somite.envs.car_racing.state import STATE_NAMES, Tracks
 
 RIGHT, FORWARD = STATE_NAMES.index("ahead_right_5"), STATE_NAMES.index("ahead_forward_5")
 
@@ -27,13 +27,15 @@ class Driver:
     """
 
     def __init__(self, env: Racing, seed: int = 0, noise: float = 0.1) -> None:
-        self._env, self._track = env, Track(env)
-        self._state = np.zeros(len(STATE_NAMES), np.float32)
+        self._env, self._tracks = env, Tracks(1)
+        self._tracks.set(0, env)
+        self._states = np.zeros((1, len(STATE_NAMES)), np.float32)
         self._rng, self._noise = np.random.default_rng(seed), noise
 
     def act(self) -> np.ndarray:
         """(3,) steering, gas, brake."""
-        self._track.read(self._env, self._state)
-        steering = np.arctan2(self._state[RIGHT], self._state[FORWARD]) + self._noise * self._rng.normal()
-        slow = self._state[0] < 35.0
+        self._tracks.read([0], [self._env], self._states)
+        (state,) = self._states
+        steering = np.arctan2(state[RIGHT], state[FORWARD]) + self._noise * self._rng.normal()
+        slow = state[0] < 35.0
         return np.array([np.clip(steering, -1, 1), 0.4 * slow, 0.1 * (not slow) + 0.05 * self._rng.random()])

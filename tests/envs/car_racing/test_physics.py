@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("Box2D")
 
 from somite.envs.car_racing.physics import Racing
-from somite.envs.car_racing.state import STATE_NAMES, Track
+from somite.envs.car_racing.state import STATE_NAMES, Tracks
 
 from .driving import Driver, Unseen
 
@@ -71,11 +71,13 @@ def test_a_second_episode_is_that_of_its_own_seed() -> None:
 def test_the_state_says_where_the_road_is() -> None:
     env = Racing()
     env.reset(seed=5)
-    track, state = Track(env), np.zeros(len(STATE_NAMES), np.float32)
+    tracks, states = Tracks(2), np.zeros((2, len(STATE_NAMES)), np.float32)
+    tracks.set(1, env)
 
     def read() -> dict[str, float]:
-        track.read(env, state)
-        return dict(zip(STATE_NAMES, state.tolist(), strict=True))
+        tracks.read([1], [env], states)
+        assert not states[0].any(), "another row"
+        return dict(zip(STATE_NAMES, states[1].tolist(), strict=True))
 
     start = read()
     assert abs(start["offset"]) < 0.5 and start["cos_heading"] > 0.99
