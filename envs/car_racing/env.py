@@ -24,6 +24,7 @@ def make_vec(
     patch_size: int = 6,
     grey: bool = True,
     indicators: bool = False,
+    renderer: str = "somite",
     action_repeat: int = 1,
     max_episode_steps: int = 1000,
     patience: int = 0,
@@ -40,6 +41,7 @@ def make_vec(
         patch_size: likewise.
         grey: likewise.
         indicators: likewise.
+        renderer: likewise.
         action_repeat: likewise.
         max_episode_steps: likewise.
         patience: likewise.
@@ -54,6 +56,7 @@ def make_vec(
         patch_size,
         grey,
         indicators,
+        renderer,
         action_repeat,
         max_episode_steps,
         patience,

@@ -23,6 +23,7 @@ class Rules:
         pictures: whether pictures are drawn at all.
         grey: whether frames are grey levels, or colours.
         indicators: whether frames show the bar at the bottom.
+        renderer: who draws: ``somite`` or ``gymnasium``.
         scenery: what is drawn otherwise than in the original.
     """
 
@@ -32,6 +33,7 @@ class Rules:
     pictures: bool = True
     grey: bool = True
     indicators: bool = False
+    renderer: str = "somite"
     scenery: Scenery = Scenery()
 
 

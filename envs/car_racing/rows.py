@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Protocol
 import cv2
 import numpy as np
 
-from .drawing import SIZE, Painter
+from .drawing import PAINTERS, SIZE
 from .row import Row, Rules
 from .state import STATE_NAMES, Tracks
 
@@ -80,7 +80,7 @@ class LocalRows:
     def __init__(self, results: Results, rules: Rules) -> None:
         self.results, self._pictures = results, rules.pictures
         self._rows = [Row(rules) for _ in range(len(results.rewards))]
-        self._painter, self._tracks = Painter(len(self._rows)), Tracks(len(self._rows))
+        self._painter, self._tracks = PAINTERS[rules.renderer](len(self._rows)), Tracks(len(self._rows))
 
     def start(self, seeds: dict[int, tuple[int, int]]) -> None:
         """See `Rows`."""

@@ -17,6 +17,7 @@ from .scenery import Scenery
 
 SIZE = 96
 VIEWS = ("patches", "state")
+RENDERERS = ("somite", "gymnasium")
 NEEDED = {"Box2D": "box2d", "pygame": "pygame-ce", "cv2": "opencv-python-headless"}
 
 
@@ -30,6 +31,7 @@ class CarRacing(SensorTask):
         patch_size: pixels of a patch's side.
         grey: grey levels, or colours.
         indicators: show the bar at the bottom.
+        renderer: ``somite``, or ``gymnasium`` for its own drawing, which is slow.
         action_repeat: frames that an action lasts; each counts.
         max_episode_steps: frames after which an episode is cut.
         patience: frames without reward in a row after which an episode ends, for training; 0: it never does.
@@ -48,15 +50,17 @@ class CarRacing(SensorTask):
         patch_size: int = 6,
         grey: bool = True,
         indicators: bool = False,
+        renderer: str = "somite",
         action_repeat: int = 1,
         max_episode_steps: int = 1000,
         patience: int = 0,
     ) -> None:
         check_packages()
-        if view not in VIEWS:
-            raise UserError(f"env.view cannot be {view!r}; {nearest(str(view), VIEWS)}")
+        for name, value, choices in (("view", view, VIEWS), ("renderer", renderer, RENDERERS)):
+            if value not in choices:
+                raise UserError(f"env.{name} cannot be {value!r}; {nearest(str(value), choices)}")
         self.kind = "patches" if view == "patches" else "sensors"
-        self.scenery, self.view = scenery or Scenery(), view
+        self.scenery, self.view, self.renderer = scenery or Scenery(), view, renderer
         self.patch_size = whole_number("env.patch_size", patch_size, 1)
         check_patch(SIZE, SIZE, self.patch_size)
         self.action_repeat = whole_number("env.action_repeat", action_repeat, 1)
@@ -85,6 +89,7 @@ class CarRacing(SensorTask):
             pictures=self.view == "patches",
             grey=self.grey,
             indicators=self.indicators,
+            renderer=self.renderer,
             scenery=self.scenery,
         )
         return RacingSource(num_envs, rules, self.patch_size, threads)

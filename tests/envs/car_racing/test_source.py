@@ -15,6 +15,7 @@ from somite.envs.car_racing import CarRacing, Scenery
 from somite.envs.car_racing.row import Row, Rules
 from somite.envs.car_racing.source import RacingSource
 from somite.envs.car_racing.state import STATE_NAMES
+from somite.envs.car_racing.task import RENDERERS
 from somite.envs.errors import UserError
 from somite.envs.images.patches import cut, join
 from somite.envs.saved import task_set_of
@@ -131,6 +132,14 @@ def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
         assert not cut_off and len(rewards) < 100
     last_rewarded = max((i for i, reward in enumerate(rewards) if reward > 0), default=-1)
     assert len(rewards) - 1 - last_rewarded == 21, "more than 20 in a row"
+
+
+def test_gymnasiums_own_drawing_can_be_chosen() -> None:
+    ours, theirs = (CarRacing(Senses(history=1), renderer=name).make_vec(num_envs=2) for name in RENDERERS)
+    for found, wanted in zip(drive(ours, 3), drive(theirs, 3), strict=True):
+        difference = np.abs(found["tokens"].astype(int) - wanted["tokens"])
+        assert 0 < difference.mean() < 2 and found["tokens"].std() > 20
+        np.testing.assert_array_equal(found["privileged"], wanted["privileged"])
 
 
 def test_a_state_for_teachers_needs_no_pictures() -> None:
