@@ -82,9 +82,10 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
     spec = env.spec_of_tokens
     for what in ("token_size", "joint_size"):
         if getattr(policy.spec, what) != getattr(spec, what):
+            keys = "senses.history, patch_size and grey" if env.kind == "patches" else "senses.history"
             raise UserError(
                 f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
-                f"environment gives {getattr(spec, what)}: senses.history must be that of training"
+                f"environment gives {getattr(spec, what)}: {keys} must be that of training"
             )
     _check_sizes(policy, env.sizes)
 

@@ -97,8 +97,14 @@ class Senses:
         return n_sensors * (1 + self.duplicates) + self.most_noise
 
     def spec(self, reading_shape: tuple[int, ...] = ()) -> TokenSpec:
-        """What the columns of a token mean, for readings of this shape."""
+        """What the columns of a token mean, for readings of this shape.
+
+        Raises:
+            UserError: pixels shall be scaled.
+        """
         if reading_shape:
+            if self.scale != 1.0:
+                raise UserError(f"pixels have a scale of their own: leave senses.scale={self.scale:g} out")
             size = self.history * math.prod(reading_shape)
             meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
             return TokenSpec(token=(Feature("pixels", size, "state", "grey levels, 0 to 255", meaning),))

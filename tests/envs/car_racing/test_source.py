@@ -200,6 +200,11 @@ def test_what_cannot_be_meant_is_refused(values: dict, message: str) -> None:
         CarRacing(**values)
 
 
+def test_pixels_are_not_scaled() -> None:
+    with pytest.raises(UserError, match=r"leave senses.scale=0.5 out"):
+        CarRacing(Senses(scale=0.5)).make_vec(num_envs=1)
+
+
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import somite.envs.car_racing.task as module
 
