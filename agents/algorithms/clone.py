@@ -36,6 +36,9 @@ class Clone:
         teacher: a run folder, its name in ``runs/``, or a ``policy/`` folder.
         total_steps: environment steps, summed over all rows.
         teacher_steps: of these, the first, in which the teacher acts; then the student does.
+        handover_steps: the next, over which the share of rows in which the teacher still acts falls to none,
+            each row's actor being drawn for a rollout: so the teacher brings back what the student has led
+            astray, where its own states would soon tell it nothing.
         num_envs: rows.
         n_steps: steps of each row between updates.
         episode_steps: the student's episodes end after so many steps, so that it meets more beginnings,
@@ -57,6 +60,7 @@ class Clone:
     teacher: str | None = None
     total_steps: float = 8e6
     teacher_steps: float = 5e5
+    handover_steps: float = 0
     num_envs: int = 512
     n_steps: int = 32
     episode_steps: int | None = None
@@ -79,7 +83,8 @@ class Clone:
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
         if self.episode_steps is not None:
             self.episode_steps = whole_number(self.episode_steps, "algorithm.episode_steps", minimum=1)
-        for name in ("validate_every", "validation_episodes", "keep_checkpoints", "teacher_steps"):
+        counts = ("validate_every", "validation_episodes", "keep_checkpoints")
+        for name in (*counts, "teacher_steps", "handover_steps"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
 
 
@@ -154,10 +159,20 @@ class CloneLearner:
         """Of the next update."""
         return self.settings.learning_rate * max(0.0, 1 - self.num_timesteps / self.settings.total_steps)
 
+    @property
+    def teacher_share(self) -> float:
+        """Of the rows of the next rollout, how many the teacher acts in."""
+        settings = self.settings
+        since = self.num_timesteps - settings.teacher_steps
+        if since < 0:
+            return 1.0
+        return max(0.0, 1 - since / settings.handover_steps) if settings.handover_steps else 0.0
+
     def _collect(self) -> None:
         env, buffer = self.env, self.buffer
         buffer.reset()
         nothing = np.zeros(env.num_envs, np.float32)
+        teaching = self._rng.random(env.num_envs) < self.teacher_share  # teaching: (B,)
         for _ in range(self.settings.n_steps):
             tensors = obs_as_tensor(self._observation, self.device)
             with torch.no_grad():
@@ -166,8 +181,8 @@ class CloneLearner:
             labels = np.eye(env.n_actions, dtype=np.float32)[taught] if env.discrete else taught
             zeros = torch.zeros(env.num_envs)
             buffer.add(self._observation, labels, nothing, self._starts, zeros, zeros)
-            teaching = self.num_timesteps < self.settings.teacher_steps
-            self._step(taught if teaching else self._own(outputs))
+            own = self._own(outputs)
+            self._step(np.where(teaching if env.discrete else teaching[:, None], taught, own))
 
     def _own(self, outputs: Tensor) -> np.ndarray:
         """The student's actions."""

@@ -64,6 +64,29 @@ def make_clone(folder: Path, teacher: Path, *overrides: str) -> CloneRun:
     return CloneRun(compose(*given, *overrides), folder, torch.device("cpu"))
 
 
+def test_the_teacher_hands_over_row_by_row(tmp_path: Path, teacher: Path) -> None:
+    settings = ("algorithm.teacher_steps=1024", "algorithm.handover_steps=2048", "algorithm.total_steps=4096")
+    run = make_clone(tmp_path, teacher, *settings)
+    learner, shares = run.learner, []
+    acted, step = [], learner._step
+
+    def watched(actions: np.ndarray) -> None:
+        taught = learner.teacher.act(learner.env.beside_observation())
+        acted.append(np.isclose(actions, taught).all(1))
+        step(actions)
+
+    learner._step = watched
+    for _ in range(4):
+        shares.append(learner.teacher_share)
+        learner.iterate()
+    assert shares == [1.0, 1.0, 0.5, 0.0]
+    rollouts = np.array(acted).reshape(4, 16, 64)
+    assert rollouts[:2].all() and rollouts[3].mean() < 0.1
+    by_row = rollouts[2].mean(0)
+    assert set(by_row[by_row > 0.5]) == {1.0}, "a row has one actor for the whole rollout"
+    assert 0.25 < (by_row == 1).mean() < 0.75
+
+
 def test_shorter_episodes_of_the_student_leave_the_task_as_it_is(tmp_path: Path, teacher: Path) -> None:
     run = make_clone(tmp_path, teacher, "algorithm.episode_steps=20", "algorithm.total_steps=2048")
     run.learn()
