@@ -149,7 +149,7 @@ def test_help_needs_no_torch_and_lists_everything(script, own_folder):
     assert done.returncode == 0, done.stderr
     wanted = {
         "train": (
-            "limb_transformer, mlp, sensor_mlp, sensor_transformer, smp",
+            "patch_transformer, sensor_mlp, sensor_transformer, smp",
             "env: ",
             "algorithm: ",
             "resume=last",

@@ -22,7 +22,7 @@ from somite.scripts import lookup
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("env", "agent", "algorithm", "experiment")
 CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
-SENSORS = {"n_tokens", "n_actions", "n_recent", "discrete", "n_privileged"}
+SENSORS = {"n_tokens", "n_actions", "n_recent", "discrete", "n_privileged", "grid", "patch_size"}
 """What policies are told by environments of sensors, and, with it, by those of bodies."""
 SIZES = SENSORS | {"n_joints"}
 NEEDED = {
@@ -31,14 +31,23 @@ NEEDED = {
     "algorithm=clone": "algorithm.teacher=runs/nobody",
     "experiment=ant_clone": "algorithm.teacher=runs/nobody",
     "experiment=swingup_clone": "algorithm.teacher=runs/nobody",
+    "env=gymnasium_image": "env.id=CarRacing-v3",
+    "experiment=racing_clone": "algorithm.teacher=runs/nobody",
 }
 """What has no default."""
 SENSOR_ENVS = ("cartpole_swingup", "gymnasium")
 SENSOR_AGENTS = ("attention_neuron", "deep_set", "sensor_mlp", "sensor_transformer")
+PATCH_ENVS = ("car_racing", "gymnasium_image")
+PATCH_AGENTS = ("cnn", "patch_attention_neuron", "patch_transformer")
 
 
 def compose(*overrides: str, name: str = "train") -> DictConfig:
-    """With what has no default; a choice for sensors goes with an environment of sensors."""
+    """With what has no default; a choice for sensors or patches goes with an environment of these."""
+    if any(f"agent={agent}" in overrides for agent in PATCH_AGENTS):
+        overrides = ("env=car_racing", *overrides)
+    elif any(f"env={env}" in overrides for env in PATCH_ENVS):
+        critic = ("agent.critic=shared",) * ("env=gymnasium_image" in overrides)
+        overrides = ("agent=cnn", *critic, *overrides)
     if any(f"agent={agent}" in overrides for agent in SENSOR_AGENTS):
         overrides = ("env=cartpole_swingup", *overrides)
     if any(f"env={env}" in overrides for env in SENSOR_ENVS) and "agent=mlp" not in overrides:
@@ -69,7 +78,7 @@ def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
     assert bodies.seen and isinstance(policy, Policy) and type(algorithm) in RUNS
 
 
-@pytest.mark.parametrize("env", sorted({*CHOICES["env"]} - {*SENSOR_ENVS}))
+@pytest.mark.parametrize("env", sorted({*CHOICES["env"]} - {*SENSOR_ENVS, *PATCH_ENVS}))
 def test_every_body_of_every_split_of_every_env_can_be_simulated(env: str) -> None:
     if env == "locomotion":  # what a user brings has no named splits
         bodies = hydra.utils.instantiate(compose("env=locomotion").env, _convert_="all")
@@ -98,7 +107,7 @@ def test_the_ant_alone_is_gymnasiums() -> None:
 def test_every_experiment_composes_builds_and_adds_no_key(experiment: str) -> None:
     lookup.check_arguments([f"experiment={experiment}"], "train")
     bodies, _, algorithm = build_all(compose(f"experiment={experiment}"))
-    assert bodies.unseen or bodies.kind == "sensors", "an experiment with bodies measures unseen ones"
+    assert bodies.unseen or bodies.kind != "limbs", "an experiment with bodies measures unseen ones"
     assert algorithm.num_envs >= len(bodies.seen)
 
 

@@ -169,7 +169,7 @@ def test_every_command_runs_with_a_tiny_budget(
     if "--help" in command:
         with pytest.raises(SystemExit, match="0"):
             run(command, monkeypatch)
-        assert "env: ant, cartpole_swingup, centipede, cheetah" in capsys.readouterr().out
+        assert "env: ant, car_racing, cartpole_swingup, centipede" in capsys.readouterr().out
         return
     run([*command, *(RESUMED if resumed else tiny(command))], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
@@ -219,8 +219,8 @@ def test_pip_installs_what_is_there() -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     for command in (command for command in commands() if command[0] == "pip"):
         if "-e" in command:
-            assert command == ["pip", "install", "-e", ".[dev]", "-c", "constraints.txt"]
-            assert "dev" in CONFIGURATION["options.extras_require"]
+            assert command[:3] == ["pip", "install", "-e"] and command[4:] == ["-c", "constraints.txt"]
+            assert command[3][2:-1] in CONFIGURATION["options.extras_require"]
         else:
             assert command[2] in pins, "the version is the tested one"
 
