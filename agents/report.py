@@ -48,7 +48,7 @@ def evaluate(config: DictConfig) -> list[Row]:
     rows: list[Row] = []
     for folder in folders:
         agent = load_policy(folder, device)
-        bodies = body_set_of(agent, _changes(config))
+        bodies = body_set_of(agent, _changes(config)).for_evaluation()
         names = bodies.choose(_plain(config.bodies))
         own = _evaluate_agent(agent, bodies, names, episodes, seed, _run_name(folder), config.random_baseline)
         output = _output(config.output, folder, several=len(folders) > 1)

@@ -161,7 +161,7 @@ class Run(abc.ABC):
         """Mean return of a policy on the training bodies, deterministic, from starts kept for this."""
         results = run_episodes(
             Agent(policy).act,
-            self.bodies,
+            self.bodies.for_evaluation(),
             self.bodies.seen,
             episodes,
             VALIDATION_SEED,

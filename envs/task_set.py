@@ -51,6 +51,10 @@ class TaskSet(abc.ABC):
             options: ``aligned``, ``stagger``, ``threads``; ``once`` where each row has one episode only.
         """
 
+    def for_evaluation(self) -> TaskSet:
+        """The same without what only helps training, such as episodes that end early."""
+        return self
+
     def hashes(self) -> dict[str, str]:
         """Hashes of what is trained on, by name, where a name alone does not say what it is."""
         return {}

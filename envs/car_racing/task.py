@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from typing import Any
 
@@ -71,6 +72,12 @@ class CarRacing(SensorTask):
                 raise UserError(f"env.{name} is true or false, got {value!r}")
         self.grey, self.indicators = grey, indicators
         super().__init__(senses, -(-self.max_frames // self.action_repeat))
+
+    def for_evaluation(self) -> CarRacing:
+        """Without patience: an episode lasts until the lap is done, the field is left, or time is up."""
+        other = copy.copy(self)
+        other.patience = 0
+        return other
 
     @property
     def frames_per_second(self) -> float:

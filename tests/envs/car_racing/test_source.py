@@ -142,6 +142,21 @@ def test_gymnasiums_own_drawing_can_be_chosen() -> None:
         np.testing.assert_array_equal(found["privileged"], wanted["privileged"])
 
 
+def test_evaluation_has_no_patience() -> None:
+    task = CarRacing(view="state", patience=20, max_episode_steps=100)
+    lengths = []
+    for which in (task, task.for_evaluation()):
+        env = which.make_vec(num_envs=1, once=True)
+        env.reset(seed=0)
+        ended = False
+        for steps in range(1, 101):
+            ended = ended or any(end[0] for end in env.step(np.array([[0.0, -1.0, -1.0]]))[2:4])
+            if ended:
+                break
+        lengths.append(steps)
+    assert lengths[0] < 60 and lengths[1] == 100 and task.patience == 20
+
+
 def test_a_state_for_teachers_needs_no_pictures() -> None:
     task = CarRacing(view="state", action_repeat=4)
     env = task.make_vec(num_envs=2)
