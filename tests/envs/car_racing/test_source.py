@@ -148,11 +148,10 @@ def test_evaluation_has_no_patience() -> None:
     for which in (task, task.for_evaluation()):
         env = which.make_vec(num_envs=1, once=True)
         env.reset(seed=0)
-        ended = False
-        for steps in range(1, 101):
-            ended = ended or any(end[0] for end in env.step(np.array([[0.0, -1.0, -1.0]]))[2:4])
-            if ended:
-                break
+        steps, ended = 0, False
+        while not ended:
+            _, _, terminated, truncated, _ = env.step(np.array([[0.0, -1.0, -1.0]]))
+            steps, ended = steps + 1, terminated[0] or truncated[0]
         lengths.append(steps)
     assert lengths[0] < 60 and lengths[1] == 100 and task.patience == 20
 
