@@ -47,6 +47,7 @@ class CloneRun(Run):
             task.seen, self.algorithm.num_envs, stagger=True, beside=senses, beside_sees=sees
         )
         self.policy = build_policy(config.agent, self.env).to(device)
+        self.start_policy()
         self.learner = CloneLearner(
             self.algorithm, self.policy, self.env, teacher, device, self.env_seed, self.learner_seed
         )

@@ -46,6 +46,9 @@ class CMARun(Run):
                 "env.starts=fixed gives every row its own: leave it at env.starts=random"
             )
         self.policy = self._build_policy(config).to(device)
+        self.start_policy()
+        if config.get("start_from") and settings.start == "zero":
+            raise UserError("start_from is where the search is to start: say algorithm.start=initial, too")
         # On a GPU one part keeps the device busy; its simulation still has the cores.
         automatic = config.threads == "auto"
         threads = available_cores() if automatic else whole_number(config.threads, "threads", 1)

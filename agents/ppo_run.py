@@ -29,6 +29,7 @@ class PPORun(Run):
         aligned = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
         self.rows = self.algorithm.make_rows(self.bodies, aligned)
         self.policy = build_policy(config.agent, self.rows.env).to(device)
+        self.start_policy()
         self.learner: TokenPPO = self.algorithm.make_learner(
             self.policy, self.rows, device, self.learner_seed, self.env_seed
         )

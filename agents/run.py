@@ -20,7 +20,7 @@ from ..envs.task_set import TaskSet
 from .acting import Agent
 from .algorithms.metrics_csv import MetricsCsv
 from .algorithms.tensorboard import TensorBoard
-from .checkpoint import load_policy, save_policy
+from .checkpoint import load_policy, policy_folder_of, save_policy
 from .evaluation import run_episodes
 from .policies.base import Policy
 from .run_folder import keep_newest, last_checkpoint, list_checkpoints, new_checkpoint, publish
@@ -129,6 +129,31 @@ class Run(abc.ABC):
             )
         self.policy.load_state_dict(saved.state_dict())
 
+    def start_policy(self) -> None:
+        """Give a new run's policy what another one has learnt, if ``start_from`` names one.
+
+        Taken over are the parameters that act and the normaliser; critic and exploration start anew.
+
+        Raises:
+            UserError: there is no such run, or its agent is another one.
+        """
+        if self.state or not self.config.get("start_from"):
+            return
+        folder = policy_folder_of(str(self.config.start_from))
+        other = load_policy(folder).policy
+        own, theirs = (_acting_architecture(policy) for policy in (self.policy, other))
+        if type(other) is not type(self.policy) or own != theirs:
+            raise UserError(
+                f"start_from={self.config.start_from} holds {type(other).__name__} {theirs}, but the "
+                f"configuration asks for {type(self.policy).__name__} {own}"
+            )
+        self.policy.normalizer.load_state_dict(other.normalizer.state_dict())
+        learnt = other.acting_parameters()
+        with torch.no_grad():
+            for name, parameter in self.policy.acting_parameters().items():
+                parameter.copy_(learnt[name])
+        log.info("starting with what %s has learnt", folder)
+
     def save(self) -> None:
         """Write a checkpoint and make its policy the run's."""
         with new_checkpoint(self.folder, self.steps) as writing:
@@ -186,6 +211,12 @@ class Run(abc.ABC):
                 },
             )
         return score
+
+
+def _acting_architecture(policy: Policy) -> dict[str, Any]:
+    """Without what only learning needs."""
+    found = policy.architecture()
+    return {name: value for name, value in found.items() if name not in ("critic", "initial_log_std")}
 
 
 def _load_state(checkpoint: Path) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""A run that begins with what another one has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from somite.agents import load_policy
+from somite.agents.cma_run import CMARun
+from somite.agents.ppo_run import PPORun
+from somite.envs.errors import UserError
+
+from .runs import compose
+
+GIVEN = (
+    "env=cartpole_swingup",
+    "env.max_episode_steps=20",
+    "agent=sensor_transformer",
+    "env.senses.history=2",
+    "algorithm.num_envs=8",
+    "algorithm.n_steps=8",
+    "algorithm.batch_size=32",
+    "algorithm.total_steps=256",
+    "algorithm.validate_every=0",
+    "device=cpu",
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    PPORun(compose(*GIVEN, "seed=3"), folder, CPU).learn()
+    return folder
+
+
+def test_what_acts_is_taken_over_and_what_only_learns_is_new(first: Path, tmp_path: Path) -> None:
+    given = (f"start_from={first}", "agent.initial_log_std=-2", "agent.critic=shared")
+    run = PPORun(compose(*GIVEN, *given), tmp_path, CPU)
+    learnt = load_policy(first).policy
+    for name, parameter in run.policy.acting_parameters().items():
+        assert torch.equal(parameter, learnt.acting_parameters()[name]), name
+    assert torch.equal(run.policy.normalizer.token_scale, learnt.normalizer.token_scale)
+    assert run.policy.log_std.item() == -2 and learnt.log_std.item() != -2 and run.steps == 0
+    run.learn()
+    for name, parameter in run.policy.acting_parameters().items():
+        assert not torch.equal(parameter, learnt.acting_parameters()[name]), name
+    # Going on is with the run's own.
+    more = PPORun(compose(*GIVEN, *given, "algorithm.total_steps=512"), tmp_path, CPU)
+    for name, parameter in more.policy.named_parameters():
+        assert torch.equal(parameter, run.policy.get_parameter(name)), name
+
+
+def test_another_agent_is_refused(first: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds SensorTransformer .*'width': 32.* asks for .*'width': 16"):
+        PPORun(compose(*GIVEN, f"start_from={first}", "agent.width=16"), tmp_path / "a", CPU)
+    with pytest.raises(UserError, match="no run 'nobody'"):
+        PPORun(compose(*GIVEN, "start_from=nobody"), tmp_path / "b", CPU)
+
+
+def test_a_search_starts_there_if_it_is_told_to(first: Path, tmp_path: Path) -> None:
+    evolved = (*GIVEN[:4], "algorithm=cma_es", "device=cpu", "algorithm.generations=1", f"start_from={first}")
+    small = ("algorithm.population=4", "algorithm.episodes=1", "algorithm.diagonal=true", "threads=1")
+    with pytest.raises(UserError, match="say algorithm.start=initial, too"):
+        CMARun(compose(*evolved, *small), tmp_path / "a", CPU)
+    run = CMARun(compose(*evolved, *small, "algorithm.start=initial"), tmp_path / "b", CPU)
+    learnt = load_policy(first).policy.acting_parameters()
+    flat = torch.cat([parameter.flatten() for parameter in learnt.values()]).double()
+    torch.testing.assert_close(torch.from_numpy(run.search.mean), flat.detach())
