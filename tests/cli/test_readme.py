@@ -111,7 +111,7 @@ def those_before(command: list[str]) -> list[list[str]]:
     words = " ".join(command)
     task = "racing" if "racing" in words or "env.scenery" in words else "swingup"
     wanted = [f"experiment={task}_teacher"]
-    if "env.scenery" in words:
+    if "env.scenery" in words or "start_from=last" in words:
         wanted.append(f"experiment={task}_clone")
     return [c for name in wanted for c in OURS if name in c]
 
@@ -162,7 +162,7 @@ def test_every_command_runs_with_a_tiny_budget(
     command: list[str], in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     resumed = any(argument.startswith("resume=") for argument in command)
-    if is_about_senses(command) or "algorithm.teacher=last" in command:
+    if is_about_senses(command) or {"algorithm.teacher=last", "start_from=last"} & set(command):
         for earlier in those_before(command):
             run([*earlier, *tiny(earlier)], monkeypatch)
     before = set((in_folder / "runs").iterdir())
