@@ -38,6 +38,7 @@ from somite.agents.policies import (
 from somite.agents.policies.attention_neuron import ROWS_AT_ONCE, StackedAttentionNeuron, shares
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorTask
+from somite.envs.sensors.source import Source
 from tests.observations import SPEC, random_observation
 
 N_TOKENS, ROWS = 5, 3
@@ -317,7 +318,7 @@ def test_rows_that_have_ended_are_dropped_without_influence(
     assert set(all_rows) == {32} and fewer[0] == 32 and sum(fewer) < 0.8 * sum(all_rows)
 
 
-class Signs:
+class Signs(Source):
     """Each row shows +1 or -1 for a whole episode; the choice 1 is right for +1, 0 for -1."""
 
     name, sensor_names, single_action_space = "signs", ("sign", "one"), spaces.Discrete(2)

@@ -20,6 +20,7 @@ from somite.agents.algorithms.sharding import Shards
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorPolicy, SensorTransformer
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses, SensorVectorEnv
+from somite.envs.sensors.source import Source
 
 from .worlds import make_learner
 
@@ -104,7 +105,7 @@ def for_env(cls: type[SensorPolicy], env: SensorVectorEnv, **values: Any) -> Sen
     return cls(env.spec_of_tokens, **sizes, **values)
 
 
-class Walk:
+class Walk(Source):
     """Readings that walk at random; rewards of 1. Odd rows end after 5 steps, the others are cut after 7."""
 
     name, sensor_names = "walk", ("one", "two", "three")
@@ -278,7 +279,7 @@ def test_the_value_after_a_rollout_is_of_the_present_memory_and_changes_it_not()
         assert kept[key][2].abs().max() > 0
 
 
-class Cue:
+class Cue(Source):
     """The first reading tells which choice is right when, two steps later, the second sensor asks.
 
     Until then 2 is to be chosen, so that nothing of the cue can be kept in the actions. The best return
