@@ -96,7 +96,7 @@ class PatchAttentionNeuron(PatchPolicy):
         """The map (B, S * S, size) of this step."""
         frames = self._oldest_first(observation)
         values = self.gathered(norm(frames).flatten(-2))  # values: (B, N, size)
-        return norm(functional.relu(torch.matmul(self._weights(observation), values)))
+        return norm(functional.relu(torch.matmul(self._weights(frames, observation), values)))
 
     def _oldest_first(self, observation: Observation) -> Tensor:
         """Frames (B, N, K, D)."""
@@ -104,11 +104,10 @@ class PatchAttentionNeuron(PatchPolicy):
 
     def attention(self, observation: Observation) -> Tensor:
         """Share of the map's attention that each patch gets, (B, N)."""
-        return self._weights(observation).mean(-2)
+        return self._weights(self._oldest_first(observation), observation).mean(-2)
 
-    def _weights(self, observation: Observation) -> Tensor:
-        """What each place of the map takes from each patch, (B, S * S, N)."""
-        frames = self._oldest_first(observation)
+    def _weights(self, frames: Tensor, observation: Observation) -> Tensor:
+        """What each place of the map takes from each patch, (B, S * S, N), of frames (B, N, K, D)."""
         changes = (frames[..., 1:, :] - frames[..., :-1, :]).mT.flatten(-2)  # (B, N, D * (K - 1))
         last = observation["recent_actions"][..., -1:, :]  # last: (B, 1, A)
         told = torch.cat([changes, last.expand(*changes.shape[:-1], -1).to(changes)], -1)

@@ -16,7 +16,7 @@ from ...agents.counts import whole_number
 from ...envs.car_racing import CarRacing
 from ...envs.errors import UserError
 from .machine import cores
-from .ppo_speed import PPOSpeed
+from .ppo_speed import ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
 from .simulation import ACTION_SETS
@@ -78,7 +78,7 @@ class CarRacingSpeed:
                 title = f"CarRacing, frames/s of {self.num_envs} rows, median of {self.rounds} rounds"
                 _keep(rows, title, results, console)
             if self.iterations and arguments:
-                rows = self._ppo(arguments, status.update, stack)
+                rows = ppo_rows(arguments, self.iterations, status.update)
                 _keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
 
     def _frames(self, announce: Callable[[str], None], stack: ExitStack) -> list[dict]:
@@ -96,20 +96,6 @@ class CarRacingSpeed:
             if row["name"] == GYMNASIUM:
                 row["ratios"] = {}
         return found
-
-    def _ppo(
-        self, arguments: Mapping[str, Sequence[str]], announce: Callable[[str], None], stack: ExitStack
-    ) -> list[dict]:
-        variants: dict[str, PPOSpeed] = {}
-        for name, given in arguments.items():
-            variants[name] = PPOSpeed(given)
-            stack.callback(variants[name].close)
-        measures = {name: variant.measure for name, variant in variants.items()}
-        interleave(measures, 1, lambda text: announce(f"warm-up: {text}"))
-        for variant in variants.values():
-            variant.forget()
-        rates = interleave(measures, self.iterations, announce)
-        return make_rows(rates, [], {name: variant.describe() for name, variant in variants.items()})
 
 
 def _ours(task: CarRacing, rows: int, threads: int, stack: ExitStack) -> Callable[[], None]:

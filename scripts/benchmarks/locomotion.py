@@ -14,7 +14,7 @@ from ...agents.device import set_threads
 from ...envs.errors import UserError
 from ...envs.locomotion import BodySet
 from . import process_rivals, simulation
-from .ppo_speed import PPOSpeed
+from .ppo_speed import ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
 from .tables import ratio_table, speed_table
@@ -69,7 +69,7 @@ class Locomotion:
                 rows = self._ant(announce) + self._cheetahs(announce)
                 _keep(rows, results, console, f"Simulation, median of {self.rounds} rounds")
             if self.iterations and arguments:
-                rows = self._ppo(arguments, announce)
+                rows = ppo_rows(arguments, self.iterations, announce)
                 _keep(rows, results, console, f"PPO, median of {self.iterations} iterations")
 
     def _ant(self, announce: Callable[[str], None]) -> list[dict]:
@@ -107,21 +107,6 @@ class Locomotion:
             if not row["name"].endswith("/somite"):
                 row["ratios"] = {}
         return rows
-
-    def _ppo(self, arguments: Mapping[str, Sequence[str]], announce: Callable[[str], None]) -> list[dict]:
-        with ExitStack() as stack:
-            variants: dict[str, PPOSpeed] = {}
-            for name, given in arguments.items():
-                variants[name] = PPOSpeed(given)
-                stack.callback(variants[name].close)
-            measures = {name: variant.measure for name, variant in variants.items()}
-            interleave(measures, 1, lambda text: announce(f"warm-up: {text}"))
-            for variant in variants.values():
-                variant.forget()
-            rates = interleave(measures, self.iterations, announce)
-            more = {name: variant.describe() for name, variant in variants.items()}
-            naive = [name for name, given in arguments.items() if "agent=naive" in given]
-            return make_rows(rates, naive, more)
 
 
 def _bare_and_ours(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from ...agents.device import set_threads
+from .rates import interleave, make_rows
 from .training_setup import TrainingSetup, compose
 
 PHASES = ("env", "policy", "update", "rest")
@@ -83,3 +85,28 @@ class PPOSpeed:
     def close(self) -> None:
         """Let the simulations go."""
         self._setup.rows.close()
+
+
+def ppo_rows(
+    arguments: Mapping[str, Sequence[str]], iterations: int, announce: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Rows of a report: variants of PPO in turn, after an iteration of each that is not counted.
+
+    Args:
+        arguments: of ``somite-train``, by the variant's name; others are compared with ``agent=naive``.
+        iterations: of each.
+        announce: told what comes next.
+    """
+    with ExitStack() as stack:
+        variants: dict[str, PPOSpeed] = {}
+        for name, given in arguments.items():
+            variants[name] = PPOSpeed(given)
+            stack.callback(variants[name].close)
+        measures = {name: variant.measure for name, variant in variants.items()}
+        interleave(measures, 1, lambda text: announce(f"warm-up: {text}"))
+        for variant in variants.values():
+            variant.forget()
+        rates = interleave(measures, iterations, announce)
+        more = {name: variant.describe() for name, variant in variants.items()}
+        naive = [name for name, given in arguments.items() if "agent=naive" in given]
+        return make_rows(rates, naive, more)
