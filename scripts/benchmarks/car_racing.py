@@ -20,7 +20,7 @@ from .ppo_speed import ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
 from .simulation import ACTION_SETS
-from .tables import ratio_table, speed_table
+from .tables import keep
 from .training_setup import compose
 
 GYMNASIUM = "frames/gymnasium_1_core"
@@ -76,10 +76,10 @@ class CarRacingSpeed:
             if self.rounds:
                 rows = self._frames(status.update, stack)
                 title = f"CarRacing, frames/s of {self.num_envs} rows, median of {self.rounds} rounds"
-                _keep(rows, title, results, console)
+                keep(rows, title, results, console)
             if self.iterations and arguments:
                 rows = ppo_rows(arguments, self.iterations, status.update)
-                _keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
+                keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
 
     def _frames(self, announce: Callable[[str], None], stack: ExitStack) -> list[dict]:
         torch.set_num_threads(1)
@@ -126,11 +126,3 @@ def _gymnasium(stack: ExitStack) -> Callable[[], None]:
 def _actions(shape: tuple[int, ...]) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.uniform(LOW, HIGH, shape) for _ in range(ACTION_SETS)]
-
-
-def _keep(rows: list[dict], title: str, results: Results, console: Console) -> None:
-    for row in rows:
-        results.add(row)
-    console.print(speed_table(title, rows))
-    if any(row["ratios"] for row in rows):
-        console.print(ratio_table(rows))

@@ -17,7 +17,7 @@ from . import process_rivals, simulation
 from .ppo_speed import ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
-from .tables import ratio_table, speed_table
+from .tables import keep
 from .training_setup import compose
 
 ANT = "ant"
@@ -67,10 +67,10 @@ class Locomotion:
             announce = status.update
             if self.rounds:
                 rows = self._ant(announce) + self._cheetahs(announce)
-                _keep(rows, results, console, f"Simulation, median of {self.rounds} rounds")
+                keep(rows, f"Simulation, median of {self.rounds} rounds", results, console)
             if self.iterations and arguments:
                 rows = ppo_rows(arguments, self.iterations, announce)
-                _keep(rows, results, console, f"PPO, median of {self.iterations} iterations")
+                keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
 
     def _ant(self, announce: Callable[[str], None]) -> list[dict]:
         """Rivals on 64 ants: Batch.step alone, ours, one process per environment twice."""
@@ -119,11 +119,3 @@ def _bare_and_ours(
 
 def _bodies(env: str) -> BodySet:
     return hydra.utils.instantiate(compose([f"env={env}"]).env, _convert_="all")
-
-
-def _keep(rows: list[dict], results: Results, console: Console, title: str) -> None:
-    for row in rows:
-        results.add(row)
-    console.print(speed_table(title, rows))
-    if any(row["ratios"] for row in rows):
-        console.print(ratio_table(rows))

@@ -7,10 +7,22 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE
+from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from .results import Results
+
 Row = dict[str, Any]
+
+
+def keep(rows: Sequence[Row], title: str, results: Results, console: Console) -> None:
+    """Add rows to a report and print their speeds and, where there are any, their ratios."""
+    for row in rows:
+        results.add(row)
+    console.print(speed_table(title, rows))
+    if any(row["ratios"] for row in rows):
+        console.print(ratio_table(rows))
 
 
 def speed_table(title: str, rows: Sequence[Row]) -> Table:
