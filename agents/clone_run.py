@@ -78,6 +78,8 @@ class CloneRun(Run):
                 score = float(np.mean(learner.returns)) if learner.returns else None
                 progress.update(self.steps, score)
                 self.logger.record("clone/loss", loss)
+                if learner.student.auxiliary_loss is not None:
+                    self.logger.record("clone/auxiliary_loss", learner.student.auxiliary_loss)
                 self.logger.record("clone/teacher_share", learner.teacher_share)
                 self.logger.record("train/learning_rate", learner.learning_rate)
                 self.logger.record("time/fps", (self.steps - first) / (time.perf_counter() - begun))

@@ -18,6 +18,9 @@ _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 """The control of each kind of token: ``agent=mlp`` means the one that fits."""
 
 
+OF_TRAINING = ("n_privileged", "n_sensors")
+"""Sizes that only training needs: evaluation has no critic and no auxiliary loss."""
+
 def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> type[Policy]:
     """The class that a node of ``conf/agent`` means for tokens of a kind.
 
@@ -58,16 +61,21 @@ def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
         UserError: a policy of another kind, or a value that cannot be meant.
     """
     cls = policy_class(config, env.kind)
-    asked = inspect.signature(cls).parameters
+    asked, sizes = inspect.signature(cls).parameters, sizes_for(cls, env)
     given = {key: value for key, value in config.items() if key != "_target_"}
     unknown = [key for key in given if key not in asked]
     if unknown:
         raise UserError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(asked)}")
-    sizes = {name: value for name, value in env.sizes.items() if name in asked}
     twice = [key for key in given if key in sizes]
     if twice:
         raise UserError(f"{', '.join(twice)} of {cls.__name__} comes from the environment; leave it out")
     return cls(spec=env.spec_of_tokens, **sizes, **given)
+
+
+def sizes_for(cls: type[Policy], env: gymnasium.vector.VectorEnv) -> dict[str, Any]:
+    """Those of the environment's sizes that a policy of this class is built with."""
+    asked = inspect.signature(cls).parameters
+    return {name: value for name, value in env.sizes.items() if name in asked}
 
 
 def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
@@ -82,19 +90,23 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
     spec = env.spec_of_tokens
     for what in ("token_size", "joint_size"):
         if getattr(policy.spec, what) != getattr(spec, what):
-            keys = "senses.history, patch_size and grey" if env.kind == "patches" else "senses.history"
+            patches, numbers = "senses.history, patch_size and grey", "senses.history and senses.traces"
+            keys = patches if env.kind == "patches" else numbers
             raise UserError(
                 f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
                 f"environment gives {getattr(spec, what)}: {keys} must be that of training"
             )
+    for own, here in zip(policy.spec.token, spec.token, strict=False):
+        if own.name == here.name == "trace" and own.meaning != here.meaning:
+            raise UserError(f"{name} was trained with traces {own.meaning}; here they are {here.meaning}")
     _check_sizes(policy, env.sizes)
 
 
 def _check_sizes(policy: Policy, sizes: Mapping[str, Any]) -> None:
-    """The critic's readings are left out: evaluation has no critic."""
+    """What only training needs is left out."""
     for name, value in sizes.items():
         trained = getattr(policy, name, value)
-        if name != "n_privileged" and trained != value:
+        if name not in OF_TRAINING and trained != value:
             advice = "; its slots have fixed meanings: an invariant policy takes any number" * (
                 name == "n_tokens"
             )

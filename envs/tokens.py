@@ -16,6 +16,8 @@ key                 shape, dtype        meaning
                                         the first; nominal, or one-hot where actions are discrete
 ``privileged``      (S,) float32        sensor tasks: the task's own readings in their own order, or the
                                         state behind a picture, for a critic; the acting policy never sees it
+``sensor``          (N,) int32          sensor tasks: which of the task's sensors stands in each slot, S for
+                                        noise; for losses in training; the acting policy never sees it
 ==================  ==================  =======================================================
 
 Three rules hold everywhere: neither N nor J appears in the shape of a shared parameter; order
@@ -35,7 +37,7 @@ from gymnasium import spaces
 CONTRACT_VERSION = 2
 """Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
 
-SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged")
+SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged", "sensor")
 LIMB_KEYS = ("tokens", "mask", "parent", "joints", "joint_mask", "action_mask")
 
 
@@ -126,9 +128,19 @@ def sensor_observation_space(
     n_tokens: int,
     recent_actions: tuple[int, int],
     n_privileged: int,
+    n_sensors: int = 0,
     are_pictures: bool = False,
 ) -> spaces.Dict:
-    """Space of a sensor task's observation: N tokens, (K, A) recent actions, S privileged readings or 0."""
+    """Space of a sensor task's observation.
+
+    Args:
+        spec: of its tokens.
+        n_tokens: N.
+        recent_actions: (K, A).
+        n_privileged: privileged readings; 0: they are not told.
+        n_sensors: S, of the task, to tell which sensor stands in each slot; 0: that is not told.
+        are_pictures: whether tokens are grey levels.
+    """
     parts = {
         "tokens": (n_tokens, spec.token_size),
         "recent_actions": recent_actions,
@@ -139,6 +151,8 @@ def sensor_observation_space(
         boxes["tokens"] = spaces.Box(0, 255, parts["tokens"], np.uint8)
     if not n_privileged:
         del boxes["privileged"]
+    if n_sensors:
+        boxes["sensor"] = spaces.Box(0, n_sensors, (n_tokens,), np.int32)
     return spaces.Dict({**boxes, "mask": spaces.Box(0, 1, (n_tokens,), np.int8)})
 
 

@@ -272,7 +272,7 @@ class _Actors:
         chosen = {
             key: torch.from_numpy(value.take(self.rows, 0)).to(self._device)  # (P', R, ...)
             for key, value in observation.items()
-            if key != "privileged"
+            if key not in ("privileged", "sensor")
         }
         actions = self._stacked.act(chosen)
         return (actions.argmax(-1) if self._discrete else actions).cpu().numpy()

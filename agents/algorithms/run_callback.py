@@ -87,6 +87,8 @@ class RunCallback(BaseCallback):
         elapsed = time.perf_counter() - self._start
         for phase in ("env", "update"):
             self.logger.record(f"time/{phase}_share", self.model.seconds[phase] / elapsed)
+        if self.model.policy.auxiliary_loss is not None:
+            self.logger.record("train/auxiliary_loss", self.model.policy.auxiliary_loss)
         self.logger.record("rollout/diverged", self.training_env.get_attr("diverged_rows")[0])
 
     def _on_training_end(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from ..policies.base import Memory, Observation, Policy
+from .auxiliary import also_minimize
 from .distributions import Choice, MaskedGaussian
 from .sequences import MEMORY, STARTS, forget
-from .sharding import Shards
+from .sharding import Evaluate, Shards
 from .trimming import evaluate_trimmed
 
 
@@ -34,6 +36,7 @@ class SB3TokenPolicy(ActorCriticPolicy):
         shards: threads that share the work of large batches; None: there are none.
         memory: of the rows of the rollout; empty where the policy remembers nothing.
         memory_before: the same before the last actions.
+        auxiliary_loss: of the minibatch last learnt from; None where the policy has none.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class SB3TokenPolicy(ActorCriticPolicy):
         self.shards: Shards | None = None
         self.memory: Memory = {}
         self.memory_before: Memory = {}
+        self.auxiliary_loss: float | None = None
         self.remembers = bool(policy.initial_memory(1, 1))
         self.use_sde = use_sde
         self.share_features_extractor = True
@@ -85,28 +89,32 @@ class SB3TokenPolicy(ActorCriticPolicy):
             return self.token_policy.act(features, obs).float()
 
     def outputs_of(self, obs: Observation) -> Tensor:
-        """Means or logits of stored observations, or of stretches of them."""
+        """Means or logits of stored observations, or of stretches of them, to learn from."""
         if STARTS in obs:
             features, obs = self._features_of_sequences(obs)
             return self.token_policy.act(features, obs).float()
-        if self.shards is None:
-            return self._outputs_alone(obs)[0]
-        parts = [dict(zip(obs, part, strict=True)) for part in _split(obs.values(), self.shards.count)]
-        found = self.shards.map(self._outputs_alone, parts, module=self.token_policy)
-        return torch.cat([outputs for (outputs,) in found])
+        outputs, *auxiliary = self._shared_out(self._outputs_alone, obs)
+        return self._with_auxiliary(outputs, auxiliary)
 
-    def _outputs_alone(self, obs: Observation) -> tuple[Tensor]:
-        """Of a policy that remembers nothing."""
+    def _outputs_alone(self, obs: Observation) -> tuple[Tensor, ...]:
+        """Outputs, and auxiliary losses (B,) if there are any."""
         obs = self.token_policy.prepare(obs)
         with self._autocast(obs):
-            features, _ = self.token_policy.encode(obs, {})
-            return (self.token_policy.act(features, obs).float(),)
+            features, *auxiliary = self._features_to_learn(obs)
+            return (self.token_policy.act(features, obs).float(), *auxiliary)
 
     def evaluate_actions(self, obs: Observation, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (B, 1), log-probabilities (B,) and entropies (B,) of stored actions (B, ...)."""
-        outputs, value = self._sequences(obs) if STARTS in obs else self._outputs_and_value(obs)
+        auxiliary: list[Tensor] = []
+        if STARTS in obs:
+            outputs, value = self._sequences(obs)
+        elif self.token_policy.has_auxiliary_loss:
+            outputs, value, *auxiliary = self._shared_out(self._evaluate_to_learn, obs)
+        else:
+            outputs, value = self._outputs_and_value(obs)
         distribution = self._distribution(outputs, obs)
-        return value[:, None], distribution.log_prob(actions), distribution.entropy()
+        log_prob = self._with_auxiliary(distribution.log_prob(actions), auxiliary)
+        return value[:, None], log_prob, distribution.entropy()
 
     def predict_values(self, obs: Observation, rows: np.ndarray | None = None) -> Tensor:
         """Values (B, 1); of ``rows`` of the rollout only, where given."""
@@ -144,11 +152,37 @@ class SB3TokenPolicy(ActorCriticPolicy):
         if self.token_policy.kind == "limbs":
             shards = self.shards.count if self.shards else 1
             return evaluate_trimmed(self._forgetful, obs, share, shards)
-        if share is None:
-            return self._forgetful(obs)
+        return self._shared_out(self._forgetful, obs)
+
+    def _shared_out(self, evaluate: Evaluate, obs: Observation) -> tuple[Tensor, ...]:
+        """``evaluate`` of parts of a batch on the threads that there are, put together."""
+        if self.shards is None:
+            return evaluate(obs)
         parts = [dict(zip(obs, part, strict=True)) for part in _split(obs.values(), self.shards.count)]
-        outputs, values = zip(*share(self._forgetful, parts), strict=True)
-        return torch.cat(outputs), torch.cat(values)
+        found = self.shards.map(evaluate, parts, module=self.token_policy)
+        return tuple(torch.cat(tensors) for tensors in zip(*found, strict=True))
+
+    def _features_to_learn(self, obs: Observation) -> tuple[Tensor, ...]:
+        """Features, and auxiliary losses (B,) if there are any, of a policy that remembers nothing."""
+        policy = self.token_policy
+        return policy.encode_to_learn(obs) if policy.has_auxiliary_loss else policy.encode(obs, {})[:1]
+
+    def _evaluate_to_learn(self, obs: Observation) -> tuple[Tensor, ...]:
+        """Outputs, values (B,) and auxiliary losses (B,)."""
+        policy = self.token_policy
+        obs = policy.prepare(obs)
+        with self._autocast(obs):
+            features, *auxiliary = self._features_to_learn(obs)
+            outputs, value = policy.act(features, obs), policy.value(features, obs)
+        return outputs.float(), value.float(), *auxiliary
+
+    def _with_auxiliary(self, values: Tensor, losses: Sequence[Tensor]) -> Tensor:
+        """``values``, and with them the mean of the auxiliary losses, if there are any."""
+        if not losses:
+            return values
+        loss = losses[0].float().mean()
+        self.auxiliary_loss = float(loss.detach())
+        return also_minimize(values, loss)
 
     def _forgetful(self, obs: Observation) -> tuple[Tensor, Tensor]:
         return self._evaluate(obs, {})[:2]

@@ -42,8 +42,13 @@ class Policy(nn.Module, abc.ABC):
     aligned_slots = False
     """True where the slots have fixed meanings, so that the environment must align them."""
 
-    value_parts: tuple[str, ...] = ("critic", "critic_trunk", "pooled_critic", "value_head", "normalizer")
-    """Modules that only the value uses."""
+    value_parts: tuple[str, ...] = (
+        "critic", "critic_trunk", "pooled_critic", "value_head", "normalizer", "identity"
+    )  # fmt: skip
+    """Modules that only training uses, for values and for `encode_to_learn`."""
+
+    has_auxiliary_loss = False
+    """Whether `encode_to_learn` gives one."""
 
     def __init__(
         self, spec: TokenSpec, initial_log_std: float, normalizer: TokenNormalizer | None = None
@@ -79,6 +84,14 @@ class Policy(nn.Module, abc.ABC):
     @abc.abstractmethod
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """Features, of limbs (B, N, width), meaningless at padding, of sensors (B, width); next memory."""
+
+    def encode_to_learn(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Features as of `encode`, without memory, and an auxiliary loss of each sample (B,), weighted.
+
+        Raises:
+            NotImplementedError: a policy without (``has_auxiliary_loss``).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no auxiliary loss")
 
     @abc.abstractmethod
     def act(self, features: Tensor, observation: Observation) -> Tensor:

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.errors import UserError
+from ...envs.numbers import is_number
 from ...envs.tokens import TokenSpec
 from .attention import Block, Queries
 from .base import Memory, Observation
-from .layers import RELU_GAIN, linear, norm
+from .layers import RELU_GAIN, linear, masked_mean, norm
 from .sensor_policy import SensorPolicy, tanh_network
 
 
@@ -21,6 +22,10 @@ class SensorTransformer(SensorPolicy):
     Softmax attention takes means over sensors, so that doubling every sensor changes nothing. What a
     sensor means shows in how its history goes along with the others' and with the last actions.
 
+    With ``identify``, training asks of every sensor's embedding which of the task's sensors it is (as an
+    auxiliary loss after Jaderberg et al., "Reinforcement learning with unsupervised auxiliary tasks", ICLR
+    2017): a small head learns to tell, and is not used for acting.
+
     Args:
         spec: What the columns of ``tokens`` mean.
         n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
@@ -29,12 +34,14 @@ class SensorTransformer(SensorPolicy):
         heads: Number of attention heads.
         feedforward: Hidden size of a block's feed-forward layer.
         queries: Learned queries.
+        identify: Weight of the cross-entropy of what each sensor is; 0: it is not asked.
+        n_sensors: S, of the task, which are told apart, beside channels of noise.
         head: Size of the hidden layer before the actions.
         critic: ``privileged`` or ``shared``.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
-        UserError: ``width`` is no multiple of ``heads``.
+        UserError: ``width`` is no multiple of ``heads``, or ``identify`` is no weight.
     """
 
     def __init__(
@@ -50,9 +57,13 @@ class SensorTransformer(SensorPolicy):
         feedforward: int = 64,
         queries: int = 8,
         head: int = 64,
+        identify: float = 0.0,
+        n_sensors: int = 0,
         critic: str = "privileged",
         initial_log_std: float = -0.5,
     ) -> None:
+        if not is_number(identify) or identify < 0:
+            raise UserError(f"agent.identify is a weight of 0 or more, got {identify!r}")
         if width % heads:
             raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
         size = width // heads
@@ -61,6 +72,7 @@ class SensorTransformer(SensorPolicy):
         )
         self.width, self.layers, self.heads, self.feedforward = width, layers, heads, feedforward
         self.queries, self.head = queries, head
+        self.identify, self.n_sensors = identify, n_sensors
         self.sensor = linear(spec.token_size, width, RELU_GAIN)
         self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
         self.embed = linear(width, width)
@@ -69,16 +81,37 @@ class SensorTransformer(SensorPolicy):
         )
         self.gather = Queries(width, queries, size)
         self.action = tanh_network(queries * size, head, 1, n_actions, 0.01)
+        if identify:
+            self.identity = linear(width, n_sensors + 1)
+
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        """Whether it is asked what each sensor is."""
+        return self.identify > 0
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """What the queries gather, (B, queries * size), and the empty memory."""
+        return self._read(*self._embed(observation)), memory
+
+    def encode_to_learn(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """The same, and the cross-entropy of what each sensor is, (B,), times ``identify``."""
+        x, exists = self._embed(observation)
+        guesses = self.identity(x).mT  # guesses: (B, S + 1, N)
+        losses = functional.cross_entropy(guesses, observation["sensor"].long(), reduction="none")  # (B, N)
+        return self._read(x, exists), self.identify * masked_mean(losses, observation["mask"])
+
+    def _embed(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Sensors that know of each other, (B, N, width), and which exist, (B, 1, N)."""
         tokens = self.normalizer.tokens(observation)  # tokens: (B, N, F)
         recent = self.actions(self.recent(observation)).unsqueeze(-2)  # recent: (B, 1, width)
         x = self.embed(functional.relu(self.sensor(tokens) + recent))  # x: (B, N, width)
         exists = (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)  # exists: (B, 1, N)
         for block in self.blocks:
             x = block(x, exists, None)
-        return norm(self.gather(norm(x), exists)), memory
+        return norm(x), exists
+
+    def _read(self, x: Tensor, exists: Tensor) -> Tensor:
+        return norm(self.gather(x, exists))
 
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, A) in (-1, 1), or logits (B, A)."""

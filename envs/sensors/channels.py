@@ -65,6 +65,10 @@ class Channels:
         n_sensors: S.
         reading_shape: of a reading, as in `Source`.
 
+    Attributes:
+        n: C, channels.
+        sensor: (C,), which of the task's sensors each shows, S for noise.
+
     Raises:
         UserError: more shall stick than there are, or so small a share be lost that it is none.
     """
@@ -83,6 +87,8 @@ class Channels:
                 f"{self.n_real}; {1 / self.n_real:.2g} is one of them"
             )
         self.n = senses.n_channels(n_sensors)
+        kinds = [*range(n_sensors)] * (1 + senses.duplicates) + [n_sensors] * senses.most_noise
+        self.sensor = np.array(kinds, np.int32)
         self._shape = reading_shape
         kind = np.uint8 if reading_shape else np.float32
         self._values = np.zeros((num_envs, self.n, *reading_shape), kind)

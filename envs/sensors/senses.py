@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..numbers import is_number, whole_number
 from ..tokens import Feature, TokenSpec
+from .traces import STATISTICS, trace_size
 
 ORDERS = ("never", "episode")
 
@@ -25,6 +26,9 @@ class Senses:
         history: K, readings of each slot that its token holds, the newest and K - 1 differences; as many
             of the last actions are told.
         difference_scale: the differences of successive readings are multiplied by it.
+        traces: T lengths in steps, over each of which a slot keeps running statistics, which its token
+            holds, too: see `Traces`. By them an agent without memory knows its sensors over times longer
+            than the history.
         scale: one factor for all readings, applied last; readings are in raw units without it.
         shuffle: ``never``; ``episode``, a new order of the slots for every episode; or a number of steps,
             after which the order is drawn anew, too.
@@ -41,6 +45,7 @@ class Senses:
 
     history: int = 1
     difference_scale: float = 20.0
+    traces: tuple[float, ...] = ()
     scale: float = 1.0
     shuffle: str | int = "never"
     duplicates: int = 0
@@ -63,6 +68,7 @@ class Senses:
             whole["noise_channels"] = bounds
         else:
             whole["noise_channels"] = whole_number("senses.noise_channels", noise, 0)
+        whole["traces"] = _lengths(self.traces)
         for name in ("missing", "blinking"):
             if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise UserError(f"senses.{name} is a share, in [0, 1), got {getattr(self, name)!r}")
@@ -96,27 +102,42 @@ class Senses:
         """N, slots of a task with S sensors."""
         return n_sensors * (1 + self.duplicates) + self.most_noise
 
-    def spec(self, reading_shape: tuple[int, ...] = ()) -> TokenSpec:
-        """What the columns of a token mean, for readings of this shape.
+    def spec(self, reading_shape: tuple[int, ...] = (), n_actions: int = 0) -> TokenSpec:
+        """What the columns of a token mean, for readings of this shape and A actions.
 
         Raises:
-            UserError: pixels shall be scaled.
+            UserError: pixels shall be scaled or traced.
         """
         if reading_shape:
+            if self.traces:
+                raise UserError("traces are kept of numbers, not of pixels: leave senses.traces out")
             if self.scale != 1.0:
                 raise UserError(f"pixels have a scale of their own: leave senses.scale={self.scale:g} out")
             size = self.history * math.prod(reading_shape)
             meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
             return TokenSpec(token=(Feature("pixels", size, "state", "grey levels, 0 to 255", meaning),))
         reading = Feature("reading", 1, "state", "raw", "newest reading of the slot, times the shared scale")
-        if self.history == 1:
-            return TokenSpec(token=(reading,))
-        meaning = (
-            f"differences of successive readings, newest first, times scale and {self.difference_scale:g}"
-        )
-        return TokenSpec(token=(reading, Feature("change", self.history - 1, "state", "raw", meaning)))
+        features = [reading]
+        if self.history > 1:
+            meaning = (
+                f"differences of successive readings, newest first, times scale and {self.difference_scale:g}"
+            )
+            features.append(Feature("change", self.history - 1, "state", "raw", meaning))
+        if self.traces:
+            size = len(self.traces) * trace_size(n_actions)
+            lengths = ", ".join(f"{length:g}" for length in self.traces)
+            meaning = f"for {lengths} steps: {', '.join(STATISTICS)}; correlation of changes with each action"
+            features.append(Feature("trace", size, "state", "mixed", meaning))
+        return TokenSpec(token=tuple(features))
 
     def with_values(self, **values: Any) -> Senses:
         """The same with other values."""
         return replace(self, **values)
 
+
+def _lengths(traces: Any) -> tuple[float, ...]:
+    """Lengths of traces. Raises UserError."""
+    listed = isinstance(traces, Sequence) and not isinstance(traces, str)
+    if not listed or not all(is_number(length) and length >= 1 for length in traces):
+        raise UserError(f"senses.traces is a list of steps of 1 or more, such as [10,50], got {traces!r}")
+    return tuple(float(length) for length in traces)

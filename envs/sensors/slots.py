@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .senses import Senses
+from .traces import Traces
 
 
 class Slots:
@@ -14,20 +15,26 @@ class Slots:
 
     A history belongs to its slot: a channel that comes to another slot leaves it behind, so that an order
     drawn anew in mid-episode mixes histories until K steps have passed. A reading that is missing is not
-    entered; the history then waits.
+    entered; the history then waits. Traces belong to their slot, too.
 
     Args:
-        senses: the length of the history, its scales and the order.
+        senses: the length of the history, its scales, the traces and the order.
         num_envs: B.
         n_channels: N; there are as many slots as channels.
         reading_shape: of a reading, as in `Source`.
+        n_actions: A.
 
     Attributes:
         order: (B, N), the channel that each slot shows.
     """
 
     def __init__(
-        self, senses: Senses, num_envs: int, n_channels: int, reading_shape: tuple[int, ...] = ()
+        self,
+        senses: Senses,
+        num_envs: int,
+        n_channels: int,
+        reading_shape: tuple[int, ...] = (),
+        n_actions: int = 0,
     ) -> None:
         self.senses = senses
         self.every = senses.shuffle if not isinstance(senses.shuffle, str) else None
@@ -37,10 +44,13 @@ class Slots:
         kind = np.uint8 if reading_shape else np.float32
         self._history = np.zeros((num_envs, n_channels, senses.history, *reading_shape), kind)
         self._empty = np.ones((num_envs, n_channels), bool)
+        self._traces = Traces(senses.traces, num_envs, n_channels, n_actions) if senses.traces else None
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Empty the slots of ``rows`` and draw their order from these rows' generators."""
         self._empty[rows] = True
+        if self._traces:
+            self._traces.start(rows)
         if self.shuffles:
             self._draw(rows, rngs)
 
@@ -55,19 +65,29 @@ class Slots:
         keys = np.array([rng.random(self.order.shape[1]) for rng in rngs])
         self.order[rows] = keys.argsort(1)
 
-    def enter(self, values: np.ndarray, present: np.ndarray, rows: np.ndarray | None = None) -> None:
+    def enter(
+        self,
+        values: np.ndarray,
+        present: np.ndarray,
+        actions: np.ndarray,
+        rows: np.ndarray | None = None,
+    ) -> None:
         """Take in the readings of a step.
 
         Args:
             values: (B, N, *reading_shape) of all channels.
             present: (B, N) bool, channels whose reading is there.
-            rows: take in those of these rows only.
+            actions: (B, A) that led to them.
+            rows: take in those of these rows only, whose episode has just begun.
         """
         if self.shuffles:
             values = values[np.arange(len(values))[:, None], self.order]
             present = np.take_along_axis(present, self.order, 1)
         self.mask = present.astype(np.int8)  # mask: (B, N)
         where = slice(None) if rows is None else rows
+        if self._traces and rows is None:
+            readings, before = values * self.senses.scale, self._history[..., 0] * self.senses.scale
+            self._traces.enter(readings, readings - before, actions, present & ~self._empty)
         self._take_in(where, values[where], present[where])
 
     def _take_in(self, where: slice | np.ndarray, values: np.ndarray, entered: np.ndarray) -> None:
@@ -91,6 +111,8 @@ class Slots:
     def tokens(self) -> np.ndarray:
         """(B, N, K) float32: the newest reading, then differences of successive ones; 0 where missing.
 
+        With traces (B, N, K + T * (4 + A)).
+
         Of patches (B, N, K * D) uint8: the frames, newest first.
         """
         history, senses = self._history, self.senses
@@ -103,6 +125,8 @@ class Slots:
         if history.shape[2] > 1:
             np.subtract(history[..., :-1], history[..., 1:], out=tokens[..., 1:])
             tokens[..., 1:] *= senses.scale * senses.difference_scale
+        if self._traces:
+            tokens = np.concatenate((tokens, self._traces.read()), -1)
         if not self.mask.all():
             tokens *= self.mask[..., None]
         return tokens

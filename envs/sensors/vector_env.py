@@ -37,7 +37,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             together. ``info["episode_is_whole"]`` tells such shortened episodes apart.
         once: one episode for each row: a row that has ended stays as it is, with rewards of 0, until the
             next reset.
-        privileged: tell the task's state, too, for a critic.
+        privileged: tell the task's state and which sensor stands where, too, for training.
         beside: senses of an onlooker (a teacher), who meets the same episodes; see `beside_observation`.
         beside_sees: what the onlooker reads: the task's ``state``, or its ``readings``, which differ where
             these are pictures.
@@ -67,20 +67,21 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self.kind = "patches" if shape else "sensors"
         self.privileged = privileged and n_state > 0
         self.channels = Channels(self.senses, b, len(source.sensor_names), shape)
-        self.slots = Slots(self.senses, b, self.channels.n, shape)
-        self._beside = None if beside is None else _Onlooker(beside, source, beside_sees)
-        self.discrete = isinstance(source.single_action_space, spaces.Discrete)
         space = source.single_action_space
+        self.discrete = isinstance(space, spaces.Discrete)
         self.n_actions = int(space.n) if self.discrete else int(space.shape[0])
+        self.slots = Slots(self.senses, b, self.channels.n, shape, self.n_actions)
+        self._beside = None if beside is None else _Onlooker(beside, source, beside_sees, self.n_actions)
         remembered = max(self.senses.history, beside.history if beside else 0)
         self._recent = np.zeros((b, remembered, self.n_actions), np.float32)
-        self.spec_of_tokens = self.senses.spec(shape)
+        self.spec_of_tokens = self.senses.spec(shape, self.n_actions)
         self.single_action_space = space
         self.single_observation_space = sensor_observation_space(
             self.spec_of_tokens,
             self.channels.n,
             (self.senses.history, self.n_actions),
             n_state if privileged else 0,
+            len(source.sensor_names) if self.privileged else 0,
             are_pictures=bool(shape),
         )
         self.observation_space = batch_space(self.single_observation_space, b)
@@ -106,6 +107,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "n_recent": self.senses.history,
             "discrete": self.discrete,
             "n_privileged": len(self.source.state_names) if self.privileged else 0,
+            "n_sensors": len(self.source.sensor_names),
             **getattr(self.source, "sizes", {}),
         }
 
@@ -165,9 +167,10 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         readings = self.source.read()  # readings: (B, S, *reading_shape)
         self._state = self.source.read_state(readings)  # (B, P)
         values, present = self.channels.read(readings, self._channel_rngs, rows)
-        self.slots.enter(values, present, rows)
+        newest = self._recent[:, -1]
+        self.slots.enter(values, present, newest, rows)
         if self._beside:
-            self._beside.enter(readings, self._state, rows)
+            self._beside.enter(readings, self._state, newest, rows)
 
     def step(
         self, actions: np.ndarray
@@ -231,6 +234,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         }
         if self.privileged:
             observation["privileged"] = self._state.astype(np.float32)
+            observation["sensor"] = self.channels.sensor[self.slots.order]
         return observation
 
     def beside_observation(self) -> dict[str, np.ndarray]:
@@ -251,17 +255,18 @@ class _Onlooker:
         senses: of the onlooker; nothing of them may be random.
         source: the task.
         sees: its ``state`` or its ``readings``.
+        n_actions: A.
 
     Raises:
         UserError: senses that are shuffled, noisy or lost.
     """
 
-    def __init__(self, senses: Senses, source: Source, sees: str) -> None:
+    def __init__(self, senses: Senses, source: Source, sees: str, n_actions: int) -> None:
         self._sees_state = sees == "state"
         shape = () if self._sees_state else source.reading_shape
         count = len(source.state_names if self._sees_state else source.sensor_names)
         self.channels = Channels(senses, source.num_envs, count, shape)
-        self.slots = Slots(senses, source.num_envs, self.channels.n, shape)
+        self.slots = Slots(senses, source.num_envs, self.channels.n, shape, n_actions)
         if self.channels.draws or self.slots.shuffles:
             raise UserError(f"an onlooker's senses must be undisturbed, got {senses}")
 
@@ -269,6 +274,8 @@ class _Onlooker:
         self.channels.start(rows, ())
         self.slots.start(rows, ())
 
-    def enter(self, readings: np.ndarray, state: np.ndarray, rows: np.ndarray | None) -> None:
+    def enter(
+        self, readings: np.ndarray, state: np.ndarray, actions: np.ndarray, rows: np.ndarray | None
+    ) -> None:
         seen = state if self._sees_state else readings
-        self.slots.enter(*self.channels.read(seen, ()), rows)
+        self.slots.enter(*self.channels.read(seen, ()), actions, rows)

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...agents.acting import Agent
 from ...agents.algorithms.population import Population, count_parameters, set_parameters
-from ...agents.composition import build_policy
+from ...agents.composition import build_policy, sizes_for
 from ...agents.counts import whole_number
 from ...agents.evaluation import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
@@ -135,7 +135,7 @@ class PopulationSpeed:
     def _swingup(self, name: str, endless: bool) -> list[_Measured]:
         task = (_EndlessSwingUp if endless else CartPoleSwingUp)(Senses(), self.steps)
         env = task.make_vec(task.seen, 1)
-        policy = AttentionNeuron(env.spec_of_tokens, **_taken(AttentionNeuron, env.sizes))
+        policy = AttentionNeuron(env.spec_of_tokens, **sizes_for(AttentionNeuron, env))
         drawn = _draw(policy, self.candidates, self.sigma)
 
         def one_episode(index: int) -> int:
@@ -227,10 +227,6 @@ def _one_candidate(
 def _draw(policy: Policy, size: int, sigma: float) -> np.ndarray:
     """(size, n) parameters around zero."""
     return sigma * np.random.default_rng(SEED).standard_normal((size, count_parameters(policy)))
-
-
-def _taken(cls: type, sizes: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in sizes.items() if name != "n_tokens"}
 
 
 class _EndlessCarts(CartPoles):

@@ -11,6 +11,7 @@ import torch
 from somite.agents import load_policy
 from somite.agents.algorithms import Clone
 from somite.agents.clone_run import CloneRun
+from somite.agents.composition import sizes_for
 from somite.agents.evaluation import run_episodes
 from somite.agents.policies import SensorMLP
 from somite.agents.run_folder import last_checkpoint, list_checkpoints
@@ -31,7 +32,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     task = CartPoleSwingUp()
     env = task.make_vec(num_envs=1)
-    policy = SensorMLP(env.spec_of_tokens, **env.sizes, width=8, layers=1)
+    policy = SensorMLP(env.spec_of_tokens, **sizes_for(SensorMLP, env), width=8, layers=1)
     with torch.no_grad():
         first, last = policy.action[0], policy.action[2]
         first.weight.zero_()

@@ -145,10 +145,19 @@ def test_the_ordinary_network_fits_its_own_number_of_sensors() -> None:
 def test_a_policy_keeps_the_history_it_was_trained_with(agent: str) -> None:
     policy = build(agent, swing_up(history=3))
     for history in (1, 2, 4):
-        with pytest.raises(
-            UserError, match=f"trained with 3 features of a token, .* gives {history}: senses.history must be"
-        ):
+        message = f"trained with 3 features of a token, .* gives {history}: senses.history and senses.traces"
+        with pytest.raises(UserError, match=message):
             check_fit(policy, swing_up(history=history))
+
+
+def test_a_policy_keeps_the_traces_it_was_trained_with() -> None:
+    policy = build("sensor_transformer", swing_up(traces=[10, 50]))
+    check_fit(policy, swing_up(traces=[10, 50], shuffle="episode"))
+    with pytest.raises(UserError, match="trained with 11 features of a token, .* gives 6"):
+        check_fit(policy, swing_up(traces=[10]))
+    message = "trained with traces for 10, 50 steps: .*; here they are for 10, 60 steps"
+    with pytest.raises(UserError, match=message):
+        check_fit(policy, swing_up(traces=[10, 60]))
 
 
 class Other:

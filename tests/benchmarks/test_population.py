@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from somite.agents.algorithms.population import Population
+from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
@@ -21,7 +22,6 @@ from somite.scripts.benchmarks.population import (
     PopulationSpeed,
     _draw,
     _EndlessSwingUp,
-    _taken,
 )
 
 TINY = (
@@ -81,7 +81,7 @@ def test_the_plain_loop_is_the_same_agent_in_the_same_task(endless):
     torch.set_num_threads(1)
     task = (_EndlessSwingUp if endless else CartPoleSwingUp)(Senses(), 60)
     env = task.make_vec(task.seen, 1)
-    policy = AttentionNeuron(env.spec_of_tokens, **_taken(AttentionNeuron, env.sizes))
+    policy = AttentionNeuron(env.spec_of_tokens, **sizes_for(AttentionNeuron, env))
     drawn = _draw(policy, 3, 0.5)
     population = Population(policy, task, 3, 4)
     scores = population.evaluate(drawn, [[SEED, i] for i in range(4)])

@@ -24,6 +24,7 @@ from somite.agents.algorithms.population import (
     split_parameters,
     stack,
 )
+from somite.agents.composition import sizes_for
 from somite.agents.evaluation import run_episodes
 from somite.agents.policies import (
     MLP,
@@ -353,10 +354,7 @@ class SignTask(SensorTask):
 def test_the_most_probable_choice_is_taken_where_actions_are_discrete(cls: type[Policy]) -> None:
     task = SignTask(None, 3)
     env = task.make_vec(task.seen, 1)
-    sizes = dict(env.sizes)
-    if cls is AttentionNeuron:
-        del sizes["n_tokens"]
-    policy = cls(env.spec_of_tokens, **sizes)
+    policy = cls(env.spec_of_tokens, **sizes_for(cls, env))
     values = np.zeros((3, count_parameters(policy)))
     values[0, -2:], values[1, -2:] = [5, -5], [-5, 5]  # the last bias: always 0, always 1
     population = Population(policy, task, 3, 40)

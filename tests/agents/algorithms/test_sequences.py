@@ -17,6 +17,7 @@ from somite.agents.algorithms.ppo import TokenPPO
 from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
 from somite.agents.algorithms.sequences import MEMORY, STARTS, SequenceRolloutBuffer
 from somite.agents.algorithms.sharding import Shards
+from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorPolicy, SensorTransformer
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses, SensorVectorEnv
@@ -101,8 +102,7 @@ def test_a_rollout_that_is_no_multiple_of_the_stretches_is_refused() -> None:
 def for_env(cls: type[SensorPolicy], env: SensorVectorEnv, **values: Any) -> SensorPolicy:
     """A policy for an environment, from a fixed start."""
     torch.manual_seed(0)
-    sizes = {name: value for name, value in env.sizes.items() if name != "n_tokens"}
-    return cls(env.spec_of_tokens, **sizes, **values)
+    return cls(env.spec_of_tokens, **sizes_for(cls, env), **values)
 
 
 class Walk(Source):
