@@ -116,6 +116,8 @@ class Agent:
         wanted = {"tokens": (2, spec.token_size)}
         if spec.joint_size:
             wanted["joints"] = (3, spec.joint_size)
+        if spec.trace_size:
+            wanted["traces"] = (2, spec.trace_size)
         missing = [key for key in wanted if key not in observation]
         if missing:
             raise ValueError(

@@ -18,9 +18,6 @@ _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 """The control of each kind of token: ``agent=mlp`` means the one that fits."""
 
 
-OF_TRAINING = ("n_privileged", "n_sensors")
-"""Sizes that only training needs: evaluation has no critic and no auxiliary loss."""
-
 def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> type[Policy]:
     """The class that a node of ``conf/agent`` means for tokens of a kind.
 
@@ -88,7 +85,7 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
     if policy.kind != env.kind:
         raise UserError(f"{name} reads {policy.kind}, but this environment's tokens are {env.kind}")
     spec = env.spec_of_tokens
-    for what in ("token_size", "joint_size"):
+    for what in ("token_size", "joint_size", "trace_size"):
         if getattr(policy.spec, what) != getattr(spec, what):
             patches, numbers = "senses.history, patch_size and grey", "senses.history and senses.traces"
             keys = patches if env.kind == "patches" else numbers
@@ -96,7 +93,8 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
                 f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
                 f"environment gives {getattr(spec, what)}: {keys} must be that of training"
             )
-    for own, here in zip(policy.spec.token, spec.token, strict=False):
+    pairs = zip(policy.spec.token + policy.spec.trace, spec.token + spec.trace, strict=False)
+    for own, here in pairs:
         if own.name == here.name == "trace" and own.meaning != here.meaning:
             raise UserError(f"{name} was trained with traces {own.meaning}; here they are {here.meaning}")
     _check_sizes(policy, env.sizes)
@@ -106,7 +104,7 @@ def _check_sizes(policy: Policy, sizes: Mapping[str, Any]) -> None:
     """What only training needs is left out."""
     for name, value in sizes.items():
         trained = getattr(policy, name, value)
-        if name not in OF_TRAINING and trained != value:
+        if name not in policy.training_sizes and trained != value:
             advice = "; its slots have fixed meanings: an invariant policy takes any number" * (
                 name == "n_tokens"
             )

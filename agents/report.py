@@ -160,7 +160,7 @@ def _evaluate_agent(
     ]
 
 
-_OF_THE_TASK = ("n_privileged", "n_sensors", "discrete")
+_OF_THE_TASK = ("n_privileged", "n_sensors", "grid", "discrete")
 
 
 def _kind(agent: Agent) -> str:

@@ -1,12 +1,14 @@
 """The contract between environments and policies: observations are sets of tokens.
 
 An environment gives, for every simulation, a Gymnasium ``Dict`` with these keys
-(N tokens, F features of a token, J joint slots of a limb, G features of a joint):
+(N tokens, F features of a token, J joint slots of a limb, G features of a joint, Q of a slot's traces):
 
 ==================  ==================  =======================================================
 key                 shape, dtype        meaning
 ==================  ==================  =======================================================
 ``tokens``          (N, F) float32      features of each sensor or limb; of patches of a picture, uint8
+``traces``          (N, Q) float32      of patches whose slots keep traces: what these tell; those of
+                                        numbers are features of their tokens
 ``mask``            (N,) int8           1 where the token exists, 0 padding (its values are 0)
 ``parent``          (N,) int32          limb tasks: the limb this one hangs from, -1 for a root
 ``joints``          (N, J, G) float32   limb tasks: state and descriptors of each joint
@@ -37,7 +39,7 @@ from gymnasium import spaces
 CONTRACT_VERSION = 2
 """Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
 
-SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged", "sensor")
+SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged", "sensor", "traces")
 LIMB_KEYS = ("tokens", "mask", "parent", "joints", "joint_mask", "action_mask")
 
 
@@ -59,10 +61,11 @@ class Feature:
 
 @dataclass(frozen=True)
 class TokenSpec:
-    """What the columns of ``tokens`` (F) and of ``joints`` (G) mean."""
+    """What the columns of ``tokens`` (F), of ``joints`` (G) and of ``traces`` (Q) mean."""
 
     token: tuple[Feature, ...]
     joint: tuple[Feature, ...] = ()
+    trace: tuple[Feature, ...] = ()
 
     @property
     def token_size(self) -> int:
@@ -73,6 +76,11 @@ class TokenSpec:
     def joint_size(self) -> int:
         """G, the number of columns of ``joints``; 0 where tokens have no joints."""
         return sum(feature.size for feature in self.joint)
+
+    @property
+    def trace_size(self) -> int:
+        """Q, the number of columns of ``traces``; 0 where there are none."""
+        return sum(feature.size for feature in self.trace)
 
     def token_slice(self, name: str) -> slice:
         """Columns of the named feature of ``tokens``. Raises KeyError for an unknown name."""
@@ -92,14 +100,14 @@ class TokenSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {
-            part: [vars(feature) for feature in getattr(self, part)] for part in ("token", "joint")
-        }
+        parts = ("token", "joint", "trace") if self.trace else ("token", "joint")
+        return {part: [vars(feature) for feature in getattr(self, part)] for part in parts}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenSpec:
         """Inverse of :meth:`to_dict`."""
-        return cls(**{part: tuple(Feature(**f) for f in values[part]) for part in ("token", "joint")})
+        parts = {"token": values["token"], "joint": values["joint"], "trace": values.get("trace", ())}
+        return cls(**{part: tuple(Feature(**f) for f in features) for part, features in parts.items()})
 
 
 def limb_observation_space(spec: TokenSpec, n_limbs: int, n_joints: int) -> spaces.Dict:
@@ -146,6 +154,8 @@ def sensor_observation_space(
         "recent_actions": recent_actions,
         "privileged": (n_privileged,),
     }
+    if spec.trace_size:
+        parts["traces"] = (n_tokens, spec.trace_size)
     boxes = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in parts.items()}
     if are_pictures:
         boxes["tokens"] = spaces.Box(0, 255, parts["tokens"], np.uint8)

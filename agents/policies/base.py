@@ -47,6 +47,9 @@ class Policy(nn.Module, abc.ABC):
     )  # fmt: skip
     """Modules that only training uses, for values and for `encode_to_learn`."""
 
+    training_sizes: tuple[str, ...] = ("n_privileged", "n_sensors")
+    """Sizes of the task that only training needs, so that another task's may differ."""
+
     has_auxiliary_loss = False
     """Whether `encode_to_learn` gives one."""
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...envs.errors import UserError
+from ...envs.numbers import is_number
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Observation, Policy
@@ -25,6 +26,12 @@ def tanh_network(inputs: int, width: int, layers: int, outputs: int, gain: float
         parts += [linear(inputs, width, TANH_GAIN), nn.Tanh()]
         inputs = width
     return nn.Sequential(*parts, linear(inputs, outputs, gain))
+
+
+def check_weight(identify: float) -> None:
+    """Raises UserError: no weight of an auxiliary loss."""
+    if not is_number(identify) or identify < 0:
+        raise UserError(f"agent.identify is a weight of 0 or more, got {identify!r}")
 
 
 class SensorPolicy(Policy):

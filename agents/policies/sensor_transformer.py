@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import is_number
 from ...envs.tokens import TokenSpec
 from .attention import Block, Queries
 from .base import Memory, Observation
 from .layers import RELU_GAIN, linear, masked_mean, norm
-from .sensor_policy import SensorPolicy, tanh_network
+from .sensor_policy import SensorPolicy, check_weight, tanh_network
 
 
 class SensorTransformer(SensorPolicy):
@@ -62,8 +61,7 @@ class SensorTransformer(SensorPolicy):
         critic: str = "privileged",
         initial_log_std: float = -0.5,
     ) -> None:
-        if not is_number(identify) or identify < 0:
-            raise UserError(f"agent.identify is a weight of 0 or more, got {identify!r}")
+        check_weight(identify)
         if width % heads:
             raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
         size = width // heads

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..numbers import is_number, whole_number
 from ..tokens import Feature, TokenSpec
-from .traces import STATISTICS, trace_size
+from .traces import PatchTraces, ReadingTraces
 
 ORDERS = ("never", "episode")
 
@@ -26,9 +26,9 @@ class Senses:
         history: K, readings of each slot that its token holds, the newest and K - 1 differences; as many
             of the last actions are told.
         difference_scale: the differences of successive readings are multiplied by it.
-        traces: T lengths in steps, over each of which a slot keeps running statistics, which its token
-            holds, too: see `Traces`. By them an agent without memory knows its sensors over times longer
-            than the history.
+        traces: T lengths in steps, over each of which a slot keeps running statistics: see `ReadingTraces`
+            and `PatchTraces`. By them an agent without memory knows its sensors over times longer than
+            the history.
         scale: one factor for all readings, applied last; readings are in raw units without it.
         shuffle: ``never``; ``episode``, a new order of the slots for every episode; or a number of steps,
             after which the order is drawn anew, too.
@@ -106,16 +106,15 @@ class Senses:
         """What the columns of a token mean, for readings of this shape and A actions.
 
         Raises:
-            UserError: pixels shall be scaled or traced.
+            UserError: pixels shall be scaled.
         """
         if reading_shape:
-            if self.traces:
-                raise UserError("traces are kept of numbers, not of pixels: leave senses.traces out")
             if self.scale != 1.0:
                 raise UserError(f"pixels have a scale of their own: leave senses.scale={self.scale:g} out")
             size = self.history * math.prod(reading_shape)
             meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
-            return TokenSpec(token=(Feature("pixels", size, "state", "grey levels, 0 to 255", meaning),))
+            pixels = Feature("pixels", size, "state", "grey levels, 0 to 255", meaning)
+            return TokenSpec(token=(pixels,), trace=self._traces(PatchTraces, n_actions))
         reading = Feature("reading", 1, "state", "raw", "newest reading of the slot, times the shared scale")
         features = [reading]
         if self.history > 1:
@@ -123,12 +122,14 @@ class Senses:
                 f"differences of successive readings, newest first, times scale and {self.difference_scale:g}"
             )
             features.append(Feature("change", self.history - 1, "state", "raw", meaning))
-        if self.traces:
-            size = len(self.traces) * trace_size(n_actions)
-            lengths = ", ".join(f"{length:g}" for length in self.traces)
-            meaning = f"for {lengths} steps: {', '.join(STATISTICS)}; correlation of changes with each action"
-            features.append(Feature("trace", size, "state", "mixed", meaning))
-        return TokenSpec(token=tuple(features))
+        return TokenSpec(token=(*features, *self._traces(ReadingTraces, n_actions)))
+
+    def _traces(self, kind: type[ReadingTraces | PatchTraces], n_actions: int) -> tuple[Feature, ...]:
+        if not self.traces:
+            return ()
+        lengths = ", ".join(f"{length:g}" for length in self.traces)
+        size = len(self.traces) * kind.size(n_actions)
+        return (Feature("trace", size, "state", "mixed", f"for {lengths} steps {kind.told}"),)
 
     def with_values(self, **values: Any) -> Senses:
         """The same with other values."""

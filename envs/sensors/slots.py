@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .senses import Senses
-from .traces import Traces
+from .traces import PatchTraces, ReadingTraces
 
 
 class Slots:
@@ -44,7 +44,8 @@ class Slots:
         kind = np.uint8 if reading_shape else np.float32
         self._history = np.zeros((num_envs, n_channels, senses.history, *reading_shape), kind)
         self._empty = np.ones((num_envs, n_channels), bool)
-        self._traces = Traces(senses.traces, num_envs, n_channels, n_actions) if senses.traces else None
+        kind = PatchTraces if reading_shape else ReadingTraces
+        self._traces = kind(senses.traces, num_envs, n_channels, n_actions) if senses.traces else None
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Empty the slots of ``rows`` and draw their order from these rows' generators."""
@@ -86,8 +87,10 @@ class Slots:
         self.mask = present.astype(np.int8)  # mask: (B, N)
         where = slice(None) if rows is None else rows
         if self._traces and rows is None:
-            readings, before = values * self.senses.scale, self._history[..., 0] * self.senses.scale
-            self._traces.enter(readings, readings - before, actions, present & ~self._empty)
+            now, before = values, self._history[:, :, 0]
+            if not self._shape:
+                now, before = now * self.senses.scale, before * self.senses.scale
+            self._traces.enter(now, before, actions, present & ~self._empty)
         self._take_in(where, values[where], present[where])
 
     def _take_in(self, where: slice | np.ndarray, values: np.ndarray, entered: np.ndarray) -> None:
@@ -111,7 +114,7 @@ class Slots:
     def tokens(self) -> np.ndarray:
         """(B, N, K) float32: the newest reading, then differences of successive ones; 0 where missing.
 
-        With traces (B, N, K + T * (4 + A)).
+        With traces (B, N, K + Q).
 
         Of patches (B, N, K * D) uint8: the frames, newest first.
         """
@@ -126,7 +129,11 @@ class Slots:
             np.subtract(history[..., :-1], history[..., 1:], out=tokens[..., 1:])
             tokens[..., 1:] *= senses.scale * senses.difference_scale
         if self._traces:
-            tokens = np.concatenate((tokens, self._traces.read()), -1)
+            tokens = np.concatenate((tokens, self.traces()), -1)
         if not self.mask.all():
             tokens *= self.mask[..., None]
         return tokens
+
+    def traces(self) -> np.ndarray:
+        """(B, N, Q) float32, all that the slots' traces tell."""
+        return self._traces.read()

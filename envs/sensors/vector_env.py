@@ -232,6 +232,8 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "mask": self.slots.mask,
             "recent_actions": self._recent[:, -self.senses.history :].copy(),
         }
+        if self.spec_of_tokens.trace:
+            observation["traces"] = self.slots.traces()
         if self.privileged:
             observation["privileged"] = self._state.astype(np.float32)
             observation["sensor"] = self.channels.sensor[self.slots.order]
@@ -241,7 +243,8 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         """What the onlooker observes now: tokens, mask and recent actions of its own senses."""
         slots = self._beside.slots
         recent = self._recent[:, -slots.senses.history :].copy()
-        return {"tokens": slots.tokens(), "mask": slots.mask, "recent_actions": recent}
+        observation = {"tokens": slots.tokens(), "mask": slots.mask, "recent_actions": recent}
+        return {**observation, "traces": slots.traces()} if self._beside.has_traces else observation
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
@@ -267,6 +270,7 @@ class _Onlooker:
         count = len(source.state_names if self._sees_state else source.sensor_names)
         self.channels = Channels(senses, source.num_envs, count, shape)
         self.slots = Slots(senses, source.num_envs, self.channels.n, shape, n_actions)
+        self.has_traces = bool(senses.spec(shape, n_actions).trace)
         if self.channels.draws or self.slots.shuffles:
             raise UserError(f"an onlooker's senses must be undisturbed, got {senses}")
 

@@ -19,15 +19,19 @@ from somite.envs.sensors import Senses
 SIDE, GRID, K, A, S = 6, (8, 9), 4, 3, 5
 N = GRID[0] * GRID[1]
 SPEC = Senses(history=K).spec((SIDE * SIDE,))
+TRACED = Senses(history=K, traces=[30, 250]).spec((SIDE * SIDE,), A)
 TOLD = {"n_actions": A, "n_recent": K, "n_privileged": S}
 POLICIES = {
     "transformer": lambda: PatchTransformer(
         SPEC, **TOLD, width=16, latents=6, size=8, feedforward=16, layers=2
     ),
+    "transformer_with_traces": lambda: PatchTransformer(
+        TRACED, **TOLD, width=16, latents=6, size=8, feedforward=16, place=8, identify=0.1, grid=GRID
+    ),
     "neuron": lambda: PatchAttentionNeuron(SPEC, **TOLD, map_size=8),
     "cnn": lambda: PatchCNN(SPEC, GRID, SIDE, **TOLD, width=16),
 }
-INVARIANT = ("transformer", "neuron")
+INVARIANT = ("transformer", "transformer_with_traces", "neuron")
 seeds = st.integers(0, 2**31 - 1)
 few = settings(max_examples=10, deadline=None)
 
@@ -53,6 +57,8 @@ def random_steps(seed: int, steps: int = 3, batch: int = 2) -> list[dict[str, Te
         mask[1, rng.permutation(N)[:9]] = 0
         values = {"tokens": tokens * mask[..., None].astype(np.uint8), "mask": mask}
         values["recent_actions"] = rng.uniform(-1, 1, (batch, K, A))
+        values["traces"] = rng.normal(size=(batch, N, TRACED.trace_size))
+        values["sensor"] = np.tile(np.arange(N), (batch, 1))
         values["privileged"] = rng.normal(size=(batch, S))
         found.append({key: torch.from_numpy(value) for key, value in values.items()})
     return found
@@ -72,7 +78,8 @@ def play(policy: nn.Module, observations: list[dict[str, Tensor]]) -> Tensor:
 
 
 def taken(observation: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
-    return {**observation, **{key: observation[key][:, slots] for key in ("tokens", "mask")}}
+    of_slots = ("tokens", "mask", "traces", "sensor")
+    return {**observation, **{key: observation[key][:, slots] for key in of_slots}}
 
 
 @few
@@ -122,7 +129,7 @@ def test_the_transformer_reads_the_newest_frame_and_the_differences() -> None:
     recent = policy.actions(policy.recent(observation))[:, None]
     x = torch.relu(policy.embed(torch.relu(policy.patch(told) + recent)))
     wanted = nn.functional.layer_norm(x, x.shape[-1:])
-    torch.testing.assert_close(policy._patches(observation)[0], wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(policy._patches(observation, None)[0], wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_cnn_sees_the_picture_that_was_cut() -> None:
@@ -218,17 +225,39 @@ def test_the_number_of_patches_is_in_no_shape(name: str) -> None:
     policy = build(name)
     shapes = {size for p in policy.parameters() for size in p.shape}
     assert name == "cnn" or N not in shapes
-    rebuilt = type(policy)(SPEC, **policy.architecture())
+    rebuilt = type(policy)(policy.spec, **policy.architecture())
     assert rebuilt.architecture() == policy.architecture()
     rebuilt.double().load_state_dict(policy.state_dict())
     observations = random_steps(1)
     torch.testing.assert_close(play(rebuilt, observations), play(policy, observations))
 
 
-@pytest.mark.parametrize("name", ["transformer", "cnn"])
+@pytest.mark.parametrize("name", ["transformer", "transformer_with_traces", "cnn"])
 def test_every_acting_parameter_gets_a_gradient(name: str) -> None:
     policy, observation = build(name), random_steps(0, 1)[0]
     features, _ = policy.encode(observation, {})
     policy.act(features, observation).square().sum().backward()
     for parameter_name, parameter in policy.acting_parameters().items():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
+
+
+def test_training_asks_where_each_patch_is() -> None:
+    policy, observation = build("transformer_with_traces"), random_steps(0, 1)[0]
+    observation["sensor"][1, :5] = N  # channels of noise
+    features, losses = policy.encode_to_learn(observation)
+    assert torch.equal(features, policy.encode(observation, {})[0])
+    guesses = policy.identity(policy.guess(observation["traces"])).split(GRID, -1)
+    rows, columns = (guess.log_softmax(-1) for guess in guesses)
+    for row in range(2):
+        asked = [i for i in range(N) if observation["mask"][row, i] and observation["sensor"][row, i] < N]
+        assert (row == 0) == (len(asked) == N)
+        chances = [rows[row, i, i // GRID[1]] + columns[row, i, i % GRID[1]] for i in asked]
+        torch.testing.assert_close(losses[row], -0.1 * torch.stack(chances).mean())
+
+
+def test_what_the_traces_tell_matters_and_is_needed() -> None:
+    policy, observations = build("transformer_with_traces"), random_steps(0)
+    other = [{**o, "traces": o["traces"].flip(1)} for o in observations]
+    assert (play(policy, observations) - play(policy, other))[..., :A].abs().max() > 1e-3
+    with pytest.raises(UserError, match=r"asks where a patch is, which shows in env.senses.traces"):
+        PatchTransformer(SPEC, **TOLD, identify=0.1, grid=GRID)

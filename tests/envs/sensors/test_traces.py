@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses, traces
-from somite.envs.sensors.traces import SMALLEST, Traces, trace_size
+from somite.envs.sensors.traces import SMALLEST, PatchTraces, ReadingTraces
 
 LENGTHS = (5.0, 30.0)
 B, N, A = 2, 3, 2
@@ -26,11 +26,11 @@ def walk(rng: np.random.Generator, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def entered(readings: np.ndarray, actions: np.ndarray, goes: np.ndarray | None = None) -> np.ndarray:
     """What traces tell (B, N, T, 4 + A) after all steps but the first, from which the first change counts."""
-    kept = Traces(LENGTHS, B, N, A)
+    kept = ReadingTraces(LENGTHS, B, N, A)
     for step in range(1, len(readings)):
         there = np.ones((B, N), bool) if goes is None else goes[step]
-        kept.enter(readings[step], readings[step] - readings[step - 1], actions[step], there)
-    return kept.read().reshape(B, N, len(LENGTHS), trace_size(A))
+        kept.enter(readings[step], readings[step - 1], actions[step], there)
+    return kept.read().reshape(B, N, len(LENGTHS), ReadingTraces.size(A))
 
 
 @settings(max_examples=30, deadline=None)
@@ -74,27 +74,24 @@ def test_slots_that_wait_keep_what_they_had() -> None:
     found = entered(readings, actions, goes)
     # A slot alone with the steps in which it went, whatever the others did.
     for row, slot in np.ndindex(B, N):
-        kept = Traces(LENGTHS, 1, 1, A)
+        kept = ReadingTraces(LENGTHS, 1, 1, A)
         for step in np.flatnonzero(goes[1:, row, slot]) + 1:
-            reading = readings[step, row, slot].reshape(1, 1)
-            kept.enter(
-                reading, reading - readings[step - 1, row, slot], actions[step, row : row + 1],
-                np.ones((1, 1), bool),
-            )  # fmt: skip
+            now, before = (readings[i, row, slot].reshape(1, 1) for i in (step, step - 1))
+            kept.enter(now, before, actions[step, row : row + 1], np.ones((1, 1), bool))
         np.testing.assert_allclose(kept.read().ravel(), found[row, slot].ravel(), rtol=1e-5, atol=1e-6)
 
 
 def test_rows_begin_anew() -> None:
     readings, actions = walk(np.random.default_rng(2), 30)
     there = np.ones((B, N), bool)
-    kept, fresh = Traces(LENGTHS, B, N, A), Traces(LENGTHS, B, N, A)
+    kept, fresh = ReadingTraces(LENGTHS, B, N, A), ReadingTraces(LENGTHS, B, N, A)
     for step in range(1, 30):
         if step == 15:
             before = kept.read()
             kept.start(np.array([1]))
             assert np.array_equal(kept.read()[0], before[0])
         for traced in (kept, fresh) if step >= 15 else (kept,):
-            traced.enter(readings[step], readings[step] - readings[step - 1], actions[step], there)
+            traced.enter(readings[step], readings[step - 1], actions[step], there)
     assert np.array_equal(kept.read()[1], fresh.read()[1])
     assert not np.allclose(kept.read()[0], fresh.read()[0])
 
@@ -135,7 +132,7 @@ def test_tokens_hold_history_and_traces_in_any_order_of_slots() -> None:
     shuffled = played(Senses(history=3, traces=LENGTHS, shuffle="episode"))
     without = played(Senses(history=3))
     for one, other, bare in zip(plain, shuffled, without, strict=True):
-        assert one["tokens"].shape == (4, 5, 3 + 2 * trace_size(1))
+        assert one["tokens"].shape == (4, 5, 3 + 2 * ReadingTraces.size(1))
         assert np.array_equal(one["tokens"][..., :3], bare["tokens"])
         order = other["sensor"]
         assert np.array_equal(np.take_along_axis(one["tokens"], order[..., None], 1), other["tokens"])
@@ -169,6 +166,20 @@ def test_lengths_that_cannot_be_meant_are_refused(given: object) -> None:
         Senses(traces=given)
 
 
-def test_pixels_have_no_traces() -> None:
-    with pytest.raises(UserError, match="traces are kept of numbers, not of pixels"):
-        Senses(traces=[10]).spec((36,))
+def test_patches_tell_level_contrast_and_change() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.integers(0, 256, (30, B, N, 4)).astype(np.uint8)
+    actions = rng.uniform(-1, 1, (30, B, A))
+    kept = PatchTraces([1e6], B, N, A)  # so long that all steps weigh the same
+    for step in range(1, 30):
+        kept.enter(patches[step], patches[step - 1], actions[step], np.ones((B, N), bool))
+    found = kept.read()
+    assert found.shape == (B, N, PatchTraces.size(A)) and found.dtype == np.float32
+    grey = patches / 255
+    change = np.abs(np.diff(grey, axis=0, prepend=0)).mean(-1)
+    values = np.stack([grey.mean(-1), grey.std(-1), change], -1)[1:]
+    np.testing.assert_allclose(found[..., :3], values.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(found[..., 3:6], np.log(values.std(0)) / 2 + 2, rtol=1e-3)
+    for row, slot, value, action in np.ndindex(B, N, 3, A):
+        wanted = np.corrcoef(values[:, row, slot, value], actions[1:, row, action])[0, 1]
+        assert found[row, slot, 7 + value * A + action] == pytest.approx(wanted, abs=1e-3)
