@@ -53,22 +53,21 @@ def place_wheels(cars: Sequence[Car], views: np.ndarray) -> tuple[np.ndarray, li
         Corners (R, 4, 8, 2) as OpenCV takes them, of the drawing ``CAR_SCALE`` times the picture's size, and
         whether the light part of each tyre shows.
     """
-    own, shown, rotations, places = np.tile(WHEELS, (len(cars), 1, 1, 1)), [], [], []
-    for number, car in enumerate(cars):
-        for index, wheel in enumerate(car.wheels):
-            ends = _tread(wheel.phase)
-            shown.append(ends is not None)
-            if ends is not None:
-                own[number, index, 4:6, 1], own[number, index, 6:, 1] = ends
-            angle, place = wheel.angle, wheel.position
-            cos, sin = math.cos(angle), math.sin(angle)
-            rotations.append(((cos, sin), (-sin, cos)))
-            places.append((place.x, place.y))
-    rotations, places = np.array(rotations).reshape(-1, 4, 2, 2), np.array(places).reshape(-1, 4, 1, 2)
-    corners = own @ rotations + places  # corners: (R, 4, 8, 2), in the world
+    read = []
+    for car in cars:
+        for wheel in car.wheels:
+            place = wheel.position
+            read.append((wheel.phase, wheel.angle, place.x, place.y))
+    states = np.array(read).reshape(-1, 4, 4)  # states: (R, 4, phase angle x y)
+    ends, shown = _treads(states[..., 0])
+    own = np.tile(WHEELS, (len(cars), 1, 1, 1))
+    own[:, :, 4:, 1] = ends.repeat(2, -1)
+    cos, sin = np.cos(states[..., 1]), np.sin(states[..., 1])
+    rotations = np.stack((cos, sin, -sin, cos), -1).reshape(-1, 4, 2, 2)
+    corners = own @ rotations + states[:, :, None, 2:]  # corners: (R, 4, 8, 2), in the world
     origins = (views[:, :, 2] - (CAR_COLUMNS.start, CAR_ROWS.start)) * CAR_SCALE
     corners = corners @ (views[:, None, :, :2].mT * CAR_SCALE) + origins[:, None, None]
-    return for_opencv(corners), [shown[first : first + 4] for first in range(0, len(shown), 4)]
+    return for_opencv(corners), shown.tolist()
 
 
 def draw_car(
@@ -116,13 +115,13 @@ def _hull(across: float, down: float) -> list[np.ndarray]:
     return [for_opencv(part * (across, -down) + middle) for part in HULL]
 
 
-def _tread(phase: float) -> tuple[float, float] | None:
-    """Where the light part of a tyre begins and ends along the wheel, if it is on the upper side."""
-    first, last = phase, phase + TREAD
-    if math.sin(first) > 0 and math.sin(last) > 0:
-        return None
-    ends = []
-    for angle in (first, last):
-        cos = math.cos(angle)
-        ends.append(WHEEL_R * SIZE * (math.copysign(1.0, cos) if math.sin(angle) > 0 else cos))
-    return ends[0], ends[1]
+def _treads(phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the light parts of tyres of phases (R, 4) begin and end along the wheel, and which show.
+
+    Returns:
+        Ends (R, 4, 2) in metres, and (R, 4) bool: those that are on the upper side.
+    """
+    angles = phases[..., None] + (0, TREAD)  # angles: (R, 4, 2)
+    cos, sin = np.cos(angles), np.sin(angles)
+    ends = WHEEL_R * SIZE * np.where(sin > 0, np.copysign(1.0, cos), cos)
+    return ends, (sin <= 0).any(-1)

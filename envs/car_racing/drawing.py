@@ -115,8 +115,9 @@ class Painter:
         for i, row in enumerate(rows):
             canvas, colors = self._canvases[scales[i]], self._grounds.colors[row]
             self._draw_field(canvas, enlarged[i], envs[i].car.hull.position)
-            for k in range(bounds[i], bounds[i + 1]):
-                fill(canvas, corners[k], colors[quads[k]], cv2.LINE_8, FRACTION_BITS)
+            own = slice(bounds[i], bounds[i + 1])
+            for corner, quad in zip(corners[own], quads[own], strict=True):
+                fill(canvas, corner, colors[quad], cv2.LINE_8, FRACTION_BITS)
             picture = pictures[row]
             halve(canvas, picture)
             draw_car(wheels[i], treads[i], views[i], canvas, scales[i], picture[CAR_ROWS, CAR_COLUMNS])
