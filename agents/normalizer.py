@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ..envs.tokens import TokenSpec
 
+TRACES_AT_ONCE = 2**16
+"""Slots of whose traces an update takes account."""
+
 
 class TokenNormalizer(nn.Module):
     """Bring the state columns of ``tokens`` and ``joints`` to zero mean and unit deviation.
@@ -29,7 +32,8 @@ class TokenNormalizer(nn.Module):
         spec: What the columns mean, F of a token and G of a joint row.
         n_privileged: S, readings that the critic sees, each with a scale and shift of its own (they have
             an order); 0 where there are none.
-        fixed: Leave tokens and joints alone, as published agents that have no normaliser do.
+        fixed: Leave tokens and joints alone, as published agents that have no normaliser do; traces of
+            patches, if there are any, are normalised all the same.
         floor: Smallest standard deviation divided by, in the feature's unit; a column that happens
             to be constant in training (the sideways motion of a planar body) is not blown up.
         limit: Normalised states are clipped to [-limit, limit].
@@ -51,6 +55,8 @@ class TokenNormalizer(nn.Module):
         self.limit = limit
         self.n_privileged = n_privileged
         kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
+        if spec.trace_size:
+            kinds["trace"] = np.ones(spec.trace_size, bool)
         if n_privileged:
             kinds["privileged"] = np.ones(n_privileged, bool)
         for kind, is_state in kinds.items():
@@ -82,6 +88,10 @@ class TokenNormalizer(nn.Module):
         """Normalised joint rows (..., N, J, G), zero at padding."""
         return self._normalize("joint", observation["joints"], observation["joint_mask"])
 
+    def traces(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised traces (..., N, Q), zero where there is no patch."""
+        return self._normalize("trace", observation["traces"], observation["mask"])
+
     def privileged(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Normalised readings (..., S) for a critic."""
         readings = observation["privileged"]
@@ -100,6 +110,11 @@ class TokenNormalizer(nn.Module):
         self._merge("token", observation["tokens"], observation["mask"])
         if "joints" in observation:
             self._merge("joint", observation["joints"], observation["joint_mask"])
+        if hasattr(self, "trace_mean"):
+            # Slots are many: a part of the samples tells as much.
+            stride = -(-observation["mask"].numel() // TRACES_AT_ONCE)
+            traces, mask = observation["traces"].flatten(0, -3), observation["mask"].flatten(0, -2)
+            self._merge("trace", traces[::stride], mask[::stride])
         if self.n_privileged:
             readings = observation["privileged"]
             self._merge("privileged", readings, torch.ones_like(readings[..., 0]))

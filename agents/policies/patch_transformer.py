@@ -132,7 +132,7 @@ class PatchTransformer(PatchPolicy):
 
     def _places(self, observation: Observation) -> Tensor | None:
         """Guesses where patches are, (B, N, place); None without traces."""
-        return self.guess(observation["traces"]) if self.spec.trace_size else None
+        return self.guess(self.normalizer.traces(observation)) if self.spec.trace_size else None
 
     def _patches(self, observation: Observation, places: Tensor | None) -> tuple[Tensor, Tensor]:
         """Embedded patches (B, N, width), and which exist, (B, 1, N) of 0 and 1."""

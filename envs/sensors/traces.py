@@ -172,6 +172,5 @@ class PatchTraces:
         """(B, N, T * (7 + 3 A)) float32."""
         t = self._traces
         correlations = t.correlations.reshape(*t.ages.shape, -1)
-        # Logarithms of deviations of grey levels are about -8 to 0, the rest is about -1 to 1.
-        told = (t.means, t.deviations / 2 + 2, t.ages[..., None], correlations)
+        told = (t.means, t.deviations, t.ages[..., None], correlations)
         return np.concatenate(told, -1).reshape(*t.ages.shape[:2], -1)

@@ -246,7 +246,7 @@ def test_training_asks_where_each_patch_is() -> None:
     observation["sensor"][1, :5] = N  # channels of noise
     features, losses = policy.encode_to_learn(observation)
     assert torch.equal(features, policy.encode(observation, {})[0])
-    guesses = policy.identity(policy.guess(observation["traces"])).split(GRID, -1)
+    guesses = policy.identity(policy.guess(policy.normalizer.traces(observation))).split(GRID, -1)
     rows, columns = (guess.log_softmax(-1) for guess in guesses)
     for row in range(2):
         asked = [i for i in range(N) if observation["mask"][row, i] and observation["sensor"][row, i] < N]

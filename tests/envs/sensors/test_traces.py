@@ -179,7 +179,7 @@ def test_patches_tell_level_contrast_and_change() -> None:
     change = np.abs(np.diff(grey, axis=0, prepend=0)).mean(-1)
     values = np.stack([grey.mean(-1), grey.std(-1), change], -1)[1:]
     np.testing.assert_allclose(found[..., :3], values.mean(0), rtol=1e-4)
-    np.testing.assert_allclose(found[..., 3:6], np.log(values.std(0)) / 2 + 2, rtol=1e-3)
+    np.testing.assert_allclose(found[..., 3:6], np.log(values.std(0)), rtol=1e-3)
     for row, slot, value, action in np.ndindex(B, N, 3, A):
         wanted = np.corrcoef(values[:, row, slot, value], actions[1:, row, action])[0, 1]
         assert found[row, slot, 7 + value * A + action] == pytest.approx(wanted, abs=1e-3)
