@@ -22,7 +22,7 @@ from somite.scripts import lookup
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("env", "agent", "algorithm", "experiment")
 CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
-SENSORS = {"n_tokens", "n_actions", "n_recent", "discrete", "n_privileged", "grid", "patch_size"}
+SENSORS = {"n_tokens", "n_actions", "n_recent", "discrete", "n_privileged", "n_sensors", "grid", "patch_size"}
 """What policies are told by environments of sensors, and, with it, by those of bodies."""
 SIZES = SENSORS | {"n_joints"}
 NEEDED = {
