@@ -13,12 +13,12 @@ import torch
 from omegaconf import DictConfig
 
 from ..envs.errors import UserError
+from ..envs.numbers import whole_number
 from .algorithms.cma_es import CMAES, KEPT, Search
 from .algorithms.population import Population, Scores, count_parameters, get_parameters, set_parameters
 from .algorithms.progress import Progress
 from .algorithms.stopping import StopSignals
 from .composition import build_policy, policy_class
-from .counts import whole_number
 from .device import available_cores, one_thread_for_numpy
 from .run import Run
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..envs.errors import UserError, nearest
-from .counts import whole_number
+from ..envs.numbers import whole_number
 
 log = logging.getLogger(__name__)
 

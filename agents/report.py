@@ -18,12 +18,12 @@ from rich.table import Table
 from ..envs.errors import UserError
 from ..envs.locomotion.body_set import with_morphology
 from ..envs.locomotion.pictures.rendering import file_name
+from ..envs.numbers import whole_number
 from ..envs.saved import task_set_of
 from ..envs.task_set import TaskSet, with_changes
 from .acting import Agent
 from .checkpoint import load_policy, policy_folder_of
 from .composition import check_fit
-from .counts import whole_number
 from .device import resolve_device
 from .evaluation import Episodes, run_episodes
 from .patch_video import film_patches

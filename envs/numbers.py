@@ -13,8 +13,23 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """The value of the key ``name``. Raises UserError if it is no whole number of ``least`` or more."""
-    if not is_number(value) or value != int(value) or value < least:
-        raise UserError(f"{name} must be a whole number of {least} or more, got {value!r}")
-    return int(value)
+def whole_number(value: Any, name: str, minimum: int = 0) -> int:
+    """A count, which may have been written as ``5e6``: Hydra gives that as a float.
+
+    Args:
+        value: An int, a float without a fraction, or a string of either.
+        name: What the number is called, for the message.
+        minimum: The smallest valid value.
+
+    Raises:
+        UserError: It is not a whole number, or below ``minimum``.
+    """
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+    if not is_number(number) or number != int(number) or number < minimum:
+        raise UserError(f"{name} must be a whole number of {minimum} or more, got {value!r}")
+    return int(number)

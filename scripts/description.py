@@ -11,13 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from somite.agents.counts import whole_number
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, Morphology
 from somite.envs.locomotion.pictures.body_pictures import body_picture, sheet
 from somite.envs.locomotion.pictures.describe import Description, describe, start_tokens
 from somite.envs.locomotion.pictures.rendering import file_name, find_backend, portrait
 from somite.envs.locomotion.simulation import frame_skip_of
+from somite.envs.numbers import whole_number
 
 from . import description_tables as tables
 

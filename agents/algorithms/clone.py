@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...envs.errors import UserError
+from ...envs.numbers import whole_number
 from ...envs.sensors import SensorVectorEnv
 from ..acting import Agent
-from ..counts import whole_number
 from ..policies.base import Policy
 from .sb3_policy import SB3TokenPolicy
 from .sequences import SequenceRolloutBuffer

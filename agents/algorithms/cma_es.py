@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...envs.errors import UserError, nearest
-from ..counts import whole_number
+from ...envs.numbers import whole_number
 
 STARTS = ("zero", "initial")
 KEPT = ("population", "sigma0", "start", "diagonal", "mirrored")

@@ -13,9 +13,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 
 from ...envs.errors import UserError, nearest
+from ...envs.numbers import whole_number
 from ...envs.sb3 import SB3VecEnv
 from ...envs.task_set import TaskSet
-from ..counts import whole_number
 from ..policies.base import Policy
 from .reward_scaling import BodyRewardScaling
 from .sb3_policy import SB3TokenPolicy

@@ -62,11 +62,11 @@ class CarRacing(SensorTask):
                 raise UserError(f"env.{name} cannot be {value!r}; {nearest(str(value), choices)}")
         self.kind = "patches" if view == "patches" else "sensors"
         self.scenery, self.view, self.renderer = scenery or Scenery(), view, renderer
-        self.patch_size = whole_number("env.patch_size", patch_size, 1)
+        self.patch_size = whole_number(patch_size, "env.patch_size", 1)
         check_patch(SIZE, SIZE, self.patch_size)
-        self.action_repeat = whole_number("env.action_repeat", action_repeat, 1)
-        self.max_frames = whole_number("env.max_episode_steps", max_episode_steps, 1)
-        self.patience = whole_number("env.patience", patience, 0)
+        self.action_repeat = whole_number(action_repeat, "env.action_repeat", 1)
+        self.max_frames = whole_number(max_episode_steps, "env.max_episode_steps", 1)
+        self.patience = whole_number(patience, "env.patience", 0)
         for name, value in (("grey", grey), ("indicators", indicators)):
             if not isinstance(value, bool):
                 raise UserError(f"env.{name} is true or false, got {value!r}")

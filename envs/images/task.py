@@ -59,12 +59,12 @@ class GymnasiumImage(SensorTask):
         spec = find_spec(id)
         super().__init__(senses, episode_limit(spec, max_episode_steps))
         self.name, self.kwargs, self.grey = spec.id, dict(kwargs or {}), bool(grey)
-        self.patch_size = whole_number("env.patch_size", patch_size, 1)
+        self.patch_size = whole_number(patch_size, "env.patch_size", 1)
         self.size = None
         if size is not None:
             if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
                 raise UserError(f"env.size is height and width, such as [84, 84]; got {size!r}")
-            self.size = tuple(whole_number("env.size", side, 1) for side in size)
+            self.size = tuple(whole_number(side, "env.size", 1) for side in size)
         env = make_env(self.name, self.kwargs)
         height, width, _ = picture_shape(env)
         NominalActions(env)  # refuses those that do not fit

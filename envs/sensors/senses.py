@@ -57,17 +57,17 @@ class Senses:
 
     def __post_init__(self) -> None:
         whole: dict[str, Any] = {
-            name: whole_number(f"senses.{name}", getattr(self, name), least)
+            name: whole_number(getattr(self, name), f"senses.{name}", least)
             for name, least in (("history", 1), ("duplicates", 0), ("stuck", 0))
         }
         noise = self.noise_channels
         if isinstance(noise, Sequence) and not isinstance(noise, str):
-            bounds = tuple(whole_number("senses.noise_channels", number, 0) for number in noise)
+            bounds = tuple(whole_number(number, "senses.noise_channels", 0) for number in noise)
             if len(bounds) != 2 or bounds[0] > bounds[1]:
                 raise UserError(f"senses.noise_channels must be a number or [fewest, most], got {noise!r}")
             whole["noise_channels"] = bounds
         else:
-            whole["noise_channels"] = whole_number("senses.noise_channels", noise, 0)
+            whole["noise_channels"] = whole_number(noise, "senses.noise_channels", 0)
         whole["traces"] = _lengths(self.traces)
         for name in ("missing", "blinking"):
             if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
@@ -82,7 +82,7 @@ class Senses:
                     f"{nearest(self.shuffle, ORDERS)}"
                 )
         else:
-            whole["shuffle"] = whole_number("senses.shuffle", self.shuffle, 1)
+            whole["shuffle"] = whole_number(self.shuffle, "senses.shuffle", 1)
         for name, value in whole.items():
             object.__setattr__(self, name, value)  # 1e2 is a whole number, too
 

@@ -33,7 +33,7 @@ class SensorTask(TaskSet):
 
     def __init__(self, senses: Senses | None, max_episode_steps: int) -> None:
         self.senses = senses or Senses()
-        self._max_episode_steps = whole_number("env.max_episode_steps", max_episode_steps, 1)
+        self._max_episode_steps = whole_number(max_episode_steps, "env.max_episode_steps", 1)
 
     @property
     def max_episode_steps(self) -> int:

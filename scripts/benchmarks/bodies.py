@@ -11,12 +11,12 @@ from typing import Any
 import hydra
 from rich.console import Console
 
-from ...agents.counts import whole_number
 from ...agents.device import set_threads
 from ...envs.errors import UserError
 from ...envs.locomotion import BodySet, BodyVariation, Morphology, build
 from ...envs.locomotion.varied.variants import compile_variants
 from ...envs.locomotion.varied.variation import QUANTITIES
+from ...envs.numbers import whole_number
 from .rates import Measure, interleave, make_rows, stepping
 from .results import Results
 from .simulation import random_actions

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from ...agents.counts import whole_number
 from ...envs.car_racing import CarRacing
 from ...envs.errors import UserError
+from ...envs.numbers import whole_number
 from .machine import cores
 from .ppo_speed import ppo_rows
 from .rates import interleave, make_rows, stepping

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from ...agents.acting import Agent
 from ...agents.algorithms.run_callback import RunCallback
-from ...agents.counts import whole_number
 from ...agents.evaluation import run_episodes
 from ...envs.errors import UserError
+from ...envs.numbers import whole_number
 from .results import Results
 from .tables import learning_table
 from .training_setup import TrainingSetup, compose

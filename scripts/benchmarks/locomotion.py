@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import hydra
 from rich.console import Console
 
-from ...agents.counts import whole_number
 from ...agents.device import set_threads
 from ...envs.errors import UserError
 from ...envs.locomotion import BodySet
+from ...envs.numbers import whole_number
 from . import process_rivals, simulation
 from .ppo_speed import ppo_rows
 from .rates import interleave, make_rows, stepping

@@ -96,7 +96,7 @@ def test_shorter_episodes_of_the_student_leave_the_task_as_it_is(tmp_path: Path,
     assert config["max_episode_steps"] == 50
     longer = make_clone(tmp_path / "longer", teacher, "algorithm.episode_steps=1000")
     assert longer.env.source.max_episode_steps == 50, "never longer than the task's own"
-    with pytest.raises(UserError, match="algorithm.episode_steps must be at least 1"):
+    with pytest.raises(UserError, match="algorithm.episode_steps must be a whole number of 1 or more"):
         Clone(teacher="x", episode_steps=0)
 
 

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents.counts import whole_number
 from somite.envs.errors import UserError
+from somite.envs.numbers import whole_number
 from somite.scripts import command_line, evaluate, train
 
 
@@ -182,5 +182,5 @@ def test_what_is_no_count_is_refused(value):
 
 
 def test_counts_have_a_least_value():
-    with pytest.raises(UserError, match="at least 1, not 0"):
+    with pytest.raises(UserError, match="episodes must be a whole number of 1 or more, got 0"):
         whole_number(0, "episodes", minimum=1)

@@ -203,8 +203,8 @@ def test_the_free_memory_is_what_the_system_says() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"population": 3}, "population must be at least 4"),
-        ({"generations": 0}, "generations must be at least 1"),
+        ({"population": 3}, "population must be a whole number of 4 or more"),
+        ({"generations": 0}, "generations must be a whole number of 1 or more"),
         ({"generations": 1.5}, "generations must be a whole number"),
         ({"sigma0": 0}, "sigma0 must be a number above 0"),
         ({"sigma0": "much"}, "sigma0 must be a number above 0"),

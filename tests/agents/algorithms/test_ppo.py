@@ -217,7 +217,7 @@ def test_settings_that_cannot_be_meant() -> None:
         PPO(precision="bf1")
     with pytest.raises(UserError, match="algorithm.learning_rate_schedule cannot be 'cosine'"):
         PPO(learning_rate_schedule="cosine")
-    with pytest.raises(UserError, match="algorithm.n_steps must be at least 1, not 0"):
+    with pytest.raises(UserError, match="algorithm.n_steps must be a whole number of 1 or more, got 0"):
         PPO(n_steps=0)
     with pytest.raises(UserError, match="num_envs is 3, but 12 bodies are trained on"):
         PPO(num_envs=3).make_rows(BodySet("cheetah"), aligned=False)
