@@ -142,11 +142,11 @@ class Run(abc.ABC):
         folder = policy_folder_of(str(self.config.start_from))
         other = load_policy(folder).policy
         own, theirs = (_acting_architecture(policy) for policy in (self.policy, other))
-        if type(other) is not type(self.policy) or own != theirs:
-            raise UserError(
-                f"start_from={self.config.start_from} holds {type(other).__name__} {theirs}, but the "
-                f"configuration asks for {type(self.policy).__name__} {own}"
-            )
+        names = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
+        if names:
+            held, asked = (", ".join(f"{n}={found.get(n)}" for n in names) for found in (theirs, own))
+            given = f"start_from={self.config.start_from}"
+            raise UserError(f"{given} holds {held}; the configuration asks for {asked}")
         self.policy.normalizer.load_state_dict(other.normalizer.state_dict())
         learnt = other.acting_parameters()
         with torch.no_grad():
@@ -214,9 +214,11 @@ class Run(abc.ABC):
 
 
 def _acting_architecture(policy: Policy) -> dict[str, Any]:
-    """Without what only learning needs."""
-    found = policy.architecture()
-    return {name: value for name, value in found.items() if name not in ("critic", "initial_log_std")}
+    """What acts, and what it reads: without what only learning needs."""
+    of_learning = ("critic", "initial_log_std", "identify", "n_sensors", "grid")
+    found = {name: value for name, value in policy.architecture().items() if name not in of_learning}
+    reads = {f.name: f.size for f in (*policy.spec.token, *policy.spec.joint, *policy.spec.trace)}
+    return {"agent": type(policy).__name__, **found, "features": reads}
 
 
 def _load_state(checkpoint: Path) -> dict[str, Any]:

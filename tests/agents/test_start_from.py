@@ -37,7 +37,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_acts_is_taken_over_and_what_only_learns_is_new(first: Path, tmp_path: Path) -> None:
-    given = (f"start_from={first}", "agent.initial_log_std=-2", "agent.critic=shared")
+    given = (f"start_from={first}", "agent.initial_log_std=-2", "agent.critic=shared", "agent.identify=0.1")
     run = PPORun(compose(*GIVEN, *given), tmp_path, CPU)
     learnt = load_policy(first).policy
     for name, parameter in run.policy.acting_parameters().items():
@@ -54,8 +54,12 @@ def test_what_acts_is_taken_over_and_what_only_learns_is_new(first: Path, tmp_pa
 
 
 def test_another_agent_is_refused(first: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds SensorTransformer .*'width': 32.* asks for .*'width': 16"):
+    with pytest.raises(UserError, match="holds width=32; the configuration asks for width=16$"):
         PPORun(compose(*GIVEN, f"start_from={first}", "agent.width=16"), tmp_path / "a", CPU)
+    with pytest.raises(UserError, match="holds .*features={'reading': 1, 'change': 1}; .*, 'trace': 5}$"):
+        PPORun(compose(*GIVEN, f"start_from={first}", "env.senses.traces=[9]"), tmp_path / "a", CPU)
+    with pytest.raises(UserError, match="holds agent=SensorTransformer, .*; .* asks for agent=DeepSet,"):
+        PPORun(compose(*GIVEN, f"start_from={first}", "agent=deep_set"), tmp_path / "a", CPU)
     with pytest.raises(UserError, match="no run 'nobody'"):
         PPORun(compose(*GIVEN, "start_from=nobody"), tmp_path / "b", CPU)
 
