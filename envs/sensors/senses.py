@@ -129,7 +129,7 @@ class Senses:
             return ()
         lengths = ", ".join(f"{length:g}" for length in self.traces)
         size = len(self.traces) * kind.size(n_actions)
-        return (Feature("trace", size, "state", "mixed", f"for {lengths} steps {kind.told}"),)
+        return (Feature("trace", size, "state", "mixed", f"for {lengths} steps: {kind.told}"),)
 
     def with_values(self, **values: Any) -> Senses:
         """The same with other values."""

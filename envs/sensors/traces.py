@@ -151,7 +151,7 @@ class PatchTraces:
         lengths: T, as of `Traces`, with ``num_envs``, ``n_slots`` and ``n_actions``.
     """
 
-    told = "of level, contrast and change: mean, deviation; age; correlation of each with each action"
+    told = "mean and deviation of level, contrast and change, age; correlation of each with each action"
 
     def __init__(self, lengths: Sequence[float], num_envs: int, n_slots: int, n_actions: int) -> None:
         self._traces = Traces(lengths, num_envs, n_slots, 3, n_actions)
