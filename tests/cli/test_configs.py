@@ -33,6 +33,7 @@ NEEDED = {
     "experiment=swingup_clone": "algorithm.teacher=runs/nobody",
     "env=gymnasium_image": "env.id=CarRacing-v3",
     "experiment=racing_clone": "algorithm.teacher=runs/nobody",
+    "experiment=racing_control": "algorithm.teacher=runs/nobody",
 }
 """What has no default."""
 SENSOR_ENVS = ("cartpole_swingup", "gymnasium")
