@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
-from .layers import RELU_GAIN, linear
+from .layers import RELU_GAIN, linear, norm
 from .patch_policy import PatchPolicy
 from .sensor_policy import tanh_network
 
@@ -63,6 +63,10 @@ class PatchCNN(PatchPolicy):
             nn.ReLU(),
             nn.Flatten(),
         )
+        for part in self.convolve:
+            if isinstance(part, nn.Conv2d):
+                nn.init.orthogonal_(part.weight, RELU_GAIN)
+                nn.init.zeros_(part.bias)
         height, length = (side * patch_size for side in self.grid)
         try:
             size = self.convolve(torch.zeros(1, n_recent * self.colors, height, length)).shape[1]
@@ -90,7 +94,8 @@ class PatchCNN(PatchPolicy):
         parts = frames.unflatten(-1, (size, size, self.colors)).unflatten(1, (rows, columns))
         # parts: (B, rows, columns, K, size, size, colours) to pictures (B, K * colours, H, W)
         picture = parts.permute(0, 3, 6, 1, 4, 2, 5).flatten(5).flatten(3, 4).flatten(1, 2)
-        return torch.relu(self.features(self.convolve(picture))), memory
+        # Pictures have far more in common than they differ in, which would drive the head to its bounds.
+        return norm(torch.relu(self.features(self.convolve(picture - 0.5)))), memory
 
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, A) in (-1, 1), or logits (B, A)."""
