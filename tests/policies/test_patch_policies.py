@@ -143,10 +143,30 @@ def test_the_cnn_sees_the_picture_that_was_cut() -> None:
     observation = {key: value[:1] for key, value in observation.items()}
     policy.encode({**observation, "tokens": torch.from_numpy(tokens)}, {})
     assert seen[0].shape == (1, K, 48, 54)
-    np.testing.assert_allclose(seen[0][0, 0].numpy() * 255, frame[0, ..., 0])
-    np.testing.assert_allclose(seen[0][0, 3].numpy() * 255, older[0, ..., 0])
+    np.testing.assert_allclose((seen[0][0, 0].numpy() + 0.5) * 255, frame[0, ..., 0])
+    np.testing.assert_allclose((seen[0][0, 3].numpy() + 0.5) * 255, older[0, ..., 0])
     with pytest.raises(UserError, match="built for 8 x 9 patches, got 60"):
         policy.encode(taken(observation, torch.arange(60)), {})
+
+
+def test_the_control_learns_from_pictures_that_differ_little() -> None:
+    """As those of a race do: without normalised features its head came to its bounds and stayed there."""
+    torch.manual_seed(0)
+    policy = PatchCNN(SPEC, GRID, SIDE, **TOLD)
+    rng = np.random.default_rng(0)
+    ground = rng.integers(80, 120, (1, N, K * SIDE**2))
+    wanted = torch.from_numpy(rng.uniform(-0.8, 0.8, 64)).float()
+    tokens = np.repeat(ground, 64, 0)
+    tokens[:, N // 2 : N // 2 + 6] += (20 * wanted[:, None, None]).numpy().astype(int)  # a brighter spot
+    observation = {"tokens": torch.from_numpy(tokens.astype(np.uint8)), "mask": torch.ones(64, N)}
+    labels = torch.stack([wanted, torch.full((64,), 0.9), torch.full((64,), -0.9)], 1)
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
+    for _ in range(100):
+        errors = policy.act(policy.encode(observation, {})[0], observation) - labels
+        optimizer.zero_grad()
+        errors.square().mean().backward()
+        optimizer.step()
+    assert errors[:, 0].square().mean() < 0.1 * wanted.var()
 
 
 class Published(nn.Module):
