@@ -9,6 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import pygame
+from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import WINDOW_H, WINDOW_W
 
 from .brush import DARKER, shade
@@ -27,6 +28,9 @@ UPRIGHT = ((5, (255, 255, 255)), (7, (0, 0, 255)), (8, (0, 0, 255)), (9, (51, 0,
 
 LYING = ((20, (0, 255, 0)), (30, (255, 0, 0)))
 """Place and colour of the steering angle and the turning rate."""
+
+GAINS = np.array([0.02, 0.01, 0.01, 0.01, 0.01, -10.0, -0.8])
+"""From speed, wheels, steering and turning to lengths in units of the bar."""
 
 
 def _shares(pixel: float, count: int) -> np.ndarray:
@@ -47,6 +51,7 @@ BASE = WINDOW_H - HEIGHT - TOP
 _upright_colors = np.array(
     [_columns_of(place * UNIT, (place + 1) * UNIT)[:, None] * shade(color) for place, color in UPRIGHT]
 ).reshape(len(UPRIGHT), -1)  # (5, 288)
+_lying_places = np.array([place * UNIT for place, _ in LYING])  # (2,)
 _lying_colors = np.array([shade(color) for _, color in LYING], float)[:, None]  # (2, 1, 3)
 _lying_rows = _before_row[int(BASE - HEIGHT) + 1] - _before_row[int(BASE - 3 * HEIGHT)]  # (12,)
 
@@ -59,18 +64,12 @@ def draw_indicators(envs: Sequence[Racing], rows: Sequence[int], bars: np.ndarra
         rows: the numbers of their pictures.
         bars: (B, 12, 96, 3) uint8, those of these rows are written to.
     """
-    heights, lengths = [], []
-    for env in envs:
-        car = env.car
-        velocity = car.hull.linearVelocity
-        speed = math.sqrt(velocity.x * velocity.x + velocity.y * velocity.y)
-        values = (0.02 * speed * (speed > FAINT), *(_visible(float(w.omega)) * 0.01 for w in car.wheels))
-        heights += [(BASE, BASE - HEIGHT * value) for value in values]
-        turn, spin = _visible(car.wheels[0].joint.angle), _visible(car.hull.angularVelocity)
-        for (place, _), length in zip(LYING, (-10.0 * turn, -0.8 * spin), strict=True):
-            lengths.append((place * UNIT, (place + length) * UNIT))
-    covered = _between(_before_row, heights).reshape(len(envs), len(UPRIGHT), ROWS)  # (R, 5, 12)
-    columns = _between(_before_column, lengths).reshape(len(envs), len(LYING), COLUMNS)  # (R, 2, 96)
+    shown = np.array([_read(env.car) for env in envs])  # shown: (R, 7)
+    shown = np.where(np.abs(shown) > FAINT, shown, 0.0) * GAINS
+    tops = BASE - HEIGHT * shown[:, : len(UPRIGHT)]
+    ends = _lying_places + UNIT * shown[:, len(UPRIGHT) :]
+    covered = _between(_before_row, np.full_like(tops, BASE), tops)  # covered: (R, 5, 12)
+    columns = _between(_before_column, np.tile(_lying_places, (len(envs), 1)), ends)  # columns: (R, 2, 96)
     lying = (columns[..., None] * _lying_colors).sum(1).reshape(len(envs), 1, -1)  # (R, 1, 288)
     pixels = covered.mT @ _upright_colors + _lying_rows[:, None] * lying  # (R, 12, 288)
     np.minimum(pixels, 255 - DARKER, out=pixels)
@@ -80,14 +79,16 @@ def draw_indicators(envs: Sequence[Racing], rows: Sequence[int], bars: np.ndarra
         bars[row, :, : digits.shape[1]] = digits
 
 
-def _visible(value: float) -> float:
-    return value if abs(value) > FAINT else 0.0
+def _read(car: Car) -> tuple[float, ...]:
+    """Speed, turning of the four wheels, steering angle and turning rate."""
+    velocity, wheels = car.hull.linearVelocity, car.wheels
+    speed = math.sqrt(velocity.x * velocity.x + velocity.y * velocity.y)
+    return (speed, *[wheel.omega for wheel in wheels], wheels[0].joint.angle, car.hull.angularVelocity)
 
 
-def _between(before: np.ndarray, ends: list[tuple[float, float]]) -> np.ndarray:
+def _between(before: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Shares of the picture's pixels between two places in the window, of which all touched pixels count."""
-    places = np.array(ends)
-    low, high = places.min(1), places.max(1)
+    low, high = np.minimum(first, second), np.maximum(first, second)
     most = len(before) - 1
     first = np.clip(low.astype(int), 0, most)
     last = np.clip(high.astype(int) + (low != high), 0, most)
