@@ -53,9 +53,9 @@ class TokenNormalizer(nn.Module):
         self.slots = slots
         self.floor = floor
         self.limit = limit
-        self.n_privileged = n_privileged
+        self.n_privileged, self.n_traces = n_privileged, spec.trace_size
         kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
-        if spec.trace_size:
+        if self.n_traces:
             kinds["trace"] = np.ones(spec.trace_size, bool)
         if n_privileged:
             kinds["privileged"] = np.ones(n_privileged, bool)
@@ -110,7 +110,7 @@ class TokenNormalizer(nn.Module):
         self._merge("token", observation["tokens"], observation["mask"])
         if "joints" in observation:
             self._merge("joint", observation["joints"], observation["joint_mask"])
-        if hasattr(self, "trace_mean"):
+        if self.n_traces:
             # Slots are many: a part of the samples tells as much.
             stride = -(-observation["mask"].numel() // TRACES_AT_ONCE)
             traces, mask = observation["traces"].flatten(0, -3), observation["mask"].flatten(0, -2)

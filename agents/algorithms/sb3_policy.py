@@ -100,8 +100,10 @@ class SB3TokenPolicy(ActorCriticPolicy):
         """Outputs, and auxiliary losses (B,) if there are any."""
         obs = self.token_policy.prepare(obs)
         with self._autocast(obs):
-            features, *auxiliary = self._features_to_learn(obs)
-            return (self.token_policy.act(features, obs).float(), *auxiliary)
+            policy = self.token_policy
+            learns = policy.has_auxiliary_loss
+            features, *auxiliary = policy.encode_to_learn(obs) if learns else policy.encode(obs, {})[:1]
+            return (policy.act(features, obs).float(), *auxiliary)
 
     def evaluate_actions(self, obs: Observation, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (B, 1), log-probabilities (B,) and entropies (B,) of stored actions (B, ...)."""
@@ -162,19 +164,14 @@ class SB3TokenPolicy(ActorCriticPolicy):
         found = self.shards.map(evaluate, parts, module=self.token_policy)
         return tuple(torch.cat(tensors) for tensors in zip(*found, strict=True))
 
-    def _features_to_learn(self, obs: Observation) -> tuple[Tensor, ...]:
-        """Features, and auxiliary losses (B,) if there are any, of a policy that remembers nothing."""
-        policy = self.token_policy
-        return policy.encode_to_learn(obs) if policy.has_auxiliary_loss else policy.encode(obs, {})[:1]
-
     def _evaluate_to_learn(self, obs: Observation) -> tuple[Tensor, ...]:
         """Outputs, values (B,) and auxiliary losses (B,)."""
         policy = self.token_policy
         obs = policy.prepare(obs)
         with self._autocast(obs):
-            features, *auxiliary = self._features_to_learn(obs)
+            features, auxiliary = policy.encode_to_learn(obs)
             outputs, value = policy.act(features, obs), policy.value(features, obs)
-        return outputs.float(), value.float(), *auxiliary
+        return outputs.float(), value.float(), auxiliary
 
     def _with_auxiliary(self, values: Tensor, losses: Sequence[Tensor]) -> Tensor:
         """``values``, and with them the mean of the auxiliary losses, if there are any."""
