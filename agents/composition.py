@@ -87,8 +87,8 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
     spec = env.spec_of_tokens
     for what in ("token_size", "joint_size", "trace_size"):
         if getattr(policy.spec, what) != getattr(spec, what):
-            patches, numbers = "senses.history, patch_size and grey", "senses.history and senses.traces"
-            keys = patches if env.kind == "patches" else numbers
+            patches = "senses.history, senses.traces, patch_size and grey"
+            keys = patches if env.kind == "patches" else "senses.history and senses.traces"
             raise UserError(
                 f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
                 f"environment gives {getattr(spec, what)}: {keys} must be that of training"
