@@ -118,6 +118,8 @@ class Agent:
             wanted["joints"] = (3, spec.joint_size)
         if spec.trace_size:
             wanted["traces"] = (2, spec.trace_size)
+        if spec.has_neighbors:
+            wanted["neighbors"] = (2, 4)
         missing = [key for key in wanted if key not in observation]
         if missing:
             raise ValueError(
@@ -127,7 +129,8 @@ class Agent:
         for key, (rank, size) in wanted.items():
             shape = np.shape(observation[key])
             if len(shape) not in (rank, rank + 1) or shape[-1] != size:
-                names = ", ".join(f"{f.name} ({f.size})" for f in getattr(spec, key.removesuffix("s")))
+                features = getattr(spec, key.removesuffix("s"), ())
+                names = ", ".join(f"{f.name} ({f.size})" for f in features) or "slots, at its sides"
                 sizes = "(tokens, {0})" if rank == 2 else "(tokens, joints, {0})"
                 raise ValueError(
                     f"{key} has shape {shape}; this policy wants {sizes.format(size)}, or the same with a "

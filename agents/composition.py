@@ -87,7 +87,7 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
     spec = env.spec_of_tokens
     for what in ("token_size", "joint_size", "trace_size"):
         if getattr(policy.spec, what) != getattr(spec, what):
-            patches = "senses.history, senses.traces, patch_size and grey"
+            patches = "senses.history, senses.traces, senses.neighbors, patch_size and grey"
             keys = patches if env.kind == "patches" else "senses.history and senses.traces"
             raise UserError(
                 f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
@@ -95,8 +95,9 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
             )
     pairs = zip(policy.spec.token + policy.spec.trace, spec.token + spec.trace, strict=False)
     for own, here in pairs:
-        if own.name == here.name == "trace" and own.meaning != here.meaning:
-            raise UserError(f"{name} was trained with traces {own.meaning}; here they are {here.meaning}")
+        if own.name == here.name and own.name in ("trace", "match") and own.meaning != here.meaning:
+            what = "traces" if own.name == "trace" else "matches of neighbours"
+            raise UserError(f"{name} was trained with {what} {own.meaning}; here they are {here.meaning}")
     _check_sizes(policy, env.sizes)
 
 

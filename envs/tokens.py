@@ -9,6 +9,8 @@ key                 shape, dtype        meaning
 ``tokens``          (N, F) float32      features of each sensor or limb; of patches of a picture, uint8
 ``traces``          (N, Q) float32      of patches whose slots keep traces: what these tell; those of
                                         numbers are features of their tokens
+``neighbors``       (N, 4) int32        of patches whose neighbours are looked for: the slots that seem to
+                                        lie to the right, to the left, below and above; itself for none
 ``mask``            (N,) int8           1 where the token exists, 0 padding (its values are 0)
 ``parent``          (N,) int32          limb tasks: the limb this one hangs from, -1 for a root
 ``joints``          (N, J, G) float32   limb tasks: state and descriptors of each joint
@@ -39,7 +41,7 @@ from gymnasium import spaces
 CONTRACT_VERSION = 2
 """Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
 
-SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged", "sensor", "traces")
+SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged", "sensor", "traces", "neighbors")
 LIMB_KEYS = ("tokens", "mask", "parent", "joints", "joint_mask", "action_mask")
 
 
@@ -82,6 +84,11 @@ class TokenSpec:
         """Q, the number of columns of ``traces``; 0 where there are none."""
         return sum(feature.size for feature in self.trace)
 
+    @property
+    def has_neighbors(self) -> bool:
+        """Whether ``neighbors`` are told, and in ``traces`` how well they match."""
+        return any(feature.name == "match" for feature in self.trace)
+
     def token_slice(self, name: str) -> slice:
         """Columns of the named feature of ``tokens``. Raises KeyError for an unknown name."""
         return _slice(self.token, name)
@@ -89,6 +96,10 @@ class TokenSpec:
     def joint_slice(self, name: str) -> slice:
         """Columns of the named feature of ``joints``. Raises KeyError for an unknown name."""
         return _slice(self.joint, name)
+
+    def trace_slice(self, name: str) -> slice:
+        """Columns of the named feature of ``traces``. Raises KeyError for an unknown name."""
+        return _slice(self.trace, name)
 
     def token_is_state(self) -> np.ndarray:
         """(F,) bool: the columns that a running normaliser may scale."""
@@ -163,6 +174,8 @@ def sensor_observation_space(
         del boxes["privileged"]
     if n_sensors:
         boxes["sensor"] = spaces.Box(0, n_sensors, (n_tokens,), np.int32)
+    if spec.has_neighbors:
+        boxes["neighbors"] = spaces.Box(0, n_tokens - 1, (n_tokens, 4), np.int32)
     return spaces.Dict({**boxes, "mask": spaces.Box(0, 1, (n_tokens,), np.int8)})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..numbers import is_number, whole_number
 from ..tokens import Feature, TokenSpec
+from .neighbors import Neighbors
 from .traces import PatchTraces, ReadingTraces
 
 ORDERS = ("never", "episode")
@@ -29,6 +30,8 @@ class Senses:
         traces: T lengths in steps, over each of which a slot keeps running statistics: see `ReadingTraces`
             and `PatchTraces`. By them an agent without memory knows its sensors over times longer than
             the history.
+        neighbors: of patches, the length in steps over which edges are compared to find out which slots
+            show what lies side by side, see `Neighbors`; 0: that is not looked for.
         scale: one factor for all readings, applied last; readings are in raw units without it.
         shuffle: ``never``; ``episode``, a new order of the slots for every episode; or a number of steps,
             after which the order is drawn anew, too.
@@ -46,6 +49,7 @@ class Senses:
     history: int = 1
     difference_scale: float = 20.0
     traces: tuple[float, ...] = ()
+    neighbors: float = 0
     scale: float = 1.0
     shuffle: str | int = "never"
     duplicates: int = 0
@@ -69,6 +73,8 @@ class Senses:
         else:
             whole["noise_channels"] = whole_number(noise, "senses.noise_channels", 0)
         whole["traces"] = _lengths(self.traces)
+        if not is_number(self.neighbors) or not (self.neighbors == 0 or self.neighbors >= 1):
+            raise UserError(f"senses.neighbors is 0, or 1 step or more, such as 40, got {self.neighbors!r}")
         for name in ("missing", "blinking"):
             if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise UserError(f"senses.{name} is a share, in [0, 1), got {getattr(self, name)!r}")
@@ -106,7 +112,7 @@ class Senses:
         """What the columns of a token mean, for readings of this shape and A actions.
 
         Raises:
-            UserError: pixels shall be scaled.
+            UserError: pixels shall be scaled, or readings that are no patches shall have neighbours.
         """
         if reading_shape:
             if self.scale != 1.0:
@@ -114,7 +120,13 @@ class Senses:
             size = self.history * math.prod(reading_shape)
             meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
             pixels = Feature("pixels", size, "state", "grey levels, 0 to 255", meaning)
-            return TokenSpec(token=(pixels,), trace=self._traces(PatchTraces, n_actions))
+            traces = self._traces(PatchTraces, n_actions)
+            if self.neighbors:
+                meaning = f"over {self.neighbors:g} steps: {Neighbors.told}"
+                traces = (*traces, Feature("match", 8, "state", "-1 to 1", meaning))
+            return TokenSpec(token=(pixels,), trace=traces)
+        if self.neighbors:
+            raise UserError("only patches of pictures have edges: leave senses.neighbors out")
         reading = Feature("reading", 1, "state", "raw", "newest reading of the slot, times the shared scale")
         features = [reading]
         if self.history > 1:

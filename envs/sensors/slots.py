@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from .neighbors import Neighbors
 from .senses import Senses
 from .traces import PatchTraces, ReadingTraces
 
@@ -15,10 +17,10 @@ class Slots:
 
     A history belongs to its slot: a channel that comes to another slot leaves it behind, so that an order
     drawn anew in mid-episode mixes histories until K steps have passed. A reading that is missing is not
-    entered; the history then waits. Traces belong to their slot, too.
+    entered; the history then waits. Traces and neighbours belong to their slot, too.
 
     Args:
-        senses: the length of the history, its scales, the traces and the order.
+        senses: the length of the history, its scales, the traces, the neighbours and the order.
         num_envs: B.
         n_channels: N; there are as many slots as channels.
         reading_shape: of a reading, as in `Source`.
@@ -46,12 +48,17 @@ class Slots:
         self._empty = np.ones((num_envs, n_channels), bool)
         kind = PatchTraces if reading_shape else ReadingTraces
         self._traces = kind(senses.traces, num_envs, n_channels, n_actions) if senses.traces else None
+        self._neighbors = None
+        if senses.neighbors:
+            self._neighbors = Neighbors(senses.neighbors, num_envs, n_channels, math.prod(reading_shape))
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Empty the slots of ``rows`` and draw their order from these rows' generators."""
         self._empty[rows] = True
         if self._traces:
             self._traces.start(rows)
+        if self._neighbors:
+            self._neighbors.start(rows)
         if self.shuffles:
             self._draw(rows, rngs)
 
@@ -91,6 +98,8 @@ class Slots:
             if not self._shape:
                 now, before = now * self.senses.scale, before * self.senses.scale
             self._traces.enter(now, before, actions, present & ~self._empty)
+        if self._neighbors and rows is None:
+            self._neighbors.enter(values, present)
         self._take_in(where, values[where], present[where])
 
     def _take_in(self, where: slice | np.ndarray, values: np.ndarray, entered: np.ndarray) -> None:
@@ -129,11 +138,18 @@ class Slots:
             np.subtract(history[..., :-1], history[..., 1:], out=tokens[..., 1:])
             tokens[..., 1:] *= senses.scale * senses.difference_scale
         if self._traces:
-            tokens = np.concatenate((tokens, self.traces()), -1)
+            tokens = np.concatenate((tokens, self._traces.read()), -1)
         if not self.mask.all():
             tokens *= self.mask[..., None]
         return tokens
 
-    def traces(self) -> np.ndarray:
-        """(B, N, Q) float32, all that the slots' traces tell."""
-        return self._traces.read()
+    def beside_tokens(self) -> dict[str, np.ndarray]:
+        """Of patches, what else is told: ``traces`` (B, N, Q) and ``neighbors`` (B, N, 4), where kept."""
+        if not self._shape:
+            return {}
+        told = [self._traces.read()] if self._traces else []
+        found = {}
+        if self._neighbors:
+            told.append(self._neighbors.matches)
+            found["neighbors"] = self._neighbors.neighbors.copy()
+        return {"traces": np.concatenate(told, -1), **found} if told else {}

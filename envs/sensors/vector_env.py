@@ -46,6 +46,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+
     def __init__(
         self,
         source: Source,
@@ -232,8 +233,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "mask": self.slots.mask,
             "recent_actions": self._recent[:, -self.senses.history :].copy(),
         }
-        if self.spec_of_tokens.trace:
-            observation["traces"] = self.slots.traces()
+        observation.update(self.slots.beside_tokens())
         if self.privileged:
             observation["privileged"] = self._state.astype(np.float32)
             observation["sensor"] = self.channels.sensor[self.slots.order]
@@ -244,7 +244,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         slots = self._beside.slots
         recent = self._recent[:, -slots.senses.history :].copy()
         observation = {"tokens": slots.tokens(), "mask": slots.mask, "recent_actions": recent}
-        return {**observation, "traces": slots.traces()} if self._beside.has_traces else observation
+        return {**observation, **slots.beside_tokens()}
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
@@ -270,7 +270,6 @@ class _Onlooker:
         count = len(source.state_names if self._sees_state else source.sensor_names)
         self.channels = Channels(senses, source.num_envs, count, shape)
         self.slots = Slots(senses, source.num_envs, self.channels.n, shape, n_actions)
-        self.has_traces = bool(senses.spec(shape, n_actions).trace)
         if self.channels.draws or self.slots.shuffles:
             raise UserError(f"an onlooker's senses must be undisturbed, got {senses}")
 

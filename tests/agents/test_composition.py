@@ -160,6 +160,27 @@ def test_a_policy_keeps_the_traces_it_was_trained_with() -> None:
         check_fit(policy, swing_up(traces=[10, 60]))
 
 
+def test_a_policy_keeps_the_neighbours_it_was_trained_with() -> None:
+    pytest.importorskip("Box2D")
+    from somite.envs.car_racing import CarRacing
+
+    def racing(**senses: object) -> SensorVectorEnv:
+        return CarRacing(Senses(history=4, traces=[30], **senses)).make_vec(num_envs=1)
+
+    policy = build("patch_transformer", racing(neighbors=40))
+    check_fit(policy, racing(neighbors=40, shuffle="episode", noise_channels=3))
+    with pytest.raises(UserError, match="trained with 24 features of a trace, .* 16: .*, senses.neighbors,"):
+        check_fit(policy, racing())
+    message = "trained with matches of neighbours over 40 steps: .*; here they are over 20 steps"
+    with pytest.raises(UserError, match=message):
+        check_fit(policy, racing(neighbors=20))
+    observation, _ = racing(neighbors=40).reset(seed=0)
+    with pytest.raises(ValueError, match="the observation lacks neighbors; it has"):
+        Agent(policy).act({key: value for key, value in observation.items() if key != "neighbors"})
+    with pytest.raises(ValueError, match=r"neighbors has shape \(1, 256, 3\)"):
+        Agent(policy).act({**observation, "neighbors": observation["neighbors"][..., :3]})
+
+
 class Other:
     """What is asked of an environment, with sizes of its own."""
 

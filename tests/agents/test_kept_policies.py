@@ -71,6 +71,8 @@ def test_shuffled_sensors_give_the_same_actions(folder):
     assert np.abs(actions).max() > 0.1
     order = rng.permutation(observation["tokens"].shape[1])
     shuffled = {**observation, **{key: observation[key][:, order] for key in OF_SLOTS if key in observation}}
+    if "neighbors" in observation:
+        shuffled["neighbors"] = order.argsort()[observation["neighbors"][:, order]]
     agent.reset()
     difference = np.abs(agent.act(shuffled) - actions).max()
     if type(agent.policy).__name__ in ORDINARY:

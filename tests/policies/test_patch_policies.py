@@ -20,6 +20,7 @@ SIDE, GRID, K, A, S = 6, (8, 9), 4, 3, 5
 N = GRID[0] * GRID[1]
 SPEC = Senses(history=K).spec((SIDE * SIDE,))
 TRACED = Senses(history=K, traces=[30, 250]).spec((SIDE * SIDE,), A)
+JIGSAW = Senses(history=K, traces=[30, 250], neighbors=40).spec((SIDE * SIDE,), A)
 TOLD = {"n_actions": A, "n_recent": K, "n_privileged": S}
 POLICIES = {
     "transformer": lambda: PatchTransformer(
@@ -28,10 +29,22 @@ POLICIES = {
     "transformer_with_traces": lambda: PatchTransformer(
         TRACED, **TOLD, width=16, latents=6, size=8, feedforward=16, place=8, identify=0.1, grid=GRID
     ),
+    "transformer_with_neighbors": lambda: PatchTransformer(
+        JIGSAW,
+        **TOLD,
+        width=16,
+        latents=6,
+        size=8,
+        feedforward=16,
+        place=8,
+        rounds=3,
+        identify=0.1,
+        grid=GRID,
+    ),
     "neuron": lambda: PatchAttentionNeuron(SPEC, **TOLD, map_size=8),
     "cnn": lambda: PatchCNN(SPEC, GRID, SIDE, **TOLD, width=16),
 }
-INVARIANT = ("transformer", "transformer_with_traces", "neuron")
+INVARIANT = ("transformer", "transformer_with_traces", "transformer_with_neighbors", "neuron")
 seeds = st.integers(0, 2**31 - 1)
 few = settings(max_examples=10, deadline=None)
 
@@ -57,16 +70,23 @@ def random_steps(seed: int, steps: int = 3, batch: int = 2) -> list[dict[str, Te
         mask[1, rng.permutation(N)[:9]] = 0
         values = {"tokens": tokens * mask[..., None].astype(np.uint8), "mask": mask}
         values["recent_actions"] = rng.uniform(-1, 1, (batch, K, A))
-        values["traces"] = rng.normal(size=(batch, N, TRACED.trace_size))
+        values["traces"] = rng.normal(size=(batch, N, JIGSAW.trace_size))
+        values["neighbors"] = rng.integers(0, N, (batch, N, 4))
         values["sensor"] = np.tile(np.arange(N), (batch, 1))
         values["privileged"] = rng.normal(size=(batch, S))
         found.append({key: torch.from_numpy(value) for key, value in values.items()})
     return found
 
 
+def told(policy: nn.Module, observation: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With the traces that the policy reads."""
+    return {**observation, "traces": observation["traces"][..., : policy.spec.trace_size]}
+
+
 @torch.no_grad()
 def play(policy: nn.Module, observations: list[dict[str, Tensor]]) -> Tensor:
     """(T, B, A + 1), actions and values of an episode."""
+    observations = [told(policy, observation) for observation in observations]
     batch, tokens = observations[0]["mask"].shape
     memory, found = policy.initial_memory(batch, tokens), []
     for observation in observations:
@@ -78,8 +98,13 @@ def play(policy: nn.Module, observations: list[dict[str, Tensor]]) -> Tensor:
 
 
 def taken(observation: dict[str, Tensor], slots: Tensor) -> dict[str, Tensor]:
-    of_slots = ("tokens", "mask", "traces", "sensor")
-    return {**observation, **{key: observation[key][:, slots] for key in of_slots}}
+    of_slots = ("tokens", "mask", "traces", "sensor", "neighbors")
+    found = {**observation, **{key: observation[key][:, slots] for key in of_slots}}
+    # The first of the slots that show what a neighbour has shown; itself where none does.
+    moved = (found["neighbors"][..., None] == slots).to(torch.int8)
+    is_own = (found["neighbors"] == slots[:, None]) | ~moved.any(-1)
+    found["neighbors"] = torch.where(is_own, torch.arange(len(slots))[:, None], moved.argmax(-1))
+    return found
 
 
 @few
@@ -125,11 +150,11 @@ def test_the_transformer_reads_the_newest_frame_and_the_differences() -> None:
     policy, observation = build("transformer"), random_steps(0, 1)[0]
     frames = policy.frames(observation)  # (B, N, K, D)
     differences = 4 * (frames[:, :, :-1] - frames[:, :, 1:])
-    told = torch.cat([frames[:, :, :1], differences], 2).flatten(2)
+    both = torch.cat([frames[:, :, :1], differences], 2).flatten(2)
     recent = policy.actions(policy.recent(observation))[:, None]
-    x = torch.relu(policy.embed(torch.relu(policy.patch(told) + recent)))
+    x = torch.relu(policy.embed(torch.relu(policy.patch(both) + recent)))
     wanted = nn.functional.layer_norm(x, x.shape[-1:])
-    torch.testing.assert_close(policy._patches(observation, None)[0], wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(policy._patches(observation, None, None)[0], wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_cnn_sees_the_picture_that_was_cut() -> None:
@@ -252,22 +277,31 @@ def test_the_number_of_patches_is_in_no_shape(name: str) -> None:
     torch.testing.assert_close(play(rebuilt, observations), play(policy, observations))
 
 
-@pytest.mark.parametrize("name", ["transformer", "transformer_with_traces", "cnn"])
+@pytest.mark.parametrize(
+    "name", ["transformer", "transformer_with_traces", "transformer_with_neighbors", "cnn"]
+)
 def test_every_acting_parameter_gets_a_gradient(name: str) -> None:
-    policy, observation = build(name), random_steps(0, 1)[0]
+    policy = build(name)
+    observation = told(policy, random_steps(0, 1)[0])
     features, _ = policy.encode(observation, {})
     policy.act(features, observation).square().sum().backward()
     for parameter_name, parameter in policy.acting_parameters().items():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
 
 
-def test_training_asks_where_each_patch_is() -> None:
-    policy, observation = build("transformer_with_traces"), random_steps(0, 1)[0]
+@pytest.mark.parametrize("name", ["transformer_with_traces", "transformer_with_neighbors"])
+def test_training_asks_where_each_patch_is(name: str) -> None:
+    policy = build(name)
+    observation = told(policy, random_steps(0, 1)[0])
     observation["sensor"][1, :5] = N  # channels of noise
     features, losses = policy.encode_to_learn(observation)
     assert torch.equal(features, policy.encode(observation, {})[0])
-    guesses = policy.identity(policy.guess(policy.normalizer.traces(observation))).split(GRID, -1)
-    rows, columns = (guess.log_softmax(-1) for guess in guesses)
+    traces = policy.normalizer.traces(observation)
+    guesses = policy.identity(policy.guess(traces))
+    if policy.spec.has_neighbors:
+        matches = traces[..., -8:]
+        guesses = policy.jigsaw(guesses, matches, observation["neighbors"], observation["mask"])
+    rows, columns = (guess.log_softmax(-1) for guess in guesses.split(GRID, -1))
     for row in range(2):
         asked = [i for i in range(N) if observation["mask"][row, i] and observation["sensor"][row, i] < N]
         assert (row == 0) == (len(asked) == N)
@@ -278,6 +312,9 @@ def test_training_asks_where_each_patch_is() -> None:
 def test_what_the_traces_tell_matters_and_is_needed() -> None:
     policy, observations = build("transformer_with_traces"), random_steps(0)
     other = [{**o, "traces": o["traces"].flip(1)} for o in observations]
+    assert (play(policy, observations) - play(policy, other))[..., :A].abs().max() > 1e-3
+    policy = build("transformer_with_neighbors")
+    other = [{**o, "neighbors": o["neighbors"].flip(1)} for o in observations]
     assert (play(policy, observations) - play(policy, other))[..., :A].abs().max() > 1e-3
     with pytest.raises(UserError, match=r"asks where a patch is, which shows in env.senses.traces"):
         PatchTransformer(SPEC, **TOLD, identify=0.1, grid=GRID)

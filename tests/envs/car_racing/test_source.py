@@ -111,6 +111,33 @@ def test_what_is_done_to_sensors_is_done_to_patches(shape: dict) -> None:
         np.testing.assert_array_equal(wanted["privileged"], found["privileged"])
 
 
+def test_shuffled_patches_find_their_neighbours_and_keep_traces() -> None:
+    kept = {"history": 2, "traces": [30], "neighbors": 40}
+    task = CarRacing(Senses(**kept), action_repeat=4, max_episode_steps=200)
+    plain = task.make_vec(num_envs=2)
+    shuffled = task.with_senses(Senses(**kept, shuffle="episode")).make_vec(num_envs=2)
+    without = CarRacing(Senses(history=2), action_repeat=4, max_episode_steps=200).make_vec(num_envs=2)
+    names = {name: i for i, name in enumerate(plain.source.sensor_names)}
+    pairs = [(names[f"patch_{r}_{c}"], names[f"patch_{r}_{c + 1}"]) for r in range(14) for c in range(15)]
+    left, right = np.array(pairs).T
+    right_share = []
+    for one, other, bare in zip(*(drive(env, 60) for env in (plain, shuffled, without)), strict=True):
+        assert all(space.contains(one[key][0]) for key, space in plain.single_observation_space.items())
+        np.testing.assert_array_equal(one["tokens"], bare["tokens"])
+        order = other["sensor"]  # in (2, N): which patch stands in each slot
+        traces = np.take_along_axis(one["traces"], order[..., None], 1)
+        near = np.isclose(other["traces"], traces, atol=1e-4)
+        named = np.take_along_axis(order, other["neighbors"].reshape(2, -1), 1).reshape(2, 256, 4)
+        same = named == np.take_along_axis(one["neighbors"], order[..., None], 1)
+        # At first several may fit equally well; once there was something to see, they are all the same.
+        aged = 24 <= len(right_share) < 50
+        assert min(near.mean(), same.mean()) >= (1.0 if aged else 0.9)
+        right_share.append((one["neighbors"][:, left, 0] == right).mean())
+    assert right_share[0] == 0 and right_share[40] > 0.4
+    # An episode ends after 50 actions: what was found in it is forgotten.
+    assert not drive(plain, 50)[50]["traces"][..., -8:].any() and right_share[51] < 0.1
+
+
 def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
     once, repeated = Row(Rules(pictures=False)), Row(Rules(action_repeat=5, max_frames=12, pictures=False))
     once.start(3, 0)
@@ -170,12 +197,19 @@ def test_a_teacher_of_states_or_of_pictures_looks_on() -> None:
     disturbed = CarRacing(Senses(history=2, shuffle=3, missing=0.3))
     plain = CarRacing(Senses(history=4)).make_vec(num_envs=2)
     states = CarRacing(Senses(history=1), view="state").make_vec(num_envs=2)
-    for beside, sees, wanted_env in ((Senses(history=4), "readings", plain), (Senses(), "state", states)):
+    tracing = Senses(history=4, traces=[30], neighbors=40)
+    traced = CarRacing(tracing).make_vec(num_envs=2)
+    for beside, sees, wanted_env in (
+        (Senses(history=4), "readings", plain),
+        (tracing, "readings", traced),
+        (Senses(), "state", states),
+    ):
         mixed = disturbed.make_vec(num_envs=2, beside=beside, beside_sees=sees)
         mixed.reset(seed=1)
         wanted, _ = wanted_env.reset(seed=1)
         for _ in range(4):
             seen = mixed.beside_observation()
+            assert set(seen) == set(wanted) - {"privileged", "sensor"}
             for key, values in seen.items():
                 np.testing.assert_array_equal(values, wanted[key], err_msg=f"{sees} {key}")
             actions = np.full((2, 3), [0.1, 0.5, -1.0])
