@@ -86,13 +86,17 @@ class Tracks:
     def _find(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
         """The tiles whose middles are nearest, (R,)."""
         around = (self._nearest[rows, None] + NEAR) % self._lengths[rows, None]  # around: (R, near)
-        distances = np.square(self._middles[rows[:, None], around] - places[:, None]).sum(-1)
+        apart = self._middles[rows[:, None], around] - places[:, None]  # apart: (R, near, 2)
+        distances = np.einsum("rnd,rnd->rn", apart, apart)
+        each = np.arange(len(rows))
         best = distances.argmin(1)
-        found = np.take_along_axis(around, best[:, None], 1)[:, 0]
-        lost = np.take_along_axis(distances, best[:, None], 1)[:, 0] >= (2 * TRACK_WIDTH) ** 2
-        for i in np.flatnonzero(lost):  # far from where it was: anywhere
-            middles = self._middles[rows[i], : self._lengths[rows[i]]]
-            found[i] = np.square(middles - places[i]).sum(1).argmin()
+        found = around[each, best]
+        lost = np.flatnonzero(distances[each, best] >= (2 * TRACK_WIDTH) ** 2)
+        if len(lost):  # far from where it was: anywhere
+            apart = self._middles[rows[lost]] - places[lost, None]  # apart: (lost, tiles, 2)
+            distances = np.einsum("rnd,rnd->rn", apart, apart)
+            distances[np.arange(distances.shape[1]) >= self._lengths[rows[lost], None]] = np.inf
+            found[lost] = distances.argmin(1)
         self._nearest[rows] = found
         return found
 
