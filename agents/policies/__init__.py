@@ -7,6 +7,7 @@ from .limb_transformer import LimbTransformer
 from .mlp import MLP
 from .patch_attention_neuron import PatchAttentionNeuron
 from .patch_cnn import PatchCNN
+from .patch_jigsaw import PatchJigsaw
 from .patch_policy import PatchPolicy
 from .patch_transformer import PatchTransformer
 from .sensor_mlp import SensorMLP
@@ -24,6 +25,7 @@ __all__ = [
     "Observation",
     "PatchAttentionNeuron",
     "PatchCNN",
+    "PatchJigsaw",
     "PatchPolicy",
     "PatchTransformer",
     "Policy",

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Observation
+from .layers import masked_mean
 from .sensor_policy import SensorPolicy
+
+CHANGE_SCALE = 4.0
+"""Of the differences between frames, which are small against the grey levels themselves."""
 
 
 class PatchPolicy(SensorPolicy):
@@ -50,3 +59,33 @@ class PatchPolicy(SensorPolicy):
         """(B, N, K, D) in [0, 1], newest first."""
         tokens = observation["tokens"].to(self.log_std.dtype) / 255
         return tokens.unflatten(-1, (self.n_recent, self.pixels))
+
+
+def difference_weights(weight: Tensor, frames: int) -> Tensor:
+    """Weights (W, K * D) for the newest frame and the differences of K frames, as weights for the frames.
+
+    What reads differences between frames reads frames: it is the weights that are combined, which are few,
+    and not the pixels, 0 to 255.
+    """
+    matrix = torch.zeros(frames, frames, dtype=weight.dtype, device=weight.device)
+    matrix[0, 0] = 1.0
+    for k in range(1, frames):  # column k: how frame k differs from the one after it
+        matrix[k - 1, k], matrix[k, k] = CHANGE_SCALE, -CHANGE_SCALE
+    return torch.matmul(matrix / 255, weight.unflatten(-1, (frames, -1))).flatten(-2)
+
+
+def losses_of_places(logits: Tensor, observation: Observation, grid: Sequence[int]) -> Tensor:
+    """Cross-entropies (B,) of the row and the column of every patch, averaged over those that exist.
+
+    Args:
+        logits: (B, N, R + C).
+        observation: which sensor each slot shows.
+        grid: R and C.
+    """
+    where, (_, columns), losses = observation["sensor"].long(), grid, 0.0
+    is_patch = (where < math.prod(grid)) & (observation["mask"] != 0)  # noise is nowhere
+    where = where.clamp(max=math.prod(grid) - 1)
+    rows_and_columns = logits.mT.split(tuple(grid), 1)  # (B, R, N) and (B, C, N)
+    for guesses, right in zip(rows_and_columns, (where // columns, where % columns), strict=True):
+        losses = losses + functional.cross_entropy(guesses, right, reduction="none")  # (B, N)
+    return masked_mean(losses, is_patch)

@@ -28,6 +28,7 @@ def make_vec(
     action_repeat: int = 1,
     max_episode_steps: int = 1000,
     patience: int = 0,
+    slips: float = 0.0,
     **options: Any,
 ) -> SensorVectorEnv:
     """``num_envs`` cars; a token is a patch in the last four frames, unless ``senses`` says otherwise.
@@ -45,6 +46,7 @@ def make_vec(
         action_repeat: likewise.
         max_episode_steps: likewise.
         patience: likewise.
+        slips: likewise.
         options: of `SensorVectorEnv`.
     """
     senses = Senses(**{"history": 4, **(senses or {})}) if not isinstance(senses, Senses) else senses
@@ -60,6 +62,7 @@ def make_vec(
         action_repeat,
         max_episode_steps,
         patience,
+        slips,
     )
     return SensorVectorEnv(task.make_source(num_envs, threads), task.senses, **options)
 

@@ -11,6 +11,12 @@ from .indicators import INDICATOR_ROWS
 from .physics import Racing
 from .scenery import Scenery
 
+SLIP = 4
+"""Actions that a slip lasts."""
+
+LOW, HIGH = (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+"""Steering, gas, brake."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -20,6 +26,7 @@ class Rules:
         action_repeat: frames that an action lasts.
         max_frames: frames after which an episode is cut.
         patience: frames without reward in a row after which the episode ends; 0: it never does.
+        slips: probability of an action to be replaced, with the next ones, by a random one.
         pictures: whether pictures are drawn at all.
         grey: whether frames are grey levels, or colours.
         indicators: whether frames show the bar at the bottom.
@@ -30,6 +37,7 @@ class Rules:
     action_repeat: int = 1
     max_frames: int = 1000
     patience: int = 0
+    slips: float = 0.0
     pictures: bool = True
     grey: bool = True
     indicators: bool = False
@@ -48,7 +56,8 @@ class Row:
         """A new track, that of Gymnasium's seed, which looks as another seed says."""
         self.env.reset(seed=track_seed)
         self._look = self.rules.scenery.draw(np.random.default_rng(look_seed))
-        self._frames = self._unrewarded = 0
+        self._frames = self._unrewarded = self._slipping = 0
+        self._slips = np.random.default_rng([look_seed, track_seed])
 
     def step(self, action: np.ndarray) -> tuple[float, bool, bool]:
         """Act for some frames.
@@ -60,6 +69,8 @@ class Row:
             The sum of the frames' rewards, whether the episode ended, and whether its time was up.
         """
         rules, total = self.rules, 0.0
+        if rules.slips:
+            action = self._slipped(action)
         for _ in range(rules.action_repeat):
             _, reward, terminated, _, _ = self.env.step(action)
             total += reward
@@ -70,6 +81,15 @@ class Row:
             if self._frames == rules.max_frames:
                 return total, False, True
         return total, False, False
+
+    def _slipped(self, action: np.ndarray) -> np.ndarray:
+        """The action, or what comes of it."""
+        if not self._slipping and self._slips.random() < self.rules.slips:
+            self._slipping, self._wrong = SLIP, self._slips.uniform(LOW, HIGH)
+        if not self._slipping:
+            return action
+        self._slipping -= 1
+        return self._wrong
 
     def finish(self, picture: np.ndarray, frame: np.ndarray) -> None:
         """What becomes of the present picture.

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from ..images.patches import cut, patch_names
 from ..sensors.source import Source
 from .drawing import SIZE
-from .row import Rules
+from .row import HIGH, LOW, Rules
 from .rows import make_rows
 from .state import STATE_NAMES
 
@@ -21,9 +21,6 @@ MOST_SEED = 2**31
 
 ROWS_OF_A_WORKER = 4
 """With fewer, what a process does in a step is less than what telling it costs."""
-
-LOW, HIGH = np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
-"""Steering, gas, brake."""
 
 
 class RacingSource(Source):
@@ -67,7 +64,7 @@ class RacingSource(Source):
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Nominal actions (B, 3), affine to the car's controls; see `Source`."""
-        self._rows.step(LOW + (actions + 1.0) * (HIGH - LOW) / 2.0, running)
+        self._rows.step(LOW + (actions + 1.0) * np.subtract(HIGH, LOW) / 2.0, running)
         results = self._rows.results
         return results.rewards.copy(), results.ended.copy(), results.cut.copy()
 

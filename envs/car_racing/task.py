@@ -9,7 +9,7 @@ from typing import Any
 from .. import sensors
 from ..errors import UserError, nearest
 from ..images.patches import check_patch
-from ..numbers import whole_number
+from ..numbers import is_number, whole_number
 from ..sensors.senses import Senses
 from ..sensors.source import Source
 from ..sensors.task import SensorTask
@@ -36,6 +36,8 @@ class CarRacing(SensorTask):
         action_repeat: frames that an action lasts; each counts.
         max_episode_steps: frames after which an episode is cut.
         patience: frames without reward in a row after which an episode ends, for training; 0: it never does.
+        slips: probability of an action to slip, for training: a random one takes its place and that of the
+            next three, so that a driver learns to come back to the road.
 
     Raises:
         UserError: a value that cannot be meant, or a package that is not installed.
@@ -55,6 +57,7 @@ class CarRacing(SensorTask):
         action_repeat: int = 1,
         max_episode_steps: int = 1000,
         patience: int = 0,
+        slips: float = 0.0,
     ) -> None:
         check_packages()
         for name, value, choices in (("view", view, VIEWS), ("renderer", renderer, RENDERERS)):
@@ -67,6 +70,9 @@ class CarRacing(SensorTask):
         self.action_repeat = whole_number(action_repeat, "env.action_repeat", 1)
         self.max_frames = whole_number(max_episode_steps, "env.max_episode_steps", 1)
         self.patience = whole_number(patience, "env.patience", 0)
+        if not is_number(slips) or not 0 <= slips < 1:
+            raise UserError(f"env.slips is a probability, in [0, 1), got {slips!r}")
+        self.slips = slips
         for name, value in (("grey", grey), ("indicators", indicators)):
             if not isinstance(value, bool):
                 raise UserError(f"env.{name} is true or false, got {value!r}")
@@ -74,9 +80,12 @@ class CarRacing(SensorTask):
         super().__init__(senses, -(-self.max_frames // self.action_repeat))
 
     def for_evaluation(self) -> CarRacing:
-        """Without patience: an episode lasts until the lap is done, the field is left, or time is up."""
+        """Without patience: an episode lasts until the lap is done, the field is left, or time is up.
+
+        And without slips.
+        """
         other = copy.copy(self)
-        other.patience = 0
+        other.patience, other.slips = 0, 0.0
         return other
 
     @property
@@ -93,6 +102,7 @@ class CarRacing(SensorTask):
             action_repeat=self.action_repeat,
             max_frames=min(self.max_frames, self.max_episode_steps * self.action_repeat),
             patience=self.patience,
+            slips=self.slips,
             pictures=self.view == "patches",
             grey=self.grey,
             indicators=self.indicators,

@@ -167,7 +167,7 @@ def test_a_policy_keeps_the_neighbours_it_was_trained_with() -> None:
     def racing(**senses: object) -> SensorVectorEnv:
         return CarRacing(Senses(history=4, traces=[30], **senses)).make_vec(num_envs=1)
 
-    policy = build("patch_transformer", racing(neighbors=40))
+    policy = build("patch_jigsaw", racing(neighbors=40))
     check_fit(policy, racing(neighbors=40, shuffle="episode", noise_channels=3))
     with pytest.raises(UserError, match="trained with 24 features of a trace, .* 16: .*, senses.neighbors,"):
         check_fit(policy, racing())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from somite.agents.policies import PatchAttentionNeuron, PatchCNN, PatchTransformer
+from somite.agents.policies import PatchAttentionNeuron, PatchCNN, PatchJigsaw, PatchTransformer
 from somite.envs.errors import UserError
 from somite.envs.images.patches import cut
 from somite.envs.sensors import Senses
@@ -29,22 +29,11 @@ POLICIES = {
     "transformer_with_traces": lambda: PatchTransformer(
         TRACED, **TOLD, width=16, latents=6, size=8, feedforward=16, place=8, identify=0.1, grid=GRID
     ),
-    "transformer_with_neighbors": lambda: PatchTransformer(
-        JIGSAW,
-        **TOLD,
-        width=16,
-        latents=6,
-        size=8,
-        feedforward=16,
-        place=8,
-        rounds=3,
-        identify=0.1,
-        grid=GRID,
-    ),
+    "jigsaw": lambda: PatchJigsaw(JIGSAW, GRID, **TOLD, width=6, place=8, rounds=3, features=16),
     "neuron": lambda: PatchAttentionNeuron(SPEC, **TOLD, map_size=8),
     "cnn": lambda: PatchCNN(SPEC, GRID, SIDE, **TOLD, width=16),
 }
-INVARIANT = ("transformer", "transformer_with_traces", "transformer_with_neighbors", "neuron")
+INVARIANT = ("transformer", "transformer_with_traces", "jigsaw", "neuron")
 seeds = st.integers(0, 2**31 - 1)
 few = settings(max_examples=10, deadline=None)
 
@@ -154,7 +143,7 @@ def test_the_transformer_reads_the_newest_frame_and_the_differences() -> None:
     recent = policy.actions(policy.recent(observation))[:, None]
     x = torch.relu(policy.embed(torch.relu(policy.patch(both) + recent)))
     wanted = nn.functional.layer_norm(x, x.shape[-1:])
-    torch.testing.assert_close(policy._patches(observation, None, None)[0], wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(policy._patches(observation, None)[0], wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_cnn_sees_the_picture_that_was_cut() -> None:
@@ -277,19 +266,24 @@ def test_the_number_of_patches_is_in_no_shape(name: str) -> None:
     torch.testing.assert_close(play(rebuilt, observations), play(policy, observations))
 
 
-@pytest.mark.parametrize(
-    "name", ["transformer", "transformer_with_traces", "transformer_with_neighbors", "cnn"]
-)
+@pytest.mark.parametrize("name", ["transformer", "transformer_with_traces", "jigsaw", "cnn"])
 def test_every_acting_parameter_gets_a_gradient(name: str) -> None:
     policy = build(name)
     observation = told(policy, random_steps(0, 1)[0])
     features, _ = policy.encode(observation, {})
     policy.act(features, observation).square().sum().backward()
     for parameter_name, parameter in policy.acting_parameters().items():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
+        if name == "jigsaw" and parameter_name.startswith(("guess.", "jigsaw.")):
+            assert parameter.grad is None, "the question alone teaches where patches are"
+        else:
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
+    if name == "jigsaw":
+        policy.encode_to_learn(observation)[1].sum().backward()
+        for parameter_name, parameter in policy.acting_parameters().items():
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", ["transformer_with_traces", "transformer_with_neighbors"])
+@pytest.mark.parametrize("name", ["transformer_with_traces", "jigsaw"])
 def test_training_asks_where_each_patch_is(name: str) -> None:
     policy = build(name)
     observation = told(policy, random_steps(0, 1)[0])
@@ -297,10 +291,11 @@ def test_training_asks_where_each_patch_is(name: str) -> None:
     features, losses = policy.encode_to_learn(observation)
     assert torch.equal(features, policy.encode(observation, {})[0])
     traces = policy.normalizer.traces(observation)
-    guesses = policy.identity(policy.guess(traces))
-    if policy.spec.has_neighbors:
-        matches = traces[..., -8:]
-        guesses = policy.jigsaw(guesses, matches, observation["neighbors"], observation["mask"])
+    if name == "jigsaw":
+        around, mask = observation["neighbors"], observation["mask"]
+        guesses = policy.jigsaw(policy.guess(traces), traces[..., -8:], around, mask)
+    else:
+        guesses = policy.identity(policy.guess(traces))
     rows, columns = (guess.log_softmax(-1) for guess in guesses.split(GRID, -1))
     for row in range(2):
         asked = [i for i in range(N) if observation["mask"][row, i] and observation["sensor"][row, i] < N]
@@ -309,12 +304,33 @@ def test_training_asks_where_each_patch_is(name: str) -> None:
         torch.testing.assert_close(losses[row], -0.1 * torch.stack(chances).mean())
 
 
+def test_patches_whose_places_are_known_make_the_picture() -> None:
+    policy, observation = build("jigsaw"), random_steps(0, 1)[0]
+    where = observation["sensor"]
+    sure = [
+        50.0 * nn.functional.one_hot(part, size)
+        for part, size in zip((where // 9, where % 9), GRID, strict=True)
+    ]
+    seen = []
+    policy.convolve.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    policy._see(observation, torch.cat(sure, -1).double())
+    frames = policy.frames(observation)  # (B, N, K, D)
+    both = torch.cat([frames[:, :, :1], 4 * (frames[:, :, :-1] - frames[:, :, 1:])], 2).flatten(2)
+    held = torch.relu(policy.patch(both)).mT.unflatten(-1, GRID)  # (B, width, R, C)
+    torch.testing.assert_close(seen[0][0, :-1], held[0].detach() / 1.1, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen[0][0, -1], torch.ones(GRID).double())
+    missing = (observation["mask"][1] == 0).unflatten(0, GRID)
+    assert missing.any() and seen[0][1, :, missing].max() < 1e-9 and (seen[0][1, -1, ~missing] > 1).all()
+
+
 def test_what_the_traces_tell_matters_and_is_needed() -> None:
     policy, observations = build("transformer_with_traces"), random_steps(0)
     other = [{**o, "traces": o["traces"].flip(1)} for o in observations]
     assert (play(policy, observations) - play(policy, other))[..., :A].abs().max() > 1e-3
-    policy = build("transformer_with_neighbors")
+    policy = build("jigsaw")
     other = [{**o, "neighbors": o["neighbors"].flip(1)} for o in observations]
     assert (play(policy, observations) - play(policy, other))[..., :A].abs().max() > 1e-3
+    with pytest.raises(UserError, match=r"guess where patches are, which shows in env.senses.traces"):
+        PatchJigsaw(SPEC, GRID, **TOLD)
     with pytest.raises(UserError, match=r"asks where a patch is, which shows in env.senses.traces"):
         PatchTransformer(SPEC, **TOLD, identify=0.1, grid=GRID)

@@ -12,7 +12,7 @@ pytest.importorskip("Box2D")
 from gymnasium.envs.box2d.car_racing import CarRacing as Original
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.row import Row, Rules
+from somite.envs.car_racing.row import HIGH, LOW, SLIP, Row, Rules
 from somite.envs.car_racing.source import RacingSource
 from somite.envs.car_racing.state import STATE_NAMES
 from somite.envs.car_racing.task import RENDERERS
@@ -161,6 +161,33 @@ def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
     assert len(rewards) - 1 - last_rewarded == 21, "more than 20 in a row"
 
 
+def acted(slips: float, track: int = 0) -> np.ndarray:
+    """(200, 3), what became of the action (0.5, 0.25, 0)."""
+    row, found = Row(Rules(slips=slips, pictures=False)), []
+    row.start(track, 7)
+    row.env.step = lambda action: (found.append(action), 0.0, False, False, {})[:5]
+    for _ in range(200):
+        row.step(np.array([0.5, 0.25, 0.0]))
+    return np.array(found)
+
+
+def test_slips_are_random_actions_that_last() -> None:
+    found = acted(0.1)
+    wrong = (found != (0.5, 0.25, 0.0)).any(1)
+    assert 0.15 < wrong.mean() < 0.45
+    begins = np.flatnonzero(wrong & ~np.roll(wrong, 1))[1:-1]
+    assert all((found[i : i + SLIP] == found[i]).all() for i in begins)
+    several = np.unique(found[wrong], axis=0)
+    assert (
+        len(several) >= 5
+        and (several >= LOW).all()
+        and (several <= HIGH).all()
+        and several.std(0).min() > 0.1
+    )
+    np.testing.assert_array_equal(found, acted(0.1))
+    assert not np.array_equal(found, acted(0.1, track=1)) and (acted(0.0) == (0.5, 0.25, 0.0)).all()
+
+
 def test_gymnasiums_own_drawing_can_be_chosen() -> None:
     ours, theirs = (CarRacing(Senses(history=1), renderer=name).make_vec(num_envs=2) for name in RENDERERS)
     for found, wanted in zip(drive(ours, 3), drive(theirs, 3), strict=True):
@@ -170,7 +197,7 @@ def test_gymnasiums_own_drawing_can_be_chosen() -> None:
 
 
 def test_evaluation_has_no_patience() -> None:
-    task = CarRacing(view="state", patience=20, max_episode_steps=100)
+    task = CarRacing(view="state", patience=20, slips=0.1, max_episode_steps=100)
     lengths = []
     for which in (task, task.for_evaluation()):
         env = which.make_vec(num_envs=1, once=True)
@@ -181,6 +208,7 @@ def test_evaluation_has_no_patience() -> None:
             steps, ended = steps + 1, terminated[0] or truncated[0]
         lengths.append(steps)
     assert lengths[0] < 60 and lengths[1] == 100 and task.patience == 20
+    assert task.for_evaluation().slips == 0 and task.slips == 0.1
 
 
 def test_a_state_for_teachers_needs_no_pictures() -> None:
@@ -240,6 +268,7 @@ def test_a_saved_task_is_built_again() -> None:
         ({"view": "pixels"}, "env.view cannot be 'pixels'; .*patches"),
         ({"action_repeat": 0}, "env.action_repeat must be a whole number of 1 or more, got 0"),
         ({"grey": "yes"}, "env.grey is true or false, got 'yes'"),
+        ({"slips": 1}, r"env.slips is a probability, in \[0, 1\), got 1"),
         ({"patience": -1}, "env.patience must be a whole number of 0 or more"),
     ],
 )
