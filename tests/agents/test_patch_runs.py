@@ -18,6 +18,7 @@ from somite.agents.cma_run import CMARun
 from somite.agents.patch_video import ENLARGED, _picture, film_patches
 from somite.agents.policies import PatchCNN, PatchTransformer
 from somite.agents.ppo_run import PPORun
+from somite.agents.report import body_set_of
 from somite.envs.car_racing import CarRacing
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses
@@ -44,7 +45,19 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("agent", [("agent=patch_transformer", *NARROW), ("agent=cnn", "agent.width=8")])
+JIGSAW = (
+    "agent=patch_jigsaw",
+    "env.senses.traces=[30]",
+    "env.senses.neighbors=40",
+    "agent.width=4",
+    "agent.place=8",
+    "agent.features=8",
+    "agent.rounds=2",
+)
+TRANSFORMER = ("agent=patch_transformer", *NARROW)
+
+
+@pytest.mark.parametrize("agent", [TRANSFORMER, JIGSAW, ("agent=cnn", "agent.width=8")])
 def test_ppo_trains_what_has_a_gradient(agent: tuple[str, ...], tmp_path: Path) -> None:
     config = compose(*RACING, *agent, *SMALL, "algorithm.validate_every=0")
     run = PPORun(config, tmp_path, torch.device("cpu"))
@@ -54,13 +67,16 @@ def test_ppo_trains_what_has_a_gradient(agent: tuple[str, ...], tmp_path: Path) 
     changed = {name for name, value in run.policy.named_parameters() if not torch.equal(value, before[name])}
     assert changed == set(before)
     loaded = load_policy(tmp_path)
-    env = CarRacing(Senses(history=4, shuffle="episode")).make_vec(num_envs=2)
+    env = body_set_of(loaded, {"senses": {"shuffle": "episode"}}).make_vec(num_envs=2)
     actions = loaded.act(env.reset(seed=0)[0])
     assert actions.shape == (2, 3) and np.isfinite(actions).all()
 
 
-def test_a_student_of_patches_clones_a_teacher_of_states(teacher: Path, tmp_path: Path) -> None:
-    given = (*RACING, "agent=patch_transformer", *NARROW, "algorithm=clone", f"algorithm.teacher={teacher}")
+@pytest.mark.parametrize("agent", [TRANSFORMER, JIGSAW])
+def test_a_student_of_patches_clones_a_teacher_of_states(
+    agent: tuple[str, ...], teacher: Path, tmp_path: Path
+) -> None:
+    given = (*RACING, *agent, "algorithm=clone", f"algorithm.teacher={teacher}")
     given = (*given, *SMALL, "algorithm.teacher_steps=16", "env.scenery.background=[noise,plain]")
     run = CloneRun(compose(*given), tmp_path / "student", torch.device("cpu"))
     run.learn()
@@ -89,9 +105,13 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("agent=mlp",), "tokens are patches; what fits: PatchAttentionNeuron, PatchCNN, PatchTransformer"),
+        (("agent=mlp",), "tokens are patches; what fits: PatchAttentionNeuron, PatchCNN, PatchJigsaw, Patch"),
         (("agent=sensor_transformer",), "reads sensors, but this environment's tokens are patches"),
         (("agent=cnn", "env.view=state"), "PatchCNN reads patches, but this .* tokens are sensors"),
+        (
+            ("agent=patch_jigsaw",),
+            r"guess where patches are, which shows in env.senses.traces=\[30,250\]",
+        ),
         (("agent=cnn", "agent.critic=both"), "critic must be one of privileged, shared, got 'both'"),
         (("agent=cnn", "env.patch_size=5"), "patches of 5 x 5 pixels do not divide a picture of 96 x 96"),
         (("agent=cnn", "env.scenery.background=cluds"), "did you mean 'clouds'"),

@@ -32,6 +32,7 @@ NEEDED = {
     "experiment=ant_clone": "algorithm.teacher=runs/nobody",
     "experiment=swingup_clone": "algorithm.teacher=runs/nobody",
     "env=gymnasium_image": "env.id=CarRacing-v3",
+    "agent=patch_jigsaw": "env.senses.traces=[30]",
     "experiment=racing_clone": "algorithm.teacher=runs/nobody",
     "experiment=racing_control": "algorithm.teacher=runs/nobody",
 }
@@ -39,7 +40,7 @@ NEEDED = {
 SENSOR_ENVS = ("cartpole_swingup", "gymnasium")
 SENSOR_AGENTS = ("attention_neuron", "deep_set", "sensor_mlp", "sensor_transformer")
 PATCH_ENVS = ("car_racing", "gymnasium_image")
-PATCH_AGENTS = ("cnn", "patch_attention_neuron", "patch_transformer")
+PATCH_AGENTS = ("cnn", "patch_attention_neuron", "patch_jigsaw", "patch_transformer")
 
 
 def compose(*overrides: str, name: str = "train") -> DictConfig:
