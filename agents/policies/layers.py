@@ -6,6 +6,7 @@ Shapes: B batch, N limb slots, J joint slots of a limb, F token features, G join
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,20 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def convolutions(*layers: Sequence[int]) -> nn.Sequential:
+    """Convolutions with orthogonal weights, each followed by a ReLU, and flattened in the end.
+
+    Args:
+        layers: inputs, outputs, size of the kernel, stride and padding of each.
+    """
+    parts: list[nn.Module] = []
+    for layer in layers:
+        parts += [nn.Conv2d(*layer), nn.ReLU()]
+        nn.init.orthogonal_(parts[-2].weight, RELU_GAIN)
+        nn.init.zeros_(parts[-2].bias)
+    return nn.Sequential(*parts, nn.Flatten())
 
 
 def norm(values: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
-from .layers import RELU_GAIN, linear, norm
+from .layers import RELU_GAIN, convolutions, linear, norm
 from .patch_policy import PatchPolicy
 from .sensor_policy import tanh_network
 
@@ -54,22 +54,13 @@ class PatchCNN(PatchPolicy):
         self.colors = self.pixels // patch_size**2
         first, second, third = CHANNELS
         # Mnih et al., "Human-level control through deep reinforcement learning", 2015; half the channels.
-        self.convolve = nn.Sequential(
-            nn.Conv2d(n_recent * self.colors, first, 8, 4),
-            nn.ReLU(),
-            nn.Conv2d(first, second, 4, 2),
-            nn.ReLU(),
-            nn.Conv2d(second, third, 3, 1),
-            nn.ReLU(),
-            nn.Flatten(),
+        frames = n_recent * self.colors
+        self.convolve = convolutions(
+            (frames, first, 8, 4, 0), (first, second, 4, 2, 0), (second, third, 3, 1, 0)
         )
-        for part in self.convolve:
-            if isinstance(part, nn.Conv2d):
-                nn.init.orthogonal_(part.weight, RELU_GAIN)
-                nn.init.zeros_(part.bias)
         height, length = (side * patch_size for side in self.grid)
         try:
-            size = self.convolve(torch.zeros(1, n_recent * self.colors, height, length)).shape[1]
+            size = self.convolve(torch.zeros(1, frames, height, length)).shape[1]
         except RuntimeError:
             name = type(self).__name__
             raise UserError(f"pictures of {height} x {length} are too small for {name}") from None

@@ -14,7 +14,7 @@ from ...envs.numbers import whole_number
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
 from .jigsaw import Jigsaw
-from .layers import RELU_GAIN, linear, norm
+from .layers import RELU_GAIN, convolutions, linear, norm
 from .patch_policy import PatchPolicy, difference_weights, losses_of_places
 from .sensor_policy import check_weight, tanh_network
 
@@ -91,19 +91,7 @@ class PatchJigsaw(PatchPolicy):
             self.jigsaw = Jigsaw(self.grid, rounds)
         self.patch = linear(spec.token_size, width, RELU_GAIN)
         one, two, three = CHANNELS
-        self.convolve = nn.Sequential(
-            nn.Conv2d(width + 1, one, 3, 1, 1),
-            nn.ReLU(),
-            nn.Conv2d(one, two, 3, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(two, three, 3, 2, 1),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
-        for part in self.convolve:
-            if isinstance(part, nn.Conv2d):
-                nn.init.orthogonal_(part.weight, RELU_GAIN)
-                nn.init.zeros_(part.bias)
+        self.convolve = convolutions((width + 1, one, 3, 1, 1), (one, two, 3, 2, 1), (two, three, 3, 2, 1))
         size = self.convolve(torch.zeros(1, width + 1, *self.grid)).shape[1]
         self.look = linear(size, features, RELU_GAIN)
         self.action = tanh_network(features, head, 1, n_actions, 0.01)

@@ -84,7 +84,7 @@ class Neighbors:
         squares = np.einsum("bsnp,bsnp->bsn", apart, apart)
         rate = rates[:, None, None]
         self._variance = (1 - rate) * (self._variance + rate * squares)
-        for row, rate in enumerate(rates):  # one after the other: a row's matrices fit into the cache
+        for row, rate in enumerate(rates):  # one after the other, whose matrices fit into the cache
             for axis, covariance in enumerate(self._covariance[row]):
                 covariance *= 1 - rate
                 first, second = apart[row, 2 * axis], apart[row, 2 * axis + 1]
