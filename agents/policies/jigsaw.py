@@ -70,7 +70,7 @@ class Jigsaw(nn.Module):
         """(B * N * 4, R + C) logarithms of probabilities."""
         rows, columns = (b.log_softmax(-1).clamp(min=LEAST) for b in beliefs.split(self.grid, -1))
         told = (rows, _less(columns), rows, _more(columns), _less(rows), columns, _more(rows), columns)
-        return torch.cat(told, -1).view(4 * len(beliefs), -1)
+        return torch.cat(told, -1).view(4 * len(beliefs), beliefs.shape[-1])
 
 
 def _gathered(index: Tensor, messages: Tensor, weights: Tensor) -> Tensor:

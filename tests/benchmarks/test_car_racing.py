@@ -60,7 +60,7 @@ def test_ours_is_compared_with_gymnasiums_own_picture(finished):
 def test_ppo_tells_its_phases(finished):
     _, rows = finished
     ppo = [row for name, row in rows.items() if name.startswith("ppo/")]
-    assert {row["agent"] for row in ppo} == {"PatchTransformer", "PatchCNN"}
+    assert {row["agent"] for row in ppo} == {"PatchJigsaw", "PatchTransformer", "PatchCNN"}
     assert all(sum(row["shares"].values()) == pytest.approx(1) for row in ppo)
 
 

@@ -304,6 +304,15 @@ def test_training_asks_where_each_patch_is(name: str) -> None:
         torch.testing.assert_close(losses[row], -0.1 * torch.stack(chances).mean())
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_batch_may_be_empty(name: str) -> None:
+    policy = build(name)  # a thread's part of a small batch is
+    nobody = {key: value[:0] for key, value in told(policy, random_steps(0, 1)[0]).items()}
+    assert play(policy, [nobody]).shape == (1, 0, A + 1)
+    if policy.has_auxiliary_loss:
+        assert policy.encode_to_learn(nobody)[1].shape == (0,)
+
+
 def test_patches_whose_places_are_known_make_the_picture() -> None:
     policy, observation = build("jigsaw"), random_steps(0, 1)[0]
     where = observation["sensor"]
