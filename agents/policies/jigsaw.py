@@ -13,6 +13,9 @@ from .layers import RELU_GAIN, linear
 LEAST = -5.0
 """Logarithm of the smallest probability that a message gives to a place: a neighbour may be none."""
 
+HIDDEN = 16
+"""Size of the network that reads how well neighbours match."""
+
 DOUBT = -1.0
 """Logit of what a message counts at the start."""
 
@@ -29,13 +32,12 @@ class Jigsaw(nn.Module):
         grid: rows R and columns C of the screen.
         rounds: messages from each slot to each of its neighbours.
         n_matches: numbers that tell how well a slot and its four neighbours match.
-        hidden: size of the network that reads these.
     """
 
-    def __init__(self, grid: Sequence[int], rounds: int, n_matches: int = 8, hidden: int = 16) -> None:
+    def __init__(self, grid: Sequence[int], rounds: int, n_matches: int) -> None:
         super().__init__()
         self.grid, self.rounds = tuple(grid), rounds
-        self.trust = nn.Sequential(linear(n_matches, hidden, RELU_GAIN), nn.ReLU(), linear(hidden, 4))
+        self.trust = nn.Sequential(linear(n_matches, HIDDEN, RELU_GAIN), nn.ReLU(), linear(HIDDEN, 4))
         nn.init.constant_(self.trust[-1].bias, DOUBT)
 
     def forward(self, evidence: Tensor, matches: Tensor, neighbors: Tensor, mask: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ class PatchJigsaw(PatchPolicy):
         first, second = linear(spec.trace_size, place, RELU_GAIN), linear(place, place, RELU_GAIN)
         self.guess = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), linear(place, sum(self.grid)))
         if spec.has_neighbors:
-            self.jigsaw = Jigsaw(self.grid, rounds)
+            matches = spec.trace_slice("match")
+            self.jigsaw = Jigsaw(self.grid, rounds, matches.stop - matches.start)
         self.patch = linear(spec.token_size, width, RELU_GAIN)
         one, two, three = CHANNELS
         self.convolve = convolutions((width + 1, one, 3, 1, 1), (one, two, 3, 2, 1), (two, three, 3, 2, 1))

@@ -67,11 +67,10 @@ def difference_weights(weight: Tensor, frames: int) -> Tensor:
     What reads differences between frames reads frames: it is the weights that are combined, which are few,
     and not the pixels, 0 to 255.
     """
-    matrix = torch.zeros(frames, frames, dtype=weight.dtype, device=weight.device)
-    matrix[0, 0] = 1.0
-    for k in range(1, frames):  # column k: how frame k differs from the one after it
-        matrix[k - 1, k], matrix[k, k] = CHANGE_SCALE, -CHANGE_SCALE
-    return torch.matmul(matrix / 255, weight.unflatten(-1, (frames, -1))).flatten(-2)
+    newest, changes = (weight / 255).unflatten(-1, (frames, -1)).split((1, frames - 1), -2)
+    changes = CHANGE_SCALE * changes  # of frame k - 1 less frame k
+    later = functional.pad(changes, (0, 0, 0, 1))
+    return (torch.cat((newest, -changes), -2) + later).flatten(-2)
 
 
 def losses_of_places(logits: Tensor, observation: Observation, grid: Sequence[int]) -> Tensor:

@@ -30,7 +30,4 @@ def halve(canvas: np.ndarray, picture: np.ndarray) -> None:
     while canvas.shape[0] > 2 * height:  # halving is OpenCV's fast path
         size = canvas.shape[1] // 2, canvas.shape[0] // 2
         canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
-    if picture.flags.c_contiguous:
-        cv2.resize(canvas, (width, height), dst=picture, interpolation=cv2.INTER_AREA)
-    else:
-        picture[:] = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+    picture[:] = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)

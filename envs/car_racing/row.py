@@ -14,7 +14,7 @@ from .scenery import Scenery
 SLIP = 4
 """Actions that a slip lasts."""
 
-LOW, HIGH = (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+LOW, HIGH = np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
 """Steering, gas, brake."""
 
 

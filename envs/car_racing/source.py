@@ -64,7 +64,7 @@ class RacingSource(Source):
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Nominal actions (B, 3), affine to the car's controls; see `Source`."""
-        self._rows.step(LOW + (actions + 1.0) * np.subtract(HIGH, LOW) / 2.0, running)
+        self._rows.step(LOW + (actions + 1.0) * (HIGH - LOW) / 2.0, running)
         results = self._rows.results
         return results.rewards.copy(), results.ended.copy(), results.cut.copy()
 

@@ -46,6 +46,9 @@ class Neighbors:
             neighbour on the other side is this slot, 0 or 1.
     """
 
+    size = 8
+    """Numbers that `matches` tells of a slot."""
+
     told = "correlation of edges with the neighbour's to the right, left, below and above; whether mutual"
 
     def __init__(self, length: float, num_envs: int, n_slots: int, n_pixels: int) -> None:
@@ -60,7 +63,7 @@ class Neighbors:
         # Of right edges (first) with left ones (second), and of lower with upper.
         self._covariance = np.zeros((num_envs, 2, n_slots, n_slots), np.float32)
         self.neighbors = np.tile(self._own[:, None], (num_envs, 1, 4))
-        self.matches = np.zeros((num_envs, n_slots, 8), np.float32)
+        self.matches = np.zeros((num_envs, n_slots, self.size), np.float32)
 
     def start(self, rows: np.ndarray) -> None:
         """Begin anew in ``rows``."""
@@ -82,8 +85,8 @@ class Neighbors:
         apart = np.where(there[:, None, :, None], edges - self._mean, 0)
         self._mean += rates[:, None, None, None] * apart
         squares = np.einsum("bsnp,bsnp->bsn", apart, apart)
-        rate = rates[:, None, None]
-        self._variance = (1 - rate) * (self._variance + rate * squares)
+        wide = rates[:, None, None]
+        self._variance = (1 - wide) * (self._variance + wide * squares)
         for row, rate in enumerate(rates):  # one after the other, whose matrices fit into the cache
             for axis, covariance in enumerate(self._covariance[row]):
                 covariance *= 1 - rate

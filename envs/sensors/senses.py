@@ -123,7 +123,7 @@ class Senses:
             traces = self._traces(PatchTraces, n_actions)
             if self.neighbors:
                 meaning = f"over {self.neighbors:g} steps: {Neighbors.told}"
-                traces = (*traces, Feature("match", 8, "state", "-1 to 1", meaning))
+                traces = (*traces, Feature("match", Neighbors.size, "state", "-1 to 1", meaning))
             return TokenSpec(token=(pixels,), trace=traces)
         if self.neighbors:
             raise UserError("only patches of pictures have edges: leave senses.neighbors out")

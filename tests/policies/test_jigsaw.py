@@ -20,7 +20,7 @@ everywhere = torch.ones(1, N)
 def jigsaw(rounds: int, trust: float | None = None) -> Jigsaw:
     """With random weights of messages, or the same of all."""
     torch.manual_seed(0)
-    made = Jigsaw(GRID, rounds).double()
+    made = Jigsaw(GRID, rounds, 8).double()
     if trust is not None:
         nn.init.zeros_(made.trust[-1].weight)
         nn.init.constant_(made.trust[-1].bias, float(np.log(trust / (1 - trust))))
