@@ -72,28 +72,45 @@ class Agent:
         Raises:
             ValueError: If the observation does not fit the policy, with expected and received shapes.
         """
-        single = self._check(observation)
-        batch = {key: self._tensor(value, single) for key, value in observation.items()}
-        shape = tuple(batch["tokens"].shape[:2])
-        if self._memory is None:
-            self._memory, self._memory_shape = self.policy.initial_memory(*shape), shape
-        elif self._memory and self._memory_shape != shape:
-            raise ValueError(
-                f"the policy remembers {self._memory_shape} (environments, tokens), the observation has "
-                f"{shape}; call reset() before other environments or bodies"
-            )
-        prepared = self.policy.prepare(batch)
-        features, self._memory = self.policy.encode(prepared, self._memory)
+        prepared, memory = self.before_acting(observation)
+        single = np.ndim(observation["tokens"]) == 2
+        features, self._memory = self.policy.encode(prepared, memory)
+        self._memory_shape = tuple(prepared["tokens"].shape[:2])
         action = self.policy.act(features, prepared).float()
         if getattr(self.policy, "discrete", False):
             return self._chosen(action, deterministic, single)
         if not deterministic:
             noise = torch.randn(action.shape, generator=self._generator).to(action.device)
             action = action + noise * self.policy.log_std.float().exp()
-            if "action_mask" in batch:
-                action = action * batch["action_mask"]
+            if "action_mask" in prepared:
+                action = action * prepared["action_mask"]
         action = action.clamp(-1.0, 1.0).cpu().numpy()
         return action[0] if single else action
+
+    @torch.inference_mode()
+    def before_acting(self, observation: Mapping[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any]:
+        """What the policy's networks get when `act` is called with this observation: nothing is changed.
+
+        Args:
+            observation: as of `act`.
+
+        Returns:
+            The prepared observation, always with a batch dimension, and the memory, which the caller
+            leaves as it is.
+
+        Raises:
+            ValueError: as `act`.
+        """
+        single = self._check(observation)
+        batch = {key: self._tensor(value, single) for key, value in observation.items()}
+        shape = tuple(batch["tokens"].shape[:2])
+        memory = self.policy.initial_memory(*shape) if self._memory is None else self._memory
+        if memory and self._memory is not None and self._memory_shape != shape:
+            raise ValueError(
+                f"the policy remembers {self._memory_shape} (environments, tokens), the observation has "
+                f"{shape}; call reset() before other environments or bodies"
+            )
+        return self.policy.prepare(batch), memory
 
     def _chosen(self, logits: torch.Tensor, deterministic: bool, single: bool) -> np.ndarray:
         """Choices (B,) of logits (B, A)."""

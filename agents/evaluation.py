@@ -1,72 +1,192 @@
-"""Returns of a policy: whole episodes, assigned beforehand, all in one batch."""
+"""What ``somite-evaluate`` does: returns of saved policies on seen and unseen bodies, as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
+from ..envs.errors import UserError
+from ..envs.locomotion.pictures.rendering import file_name
+from ..envs.numbers import whole_number
 from ..envs.task_set import TaskSet
+from .acting import Agent
+from .checkpoint import load_policy
+from .composition import check_fit
+from .device import resolve_device
+from .episodes import Episodes, run_episodes
+from .evaluated_runs import agent_name, body_set_of, policy_folders, run_name, trained_on
+from .patch_video import film_patches
+from .results import Row, half_width, write_results
+from .suites.evaluation import evaluate_suites
+from .summary import write_summary
+from .video import film
 
-Act = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+log = logging.getLogger(__name__)
+
+EPISODES = 10
+"""Of each body, where nothing else is said."""
 
 
-@dataclass(frozen=True)
-class Episodes:
-    """What the episodes of one body gave: ``returns`` and ``lengths``, both (episodes,)."""
+def evaluate(config: DictConfig) -> list[Row]:
+    """Evaluate what ``conf/evaluate.yaml`` describes; print the table, write it beside the run.
 
-    body: str
-    returns: np.ndarray
-    lengths: np.ndarray
+    Raises:
+        UserError: a run, body or number that is not there or cannot be meant.
+    """
+    if config.get("suite"):
+        evaluate_suites(config)
+        return []
+    episodes = EPISODES if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
+    seed = whole_number(config.seed, "seed")
+    device = resolve_device(config.device)
+    folders = policy_folders(config.run)
+    rows: list[Row] = []
+    for folder in folders:
+        agent = load_policy(folder, device)
+        bodies = body_set_of(agent, _changes(config)).for_evaluation()
+        names = bodies.choose(_plain(config.bodies or "all"))
+        own = _evaluate_agent(agent, bodies, names, episodes, seed, run_name(folder), config.random_baseline)
+        output = _output(config.output, folder, several=len(folders) > 1)
+        write_results(own, output)
+        _print(own, agent, bodies.notes())
+        if config.video and bodies.kind == "patches":
+            path = output / f"{file_name(bodies.name)}.mp4"
+            film_patches(agent, bodies, path, seed)
+            log.info("video: %s", path)
+        elif config.video and bodies.kind != "limbs":
+            log.warning("no video: there are pictures of bodies and of tasks with pictures only")
+        elif config.video:
+            _film(agent, bodies, config.video, output, seed)
+        log.info("written to %s", output)
+        rows += own
+    if len(folders) > 1:
+        together = Path(config.output) if config.output else Path("evaluation")
+        Console().print(write_summary(rows, together))
+        log.info("summary written to %s", together / "summary.md")
+    return rows
 
 
-def run_episodes(
-    act: Act | None,
-    task_set: TaskSet,
-    bodies: Sequence[str],
+def _changes(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config.env, resolve=True)
+
+
+def _evaluate_agent(
+    agent: Agent,
+    bodies: TaskSet,
+    names: tuple[str, ...],
     episodes: int,
     seed: int,
-    *,
-    aligned: bool = False,
-    threads: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> list[Episodes]:
-    """Run ``episodes`` episodes of every body.
-
-    Every row has one episode, known beforehand: counting the first to finish would favour short ones.
-    Episode i starts from the stream (seed, i) whatever the policy, so that policies are compared on
-    the same starts.
-
-    Args:
-        act: observations of B rows to actions; None: uniformly random actions, from a stream of their own.
-        task_set: gives the task.
-        bodies: names.
-        episodes: of each body.
-        seed: of the starts.
-        aligned: for the padded network.
-        threads: of the simulation; 0 for one per core.
-        progress: called with the steps made so far, of at most the task's time limit.
-    """
-    env = task_set.make_vec(bodies, len(bodies) * episodes, aligned=aligned, threads=threads, once=True)
-    if act is None:
-        env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-    observation, _ = env.reset(seed=[[seed, i] for _ in bodies for i in range(episodes)])
-    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
-    running = np.ones(env.num_envs, bool)
-    step = 0
-    while running.any():
-        observation, rewards, terminated, truncated, _ = env.step(
-            env.action_space.sample() if act is None else act(observation)
+    run: str,
+    random_baseline: bool,
+) -> list[Row]:
+    limit, seen = bodies.max_episode_steps, trained_on(agent, bodies)
+    if bodies.kind != "limbs":
+        check_fit(agent.policy, bodies.make_vec(names, 1))
+    aligned = agent.policy.aligned_slots
+    with Progress(transient=True) as progress:
+        bar = progress.add_task(f"{len(names)} bodies × {episodes} episodes", total=limit)
+        agent.reset()
+        results = run_episodes(
+            agent.act,
+            bodies,
+            names,
+            episodes,
+            seed,
+            aligned=aligned,
+            progress=lambda step: progress.update(bar, completed=step),
         )
-        returns += rewards * running
-        lengths += running
-        running &= ~(terminated | truncated)
-        step += 1
-        if progress is not None:
-            progress(step)
-    env.close()
+        baseline: list[Episodes] | list[None] = [None] * len(names)
+        if random_baseline:
+            progress.reset(bar, description="random actions")
+            baseline = run_episodes(
+                None,
+                bodies,
+                names,
+                episodes,
+                seed,
+                progress=lambda step: progress.update(bar, completed=step),
+            )
     return [
-        Episodes(body, returns[i * episodes : (i + 1) * episodes], lengths[i * episodes : (i + 1) * episodes])
-        for i, body in enumerate(bodies)
+        _row(run, agent_name(agent), result, result.body in seen, random)
+        for result, random in zip(results, baseline, strict=True)
     ]
+
+
+def _row(run: str, agent: str, result: Episodes, seen: bool, random: Episodes | None) -> Row:
+    returns = result.returns
+    interval = half_width(returns) if len(returns) > 1 else None
+    return Row(
+        run=run,
+        agent=agent,
+        body=result.body,
+        seen=seen,
+        episodes=len(returns),
+        mean=float(returns.mean()),
+        deviation=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        interval=interval,
+        mean_length=float(result.lengths.mean()),
+        random_mean=None if random is None else float(random.returns.mean()),
+    )
+
+
+def _print(rows: list[Row], agent: Agent, notes: Sequence[str]) -> None:
+    steps = agent.description.get("training", {}).get("steps")
+    trained = f", {steps:,} steps" if steps else ""
+    title = f"{rows[0].run} ({type(agent.policy).__name__}{trained})"
+    table = Table(title="; ".join([title, *notes]))
+    table.add_column("body")
+    table.add_column("in training")
+    for name in ("return", "± 95 %", "length", "random"):
+        table.add_column(name, justify="right")
+    for seen in (True, False):
+        group = [row for row in rows if row.seen == seen]
+        for row in group:
+            table.add_row(
+                row.body,
+                "seen" if seen else "unseen",
+                f"{row.mean:z.0f}",
+                "-" if row.interval is None else f"{row.interval:z.0f}",
+                f"{row.mean_length:z.0f}",
+                "-" if row.random_mean is None else f"{row.random_mean:z.0f}",
+            )
+        if group:
+            mean, random = np.mean([row.mean for row in group]), [row.random_mean for row in group]
+            shown = "-" if None in random else f"{np.mean(random):z.0f}"
+            kind = "seen" if seen else "unseen"
+            table.add_row(f"mean of {len(group)}", kind, f"{mean:z.0f}", "", "", shown, style="bold")
+            table.add_section()
+    Console().print(table)
+
+
+def _film(agent: Agent, bodies: TaskSet, wanted: Any, output: Path, seed: int) -> None:
+    if wanted is True:
+        names = (bodies.unseen or bodies.seen)[:1]
+    else:
+        names = bodies.choose(_plain(wanted))
+    for name in names:
+        path = output / f"{file_name(name)}.mp4"
+        try:
+            film(agent, bodies, name, path, seed)
+        except UserError as error:  # nothing here draws: the numbers stand without pictures
+            log.warning("no video: %s", error)
+            return
+        log.info("video: %s", path)
+
+
+def _output(given: str | None, folder: Path, several: bool) -> Path:
+    """Where the results of a policy go; each of several has a folder of its own."""
+    if given is None:
+        return folder.parent / ("evaluation_of_best" if folder.name == "best" else "evaluation")
+    return Path(given) / run_name(folder).replace("/", "-") if several else Path(given)
+
+
+def _plain(value: Any) -> Any:
+    return [str(item) for item in value] if isinstance(value, ListConfig) else value

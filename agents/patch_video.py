@@ -6,11 +6,11 @@ from pathlib import Path
 
 import imageio
 import numpy as np
-import torch
 
 from ..envs.images.patches import join
 from ..envs.sensors import SensorTask, SensorVectorEnv
 from .acting import Agent
+from .inside import attention_of, by_channel
 
 ENLARGED = 4
 """Pixels of the video for one of a picture."""
@@ -45,28 +45,31 @@ def film_patches(agent: Agent, task: SensorTask, path: Path, seed: int) -> None:
 
 
 def _picture(agent: Agent, env: SensorVectorEnv, observation: dict[str, np.ndarray]) -> np.ndarray:
-    world = env.source.pictures[0]
-    grid, size = env.source.sizes["grid"], env.source.sizes["patch_size"]
-    patches = grid[0] * grid[1]  # further slots, of copies and noise, have no place in a picture
-    frames = observation["tokens"].reshape(1, -1, env.senses.history, np.prod(env.source.reading_shape))
-    received = join(frames[:, :patches, 0], grid, size)[0]
-    parts = [world, np.broadcast_to(received, world.shape)]
-    attention = _attention(agent, observation)
-    if attention is not None:
-        true = np.zeros(env.channels.n)
-        true[env.slots.order[0]] = attention  # back to where each patch was taken
-        bright = true[:patches] / max(true[:patches].max(), 1e-9)
-        bright = np.repeat(np.repeat(bright.reshape(grid), size, 0), size, 1)[..., None]
-        parts.append((world * (DIM + (1 - DIM) * bright)).astype(np.uint8))
-    picture = np.concatenate(parts, 1)
+    attention = attention_of(agent, observation)
+    picture = patch_picture(env, observation, None if attention is None else attention[0])
     return picture.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
 
 
-@torch.inference_mode()
-def _attention(agent: Agent, observation: dict[str, np.ndarray]) -> np.ndarray | None:
-    """(N,) share of the attention that each slot gets, or None."""
-    attend = getattr(agent.policy, "attention", None)
-    if attend is None:
-        return None
-    tensors = {key: torch.as_tensor(value, device=agent.device) for key, value in observation.items()}
-    return attend(tensors)[0].double().cpu().numpy()
+def patch_picture(
+    env: SensorVectorEnv, observation: dict[str, np.ndarray], attention: np.ndarray | None
+) -> np.ndarray:
+    """(H, 3 * W, 3) uint8, the pictures of `film_patches` of row 0, or (H, 2 * W, 3) without attention.
+
+    Args:
+        env: of patches.
+        observation: its last one.
+        attention: (N,) share that each slot gets, or None.
+    """
+    world = env.source.pictures[0]
+    grid, size = env.source.sizes["grid"], env.source.sizes["patch_size"]
+    patches = grid[0] * grid[1]  # further slots, of copies and noise, have no place in a picture
+    rows = len(observation["tokens"])
+    frames = observation["tokens"].reshape(rows, -1, env.senses.history, np.prod(env.source.reading_shape))
+    received = join(frames[:1, :patches, 0], grid, size)[0]
+    parts = [world, np.broadcast_to(received, world.shape)]
+    if attention is not None:
+        true = by_channel(attention, env.slots.order[0])
+        bright = true[:patches] / max(true[:patches].max(), 1e-9)
+        bright = np.repeat(np.repeat(bright.reshape(grid), size, 0), size, 1)[..., None]
+        parts.append((world * (DIM + (1 - DIM) * bright)).astype(np.uint8))
+    return np.concatenate(parts, 1)

@@ -9,9 +9,9 @@ from somite.scripts import command_line
 
 def evaluate(config: DictConfig) -> None:
     """Evaluates what the configuration names."""
-    from somite.agents import report  # torch takes seconds, --help does not need it
+    from somite.agents import evaluation  # torch takes seconds, --help does not need it
 
-    report.evaluate(config)
+    evaluation.evaluate(config)
 
 
 def main() -> None:

@@ -13,6 +13,9 @@ from .layers import RELU_GAIN, linear, norm
 SCORE_LIMIT = 50.0
 """Attention scores are clipped to plus and minus this; its exponential is far from any overflow."""
 
+NO_TOTAL = 1e-30
+"""Added to sums of weights, so that tokens that are all padding give 0."""
+
 
 class Block(nn.Module):
     """Pre-norm attention and feed-forward layers (Xiong et al., "On layer normalization", 2020).
@@ -47,15 +50,34 @@ class Block(nn.Module):
         results = []
         for head in range(self.heads):
             query, key, value = parts[head :: self.heads]
-            scores = torch.matmul(query * (1 / math.sqrt(size)), key.mT)  # scores: (B, N, N), [query, key]
-            if related is not None:
-                scores = scores + related[head]
-            # Bounded scores need no maximum subtracted, whose search over a few tokens would cost more
-            # than the products; what is bounded is a ratio of attentions beyond exp(50).
-            weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
-            total = weights.sum(-1, keepdim=True) + 1e-30  # so that a body of padding alone gives 0
+            weights = _weights(query, key, exists, None if related is None else related[head])
+            total = weights.sum(-1, keepdim=True) + NO_TOTAL
             results.append(torch.matmul(weights, value) / total)  # each: (B, N, size)
         return torch.cat(results, dim=-1)
+
+    def shares(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
+        """What `forward` lets each token take from each, (B, N, N), [reader, read], the mean over heads.
+
+        A row sums to 1 over the tokens that exist. To look at: `forward` does not need it.
+        """
+        x = norm(x)
+        parts = self.query_key_value(x).split(x.shape[-1] // self.heads, dim=-1)
+        shares = []
+        for head in range(self.heads):
+            query, key, _ = parts[head :: self.heads]
+            weights = _weights(query, key, exists, None if related is None else related[head])
+            shares.append(weights / (weights.sum(-1, keepdim=True) + NO_TOTAL))
+        return torch.stack(shares).mean(0)
+
+
+def _weights(query: Tensor, key: Tensor, exists: Tensor, related: Tensor | None) -> Tensor:
+    """Of one head, (B, N, N), [query, key], not yet divided by their sum."""
+    scores = torch.matmul(query * (1 / math.sqrt(query.shape[-1])), key.mT)  # scores: (B, N, N)
+    if related is not None:
+        scores = scores + related
+    # Bounded scores need no maximum subtracted, whose search over a few tokens would cost more
+    # than the products; what is bounded is a ratio of attentions beyond exp(50).
+    return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
 
 
 class Queries(nn.Module):
@@ -81,10 +103,15 @@ class Queries(nn.Module):
     def forward(self, x: Tensor, exists: Tensor) -> Tensor:
         """From tokens (B, N, width) and (B, 1, N) of 0 and 1 to (B, queries * size)."""
         weights = self.weights(x, exists)
-        read = torch.matmul(weights, self.value(x)) / (weights.sum(-1, keepdim=True) + 1e-30)
+        read = torch.matmul(weights, self.value(x)) / (weights.sum(-1, keepdim=True) + NO_TOTAL)
         return read.flatten(-2)
 
     def weights(self, x: Tensor, exists: Tensor) -> Tensor:
         """What each query gives to each token, (B, queries, N), not yet divided by its sum."""
         scores = torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT)  # (B, queries, N)
         return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
+
+    def shares(self, x: Tensor, exists: Tensor) -> Tensor:
+        """Share of the queries' attention that each token gets, (B, N), the mean over queries."""
+        weights = self.weights(x, exists)
+        return (weights / (weights.sum(-1, keepdim=True) + NO_TOTAL)).mean(-2)

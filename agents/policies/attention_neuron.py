@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
+from .attention import NO_TOTAL
 from .base import Memory, Observation
 from .flat_parameters import set_flat
 from .layers import linear
@@ -92,6 +93,18 @@ class AttentionNeuron(SensorPolicy):
         # A missing sensor reads 0, so it adds nothing to the sum over sensors.
         gathered = torch.matmul(tokens[..., :1].mT, torch.tanh(scores)).squeeze(-2)
         return torch.tanh(gathered), memory
+
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
+        """Share of the fixed queries' attention that each sensor gets, (B, N).
+
+        Weights are signed here and no shares: this is the sum of their absolute values over queries,
+        divided by that over all sensors.
+        """
+        tokens = self.normalizer.tokens(observation)  # tokens: (B, N, F)
+        memory = self.cell(tokens, self.recent(observation), memory, observation["mask"])
+        sizes = torch.tanh(self._scores(memory["hidden"])).abs().sum(-1)  # sizes: (B, N)
+        sizes = sizes * (observation["mask"] != 0)
+        return sizes / (sizes.sum(-1, keepdim=True) + NO_TOTAL)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         """Attention of the M queries to sensors, (B, N, M); both projections in one product."""

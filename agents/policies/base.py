@@ -96,6 +96,25 @@ class Policy(nn.Module, abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no auxiliary loss")
 
+    def attention(self, observation: Observation, memory: Memory) -> Tensor | None:
+        """What `encode` attends to, given the same; None: this policy has no attention.
+
+        Returns:
+            Of sensors and patches (B, N): the share of the attention that each slot gets. Of limbs
+            (B, layers, N, N): in each layer, what the limb of a row takes from each limb, the mean over
+            heads. Rows sum to 1, of limbs that do not exist to 0; what does not exist gets nothing.
+        """
+        return None
+
+    def message_sizes(self, observation: Observation) -> Mapping[str, Tensor] | None:
+        """How much the messages between limbs tell in `encode`; None: this policy sends none.
+
+        Returns:
+            ``up`` and ``down``, those that are sent, each (B, N): the length of what limb i's message adds
+            to the hidden state of its parent, and of what the parent's adds to limb i's. Roots have 0.
+        """
+        return None
+
     @abc.abstractmethod
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means in nominal units, of limbs (B, N, J), of sensor tasks (B, A) or logits (B, A)."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .attention import Block
-from .base import Observation
+from .base import Memory, Observation
 from .layers import LimbReader, norm
 from .limb_policy import LimbPolicy
 from .tree import relations
@@ -42,6 +42,24 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
         """From (B, N, F) and (B, N, J, G) to (B, N, width)."""
+        x, exists, related = self._read(tokens, joints, observation)
+        for block in self.blocks:
+            x = block(x, exists, related)
+        return norm(x)
+
+    def attention(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
+        """What each limb takes from each in `forward`, (B, layers, N, N), [layer, reader, read]."""
+        x, exists, related = self._read(tokens, joints, observation)
+        layers = []
+        for block in self.blocks:
+            layers.append(block.shares(x, exists, related) * exists.mT)
+            x = block(x, exists, related)
+        return torch.stack(layers, 1)
+
+    def _read(
+        self, tokens: Tensor, joints: Tensor, observation: Observation
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+        """Limbs (B, N, width), which exist (B, 1, N), and the scores of their relations."""
         x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
         exists = (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)  # exists: (B, 1, N)
         related = None
@@ -49,9 +67,7 @@ class Trunk(nn.Module):
             depth, relation = relations(observation["parent"], observation["mask"], TREE_LIMIT)
             x = x + functional.embedding(depth, self.depth)
             related = functional.embedding(relation, self.relation).unbind(-1)  # each: (B, N, N)
-        for block in self.blocks:
-            x = block(x, exists, related)
-        return norm(x)
+        return x, exists, related
 
 
 class LimbTransformer(LimbPolicy):
@@ -95,3 +111,7 @@ class LimbTransformer(LimbPolicy):
         super().__init__(spec, make_trunk, width, critic, initial_log_std)
         self.layers, self.heads, self.feedforward = layers, heads, feedforward
         self.tree_encoding = tree_encoding
+
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
+        """What each limb takes from each, (B, layers, N, N), [layer, reader, read]; mean over heads."""
+        return self.trunk.attention(*self.normalizer(observation), observation)

@@ -102,8 +102,8 @@ class PatchAttentionNeuron(PatchPolicy):
         """Frames (B, N, K, D)."""
         return self.frames(observation).flip(-2)
 
-    def attention(self, observation: Observation) -> Tensor:
-        """Share of the map's attention that each patch gets, (B, N)."""
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
+        """Share of the attention that each patch gets of this step's map, (B, N)."""
         return self._weights(self._oldest_first(observation), observation).mean(-2)
 
     def _weights(self, frames: Tensor, observation: Observation) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ...envs.tokens import TokenSpec
+from .attention import NO_TOTAL
 from .base import Memory, Observation
 from .jigsaw import Jigsaw
 from .layers import RELU_GAIN, convolutions, linear, norm
@@ -147,12 +148,12 @@ class PatchJigsaw(PatchPolicy):
         exists = exists * math.prod(self.grid) / exists.sum(-1, keepdim=True).clamp(min=1)
         return rows * exists.unsqueeze(-1), columns
 
-    def attention(self, observation: Observation) -> Tensor:
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
         """Share of the screen that each patch is taken for, (B, N)."""
         rows, columns = self._chances(observation, self._beliefs(observation))
         count = rows.mT @ columns  # count: (B, R, C)
         taken = torch.einsum("bnr,bnc,brc->bn", rows, columns, 1 / (count + NOTHING))
-        return taken / taken.sum(-1, keepdim=True)
+        return taken / (taken.sum(-1, keepdim=True) + NO_TOTAL)
 
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, A) in (-1, 1), or logits (B, A)."""

@@ -135,11 +135,9 @@ class PatchTransformer(PatchPolicy):
         x = norm(functional.relu(self.embed(x)))
         return x, (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)
 
-    def attention(self, observation: Observation) -> Tensor:
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
         """Share of the latents' attention that each patch gets, (B, N)."""
-        patches = self._patches(observation, self._places(observation))
-        weights = self.gather.weights(*patches)  # weights: (B, latents, N)
-        return (weights / weights.sum(-1, keepdim=True)).mean(-2)
+        return self.gather.shares(*self._patches(observation, self._places(observation)))
 
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, A) in (-1, 1), or logits (B, A)."""

@@ -111,6 +111,10 @@ class SensorTransformer(SensorPolicy):
     def _read(self, x: Tensor, exists: Tensor) -> Tensor:
         return norm(self.gather(x, exists))
 
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
+        """Share of the learned queries' attention that each sensor gets, (B, N)."""
+        return self.gather.shares(*self._embed(observation))
+
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, A) in (-1, 1), or logits (B, A)."""
         return self.bounded(self.action(features))

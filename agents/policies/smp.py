@@ -13,7 +13,7 @@ from ...envs.tokens import TokenSpec
 from .base import Observation
 from .layers import RELU_GAIN, LimbReader, linear
 from .limb_policy import LimbPolicy
-from .tree import schedule
+from .tree import parents_of, schedule
 
 MESSAGES = ("both", "up", "down", "none")
 
@@ -39,6 +39,10 @@ class BottomUp(nn.Module):
             hidden.append(torch.tanh(limb + self.from_children(torch.matmul(is_child, message))))
         return torch.stack(hidden[::-1], -3)
 
+    def sizes(self, hidden: Tensor) -> Tensor:
+        """Lengths (...) of what the messages of limbs with these states (..., width) add to a parent's."""
+        return self.from_children(unit(self.message(hidden))).norm(dim=-1)
+
 
 class TopDown(nn.Module):
     """Every limb reads its parent's message and sends one to all of its children.
@@ -61,6 +65,10 @@ class TopDown(nn.Module):
             hidden.append(functional.relu(limb + self.from_parent(torch.matmul(is_child.mT, message))))
         return torch.stack(hidden, -3)
 
+    def sizes(self, hidden: Tensor) -> Tensor:
+        """Lengths (...) of what the messages of limbs with these states (..., width) add to a child's."""
+        return self.from_parent(unit(self.message(hidden))).norm(dim=-1)
+
 
 class Trunk(nn.Module):
     """Reader and messages: from normalised tokens and joints to limb features (B, N, width)."""
@@ -77,14 +85,35 @@ class Trunk(nn.Module):
         x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
         if self.bottom_up is None and self.top_down is None:
             return functional.relu(self.alone(x))
-        place, child = observation["tree_place"], observation["tree_child"]
-        place, child = place.to(x.dtype), child.to(x.dtype)
-        x = torch.matmul(place, x)  # x: (B, D * W, width)
-        x = x.unflatten(-2, (child.shape[-3] + 1, child.shape[-1]))  # x: (B, D, W, width)
+        x, place, child = self._slots(x, observation)
         if self.bottom_up is not None:
             x = self.bottom_up(x, child)
         x = functional.relu(self.alone(x)) if self.top_down is None else self.top_down(x, child)
         return torch.matmul(place.mT, x.flatten(-3, -2))  # (B, N, width)
+
+    def message_sizes(self, tokens: Tensor, joints: Tensor, observation: Observation) -> dict[str, Tensor]:
+        """As of `Policy.message_sizes`, of limbs that `forward` gets."""
+        x = self.reader(tokens, joints, observation["joint_mask"])
+        x, place, child = self._slots(x, observation)
+        hangs = parents_of(observation["parent"], observation["mask"])  # hangs: (B, N, N), [limb, parent]
+        sizes = {}
+        if self.bottom_up is not None:
+            x = self.bottom_up(x, child)
+            sent = torch.matmul(place.mT, self.bottom_up.sizes(x).flatten(-2).unsqueeze(-1))  # (B, N, 1)
+            sizes["up"] = sent.squeeze(-1) * hangs.sum(-1)
+        if self.top_down is not None:
+            x = self.top_down(x, child)
+            sent = torch.matmul(place.mT, self.top_down.sizes(x).flatten(-2).unsqueeze(-1))
+            sizes["down"] = torch.matmul(hangs, sent).squeeze(-1)
+        return sizes
+
+    @staticmethod
+    def _slots(x: Tensor, observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        """Limbs (B, N, width) in slots (B, D, W, width), and the schedule in their number type."""
+        place, child = observation["tree_place"], observation["tree_child"]
+        place, child = place.to(x.dtype), child.to(x.dtype)
+        x = torch.matmul(place, x)  # x: (B, D * W, width)
+        return x.unflatten(-2, (child.shape[-3] + 1, child.shape[-1])), place, child
 
 
 class SMP(LimbPolicy):
@@ -137,6 +166,12 @@ class SMP(LimbPolicy):
         if self.messages == "none":
             return observation
         return {**observation, **schedule(observation["parent"], observation["mask"])}
+
+    def message_sizes(self, observation: Observation) -> dict[str, Tensor] | None:
+        """Lengths of what messages add, ``up`` and ``down``, each (B, N); None where none are sent."""
+        if self.messages == "none":
+            return None
+        return self.trunk.message_sizes(*self.normalizer(observation), observation)
 
 
 def unit(values: Tensor) -> Tensor:

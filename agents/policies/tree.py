@@ -64,7 +64,7 @@ def schedule(parent: Tensor, mask: Tensor) -> dict[str, Tensor]:
     slots = torch.arange(n_levels * width, device=depth.device)
     slot_holds = (slots.unsqueeze(-1) == slot.unsqueeze(-2)).float()  # (..., D * W, N)
 
-    slot_has_child = slot_holds @ _is_parent(parent, mask).mT  # [slot, limb]: limb hangs from the slot's limb
+    slot_has_child = slot_holds @ parents_of(parent, mask).mT  # [slot, limb]: limb hangs from the slot's limb
     pairs = slot_has_child @ slot_holds.mT  # pairs: (..., D * W, D * W), [slot, slot of a child]
     pairs = pairs.unflatten(-1, (n_levels, width)).unflatten(-3, (n_levels, width))
     pairs = pairs.diagonal(1, -4, -2)  # pairs: (..., W, W, D - 1)
@@ -87,7 +87,7 @@ def relations(parent: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]
     """
     n_limbs = parent.shape[-1]
     exists = (mask != 0).float()
-    reach = _is_parent(parent, mask) + torch.diag_embed(exists)  # [i, j]: j is i or its parent
+    reach = parents_of(parent, mask) + torch.diag_embed(exists)  # [i, j]: j is i or its parent
     for _ in range(max(n_limbs - 1, 1).bit_length()):
         reach = (reach @ reach).clamp(max=1)  # doubles the number of steps: then all ancestors
     common = reach @ reach.mT  # common: (..., N, N), number of common ancestors, the limbs included
@@ -98,7 +98,7 @@ def relations(parent: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]
     return (depth - 1).clamp(0, limit).long(), relation.long()
 
 
-def _is_parent(parent: Tensor, mask: Tensor) -> Tensor:
+def parents_of(parent: Tensor, mask: Tensor) -> Tensor:
     """(..., N, N) float32: [i, j] is 1 where limb j is the parent of limb i and both exist."""
     limbs = torch.arange(parent.shape[-1], device=parent.device)
     exists = mask != 0

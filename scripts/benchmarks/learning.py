@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ...agents.acting import Agent
 from ...agents.algorithms.run_callback import RunCallback
-from ...agents.evaluation import run_episodes
+from ...agents.episodes import run_episodes
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from .results import Results

@@ -17,7 +17,7 @@ from torch import nn
 from ...agents.acting import Agent
 from ...agents.algorithms.population import Population, count_parameters, set_parameters
 from ...agents.composition import build_policy, sizes_for
-from ...agents.evaluation import run_episodes
+from ...agents.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
 from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
 from ...envs.errors import UserError

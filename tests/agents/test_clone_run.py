@@ -12,14 +12,14 @@ from somite.agents import load_policy
 from somite.agents.algorithms import Clone
 from somite.agents.clone_run import CloneRun
 from somite.agents.composition import sizes_for
-from somite.agents.evaluation import run_episodes
+from somite.agents.episodes import run_episodes
 from somite.agents.policies import SensorMLP
 from somite.agents.run_folder import last_checkpoint, list_checkpoints
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 
 from .runs import compose, read_metrics
-from .test_report import evaluate
+from .test_evaluation import evaluate
 
 GAINS = torch.tensor([[-0.4, -0.1, 0.3, 0.8, -0.2]])
 """Of the teacher: a plain linear law of the readings x, x_dot, cos, sin, theta_dot."""

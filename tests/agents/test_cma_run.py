@@ -13,7 +13,7 @@ import torch
 from somite.agents import load_policy
 from somite.agents.algorithms.population import Population, get_parameters, set_parameters
 from somite.agents.cma_run import CMARun
-from somite.agents.evaluation import run_episodes
+from somite.agents.episodes import run_episodes
 from somite.agents.run import VALIDATION_SEED
 from somite.agents.run_folder import last_checkpoint, list_checkpoints
 from somite.envs.errors import UserError

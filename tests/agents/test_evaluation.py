@@ -1,125 +1,151 @@
-"""Whole episodes, assigned beforehand, from the same starts whatever the policy."""
+"""The table of an evaluation, and the files beside it."""
 
 from __future__ import annotations
 
-from typing import Any
+import csv
+import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from somite.agents.evaluation import run_episodes
-from somite.envs.locomotion import BodySet, LocomotionTask
+from somite.agents import evaluation, load_policy
+from somite.agents.episodes import run_episodes
+from somite.agents.evaluated_runs import body_set_of
+from somite.agents.results import Row
+from somite.envs.errors import UserError
 
-HOPPERS = ("hopper_3", "hopper_5")
+from .runs import compose, make_run
+
+SEEN = ("cheetah_2_back", "cheetah_3_front")
+UNSEEN = ("cheetah_4_front", "cheetah_5_balanced", "cheetah_6_front")
 
 
 @pytest.fixture(scope="module")
-def hoppers() -> BodySet:
-    """Bodies that fall over soon, each at its own time."""
-    task = LocomotionTask(
-        alive_bonus=1.0,
-        relative_height=(0.56, 2.0),
-        max_tilt=0.15,
-        max_episode_steps=60,
-        reset_noise=0.08,
-        speed_noise="uniform",
-    )
-    return BodySet("hopper", frame_skip=4, task=task)
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a policy that was hardly trained."""
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    run = make_run(folder, "algorithm.learning_rate=1e-2")
+    run.learn()
+    return folder
 
 
-def still(observation: dict[str, np.ndarray]) -> np.ndarray:
-    return np.zeros(observation["action_mask"].shape)
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.chdir(tmp_path)
 
 
-def first_observation(bodies: BodySet, seed: int, act: Any, **options: Any) -> dict[str, np.ndarray]:
-    seen = []
-
-    def watching(observation: dict[str, np.ndarray]) -> np.ndarray:
-        seen.append({key: values.copy() for key, values in observation.items()})
-        return act(observation)
-
-    run_episodes(watching, bodies, HOPPERS, 4, seed, **options)
-    return seen[0]
+def evaluate(run: object, *overrides: str) -> list[Row]:
+    names = ",".join(map(str, run)) if isinstance(run, list) else run
+    value = f"run=[{names}]" if isinstance(run, list) else f"run={run}"
+    return evaluation.evaluate(compose(value, "episodes=3", "device=cpu", *overrides, name="evaluate"))
 
 
-def test_policies_are_compared_on_the_same_starts(hoppers: BodySet) -> None:
-    one = first_observation(hoppers, 5, still)
-    other = first_observation(hoppers, 5, lambda o: np.ones_like(o["action_mask"], float))
-    assert all(np.array_equal(one[key], other[key]) for key in one)
-    another_seed = first_observation(hoppers, 6, still)
-    assert np.abs(one["tokens"] - another_seed["tokens"]).max() > 1e-3
-    rows = one["tokens"][:4, 0]
-    assert len(np.unique(rows, axis=0)) == 4, "every episode has a start of its own"
-    # In aligned slots the same limbs stand elsewhere: the same readings, in another order.
-    aligned = first_observation(hoppers, 5, still, aligned=True)
-    for row in range(8):
-        ours, theirs = one["tokens"][row], aligned["tokens"][row]
-        assert sorted(map(tuple, ours[one["mask"][row] == 1])) == sorted(
-            map(tuple, theirs[aligned["mask"][row] == 1])
-        )
+def printed_rows(text: str) -> dict[str, list[str]]:
+    """The cells of each body's line: in training, return, interval, length, random."""
+    lines = [re.sub(r"[│┃]", " ", line).split() for line in text.splitlines()]
+    return {line[0]: line[1:] for line in lines if line and line[0].startswith("cheetah_")}
 
 
-def test_more_episodes_begin_with_the_same_ones(hoppers: BodySet) -> None:
-    few = run_episodes(still, hoppers, HOPPERS, 2, seed=1)
-    many = run_episodes(still, hoppers, HOPPERS, 5, seed=1)
-    for one, other in zip(few, many, strict=True):
-        np.testing.assert_allclose(other.returns[:2], one.returns, rtol=1e-9)
-        assert np.array_equal(other.lengths[:2], one.lengths)
+def test_the_files_say_what_the_table_says(run_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = evaluate(run_folder)
+    text = capsys.readouterr().out
+    assert "mine (LimbTransformer, 384 steps)" in text
+    written = json.loads((run_folder / "evaluation" / "results.json").read_text())
+    with (run_folder / "evaluation" / "results.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    printed = printed_rows(text)
+    assert [row["body"] for row in written] == [row.body for row in rows] == [*SEEN, *UNSEEN]
+    assert list(printed) == [*SEEN, *UNSEEN]
+    for row, values, cells in zip(rows, written, listed, strict=True):
+        assert values == vars(row)
+        assert cells == {key: str(value) for key, value in values.items()}
+        assert row.seen == (row.body in SEEN) and row.episodes == 3 and row.mean_length == 20
+        numbers = [f"{x:z.0f}" for x in (row.mean, row.interval, row.mean_length, row.random_mean)]
+        assert printed[row.body] == ["seen" if row.seen else "unseen", *numbers]
+    for kind, bodies in (("seen", SEEN), ("unseen", UNSEEN)):
+        mean = np.mean([row.mean for row in rows if row.body in bodies])
+        assert re.search(rf"mean of {len(bodies)}\W+{kind}\W+ {mean:z.0f} ", text)
 
 
-def test_each_row_is_one_whole_episode(hoppers: BodySet) -> None:
-    """Against the same episodes one by one, without autoreset."""
-    results = run_episodes(still, hoppers, HOPPERS, 3, seed=2)
-    lengths = np.concatenate([result.lengths for result in results])
-    assert len(set(lengths)) > 2 and lengths.min() < lengths.max() <= 60
-    for result in results:
-        for episode in range(3):
-            env = hoppers.make_vec([result.body], 1, autoreset_mode="Disabled", threads=1)
-            env.reset(seed=[[2, episode]])
-            total, steps, ended = 0.0, 0, False
-            while not ended:
-                _, reward, terminated, truncated, _ = env.step(np.zeros(env.action_space.shape))
-                total, steps, ended = total + reward[0], steps + 1, terminated[0] or truncated[0]
-            assert result.lengths[episode] == steps
-            assert result.returns[episode] == pytest.approx(total)
+def test_the_numbers_are_those_of_the_episodes(run_folder: Path) -> None:
+    rows = evaluate(run_folder, "bodies=unseen", "seed=4")
+    agent = load_policy(run_folder)
+    results = run_episodes(agent.act, body_set_of(agent), UNSEEN, 3, 4)
+    for row, result in zip(rows, results, strict=True):
+        assert row.mean == pytest.approx(result.returns.mean())
+        assert row.deviation == pytest.approx(np.std(result.returns, ddof=1))
+        # 4.303 is the two-sided 95 % point of Student's t with two degrees of freedom.
+        assert row.interval == pytest.approx(4.303 * row.deviation / np.sqrt(3), rel=1e-3)
+        assert row.deviation > 0 and row.random_mean != row.mean
 
 
-class Lengths:
-    """A body set whose row i has episodes of ``lengths[i]`` steps, over and over, with reward 1."""
-
-    def __init__(self, lengths: list[int]) -> None:
-        self.lengths = np.array(lengths)
-
-    def make_vec(self, bodies: list[str], num_envs: int, **options: Any) -> Lengths:
-        assert num_envs == len(self.lengths)
-        self.num_envs, self.age, self.closed = num_envs, np.zeros(num_envs, int), False
-        return self
-
-    def reset(self, seed: list) -> tuple[dict, dict]:
-        return {"action_mask": np.ones((self.num_envs, 1, 1))}, {}
-
-    def step(self, actions: np.ndarray) -> tuple:
-        self.age += 1
-        ended = self.age % self.lengths == 0
-        none = np.zeros(self.num_envs, bool)
-        return self.reset([])[0], np.ones(self.num_envs), ended, none, {}
-
-    def close(self) -> None:
-        self.closed = True
+def test_an_evaluation_repeats_itself(run_folder: Path) -> None:
+    assert evaluate(run_folder, "output=one") == evaluate(run_folder, "output=two")
+    assert evaluate(run_folder, "output=three", "seed=9") != evaluate(run_folder, "output=four")
+    assert Path("one/results.json").read_bytes() == Path("two/results.json").read_bytes()
 
 
-def test_short_episodes_are_not_favoured() -> None:
-    """Counting the first eight that end would give a mean of 1: the row of length 1 gives them all."""
-    lengths = [1, 50, 50, 50, 2, 2, 40, 40]
-    world, steps = Lengths(lengths), []
-    one, two = run_episodes(still, world, ("a", "b"), 4, seed=0, progress=steps.append)
-    assert one.lengths.tolist() == one.returns.tolist() == lengths[:4]
-    assert two.lengths.tolist() == two.returns.tolist() == lengths[4:]
-    assert steps == list(range(1, 51)) and world.closed
+def test_one_episode_has_no_interval_and_random_may_be_left_out(
+    run_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = ("episodes=1", "random_baseline=false", "output=out", "bodies=cheetah_4_front")
+    (row,) = evaluate(run_folder, *options)
+    assert row.interval is None and row.random_mean is None
+    cells = printed_rows(capsys.readouterr().out)["cheetah_4_front"]
+    assert cells[2] == cells[4] == "-"
 
 
-def test_an_evaluation_repeats_itself(hoppers: BodySet) -> None:
-    def returns() -> np.ndarray:
-        return np.array([r.returns for r in run_episodes(None, hoppers, HOPPERS, 3, seed=3)])
+def test_several_runs_have_a_folder_each(run_folder: Path) -> None:
+    best = run_folder / "best"
+    rows = evaluate([run_folder, best], "bodies=seen", "output=out")
+    assert [row.run for row in rows] == ["mine", "mine", "mine/best", "mine/best"]
+    for name, part in (("mine", rows[:2]), ("mine-best", rows[2:])):
+        written = json.loads(Path(f"out/{name}/results.json").read_text())
+        assert written == [vars(row) for row in part]
+    assert "LimbTransformer width=16 (2 runs)" in Path("out/summary.md").read_text()
 
-    assert np.array_equal(returns(), returns())
+
+def test_the_best_policy_does_not_overwrite_the_last_ones_results(run_folder: Path) -> None:
+    evaluate(run_folder, "bodies=seen")
+    evaluate(run_folder / "best", "bodies=seen")
+    for name, run in (("evaluation", "mine"), ("evaluation_of_best", "mine/best")):
+        written = json.loads((run_folder / name / "results.json").read_text())
+        assert {row["run"] for row in written} == {run}
+
+
+def test_last_is_the_newest_run_of_this_folder(run_folder: Path) -> None:
+    Path("runs").symlink_to(run_folder.parent)
+    assert {row.run for row in evaluate("last", "bodies=seen")} == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("bodies=cheetah_4_frnt",), "has no body 'cheetah_4_frnt'; did you mean 'cheetah_4_front'"),
+        (("bodies=unsen",), "did you mean 'unseen'"),
+        (("episodes=0",), "episodes must be a whole number of 1 or more, got 0"),
+        (("episodes=many",), "episodes must be a whole number"),
+        (("device=gpu",), "unknown device 'gpu'"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(run_folder: Path, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(run_folder, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"), [("last", "no run with policy/.*somite-train makes one"), ("mine", "no run 'mine'")]
+)
+def test_a_missing_run_is_said(run: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(run)
+
+
+def test_a_policy_trained_on_what_is_held_out_today_is_refused(run_folder: Path) -> None:
+    agent = load_policy(run_folder)
+    agent.environment["seen"] = ["cheetah_6_front", "cheetah_7_full"]
+    with pytest.raises(UserError, match=r"trained on \['cheetah_6_front'\].*holds out today"):
+        body_set_of(agent)

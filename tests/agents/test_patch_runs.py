@@ -15,16 +15,16 @@ from somite.agents import load_policy
 from somite.agents.acting import Agent
 from somite.agents.clone_run import CloneRun
 from somite.agents.cma_run import CMARun
+from somite.agents.evaluated_runs import body_set_of
 from somite.agents.patch_video import ENLARGED, _picture, film_patches
 from somite.agents.policies import PatchCNN, PatchTransformer
 from somite.agents.ppo_run import PPORun
-from somite.agents.report import body_set_of
 from somite.envs.car_racing import CarRacing
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses
 
 from .runs import compose
-from .test_report import evaluate
+from .test_evaluation import evaluate
 
 RACING = ("env=car_racing", "env.max_episode_steps=24", "env.action_repeat=4", "device=cpu", "threads=1")
 SMALL = (

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents import load_policy, report
-from somite.agents.evaluation import run_episodes
+from somite.agents import evaluation, load_policy
+from somite.agents.episodes import run_episodes
 from somite.agents.ppo_run import PPORun
+from somite.agents.results import Row
 from somite.agents.run_folder import last_checkpoint, list_checkpoints
 from somite.envs.errors import UserError
 from somite.scripts import command_line, evaluate, train
@@ -74,9 +75,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def results_of(run: PPORun, *overrides: str) -> report.Row:
+def results_of(run: PPORun, *overrides: str) -> Row:
     config = compose(f"run={run.folder}", "episodes=6", "device=cpu", *overrides, name="evaluate")
-    (row,) = report.evaluate(config)
+    (row,) = evaluation.evaluate(config)
     return row
 
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from somite.agents import load_policy
 from somite.agents import run as run_parts
-from somite.agents.evaluation import Episodes
+from somite.agents.episodes import Episodes
 from somite.agents.ppo_run import PPORun
 from somite.agents.run_folder import last_checkpoint, remove_folder
 from somite.envs.errors import UserError

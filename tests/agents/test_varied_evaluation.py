@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from somite.agents import load_policy, report
+from somite.agents import evaluation, load_policy
+from somite.agents.evaluated_runs import body_set_of
 from somite.envs.errors import UserError
 from somite.scripts.lookup import check_arguments
 
@@ -24,7 +26,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(run_folder: Path, *changes: str) -> dict:
     """What the environment that an evaluation makes tells of its episodes."""
     config = compose(f"run={run_folder}", *changes, name="evaluate")
-    bodies = report.body_set_of(load_policy(run_folder), report._changes(config))
+    bodies = body_set_of(load_policy(run_folder), OmegaConf.to_container(config.env))
     return bodies.make_vec(["cheetah_3_front"], 8, threads=1).reset(seed=0)[1]
 
 
@@ -49,7 +51,7 @@ def test_returns_differ_in_another_world(run_folder: Path, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     command = (f"run={run_folder}", "episodes=3", "device=cpu", "bodies=[cheetah_3_front]", "output=here")
     usual, uphill = (
-        report.evaluate(compose(*command, *more, name="evaluate"))[0].mean
+        evaluation.evaluate(compose(*command, *more, name="evaluate"))[0].mean
         for more in ((), ("env.world.slope=[40,40]",))
     )
     assert usual != uphill

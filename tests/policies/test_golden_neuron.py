@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from somite.agents.acting import Agent
-from somite.agents.evaluation import run_episodes
+from somite.agents.episodes import run_episodes
 from somite.agents.policies import AttentionNeuron
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses

@@ -25,7 +25,7 @@ from somite.agents.algorithms.population import (
     stack,
 )
 from somite.agents.composition import sizes_for
-from somite.agents.evaluation import run_episodes
+from somite.agents.episodes import run_episodes
 from somite.agents.policies import (
     MLP,
     SMP,

@@ -1,0 +1,127 @@
+"""The runs that an evaluation is of: which folders, what they are called, what they were trained on."""
+
+from __future__ import annotations
+
+import glob
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import ListConfig
+
+from ..envs.errors import UserError
+from ..envs.locomotion.body_set import with_morphology
+from ..envs.saved import task_set_of
+from ..envs.task_set import TaskSet, with_changes
+from .acting import Agent
+from .checkpoint import policy_folder_of
+
+log = logging.getLogger(__name__)
+
+_OF_THE_TASK = ("n_privileged", "n_sensors", "grid", "discrete")
+
+
+def policy_folders(run: Any) -> list[Path]:
+    """The policy folders of the key ``run``: a name, a path, a pattern such as ``runs/*``, or a list.
+
+    Raises:
+        UserError: one of them is not there, with the nearest names.
+    """
+    runs = list(run) if isinstance(run, (ListConfig, list, tuple)) else [run]
+    return [policy_folder_of(name) for given in runs for name in _expanded(str(given))]
+
+
+def run_name(folder: Path) -> str:
+    """``<run>``, ``<run>/best``, ``<run>/<step of a checkpoint>``, or the name of a folder of its own."""
+    folder = folder.resolve()
+    if folder.name == "best":
+        return f"{folder.parent.name}/best"
+    if folder.parent.parent.name == "checkpoints":
+        return f"{folder.parents[2].name}/{folder.parent.name}"
+    return folder.parent.name if folder.name == "policy" else folder.name
+
+
+def agent_name(agent: Agent) -> str:
+    """``SMP``, or ``SMP messages=up`` where the architecture is not the default one."""
+    policy = agent.policy
+    defaults = {name: p.default for name, p in inspect.signature(type(policy)).parameters.items()}
+    other = [
+        f"{name}={value}"
+        for name, value in policy.architecture().items()
+        if defaults[name] not in (inspect.Parameter.empty, value) and name not in _OF_THE_TASK
+    ]
+    return " ".join([type(policy).__name__, *other])
+
+
+def changed_environment(
+    agent: Agent, changes: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The configuration of the environment that a policy was trained in, with changes.
+
+    Args:
+        agent: the policy.
+        changes: what is to vary otherwise, as in the node ``env`` of ``conf/evaluate.yaml``.
+        config: of the environment, in place of the one that was saved.
+
+    Raises:
+        UserError: another robot, and the policy has slots for the limbs of its own.
+    """
+    config, changes = config or agent.environment["config"], dict(changes or {})
+    robot = changes.pop("morphology", None)
+    if robot is not None and agent.policy.aligned_slots:
+        raise UserError(
+            f"{type(agent.policy).__name__} has slots for the limbs it was trained on and fits no other "
+            f"({robot}); modular policies do: smp, limb_transformer"
+        )
+    if robot is not None:
+        config = with_morphology(config, robot)
+    return with_changes(config, changes)
+
+
+def body_set_of(
+    agent: Agent, changes: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
+) -> TaskSet:
+    """The bodies and the task that a policy was trained with, from its ``policy.json``.
+
+    Args:
+        agent: the policy.
+        changes: as in `changed_environment`.
+        config: likewise.
+
+    Raises:
+        UserError: bodies have since changed sides of the split that was trained on.
+    """
+    bodies = task_set_of(changed_environment(agent, changes, config))
+    trained = set(agent.environment["seen"])
+    if not (changes or {}).get("morphology") and set(bodies.unseen) & trained:
+        raise UserError(
+            f"the policy was trained on {sorted(set(bodies.unseen) & trained)}, which "
+            f"split {bodies.split.name!r} holds out today; it was saved by another version"
+        )
+    return bodies
+
+
+def trained_on(agent: Agent, bodies: TaskSet) -> frozenset[str]:
+    """Names of the bodies that the policy was trained on and that are still what they were.
+
+    A robot's file may have changed since: its hash tells, and it then counts as unseen, with a warning.
+    """
+    hashes = agent.environment.get("hashes")
+    if not hashes:  # a task without bodies; or saved before hashes were
+        return frozenset(set(bodies.seen) & set(agent.environment["seen"]))
+    same = {name for name, found in bodies.hashes().items() if found in hashes.values()}
+    for name in set(bodies.seen) & set(hashes) - same:
+        log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)
+    return frozenset(same)
+
+
+def _expanded(run: str) -> list[str]:
+    """The folders that a pattern such as ``runs/*`` means, those with a policy; any other name as it is."""
+    if not set(run) & set("*?["):
+        return [run]
+    found = sorted(path for path in glob.glob(run) if (Path(path) / "policy").is_dir())
+    if not found:
+        raise UserError(f"no folder that matches {run!r} has a policy/")
+    return found

@@ -1,0 +1,185 @@
+"""What is otherwise than in training: a suite's conditions, as ``conf/suite`` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...envs.errors import UserError, nearest
+from ...envs.numbers import whole_number
+from ...envs.task_set import with_changes
+
+KINDS = ("limbs", "sensors", "patches")
+
+UNDISTURBED: dict[str, Any] = {
+    "senses": {
+        "shuffle": "never", "duplicates": 0, "noise_channels": 0, "missing": 0.0, "blinking": 0.0, "stuck": 0,
+    },
+    "scenery": {"background": "grass", "motion": 0.0, "color_shift": 0.0, "bars": False, "blob": False},
+}  # fmt: skip
+"""Values at which senses and scenery are those of the task itself."""
+
+_VARIED = ("variation", "damage", "world")
+"""Nodes of bodies that say nothing when nothing varies."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way in which the world is otherwise.
+
+    Attributes:
+        name: within its suite.
+        env: changes of the environment's configuration, as in the node ``env`` of ``conf/evaluate.yaml``.
+        bodies: which, where bodies are concerned: ``all``, ``seen``, ``unseen``, or names.
+        disturbed_at: step at which something happens that an agent may recover from; None: nothing does.
+        sweep: name of the series that it belongs to, if any.
+        x: its place in that series.
+    """
+
+    name: str
+    env: Mapping[str, Any] = field(default_factory=dict)
+    bodies: Any = "all"
+    disturbed_at: int | None = None
+    sweep: str | None = None
+    x: float | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A series of conditions along one quantity.
+
+    Attributes:
+        name: within its suite.
+        label: of the axis, with its unit.
+        key: of the environment's configuration, dotted.
+        logarithmic: whether the axis is.
+        reference_at: where the suite's first condition stands on this axis; None: nowhere.
+    """
+
+    name: str
+    label: str
+    key: str
+    logarithmic: bool = False
+    reference_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Conditions that belong together. The first is what the others are compared with.
+
+    Attributes:
+        name: of its file in ``conf/suite``.
+        title: for people.
+        fits: kinds of tokens that it has a meaning for.
+        needs: nodes that the environment's configuration must have.
+        conditions: in order, those of the series last.
+        sweeps: the series, by name.
+    """
+
+    name: str
+    title: str
+    fits: tuple[str, ...]
+    needs: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    sweeps: Mapping[str, Sweep]
+
+    def why_not(self, kind: str, environment: Mapping[str, Any]) -> str | None:
+        """Why it has no meaning for an agent; None: it has.
+
+        Args:
+            kind: of its tokens.
+            environment: configuration that it was trained in.
+        """
+        if kind not in self.fits:
+            return f"it is for agents of {' and '.join(self.fits)}, this one's tokens are {kind}"
+        lacking = [name for name in self.needs if name not in environment]
+        if lacking:
+            return f"the agent's environment has no {lacking[0]}"
+        return None
+
+
+def undisturbed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved environment's configuration without what disturbs senses, bodies or the world.
+
+    Training may shuffle, drown in noise, vary and break; a suite says itself what happens.
+
+    Args:
+        config: of the environment, as in ``policy.json``.
+    """
+    present = {name: values for name, values in UNDISTURBED.items() if config.get(name) is not None}
+    plain = with_changes(config, present)
+    for name in _VARIED:
+        if plain.get(name):
+            plain[name] = {key: value for key, value in plain[name].items() if key == "_target_"}
+    return plain
+
+
+def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
+    """A suite of a node of the configuration.
+
+    Args:
+        name: of the suite.
+        node: with ``title``, ``fits``, ``needs``, ``conditions`` and ``sweeps``.
+
+    Raises:
+        UserError: a key or a value that cannot be meant.
+    """
+    _check_keys(name, node, ("title", "fits", "needs", "conditions", "sweeps"))
+    fits = tuple(node.get("fits") or KINDS)
+    for kind in fits:
+        if kind not in KINDS:
+            raise UserError(f"suite.{name}.fits: there is no kind {kind!r}; {nearest(str(kind), KINDS)}")
+    conditions = [
+        _read_condition(f"{name}.conditions.{key}", str(key), value or {})
+        for key, value in (node.get("conditions") or {}).items()
+    ]
+    sweeps = {}
+    for key, value in (node.get("sweeps") or {}).items():
+        sweep, swept = _read_sweep(f"{name}.sweeps.{key}", str(key), value)
+        sweeps[sweep.name] = sweep
+        conditions += swept
+    if not conditions:
+        raise UserError(f"suite.{name} has no conditions")
+    title = str(node.get("title") or name.replace("_", " "))
+    return Suite(name, title, fits, tuple(node.get("needs") or ()), tuple(conditions), sweeps)
+
+
+def _read_condition(place: str, name: str, node: Mapping[str, Any]) -> Condition:
+    _check_keys(place, node, ("env", "bodies", "disturbed_at"))
+    at = node.get("disturbed_at")
+    at = None if at is None else whole_number(at, f"suite.{place}.disturbed_at", 1)
+    return Condition(name, node.get("env") or {}, node.get("bodies") or "all", at)
+
+
+def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, list[Condition]]:
+    """A series: the ``key`` takes each of ``values``; ``env`` holds what else is changed."""
+    _check_keys(
+        place,
+        node,
+        ("label", "key", "values", "env", "bodies", "logarithmic", "reference_at", "as_range", "disturbs"),
+    )
+    for key in ("key", "values"):
+        if not node.get(key):
+            raise UserError(f"suite.{place} lacks {key}")
+    key, conditions = str(node["key"]), []
+    for value in node["values"]:
+        # What is drawn from a range becomes one value: [2, 2].
+        change: Any = [value, value] if node.get("as_range") else value
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        env = with_changes(node.get("env") or {}, change)
+        at = int(value) if node.get("disturbs") else None
+        shown = f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+        conditions.append(Condition(shown, env, node.get("bodies") or "all", at, name, value))
+    label = str(node.get("label") or name.replace("_", " "))
+    sweep = Sweep(name, label, key, bool(node.get("logarithmic")), node.get("reference_at"))
+    return sweep, conditions
+
+
+def _check_keys(place: str, node: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(node, Mapping):
+        raise UserError(f"suite.{place} must be keys and values, got {node!r}")
+    for key in node:
+        if key not in known:
+            raise UserError(f"suite.{place} has no key {key!r}; {nearest(str(key), known)}")

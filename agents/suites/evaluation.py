@@ -1,0 +1,123 @@
+"""What ``somite-evaluate suite=...`` does: plans, runs what has not been run, and reports."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ...envs.errors import UserError
+from ...envs.numbers import whole_number
+from ..device import available_cores, resolve_device
+from ..evaluated_runs import policy_folders
+from .chunks import Chunk, run_chunks
+from .conditions import read_suite
+from .plan import AgentPlan, make_plan
+from .report import Report, write_report
+from .store import EpisodeStore
+from .tables import suite_cells, terminal_table
+
+log = logging.getLogger(__name__)
+
+STORE = "episodes.jsonl"
+
+
+def evaluate_suites(config: DictConfig) -> Report:
+    """Run the suites of ``conf/evaluate.yaml`` and write ``report/``.
+
+    Raises:
+        UserError: a run, suite, body or number that is not there, does not fit or cannot be meant.
+    """
+    episodes = None if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
+    seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
+    suites = [read_suite(str(name), node) for name, node in _plain(config.suite).items()]
+    folders = policy_folders(config.run)
+    if config.unfit not in ("fail", "skip"):
+        raise UserError(f"unfit={config.unfit!r}: a suite that does not fit fails, or is skipped: fail, skip")
+    plans = [
+        make_plan(
+            folder,
+            suites,
+            _plain(config.env),
+            None if config.bodies is None else _plain(config.bodies),
+            episodes,
+            seed,
+            bool(config.random_baseline),
+            config.unfit == "skip",
+            device.type,
+        )
+        for folder in folders
+    ]
+    _check_names(plans)
+    output = _output(config.output, folders)
+    store = EpisodeStore(output / STORE)
+    _run(plans, store, device, _workers(config.workers, device))
+    report = write_report(plans, suites, store, output, seed, video=bool(config.video))
+    for suite in suites:
+        rows = report.agents[report.agents["suite"] == suite.name]
+        if len(rows):
+            Console().print(terminal_table(suite.title, suite_cells(rows)))
+    log.info("report: %s", output / "report.html")
+    return report
+
+
+def _run(plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, workers: int) -> None:
+    """Run the chunks that the store has not, each once."""
+    wanted: dict[str, Chunk] = {}
+    for plan in plans:
+        for trial in plan.trials:
+            for chunk in (*trial.chunks, *trial.baseline):
+                wanted.setdefault(chunk.key, chunk)
+    missing = [chunk for key, chunk in wanted.items() if store.get(key) is None]
+    if len(missing) < len(wanted):
+        log.info("%d of %d parts were done before: %s", len(wanted) - len(missing), len(wanted), store.path)
+    # The longest first, so that no worker is left with one at the end.
+    missing.sort(key=lambda chunk: -chunk.episodes * len(chunk.bodies))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, transient=True) as progress:
+            bar = progress.add_task("parts of the evaluation", total=len(missing))
+            for chunk, bodies in run_chunks(missing, device, workers):
+                store.append(chunk.key, {"bodies": bodies})
+                progress.advance(bar)
+    except KeyboardInterrupt:
+        log.warning("interrupted; the same command goes on from what is in %s", store.path)
+        raise SystemExit(130) from None
+
+
+def _workers(given: Any, device: torch.device) -> int:
+    """Processes: one per core, or one where a GPU does the work."""
+    if given == "auto":
+        return 1 if device.type != "cpu" else available_cores()
+    return whole_number(given, "workers (or auto)", minimum=1)
+
+
+def _check_names(plans: Sequence[AgentPlan]) -> None:
+    names = [plan.run for plan in plans]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{names.count(name)} runs are called {name}: rename a folder, to tell them apart"
+            )
+
+
+def _output(given: str | None, folders: Sequence[Path]) -> Path:
+    """``report/`` beside the one run's policy, or in this folder for several."""
+    if given is not None:
+        return Path(given)
+    if len(folders) > 1:
+        return Path("report")
+    folder = folders[0]
+    return folder.parent / ("report_of_best" if folder.name == "best" else "report")
+
+
+def _plain(value: Any) -> Any:
+    return (
+        OmegaConf.to_container(value, resolve=True) if isinstance(value, (DictConfig, ListConfig)) else value
+    )
