@@ -21,10 +21,11 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from torch import nn
 
-from ..envs.errors import nearest
+from ..envs.errors import UserError, nearest
 from ..envs.tokens import CONTRACT_VERSION, TokenSpec
 from . import policies
 from .atomic_folder import replace_folder
+from .bundled import PREFIX, bundled_folder, bundled_names
 from .device import resolve_device
 from .policy_json import (
     DESCRIPTION,
@@ -88,7 +89,7 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
     """Loads what :func:`save_policy` wrote; runs no code from the files.
 
     Args:
-        folder: A ``policy/`` folder, or a run folder, whose ``policy/`` is then taken.
+        folder: A ``policy/`` folder, a run folder, whose ``policy/`` is then taken, or ``bundled/<name>``.
         device: Where the policy computes: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
 
     Returns:
@@ -99,7 +100,9 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
     """
     from .acting import Agent
 
-    description, data = _read(find_policy_folder(folder))
+    is_bundled = str(folder).startswith(PREFIX)
+    found = policy_folder_of(str(folder)) if is_bundled else find_policy_folder(folder)
+    description, data = _read(found)
     policy = build_policy(description, f"{folder}: {DESCRIPTION}")
     tensors = _tensors(data, folder)
     _compare(tensors, policy.state_dict(), folder)
@@ -109,12 +112,17 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
 
 
 def policy_folder_of(run: str) -> Path:
-    """The policy folder of a run's name, ``last``, or a path to a run or a policy.
+    """The policy folder of a run's name, ``last``, a path to a run or a policy, or ``bundled/<name>``.
 
     Raises:
         UserError: there is none, with the nearest names.
     """
     folder = Path(run)
+    if run.startswith(PREFIX) and not folder.is_dir():
+        name = run.removeprefix(PREFIX)
+        if name not in bundled_names():
+            raise UserError(f"there is no bundled agent {name!r}; {nearest(name, bundled_names())}")
+        return bundled_folder(name)
     return find_policy_folder(folder if folder.is_dir() else find_run(run))
 
 

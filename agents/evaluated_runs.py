@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import inspect
 import logging
@@ -16,6 +17,7 @@ from ..envs.locomotion.body_set import with_morphology
 from ..envs.saved import task_set_of
 from ..envs.task_set import TaskSet, with_changes
 from .acting import Agent
+from .bundled import PREFIX, bundled_names
 from .checkpoint import policy_folder_of
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,8 @@ def _expanded(run: str) -> list[str]:
     """The folders that a pattern such as ``runs/*`` means, those with a policy; any other name as it is."""
     if not set(run) & set("*?["):
         return [run]
+    if run.startswith(PREFIX):
+        return [PREFIX + name for name in fnmatch.filter(bundled_names(), run.removeprefix(PREFIX))] or [run]
     found = sorted(path for path in glob.glob(run) if (Path(path) / "policy").is_dir())
     if not found:
         raise UserError(f"no folder that matches {run!r} has a policy/")

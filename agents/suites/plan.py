@@ -115,7 +115,12 @@ def make_plan(
         if reason:
             log.info("%s: suite %s is left out: %s", run_name(folder), suite.name, reason)
             continue
-        trials += [maker.trial(suite, condition) for condition in suite.conditions]
+        own = [maker.trial(suite, condition) for condition in suite.conditions]
+        unfit = sum(trial.why_not is not None for trial in own)
+        if unfit:
+            words = run_name(folder), unfit, len(own), suite.name
+            log.info("%s: %d of %d conditions of %s do not fit; the report says why", *words)
+        trials += own
     if not trials:
         raise UserError(f"no suite of {', '.join(s.name for s in suites)} fits {run_name(folder)}")
     return AgentPlan(
@@ -166,7 +171,6 @@ class _Maker:
         elif task.kind != "limbs":  # limb policies fit every body; the padded one those of its family
             why_not = self._misfit(task)
         if why_not:
-            log.info("%s: %s is left out: %s", run_name(self.folder), place, why_not)
             return Trial(suite.name, condition.name, environment, names, why_not=why_not)
         chunks = self._chunks(self.folder, environment, names, condition.disturbed_at, _until(condition))
 
@@ -178,13 +182,14 @@ class _Maker:
         return task.choose(chosen)
 
     def _misfit(self, task: TaskSet) -> str | None:
-        env = task.make_vec(task.seen, 1)
         try:
-            check_fit(self.agent.policy, env)
-        except UserError as error:
+            env = task.make_vec(task.seen, 1)
+            try:
+                check_fit(self.agent.policy, env)
+            finally:
+                env.close()
+        except UserError as error:  # said in the report, beside the conditions that do fit
             return str(error)
-        finally:
-            env.close()
         return None
 
     def _chunks(

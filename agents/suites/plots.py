@@ -226,9 +226,8 @@ def training_curves(folders: Mapping[str, Path], path: Path) -> Path | None:
 
 
 def read_curve(folder: Path) -> pd.DataFrame | None:
-    """``metrics.csv`` or ``curve.csv`` beside a policy, if there is one with returns."""
-    for name in ("metrics.csv", "curve.csv"):
-        file = folder.parent / name
+    """``metrics.csv`` or ``curve.csv`` beside a policy (in its folder, of a bundled one), with returns."""
+    for file in (folder.parent / "metrics.csv", folder.parent / "curve.csv", folder / "curve.csv"):
         if file.is_file():
             frame = pd.read_csv(file)
             if {"step", "rollout/ep_rew_mean"} <= set(frame.columns):

@@ -114,12 +114,15 @@ def improvements_table(improvements: pd.DataFrame) -> str:
 
 
 def left_out(plans: Sequence[AgentPlan], suite: str) -> list[str]:
-    """Lines that say which conditions did not fit which run."""
+    """Lines that say which conditions did not fit which runs."""
+    runs: dict[tuple[str, str], list[str]] = {}
+    for plan in plans:
+        for trial in plan.trials:
+            if trial.suite == suite and trial.why_not:
+                runs.setdefault((trial.condition, trial.why_not), []).append(plan.run)
     lines = [
-        f"- {plan.run}, {trial.condition.replace('_', ' ')}: left out, {trial.why_not}"
-        for plan in plans
-        for trial in plan.trials
-        if trial.suite == suite and trial.why_not
+        f"- {condition.replace('_', ' ')}, left out for {', '.join(names)}: {why_not}"
+        for (condition, why_not), names in runs.items()
     ]
     return ["", *lines] if lines else []
 

@@ -1,0 +1,25 @@
+"""Writes the page of results from reports: ``somite-results``."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from somite.scripts import command_line
+
+
+def write(config: DictConfig) -> None:
+    """Writes the page that the configuration names."""
+    from pathlib import Path
+
+    from somite.agents.suites.results_page import write_results  # pandas takes seconds
+
+    write_results(Path(config.table), Path(config.output))
+
+
+def main() -> None:
+    """Entry point of ``somite-results``."""
+    command_line.run(write, "results", resumable=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Agents that were never trained: what is tested is how they are evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from somite.agents.checkpoint import save_policy
+from somite.agents.policies import LimbTransformer, SensorMLP, SensorTransformer
+from somite.envs.saved import task_set_of
+
+SWINGUP = {
+    "_target_": "somite.envs.sensors.CartPoleSwingUp",
+    "max_episode_steps": 40,
+    "starts": "random",
+    "senses": {
+        "_target_": "somite.envs.sensors.Senses",
+        "history": 3,
+        "shuffle": "episode",
+        "noise_channels": [0, 2],
+    },
+}
+CHEETAHS = {
+    "_target_": "somite.envs.locomotion.BodySet",
+    "family": "cheetah",
+    "split": "smp",
+    "bodies": ["cheetah_2_back", "cheetah_3_front"],
+    "frame_skip": 5,
+    "task": {"_target_": "somite.envs.locomotion.LocomotionTask", "max_episode_steps": 20},
+    "damage": {"_target_": "somite.envs.locomotion.Damage", "probability": 0.5},
+}
+POLICIES = {"transformer": SensorTransformer, "ordinary": SensorMLP, "limbs": LimbTransformer}
+
+
+@pytest.fixture(scope="session")
+def make_agent(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Save an untrained agent; returns its run's folder."""
+    root = tmp_path_factory.mktemp("agents")
+
+    def make(kind: str, seed: int = 0, name: str | None = None) -> Path:
+        folder = root / (name or f"{kind}-{seed}")
+        if folder.is_dir():
+            return folder
+        config = CHEETAHS if kind == "limbs" else SWINGUP
+        if kind == "ordinary":
+            config = {**config, "senses": {**config["senses"], "noise_channels": 0, "shuffle": "never"}}
+        task = task_set_of(config)
+        env = task.make_vec(task.seen, len(task.seen))
+        names = ("n_actions", "n_recent", "discrete") + (("n_tokens",) if kind == "ordinary" else ())
+        sizes = {} if kind == "limbs" else {name: env.sizes[name] for name in names}
+        torch.manual_seed(seed)
+        policy = POLICIES[kind](spec=env.spec_of_tokens, critic="shared", **sizes)
+        with torch.no_grad():  # actions of some size, so that what is done to the senses shows
+            for parameter in policy.acting_parameters().values():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        save_policy(
+            folder / "policy",
+            policy,
+            environment={
+                "config": config,
+                "seen": list(task.seen),
+                "unseen": list(task.unseen),
+                "hashes": task.hashes(),
+            },
+            training={"seed": seed, "steps": 0},
+        )
+        return folder
+
+    return make
