@@ -1,0 +1,1 @@
+"""Acting policies for programs that know neither torch nor Somite."""

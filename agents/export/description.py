@@ -1,0 +1,189 @@
+"""What an exported policy says about itself: all that the author of a controller has to know, as JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...envs.locomotion.bodies.morphology import Morphology
+from ...envs.locomotion.pictures.describe import describe
+from ...envs.tokens import CONTRACT_VERSION, Feature
+from ..acting import Agent
+from ..policies.base import Policy
+from ..policy_json import installed_version
+from .check import STEPS, Check, Run
+from .graph import ActingGraph, Array, free_axes
+
+FORMAT_VERSION = 1
+"""Raised when a key changes its meaning."""
+
+VERSIONS = ("somite", "torch", "onnx", "onnxscript", "onnxruntime")
+
+MEANINGS = {
+    "tokens": "features of each sensor, patch or limb, raw: the normaliser is inside",
+    "mask": "1 where the token exists, 0 where it is padding or missing",
+    "parent": "index of the limb that this one hangs from, -1 for a root; trees only, which nothing checks",
+    "joints": "features of each joint slot of each limb, raw: the normaliser is inside",
+    "joint_mask": "1 where the joint slot exists",
+    "action_mask": "1 where the joint slot is actuated",
+    "recent_actions": "the last actions as applied, newest last, 0 before the first; one-hot where discrete",
+    "traces": "what the running statistics of each slot tell, raw: the normaliser is inside",
+    "neighbors": "slots that seem to lie to the right, to the left, below and above; itself for none",
+}
+
+NOMINAL = "nominal, in [-1, 1], without noise"
+
+
+def description(
+    agent: Agent,
+    graph: ActingGraph,
+    check: Check,
+    tolerance: float,
+    body: tuple[Morphology, int] | None,
+    opset: int,
+) -> dict[str, Any]:
+    """Everything about the exported policy, as plain JSON values.
+
+    Args:
+        agent: the policy as it was saved.
+        graph: what was exported of it.
+        check: how it was compared.
+        tolerance: that was allowed.
+        body: the body that it was exported for, and the substeps of a step; None: any.
+        opset: of ONNX.
+    """
+    policy, spec, saved = agent.policy, agent.policy.spec, agent.description
+    environment = agent.environment
+    return {
+        "format": FORMAT_VERSION,
+        "contract": CONTRACT_VERSION,
+        "policy": type(policy).__name__,
+        "architecture": policy.architecture(),
+        "reads": policy.kind,
+        "inputs": [_told(array) for array in graph.inputs()],
+        "outputs": [{**_told(array), **_meaning(policy, array)} for array in graph.outputs()],
+        "free_axes": list(free_axes(graph.inputs())),
+        "fixed_axes": dict(graph.sizes),
+        "memory": {key: _start(policy, key) for key in graph.memory_keys},
+        "features": {part: _columns(getattr(spec, part)) for part in ("token", "joint", "trace")},
+        "body": None if body is None else _body(*body, policy.aligned_slots),
+        "bodies": {side: list(environment.get(side, ())) for side in ("seen", "unseen")},
+        "environment": environment.get("config"),
+        "sha256": saved.get("sha256"),
+        "steps": saved.get("training", {}).get("steps"),
+        "opset": opset,
+        "versions": {name: installed_version(name) for name in VERSIONS}
+        | {"python": platform.python_version()},
+        "trained_with": saved.get("versions"),
+        "check": {
+            "against": "torch",
+            "in": "onnxruntime, CPU",
+            "tolerance": tolerance,
+            "largest_difference": check.difference,
+            "sizes": [size._asdict() for size in check.sizes],
+            "steps": STEPS,
+            "actions_compared": check.compared,
+            "share_within_bounds": check.within,
+        },
+    }
+
+
+def example_of(graph: ActingGraph, run: Run, observation: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Inputs and outputs to try a controller with; of a body, they show its descriptors, too.
+
+    Args:
+        graph: that was exported.
+        run: it, in a runtime.
+        observation: (1, ...) of the start of an episode.
+    """
+    tokens = observation["mask"].shape[1]
+    memory = {f"memory.{key}": value.numpy() for key, value in graph.policy.initial_memory(1, tokens).items()}
+    inputs = {**{key: observation[key] for key in graph.keys}, **memory}
+    outputs = run(inputs)
+    parts = (("inputs", inputs), ("outputs", outputs))
+    return {side: {key: _rounded(value) for key, value in arrays.items()} for side, arrays in parts}
+
+
+def _rounded(values: np.ndarray) -> list[Any]:
+    """With seven digits, which float32 has."""
+    return np.vectorize(lambda value: float(f"{value:.7g}"), otypes=[float])(values).tolist()
+
+
+def _told(array: Array) -> dict[str, Any]:
+    told = {"name": array.name, "dtype": array.dtype, "shape": list(array.shape)}
+    return {**told, "meaning": MEANINGS[array.name]} if array.name in MEANINGS else told
+
+
+def _meaning(policy: Policy, array: Array) -> dict[str, str]:
+    if array.name == "choice":
+        return {"meaning": "number of the choice with the largest logit"}
+    if array.name != "action":
+        return {"meaning": "memory for the next step"}
+    if getattr(policy, "discrete", False):
+        return {"meaning": "logits of the choices"}
+    if policy.kind == "limbs":
+        control = "control = centre + half * action, within the actuator's range"
+        return {"meaning": f"of each joint slot of each limb, {NOMINAL}; 0 where action_mask is 0; {control}"}
+    return {"meaning": f"of each actuator, {NOMINAL}; affine to its range: -1 its lowest, 1 its highest"}
+
+
+def _start(policy: Policy, key: str) -> dict[str, Any]:
+    """With what value every number of a part of the memory begins an episode.
+
+    Raises:
+        ValueError: they begin with several.
+    """
+    values = policy.initial_memory(2, 3)[key].unique().tolist()
+    if len(values) != 1:
+        raise ValueError(f"memory {key} of {type(policy).__name__} begins with {values}, expected one number")
+    return {"input": f"memory.{key}", "output": f"memory.{key}.next", "start": values[0]}
+
+
+def _columns(features: Sequence[Feature]) -> list[dict[str, Any]]:
+    """Each feature with its columns, first and behind the last."""
+    rows, start = [], 0
+    for feature in features:
+        rows.append({"columns": [start, start + feature.size], **vars(feature)})
+        start += feature.size
+    return rows
+
+
+def _body(body: Morphology, frame_skip: int, aligned: bool) -> dict[str, Any]:
+    """Which limb, joint and actuator each slot is."""
+    told, controls = describe(body, frame_skip), body.controls
+    slots = body.aligned_slots if aligned else range(body.n_limbs)
+    limbs = []
+    for limb, row, slot in zip(body.limbs, told.limbs, slots, strict=True):
+        joints = []
+        for number, (place, joint) in enumerate(zip(limb.slots, row.joints, strict=True)):
+            actuator = None
+            if joint.actuator is not None:
+                actuator = {
+                    "name": joint.actuator.name,
+                    "kind": joint.actuator.kind,
+                    "centre": float(controls.center[place.actuator]),
+                    "half": float(controls.half[place.actuator]),
+                    "range": list(joint.actuator.control),
+                    "unit": joint.actuator.control_unit,
+                }
+            limits = None if joint.limits is None else list(joint.limits)
+            joints.append(
+                {
+                    "slot": number,
+                    "name": joint.name,
+                    "kind": joint.kind,
+                    "limits": limits,
+                    "unit": joint.unit,
+                    "actuator": actuator,
+                }
+            )
+        limbs.append({"slot": int(slot), "name": row.name, "parent": row.parent or None, "joints": joints})
+    return {
+        "name": body.name,
+        "hash": body.hash,
+        "step_seconds": told.timestep * frame_skip,
+        "limbs": limbs,
+    }
