@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from ...agents.device import available_cores
 from ...envs.car_racing import CarRacing
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
-from .machine import cores
 from .ppo_speed import ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
@@ -85,8 +85,9 @@ class CarRacingSpeed:
         torch.set_num_threads(1)
         rows, steps = self.num_envs, {GYMNASIUM: (_gymnasium(stack), 1)}
         steps["frames/somite_1_core"] = _ours(CarRacing(), rows, 1, stack), rows
-        if cores() > 1:
-            steps[f"frames/somite_{cores()}_cores"] = _ours(CarRacing(), rows, cores(), stack), rows
+        cores = available_cores()
+        if cores > 1:
+            steps[f"frames/somite_{cores}_cores"] = _ours(CarRacing(), rows, cores, stack), rows
         steps["state/somite_1_core"] = _ours(CarRacing(view="state"), rows, 1, stack), rows
         measures = {name: stepping(step, count, self.seconds) for name, (step, count) in steps.items()}
         rates = interleave(measures, self.rounds, announce)
@@ -111,9 +112,7 @@ def _gymnasium(stack: ExitStack) -> Callable[[], None]:
     stack.callback(env.close)
     env.reset(seed=0)
     low, high = env.action_space.low, env.action_space.high
-    actions = itertools.cycle(
-        [(low + (a + 1) * (high - low) / 2).astype(np.float32) for a in _actions((3,))]
-    )
+    actions = itertools.cycle([(low + (a + 1) * (high - low) / 2).astype(np.float32) for a in _actions((3,))])
 
     def step() -> None:
         _, _, terminated, truncated, _ = env.step(next(actions))

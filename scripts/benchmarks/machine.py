@@ -5,26 +5,21 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
+
+from ...agents.device import available_cores
+from ...agents.machine import cpuinfo, processor
 
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
 BUSY_LOAD_PER_CORE = 0.25
 """Above it, something else was running in the minute before: the start of a benchmark loads little."""
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def describe_machine() -> dict[str, Any]:
     """Processor, memory, load and versions, as plain JSON values; None for what cannot be known."""
     return {
-        "cpu": _cpu_model(),
-        "cores": cores(),
+        "cpu": processor(),
+        "cores": available_cores(),
         "memory_gib": _memory_gib(),
         "bf16_in_hardware": _has_bf16(),
         "platform": platform.platform(),
@@ -56,21 +51,6 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _cpuinfo(key: str) -> str | None:
-    """The first processor's entry of Linux's /proc/cpuinfo."""
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == key:
-                return value.strip()
-    return None
-
-
-def _cpu_model() -> str | None:
-    return _cpuinfo("model name") or platform.processor() or None
-
-
 def _has_bf16() -> bool | None:
-    flags = _cpuinfo("flags")
+    flags = cpuinfo("flags")
     return None if flags is None else any(name in flags.split() for name in ("avx512_bf16", "amx_bf16"))

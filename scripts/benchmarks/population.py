@@ -17,6 +17,7 @@ from torch import nn
 from ...agents.acting import Agent
 from ...agents.algorithms.population import Population, count_parameters, set_parameters
 from ...agents.composition import build_policy, sizes_for
+from ...agents.device import available_cores
 from ...agents.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
 from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
@@ -36,7 +37,6 @@ from ...envs.sensors.cartpole_swingup import (
     draw_start,
 )
 from ...envs.task_set import TaskSet
-from .machine import cores
 from .rates import Measure, interleave, make_rows
 from .results import Results
 from .tables import ratio_table, speed_table
@@ -206,8 +206,8 @@ def _generations(
         return lambda _: int(population.evaluate(drawn, starts).lengths.sum())
 
     measured = [_Measured(f"{prefix}1_core", generation(1), 1, 1)]
-    if cores() > 1:
-        measured.append(_Measured(f"{prefix}all_cores", generation(cores()), 1, cores()))
+    if available_cores() > 1:
+        measured.append(_Measured(f"{prefix}all_cores", generation(available_cores()), 1, available_cores()))
     return measured
 
 

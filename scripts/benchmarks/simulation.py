@@ -9,8 +9,8 @@ import gymnasium
 import mujoco.batch
 import numpy as np
 
+from ...agents.device import available_cores
 from ...envs.locomotion import BodySet, Morphology, build
-from .machine import cores
 
 ACTION_SETS = 64
 """Random actions are drawn beforehand and used in turn: drawing them is nobody's simulation."""
@@ -39,7 +39,7 @@ def bare(bodies: BodySet, rows_per_body: int) -> Callable[[], None]:
 
 def _bare_body(body: Morphology, rows: int, bodies: BodySet) -> Callable[[], None]:
     model, task = body.model, bodies.task
-    batch = mujoco.batch.Batch(model, nsim=rows, nthread=max(1, min(cores(), rows)))
+    batch = mujoco.batch.Batch(model, nsim=rows, nthread=max(1, min(available_cores(), rows)))
     rng = np.random.default_rng(0)
     batch.reset()
     # State fields are views of the simulations, so binding them costs nothing.

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("Box2D")
 
+from somite.agents.device import available_cores
 from somite.envs.errors import UserError
 from somite.scripts import benchmark
 from somite.scripts.benchmarks.car_racing import GYMNASIUM, CarRacingSpeed
-from somite.scripts.benchmarks.machine import cores
 
 TINY = (
     "num_envs=4",
@@ -41,8 +41,9 @@ def finished(tmp_path_factory):
 
 def test_ours_is_compared_with_gymnasiums_own_picture(finished):
     printed, rows = finished
-    frames = {GYMNASIUM, "frames/somite_1_core", f"frames/somite_{cores()}_cores", "state/somite_1_core"}
-    several = cores() > 1
+    cores = available_cores()
+    frames = {GYMNASIUM, "frames/somite_1_core", f"frames/somite_{cores}_cores", "state/somite_1_core"}
+    several = cores > 1
     assert {name for name in rows if not name.startswith("ppo/")} == {
         name for name in frames if several or not name.endswith("_1_cores")
     }
