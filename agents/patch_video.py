@@ -10,7 +10,7 @@ import numpy as np
 from ..envs.images.patches import join
 from ..envs.sensors import SensorTask, SensorVectorEnv
 from .acting import Agent
-from .inside import attention_of, by_channel
+from .inside.record import attention_of, by_channel
 
 ENLARGED = 4
 """Pixels of the video for one of a picture."""

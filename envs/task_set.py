@@ -82,9 +82,7 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     return changed
 
 
-def build_parts(
-    kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[str, tuple[type, str]]
-) -> Any:
+def build_parts(kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[str, tuple[type, str]]) -> Any:
     """Build a `TaskSet` from a saved node of ``conf/env`` without looking anything up by the names in it.
 
     Args:

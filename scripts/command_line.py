@@ -44,7 +44,8 @@ def run(
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    arguments = with_implied(sys.argv[1:] if arguments is None else arguments, config_name != "evaluate")
+    chooses_env = config_name not in ("evaluate", "view")
+    arguments = with_implied(sys.argv[1:] if arguments is None else arguments, chooses_env)
     job = _Job(task)
     try:
         if resumable:

@@ -12,8 +12,8 @@ from ...envs.saved import task_set_of
 from ...envs.task_set import TaskSet, with_changes
 from ..acting import Agent
 from ..checkpoint import load_policy
-from ..inside import looks_inside, record_inside
-from ..inside_pictures import attention_over_time, limb_graph
+from ..inside.figures import attention_over_time, limb_graph
+from ..inside.record import looks_inside, record_inside
 from ..patch_video import film_patches
 from ..video import film
 from .plan import AgentPlan

@@ -73,9 +73,7 @@ def step_car(car: Car, dt: float) -> None:
             along = along / force * limit
             across = across / force * limit
         wheel.omega = omega - dt * along * wheel.wheel_rad / WHEEL_MOMENT_OF_INERTIA
-        wheel.ApplyForceToCenter(
-            (across * side_x - along * side_y, across * side_y + along * side_x), True
-        )
+        wheel.ApplyForceToCenter((across * side_x - along * side_y, across * side_y + along * side_x), True)
 
 
 def _sign(value: float) -> float:

@@ -25,7 +25,7 @@ from .goals import Goals
 from .observation import LimbLayout, LimbState, make_layout, observe, select_rows
 from .task import LocomotionTask
 from .varied.conditions import STREAMS, Conditions, Varied
-from .varied.damage import Damage
+from .varied.damage import DEAD, Damage, Part, parts_of
 from .varied.variants import Variant, compile_variants
 from .varied.variation import BodyVariation
 from .varied.world import Ground, World
@@ -53,6 +53,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         physical_controls: actions are physical controls, unclipped, and so is the control cost.
         variation, damage, world: what varies between and within episodes, drawn from streams of its own;
             ``info`` tells what was drawn (``factor_mass``, ``damage``, ``slope`` and so on).
+        editable: bodies can be damaged and pushed by hand, by `damage` and `push`.
         autoreset_mode: ``SAME_STEP``, or ``DISABLED`` for a caller that resets rows by
             ``reset(options={"reset_mask": ...})``.
 
@@ -78,6 +79,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         variation: BodyVariation | None = None,
         damage: Damage | None = None,
         world: World | None = None,
+        editable: bool = False,
     ) -> None:
         bodies = [bodies] if isinstance(bodies, (str, Morphology)) else list(bodies)
         if not bodies:
@@ -92,7 +94,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self.physical_controls, self.stagger = physical_controls, stagger
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self._varied = Varied.read(variation, damage, world)
+        self._varied = Varied.read(variation, damage, world) or (Varied() if editable else None)
         self._make_spaces(aligned)
         self._make_rows(frame_skip, threads or os.cpu_count() or 1, aligned)
         self._rngs: list[np.random.Generator] = []
@@ -410,6 +412,47 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         """Copies of one row's positions (nq,) and velocities (nv,)."""
         block = self._block_of(row)
         return block.sim.qpos[row - block.rows.start].copy(), block.sim.qvel[row - block.rows.start].copy()
+
+    def parts(self, row: int) -> tuple[Part, ...]:
+        """The joint rows of a row's body: what `damage` can break."""
+        return parts_of(self.bodies[self.body_of_row[row]])
+
+    def damage(self, row: int, part: int, kind: int) -> None:
+        """Break a part of a row's body by hand, until its episode ends. The policy is not told.
+
+        Args:
+            row: which.
+            part: index of `parts`.
+            kind: ``DEAD`` or ``LOCKED`` of :mod:`.varied.damage`.
+
+        Raises:
+            UserError: the environment is not ``editable``, or the part cannot break in this way.
+        """
+        part_of_body = self.parts(row)[part]
+        if kind not in part_of_body.ways:
+            wanted = "has no actuator" if kind == DEAD else "is no actuated hinge or slide joint"
+            raise UserError(f"{part_of_body.name} cannot break in this way: it {wanted}")
+        conditions, place = self._editable(row)
+        conditions.damage(place, part, kind)
+
+    def push(self, row: int, velocity: Sequence[float]) -> None:
+        """Push a row's root in its next step, so hard that this alone would change the body's velocity.
+
+        Args:
+            row: which.
+            velocity: (2,) m/s, horizontal, of the change.
+
+        Raises:
+            UserError: the environment is not ``editable``.
+        """
+        conditions, place = self._editable(row)
+        conditions.push(place, np.asarray(velocity, float))
+
+    def _editable(self, row: int) -> tuple[Conditions, int]:
+        block = self._block_of(row)
+        if block.conditions is None:
+            raise UserError("bodies can be changed by hand in an environment that is made with editable=True")
+        return block.conditions, row - block.rows.start
 
     def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
         """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""

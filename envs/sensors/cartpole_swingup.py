@@ -54,6 +54,7 @@ class CartPoles(Source):
 
     name = "cartpole_swingup"
     sensor_names = SENSORS
+    step_duration = TIME_STEP
     single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def __init__(

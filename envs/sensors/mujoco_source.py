@@ -147,6 +147,7 @@ class MujocoSource(Source):
         self._skipped = task.observation_structure["skipped_qpos"]
         self._start_qpos, self._start_qvel = task.init_qpos, task.init_qvel
         self._frame_skip, self._dt = task.frame_skip, task.dt
+        self.step_duration, self._model = float(task.dt), task.model
         positions, speeds = state_names(task.model)
         self.sensor_names = (*positions[self._skipped :], *speeds)
         threads = min(threads or os.cpu_count() or 1, num_envs)
@@ -221,6 +222,12 @@ class MujocoSource(Source):
         speeds = np.clip(self.qvel, -limit, limit) if np.isfinite(limit) else self.qvel
         readings = np.hstack((self.qpos[:, self._skipped :], speeds)).astype(np.float32)
         return readings if self.scales is None else readings * self.scales
+
+    def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
+        """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""
+        data = self._batch.get_data(row)
+        mujoco.mj_forward(self._model, data)
+        return self._model, data, 1  # body 0 is the world
 
     def close(self) -> None:
         """Let the simulations go."""

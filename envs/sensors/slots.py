@@ -46,6 +46,7 @@ class Slots:
         kind = np.uint8 if reading_shape else np.float32
         self._history = np.zeros((num_envs, n_channels, senses.history, *reading_shape), kind)
         self._empty = np.ones((num_envs, n_channels), bool)
+        self._reordered = np.zeros(num_envs, bool)  # by hand
         kind = PatchTraces if reading_shape else ReadingTraces
         self._traces = kind(senses.traces, num_envs, n_channels, n_actions) if senses.traces else None
         self._neighbors = None
@@ -59,8 +60,20 @@ class Slots:
             self._traces.start(rows)
         if self._neighbors:
             self._neighbors.start(rows)
+        self.order[rows[self._reordered[rows]]] = np.arange(self.order.shape[1])
+        self._reordered[rows] = False
         if self.shuffles:
             self._draw(rows, rngs)
+
+    def reorder(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+        """Draw another order by hand, whatever the senses say; it holds until the row's episode ends.
+
+        Args:
+            rows: which.
+            rngs: one generator for each of them.
+        """
+        self._reordered[rows] = True
+        self._draw(rows, rngs)
 
     def shuffle(self, steps: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Draw a new order in rows whose episode has made so many ``steps`` (B,)."""
@@ -88,7 +101,7 @@ class Slots:
             actions: (B, A) that led to them.
             rows: take in those of these rows only, whose episode has just begun.
         """
-        if self.shuffles:
+        if self.shuffles or self._reordered.any():
             values = values[np.arange(len(values))[:, None], self.order]
             present = np.take_along_axis(present, self.order, 1)
         self.mask = present.astype(np.int8)  # mask: (B, N)

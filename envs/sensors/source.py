@@ -19,6 +19,7 @@ class Source(Protocol):
         single_action_space: ``Box`` in [-1, 1] of shape (A,) (nominal), or ``Discrete``.
         max_episode_steps: steps after which an episode is cut.
         reading_shape: of one sensor's reading: () for a number, (D,) for a patch of D grey levels, uint8.
+        step_duration: simulated seconds of a step, for those who look on; a guess where a task has no time.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Source(Protocol):
     single_action_space: spaces.Box | spaces.Discrete
     max_episode_steps: int
     reading_shape: tuple[int, ...] = ()
+    step_duration: float = 0.02
 
     @property
     def state_names(self) -> tuple[str, ...]:

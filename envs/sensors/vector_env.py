@@ -199,6 +199,15 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             info = self._finish(np.flatnonzero(ended), ended)
         return self._observation(), rewards, terminated, truncated, info
 
+    def reorder(self, row: int, rng: np.random.Generator) -> None:
+        """Put the sensors of a row into another order by hand, from the next step to the episode's end.
+
+        Args:
+            row: which.
+            rng: draws the order.
+        """
+        self.slots.reorder(np.array([row]), [rng])
+
     def _applied(self, actions: np.ndarray) -> np.ndarray:
         """Actions as applied; they are remembered."""
         actions = np.asarray(actions)

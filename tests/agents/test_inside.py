@@ -13,7 +13,8 @@ from torch import Tensor
 from somite.agents import Agent, load_policy
 from somite.agents.episodes import run_episodes
 from somite.agents.evaluated_runs import body_set_of
-from somite.agents.inside import (
+from somite.agents.inside.figures import attention_over_time, limb_graph
+from somite.agents.inside.record import (
     attention_of,
     by_channel,
     channel_names,
@@ -21,7 +22,6 @@ from somite.agents.inside import (
     messages_of,
     record_inside,
 )
-from somite.agents.inside_pictures import attention_over_time, limb_graph
 from somite.agents.policies import (
     AttentionNeuron,
     LimbTransformer,

@@ -134,7 +134,7 @@ def test_an_experiment_cannot_add_a_key_that_nothing_reads(capsys, own_folder):
     assert code == 2 and "experiment has no choice 'goood'; did you mean 'good'?" in err
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "describe"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "describe", "export", "view"])
 def test_help_needs_no_torch_and_lists_everything(script, own_folder):
     program = textwrap.dedent(f"""
         import sys
@@ -157,6 +157,8 @@ def test_help_needs_no_torch_and_lists_everything(script, own_folder):
         ),
         "evaluate": ("run=last", "episodes: ", "random_baseline: true"),
         "describe": ("env.morphology=robot.xml", "output: describe", "tokens: false"),
+        "view": ("somite-view run=last", "viewer: auto", "shuffle: null"),
+        "export": ("output=policy.onnx", "format: onnx", "tolerance: "),
     }
     for text in wanted[script]:
         assert text in done.stdout

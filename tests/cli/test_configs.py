@@ -68,7 +68,8 @@ def build_all(config: DictConfig) -> tuple[TaskSet, Policy, Any]:
 
 def test_every_group_is_tested() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("_")}
-    assert folders == {*GROUPS, "env_parts"}  # parts that several environments have
+    # Parts that several environments have; suites are tested with what reads them.
+    assert folders == {*GROUPS, "env_parts", "suite"}
     assert all(CHOICES.values()) and len(GROUPS) <= 6
 
 
@@ -143,7 +144,7 @@ def test_an_unknown_key_is_refused_by_what_is_built(group: str) -> None:
                 build_all(compose(f"{group}={choice}", f"+{node}.widht=3"))
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "describe"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "describe", "export", "view", "references", "results"])
 def test_an_unknown_key_does_not_compose(name: str) -> None:
     with pytest.raises(hydra.errors.ConfigCompositionException, match="widht"):
         compose("widht=3", name=name)

@@ -100,6 +100,7 @@ class Conditions:
         self._pushes = Pushes(world, sim.n, sim.dt) if world and world.push is not None else None
         self._forces = sim.batch.bind("xfrc_applied") if self._pushes else None
         self._pushed: list[int] = []
+        self._by_hand: list[tuple[int, np.ndarray]] = []  # rows, and how they are pushed in the next step
         self._row_slots = [slot for limb in body.limbs for slot in limb.slots]
         self._on_joint = np.array([slot.joint >= 0 for slot in self._row_slots])
         self._limb_of = np.repeat(np.arange(body.n_limbs), [len(limb.slots) for limb in body.limbs])
@@ -147,7 +148,9 @@ class Conditions:
             self.ground.put(row, variant.terrain)
         if self._pushes:
             self._pushes.start(row, streams[_WORLD])
+        if self._forces is not None:
             self._forces[row] = 0.0
+        self._by_hand = [(other, velocity) for other, velocity in self._by_hand if other != row]
 
     def _describe(self, row: int, variant: Variant) -> None:
         """Write what a compiled variant is into the layout and the controls."""
@@ -184,13 +187,15 @@ class Conditions:
 
     def before_step(self) -> None:
         """Break and push what is due in the step that comes."""
-        if self._pushes:
+        if self._forces is not None:
             self._forces[self._pushed] = 0.0
             self._pushed = []
-            for row, velocity in self._pushes.due(self._age):
+            due = self._pushes.due(self._age) if self._pushes else []
+            for row, velocity in due + self._by_hand:
                 force = self.models.mass(row) * velocity / self._sim.dt
-                self._forces[row, self._sim.root, :2] = force
+                self._forces[row, self._sim.root, :2] += force
                 self._pushed.append(row)
+            self._by_hand = []
         if self._damage:
             due = np.flatnonzero(self._damage.due == self._age)
             for row in due:
@@ -199,16 +204,31 @@ class Conditions:
                 self.models.commit()
         self._age += 1
 
+    def push(self, row: int, velocity: np.ndarray) -> None:
+        """Push a row in its next step so that this alone would change its velocity by (2,) m/s."""
+        if self._forces is None:
+            self._forces = self._sim.batch.bind("xfrc_applied")
+        self._by_hand.append((row, velocity))
+
+    def damage(self, row: int, part: int, kind: int) -> None:
+        """Break a joint row of a row now, ``DEAD`` or ``LOCKED``, until its episode ends."""
+        self._break_part(row, part, kind)
+        self.models.commit()
+
     def _break(self, row: int) -> None:
-        limb_slots, joint_slots = self._joint_slots
-        for index, kind in self._damage.parts(row):
-            slot = self._row_slots[index]
-            if kind == DEAD:
-                self.models.scale_force(row, slot.actuator, 0.0)
-            elif kind == LOCKED:
-                self.models.lock(row, slot.joint)
-            self._told["damage"][row, limb_slots[index], joint_slots[index]] = kind
-        self._told["damaged_since"][row] = self._age[row]
+        for part, kind in self._damage.parts(row):
+            self._break_part(row, part, kind)
+
+    def _break_part(self, row: int, part: int, kind: int) -> None:
+        slot = self._row_slots[part]
+        if kind == DEAD:
+            self.models.scale_force(row, slot.actuator, 0.0)
+        elif kind == LOCKED:
+            self.models.lock(row, slot.joint)
+        if self._damage:
+            limb_slots, joint_slots = self._joint_slots
+            self._told["damage"][row, limb_slots[part], joint_slots[part]] = kind
+            self._told["damaged_since"][row] = self._age[row]
 
     def body(self, row: int) -> Morphology:
         """What a row simulates, but for edits of its parameters."""

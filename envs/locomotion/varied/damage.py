@@ -54,6 +54,34 @@ class Damage:
         return self.probability > 0
 
 
+@dataclass(frozen=True)
+class Part:
+    """A joint row of a body, and how it can break.
+
+    Args:
+        name: of its joint, or of the actuator where that acts on no joint.
+        limb: index of the limb that it belongs to.
+        ways: of breaking: ``DEAD`` if it has an actuator, ``LOCKED`` if that moves a hinge or slide joint.
+    """
+
+    name: str
+    limb: int
+    ways: tuple[int, ...]
+
+
+def parts_of(body: Morphology) -> tuple[Part, ...]:
+    """The joint rows of all limbs of a body, in order."""
+    model, parts = body.model, []
+    for index, limb in enumerate(body.limbs):
+        for slot in limb.slots:
+            name = model.joint(slot.joint).name if slot.joint >= 0 else model.actuator(slot.actuator).name
+            driven = slot.actuator >= 0
+            can_lock = driven and slot.joint >= 0 and int(model.jnt_type[slot.joint]) in _SCALAR
+            ways = (DEAD,) * driven + (LOCKED,) * can_lock
+            parts.append(Part(name or f"{limb.name}/{len(parts)}", index, ways))
+    return tuple(parts)
+
+
 class DamagePlan:
     """What will break in each of n rows of a body.
 
@@ -71,13 +99,10 @@ class DamagePlan:
 
     def __init__(self, damage: Damage, body: Morphology, count: int) -> None:
         self.damage = damage
-        slots = [slot for limb in body.limbs for slot in limb.slots]
-        kinds = body.model.jnt_type
+        asked = {"actuator": (DEAD,), "joint": (LOCKED,), "any": (DEAD, LOCKED)}[damage.kind]
         self._choices: list[tuple[int, list[int]]] = []
-        for index, slot in enumerate(slots):
-            can_lock = slot.actuator >= 0 and slot.joint >= 0 and int(kinds[slot.joint]) in _SCALAR
-            ways = [DEAD] * (slot.actuator >= 0 and damage.kind != "joint")
-            ways += [LOCKED] * (can_lock and damage.kind != "actuator")
+        for index, part in enumerate(parts_of(body)):
+            ways = [way for way in part.ways if way in asked]
             if ways:
                 self._choices.append((index, ways))
         if not self._choices:

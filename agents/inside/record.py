@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..envs.errors import UserError
-from ..envs.locomotion import LocomotionVectorEnv
-from ..envs.numbers import whole_number
-from ..envs.sensors import SensorVectorEnv
-from ..envs.task_set import TaskSet
-from . import policies
-from .acting import Agent
-from .policies.base import Policy
+from ...envs.errors import UserError
+from ...envs.locomotion import LocomotionVectorEnv
+from ...envs.numbers import whole_number
+from ...envs.sensors import SensorVectorEnv
+from ...envs.task_set import TaskSet
+from .. import policies
+from ..acting import Agent
+from ..policies.base import Policy
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..envs.errors import UserError
-from .inside import Inside
-from .picture_page import FAMILY, LimbBoxes, Page, text_width
+from ...envs.errors import UserError
+from .page import FAMILY, LimbBoxes, Page, text_width
+from .record import Inside
 
 MAP, SHUFFLE = "cividis", "#E8E8E8"
 """Cividis looks the same with every kind of colour blindness."""
