@@ -31,6 +31,7 @@ class CloneRun(Run):
     """See :class:`~somite.agents.run.Run`."""
 
     algorithm: Clone
+    name = "clone"
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         super().__init__(config, folder, device)
@@ -71,6 +72,7 @@ class CloneRun(Run):
         progress, begun, first = Progress(total), time.perf_counter(), self.steps
         saves = Interval(algorithm.checkpoint_every, self.steps)
         validations = Interval(algorithm.validate_every, self.steps)
+        trials = Interval(algorithm.zero_shot_every if self.dashboard.suite else 0, self.steps)
         with StopSignals() as signals, closing(progress):
             progress.start(self.steps)
             while self.steps < total and signals.received is None:
@@ -88,10 +90,17 @@ class CloneRun(Run):
                     self.logger.record("rollout/ep_len_mean", float(np.mean(learner.lengths)))
                 if validations.reached(self.steps):
                     self.logger.record("validation/mean_reward", self.validate())
+                if trials.reached(self.steps) or (trials.every and self.steps >= total):
+                    self.record_zero_shot(self.logger)
+                self.record_zero_shot_share(self.logger, begun)
+                share = learner.seconds["update"] / (time.perf_counter() - begun)
+                self.logger.record("time/update_share", share)
                 self.logger.dump(self.steps)
                 if saves.reached(self.steps):
                     self.save()
         self.save()
+        if self.steps >= total:
+            self.dashboard.finish()
         self.logger.close()
         self.env.close()
         if signals.received is not None and self.steps < total:
@@ -119,9 +128,7 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
     if own.name != task.name or own.notes() != task.notes():
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
         raise UserError(f"the teacher was trained on {described[0]}, the student is to learn {described[1]}")
-    senses = own.senses.with_values(
-        shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0
-    )
+    senses = own.senses.with_values(shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0)
     env = own.with_senses(senses).make_vec(own.seen, 1)
     check_fit(teacher.policy, env)
     env.close()

@@ -17,6 +17,7 @@ from ..envs.numbers import whole_number
 from .algorithms.cma_es import CMAES, KEPT, Search
 from .algorithms.population import Population, Scores, count_parameters, get_parameters, set_parameters
 from .algorithms.progress import Progress
+from .algorithms.run_callback import record_bodies
 from .algorithms.stopping import StopSignals
 from .composition import build_policy, policy_class
 from .device import available_cores, one_thread_for_numpy
@@ -36,6 +37,8 @@ class CMARun(Run):
     """
 
     algorithm: CMAES
+    name = "cma_es"
+    budget = "generations"
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         super().__init__(config, folder, device)
@@ -104,6 +107,8 @@ class CMARun(Run):
             self._choose()
             self.logger.dump(self.steps)
         self.save()
+        if search.generation >= generations:
+            self.dashboard.finish()
         self.logger.close()
         self.population.close()
         if signals.received is not None and search.generation < generations:
@@ -129,13 +134,15 @@ class CMARun(Run):
         record("cma/sigma", search.sigma)
         record("rollout/ep_rew_mean", float(scores.returns.mean()))
         record("rollout/ep_len_mean", float(scores.lengths.mean()))
-        for body, mean in zip(self.bodies.seen, scores.returns.mean((0, 2)), strict=True):
-            record(f"bodies/{body}", float(mean))
+        record_bodies(self.logger, dict(zip(self.bodies.seen, scores.returns.mean((0, 2)), strict=True)))
         record("time/fps", (self.steps - self.start_steps) / (time.perf_counter() - self._begun))
         last = search.generation >= settings.generations
         saves = search.generation % settings.checkpoint_every == 0 and not last
         if saves or last or (settings.validates and search.generation % settings.validate_every == 0):
             self._choose()
+        if self.dashboard.suite and (last or search.generation % settings.zero_shot_every == 0):
+            self._try_out()
+        self.record_zero_shot_share(self.logger, self._begun)
         self.logger.dump(self.steps)
         if saves:
             self.save()
@@ -156,6 +163,13 @@ class CMARun(Run):
         if found["mean"] >= max(found.values()):
             set_parameters(self.policy, search.mean)
         self.logger.record("validation/mean_reward", max(found.values()))
+
+    def _try_out(self) -> None:
+        """Log the zero-shot scores of the search's mean; the policy stays what has been chosen."""
+        chosen = get_parameters(self.policy)
+        set_parameters(self.policy, self.search.mean)
+        self.record_zero_shot(self.logger)
+        set_parameters(self.policy, chosen)
 
     def training_state(self) -> dict[str, Any]:  # noqa: D102
         return {

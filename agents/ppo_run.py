@@ -23,6 +23,7 @@ class PPORun(Run):
     """See :class:`~somite.agents.run.Run`."""
 
     algorithm: PPO
+    name = "ppo"
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         super().__init__(config, folder, device)
@@ -52,6 +53,8 @@ class PPORun(Run):
             self.validate if algorithm.validation_episodes else None,
             algorithm.checkpoint_every,
             algorithm.validate_every,
+            self.zero_shot if self.dashboard.suite is not None else None,
+            algorithm.zero_shot_every,
         )
         seen, unseen = ", ".join(self.bodies.seen), ", ".join(self.bodies.unseen) or "none"
         log.info("training on %s; held out: %s", seen, unseen)
@@ -62,6 +65,8 @@ class PPORun(Run):
             callback.close()
         self.save()
         self.learner.logger.dump(self.steps)
+        if self.steps >= total:
+            self.dashboard.finish()
         self.learner.logger.close()
         self.rows.close()
         if callback.stopped_by is not None and self.steps < total:

@@ -6,6 +6,7 @@ import abc
 import logging
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +22,9 @@ from .acting import Agent
 from .algorithms.metrics_csv import MetricsCsv
 from .algorithms.tensorboard import TensorBoard
 from .checkpoint import load_policy, policy_folder_of, save_policy
-from .evaluation import run_episodes
+from .dashboard import Dashboard
+from .episodes import run_episodes
+from .machine import machine_name
 from .policies.base import Policy
 from .run_folder import keep_newest, last_checkpoint, list_checkpoints, new_checkpoint, publish
 
@@ -48,10 +51,15 @@ class Run(abc.ABC):
     """
 
     policy: Policy
+    name: str
+    """Of the algorithm, as in ``conf/algorithm``."""
+    budget = "total_steps"
+    """Setting of the algorithm that says how long a run is; ``zero_shot_every`` counts in the same units."""
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
         folder.mkdir(parents=True, exist_ok=True)
+        self._begun = time.monotonic()
         resuming = bool(list_checkpoints(folder))
         self.state = _load_state(last_checkpoint(folder)) if resuming else None
         # A resumed run draws new streams: repeating those of its start would repeat their episodes.
@@ -67,6 +75,16 @@ class Run(abc.ABC):
     def start_steps(self) -> int:
         """Environment steps made before this process."""
         return self.state["num_timesteps"] if self.state else 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far, what was interrupted included."""
+        return (self.state or {}).get("seconds", 0.0) + time.monotonic() - self._begun
+
+    def command(self) -> list[str]:
+        """The arguments that the run was started with, where the command line started it."""
+        file = self.folder / ".hydra" / "overrides.yaml"
+        return list(OmegaConf.load(file)) if file.is_file() else []
 
     @property
     @abc.abstractmethod
@@ -112,8 +130,16 @@ class Run(abc.ABC):
     def make_logger(self) -> Logger:
         """TensorBoard and ``metrics.csv``, going on where they were; the configuration beside them."""
         board = TensorBoard(self.folder, last_step=self.start_steps)
-        text = f"```yaml\n{OmegaConf.to_yaml(self.config)}```"
-        board.writer.add_text("config", text, global_step=self.start_steps)
+        self.dashboard = Dashboard(
+            board.writer,
+            self.config,
+            self.policy,
+            algorithm=self.name,
+            bodies=len(self.bodies.seen),
+            validates=bool(self.algorithm.validate_every and self.algorithm.validation_episodes),
+            tries=0 < self.algorithm.zero_shot_every <= getattr(self.algorithm, self.budget),
+            first_step=self.start_steps,
+        )
         metrics = MetricsCsv(self.folder / "metrics.csv", last_step=self.start_steps)
         OmegaConf.save(self.config, self.folder / "config.yaml")
         return Logger(str(self.folder), [board, metrics])
@@ -165,11 +191,15 @@ class Run(abc.ABC):
                     "seed": int(self.config.seed),
                     "steps": self.steps,
                     "algorithm": OmegaConf.to_container(self.config.algorithm, resolve=True),
+                    "command": self.command(),
+                    "seconds": round(self.seconds),
+                    "machine": machine_name(),
                 },
             )
             state_folder = writing / "training_state"
             state_folder.mkdir()
-            torch.save(self.training_state(), state_folder / TRAINING_STATE)
+            state = {**self.training_state(), "seconds": self.seconds}
+            torch.save(state, state_folder / TRAINING_STATE)
         publish(last_checkpoint(self.folder), self.folder)
         keep_newest(self.folder, self.algorithm.keep_checkpoints)
 
@@ -194,6 +224,21 @@ class Run(abc.ABC):
         )
         policy.train()
         return float(np.mean([result.returns.mean() for result in results]))
+
+    def zero_shot(self) -> dict[str, float]:
+        """Scalars of the present policy in conditions never trained on; nothing is chosen by them."""
+        return self.dashboard.try_out(self.policy, self.steps)
+
+    def record_zero_shot(self, logger: Logger) -> None:
+        """Log what `zero_shot` returns."""
+        for name, score in self.zero_shot().items():
+            logger.record(name, score)
+
+    def record_zero_shot_share(self, logger: Logger, begun: float) -> None:
+        """Log the share that the suite, if there is one, has had of the time since ``begun``, in seconds."""
+        if self.dashboard.suite is not None:
+            share = self.dashboard.suite.seconds / (time.perf_counter() - begun)
+            logger.record("time/zero_shot_share", share)
 
     def validate(self) -> float:
         """The present policy's score; a better one than ever becomes ``best/``."""

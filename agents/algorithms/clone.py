@@ -52,6 +52,8 @@ class Clone:
         checkpoint_every: environment steps between checkpoints. keep_checkpoints: how many stay.
         validate_every: environment steps between validations, which choose ``best/``; 0 for never.
         validation_episodes: of each validation.
+        zero_shot_every: environment steps between runs of the suite of ``conf/zero_shot.yaml``, which
+            chooses nothing; 0 for never. A shorter run has none, a longer one another at its end.
 
     Raises:
         UserError: a number that cannot be meant, or no teacher.
@@ -74,6 +76,7 @@ class Clone:
     keep_checkpoints: int = 2
     validate_every: float = 0
     validation_episodes: int = 100
+    zero_shot_every: float = 8e5
 
     def __post_init__(self) -> None:
         if not self.teacher:
@@ -83,7 +86,7 @@ class Clone:
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
         if self.episode_steps is not None:
             self.episode_steps = whole_number(self.episode_steps, "algorithm.episode_steps", minimum=1)
-        counts = ("validate_every", "validation_episodes", "keep_checkpoints")
+        counts = ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every")
         for name in (*counts, "teacher_steps", "handover_steps"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
 

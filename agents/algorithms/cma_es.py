@@ -41,6 +41,9 @@ class CMAES:
         validate_every: generations between validations of the mean and of the best candidate; the better of
             them becomes the policy; 0 for never, the policy then is the mean.
         validation_episodes: of each body.
+        zero_shot_every: generations between runs of the suite of ``conf/zero_shot.yaml``, by the mean of
+            the search, which chooses nothing; 0 for never. A shorter run has none, a longer one another at
+            its end.
 
     Raises:
         UserError: a number or a name that cannot be meant.
@@ -57,11 +60,12 @@ class CMAES:
     keep_checkpoints: int = 2
     validate_every: int = 10
     validation_episodes: int = 64
+    zero_shot_every: int = 100
 
     def __post_init__(self) -> None:
         for name in ("generations", "episodes", "checkpoint_every"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
-        for name in ("validate_every", "validation_episodes", "keep_checkpoints"):
+        for name in ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
         # With fewer, pycma has no weights to recombine.
         self.population = whole_number(self.population, "algorithm.population", minimum=4)

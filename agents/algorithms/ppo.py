@@ -43,6 +43,8 @@ class PPO:
         checkpoint_every: environment steps between checkpoints. keep_checkpoints: how many stay.
         validate_every: environment steps between validations on the training bodies, which choose
             ``best/``; 0 for never. validation_episodes: of each body.
+        zero_shot_every: environment steps between runs of the suite of ``conf/zero_shot.yaml``, which
+            chooses nothing; 0 for never. A shorter run has none, a longer one another at its end.
 
     Raises:
         UserError: a number or a name that cannot be meant.
@@ -69,12 +71,13 @@ class PPO:
     keep_checkpoints: int = 2
     validate_every: float = 5e5
     validation_episodes: int = 1
+    zero_shot_every: float = 3e5
 
     def __post_init__(self) -> None:
         counts = ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every")
         for name in (*counts, "sequence_length"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
-        for name in ("validate_every", "validation_episodes", "keep_checkpoints"):
+        for name in ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
         for name, choices in (
             ("learning_rate_schedule", ("linear", "constant")),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 
 from .intervals import Interval
 from .progress import Progress
@@ -18,19 +19,35 @@ EPISODES_KEPT = 20
 """Whole episodes of each body that its logged return is the mean of."""
 
 
+def record_bodies(logger: Logger, returns: Mapping[str, float]) -> None:
+    """Log the mean return of each body, and of several their mean, the worst and the best.
+
+    Args:
+        logger: of the run.
+        returns: by body.
+    """
+    for name, mean in returns.items():
+        logger.record(f"bodies/{name}", float(mean))
+    if len(returns) > 1:
+        for name, of in (("mean", np.mean), ("worst", np.min), ("best", np.max)):
+            logger.record(f"rollout/body_{name}", float(of(list(returns.values()))))
+
+
 class RunCallback(BaseCallback):
     """Watches a run.
 
-    Scalars beside SB3's: ``bodies/<name>`` (mean raw return of the last whole episodes of a body),
-    ``validation/mean_reward``, ``time/env_share`` and ``time/update_share`` (of the run's seconds),
-    ``rollout/diverged`` (simulations that diverged so far).
+    Scalars beside SB3's: ``bodies/<name>`` (mean raw return of the last whole episodes of a body) and what
+    `record_bodies` adds, ``validation/mean_reward``, what ``zero_shot`` returns, ``time/env_share``,
+    ``time/update_share`` and ``time/zero_shot_share`` (of the run's seconds), ``rollout/diverged``
+    (simulations that diverged so far).
 
     Args:
         body_names: of the training bodies, in the order of ``info["body"]``.
         total_steps: where the run ends.
         save: writes a checkpoint of the present state.
         validate: returns a score of the present policy, or None to never validate.
-        save_every, validate_every: environment steps.
+        save_every, validate_every, zero_shot_every: environment steps.
+        zero_shot: returns scalars of the present policy in conditions never trained on, or None.
     """
 
     def __init__(
@@ -41,18 +58,23 @@ class RunCallback(BaseCallback):
         validate: Callable[[], float] | None,
         save_every: int,
         validate_every: int,
+        zero_shot: Callable[[], dict[str, float]] | None = None,
+        zero_shot_every: int = 0,
     ) -> None:
         super().__init__()
         self.body_names = body_names
         self.returns = [deque(maxlen=EPISODES_KEPT) for _ in body_names]
         self.save, self.validate = save, validate
         self.save_every, self.validate_every = save_every, validate_every
+        self.zero_shot, self.zero_shot_every = zero_shot, zero_shot_every if zero_shot else 0
         self.signals = StopSignals()
         self.progress = Progress(total_steps)
 
     def _on_training_start(self) -> None:
         self._saves = Interval(self.save_every, self.num_timesteps)
         self._validations = Interval(self.validate_every, self.num_timesteps)
+        self._trials = Interval(self.zero_shot_every, self.num_timesteps)
+        self.zero_shot_seconds = 0.0
         self.signals.__enter__()
         self.progress.start(self.num_timesteps)
         self._start = time.perf_counter()
@@ -66,6 +88,8 @@ class RunCallback(BaseCallback):
         # Here the update of the previous rollout is complete.
         if self._validations.reached(self.num_timesteps):
             self._validate()
+        if self._trials.reached(self.num_timesteps):
+            self._try_out()
         if self._saves.reached(self.num_timesteps):
             self.save()
 
@@ -81,10 +105,12 @@ class RunCallback(BaseCallback):
         return float(np.mean(means)) if means else None
 
     def _on_rollout_end(self) -> None:
-        for name, returns in zip(self.body_names, self.returns, strict=True):
-            if returns:
-                self.logger.record(f"bodies/{name}", float(np.mean(returns)))
+        record_bodies(
+            self.logger, {n: np.mean(r) for n, r in zip(self.body_names, self.returns, strict=True) if r}
+        )
         elapsed = time.perf_counter() - self._start
+        if self.zero_shot_every:
+            self.logger.record("time/zero_shot_share", self.zero_shot_seconds / elapsed)
         for phase in ("env", "update"):
             self.logger.record(f"time/{phase}_share", self.model.seconds[phase] / elapsed)
         if self.model.policy.auxiliary_loss is not None:
@@ -94,11 +120,19 @@ class RunCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if self.stopped_by is None:  # the last policy, too, can be the best
             self._validate()
+            if self.zero_shot_every:
+                self._try_out()
         self.close()
 
     def _validate(self) -> None:
         if self.validate is not None and self.validate_every:
             self.logger.record("validation/mean_reward", self.validate())
+
+    def _try_out(self) -> None:
+        start = time.perf_counter()
+        for name, score in self.zero_shot().items():
+            self.logger.record(name, score)
+        self.zero_shot_seconds += time.perf_counter() - start
 
     def close(self) -> None:
         """Give the signals and the terminal back; may be called twice."""

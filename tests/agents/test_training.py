@@ -171,9 +171,7 @@ def test_unseen_bodies_are_never_simulated_in_training(
         build(self, bodies, *arguments, **options)
 
     monkeypatch.setattr(LocomotionVectorEnv, "__init__", spy)
-    run = PPORun(
-        compose(*TINY, "env.bodies=null", "algorithm.num_envs=12"), tmp_path, torch.device("cpu")
-    )
+    run = PPORun(compose(*TINY, "env.bodies=null", "algorithm.num_envs=12"), tmp_path, torch.device("cpu"))
     run.learn()
     seen, unseen = set(run.bodies.seen), set(run.bodies.unseen)
     assert len(seen) == 12 and len(unseen) == 3 and (tmp_path / "best").is_dir()
@@ -236,3 +234,17 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     assert last_checkpoint(folder).name == str(total)
     assert read_metrics(folder)[len(metrics) :][0]["step"] == str(total)
     assert (folder / ".hydra.1" / "config.yaml").is_file()
+
+
+def test_a_policy_says_how_it_was_made(tmp_path: Path) -> None:
+    """What a stranger who gets the folder wants to know; time goes on over a resumption."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- env=cheetah\n- seed=0\n")
+    make_run(tmp_path).learn()
+    first = load_policy(tmp_path).description["training"]
+    assert first["command"] == ["env=cheetah", "seed=0"]
+    assert "core" in first["machine"] and first["seconds"] >= 0
+    resumed = make_run(tmp_path, f"algorithm.total_steps={4 * ROLLOUT}")
+    resumed.state["seconds"] = 1000.0
+    resumed.learn()
+    assert 1000 <= load_policy(tmp_path).description["training"]["seconds"] < 1600
