@@ -17,7 +17,7 @@ from ..envs.locomotion.body_set import with_morphology
 from ..envs.saved import task_set_of
 from ..envs.task_set import TaskSet, with_changes
 from .acting import Agent
-from .bundled import PREFIX, bundled_names
+from .bundled import PREFIX, bundled_names, is_bundled
 from .checkpoint import policy_folder_of
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,18 @@ def run_name(folder: Path) -> str:
     if folder.parent.parent.name == "checkpoints":
         return f"{folder.parents[2].name}/{folder.parent.name}"
     return folder.parent.name if folder.name == "policy" else folder.name
+
+
+def beside(folder: Path, name: str) -> Path:
+    """Where what an evaluation finds is put: ``<run>/<name>``; of a bundled agent, ``<name>/<agent>`` here.
+
+    Args:
+        folder: of the policy.
+        name: ``evaluation`` or ``report``.
+    """
+    if is_bundled(folder):
+        return Path(name) / folder.name
+    return folder.parent / (f"{name}_of_best" if folder.name == "best" else name)
 
 
 def agent_name(agent: Agent) -> str:

@@ -22,7 +22,7 @@ from .checkpoint import load_policy
 from .composition import check_fit
 from .device import resolve_device
 from .episodes import Episodes, run_episodes
-from .evaluated_runs import agent_name, body_set_of, policy_folders, run_name, trained_on
+from .evaluated_runs import agent_name, beside, body_set_of, policy_folders, run_name, trained_on
 from .patch_video import film_patches
 from .results import Row, half_width, write_results
 from .suites.evaluation import evaluate_suites
@@ -184,7 +184,7 @@ def _film(agent: Agent, bodies: TaskSet, wanted: Any, output: Path, seed: int) -
 def _output(given: str | None, folder: Path, several: bool) -> Path:
     """Where the results of a policy go; each of several has a folder of its own."""
     if given is None:
-        return folder.parent / ("evaluation_of_best" if folder.name == "best" else "evaluation")
+        return beside(folder, "evaluation")
     return Path(given) / run_name(folder).replace("/", "-") if several else Path(given)
 
 

@@ -21,6 +21,11 @@ def bundled_folder(name: str) -> Path:
     return _root() / name
 
 
+def is_bundled(folder: Path) -> bool:
+    """Whether it is the folder of a bundled agent, where nothing is to be written."""
+    return folder.resolve().parent == _root().resolve()
+
+
 def read_card(name: str) -> dict[str, Any]:
     """How a bundled agent was made: command, seed, steps, wall-clock, machine, versions."""
     return json.loads((_root() / name / "card.json").read_text(encoding="utf-8"))

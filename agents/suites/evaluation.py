@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ..device import available_cores, resolve_device
-from ..evaluated_runs import policy_folders
+from ..evaluated_runs import beside, policy_folders
 from .chunks import Chunk, run_chunks
 from .conditions import read_suite
 from .plan import AgentPlan, make_plan
@@ -111,10 +111,7 @@ def _output(given: str | None, folders: Sequence[Path]) -> Path:
     """``report/`` beside the one run's policy, or in this folder for several."""
     if given is not None:
         return Path(given)
-    if len(folders) > 1:
-        return Path("report")
-    folder = folders[0]
-    return folder.parent / ("report_of_best" if folder.name == "best" else "report")
+    return Path("report") if len(folders) > 1 else beside(folders[0], "report")
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+from omegaconf import OmegaConf
 
 from ...envs.errors import UserError, nearest
 from .report import SCHEMA
@@ -26,7 +26,8 @@ def write_results(table: Path, output: Path) -> None:
     """Write the page.
 
     Args:
-        table: a YAML file: ``sections``, each of a report, and ``not_run``.
+        table: a YAML file: ``sections``, each with ``conditions`` of a ``report`` by suites, or ``results``
+            of evaluations without, and what was ``published``; and what was ``not_run``.
         output: the page.
 
     Raises:
@@ -34,7 +35,7 @@ def write_results(table: Path, output: Path) -> None:
     """
     if not table.is_file():
         raise UserError(f"there is no table {table}")
-    described = yaml.safe_load(table.read_text(encoding="utf-8"))
+    described = OmegaConf.to_container(OmegaConf.load(table))
     parts = [HEAD]
     parts += [_section(section, table.parent) for section in described["sections"]]
     if described.get("not_run"):
@@ -44,16 +45,20 @@ def write_results(table: Path, output: Path) -> None:
 
 
 def _section(section: Mapping[str, Any], folder: Path) -> str:
-    reports = [_read_report(folder / name) for name in _several(section["report"])]
     rows = []
-    for name in section.get("agents") or _all_agents(reports):
-        rows.append({"agent": _label(reports, name)} | _cells(reports, name, section))
+    if "report" in section:
+        reports = [_read_report(folder / name) for name in _several(section["report"])]
+        for name in section.get("agents") or _all_agents(reports):
+            rows.append({"agent": _label(reports, name)} | _cells(reports, name, section))
+    for own in section.get("results", []):
+        rows.append({name: _given(name, value, folder) for name, value in own.items()})
     for published in section.get("published", []):
-        cells = {column: str(published.get(column, "–")) for column in section["conditions"]}
-        rows.append({"agent": f"{published['agent']}, published"} | cells)
+        rows.append(published | {"agent": f"{published['agent']}, published"})
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = pd.DataFrame(rows, columns=columns).fillna("–").astype(str)
     lines = [f"## {section['title']}", "", section["measure"], ""]
     lines += ["```sh", section["command"].strip(), "```", ""]
-    lines += [markdown(pd.DataFrame(rows)), ""]
+    lines += [markdown(table), ""]
     if section.get("note"):
         lines += [section["note"].strip(), ""]
     return "\n".join(lines)
@@ -74,6 +79,28 @@ def _cells(reports: Sequence[Mapping[str, Any]], agent: str, section: Mapping[st
         ]
         cells[column] = "–" if not found else _cell(pd.Series(found[0]), value)
     return cells
+
+
+def _given(column: str, value: Any, folder: Path) -> str:
+    """A cell of a plain evaluation: its ``results.json``, or ``#seen``, ``#unseen``, ``#<body>`` of it."""
+    if column == "agent" or ".json" not in str(value):
+        return str(value)
+    name, _, part = str(value).partition("#")
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"there are no results {path}; somite-evaluate output=... makes them")
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    if part in ("seen", "unseen"):
+        rows = [row for row in rows if row["seen"] == (part == "seen")]
+    elif part:
+        rows = [row for row in rows if row["body"] == part]
+    if not rows:
+        raise UserError(f"{path} has no body {part!r}")
+    mean = sum(row["mean"] for row in rows) / len(rows)
+    if len(rows) > 1 or rows[0]["interval"] is None:
+        return number(mean)
+    half = rows[0]["interval"]
+    return f"{number(mean)} [{number(mean - half)}, {number(mean + half)}]"
 
 
 def _cell(row: pd.Series, value: str) -> str:

@@ -59,7 +59,12 @@ TINY = {
         "device=cpu",
     ],
     "somite-evaluate": ["episodes=2", "device=cpu"],
+    "somite-evaluate bundled": ["episodes=2", "device=cpu", "workers=1", "+env.max_episode_steps=20"],
     "somite-describe": ["width=64", "height=48"],
+    "somite-view": [],
+    "somite-export": [],
+    "somite-references": ["episodes=2"],
+    "somite-results": [f"table={ROOT}/docs/results/results.yaml"],
     "somite-benchmark locomotion": ["num_envs=2", "seconds=0.05", "rounds=1", "iterations=0", "threads=1"],
     "somite-benchmark bodies": [
         "num_envs=2",
@@ -98,6 +103,8 @@ def tiny(command: list[str]) -> list[str]:
         kind = "somite-train cma_es"
     elif command[0] == "somite-train" and re.search("swingup|gymnasium|racing", words):
         kind = "somite-train sensors"
+    elif command[0] == "somite-evaluate" and "bundled/" in words:
+        kind = "somite-evaluate bundled"
     return TINY[kind]
 
 
@@ -114,6 +121,26 @@ def those_before(command: list[str]) -> list[list[str]]:
     if "env.scenery" in words or "start_from=last" in words:
         wanted.append(f"experiment={task}_clone")
     return [c for name in wanted for c in OURS if name in c]
+
+
+class Window:
+    """A window that somebody closes after a moment."""
+
+    shown = 0
+    pressed = staticmethod(list)
+
+    def __init__(self, *_: object) -> None:
+        Window.shown = 0
+
+    @property
+    def is_open(self) -> bool:
+        return Window.shown < 3
+
+    def show(self, session: object) -> None:
+        Window.shown += 1
+
+    def close(self) -> None:
+        pass
 
 
 def run(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,10 +198,25 @@ def test_every_command_runs_with_a_tiny_budget(
             run(command, monkeypatch)
         assert "env: ant, car_racing, cartpole_swingup, centipede" in capsys.readouterr().out
         return
+    if command[0] == "somite-references":  # the last run is then a specialist's
+        run(
+            ["somite-train", "env=cheetah", "env.bodies=[cheetah_3_front]", *TINY["somite-train"]],
+            monkeypatch,
+        )
+        before = set((in_folder / "runs").iterdir())
+    if command[0] == "somite-view":
+        monkeypatch.setattr("somite.agents.viewing.viewers.choose_viewer", lambda *_: "window")
+        monkeypatch.setattr("somite.agents.viewing.viewers.make_viewer", Window)
     run([*command, *(RESUMED if resumed else tiny(command))], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
     output = [argument.removeprefix("output=") for argument in command if argument.startswith("output=")]
-    if command[0] == "somite-evaluate" and output:
+    if command[0] == "somite-evaluate" and any(argument.startswith("suite=") for argument in command):
+        name = command[1].removeprefix("run=")
+        report = find_run("last") / "report" if name == "last" else Path("report") / Path(name).name
+        assert "<table>" in (report / "report.html").read_text()
+    elif command[0] == "somite-view":
+        assert Window.shown > 1
+    elif command[0] == "somite-evaluate" and output:
         assert "2 runs" in (in_folder / output[0] / "summary.md").read_text()
     elif command[0] == "somite-evaluate":
         assert (find_run("last") / "evaluation" / "results.json").is_file()
@@ -187,11 +229,11 @@ def test_every_command_runs_with_a_tiny_budget(
         described = {path.name for path in (in_folder / (output or ["describe"])[0]).iterdir()}
         assert "cheetah_7_full.png" in described or described == {"robot.png"}
     else:
-        assert (in_folder / output[0]).is_file()
+        assert (in_folder / (output or ["RESULTS.md"])[0]).is_file()
 
 
 NOT_ALONE = {"-m", "--help", "resume=last"}
-GROUPS = {"env", "agent", "algorithm", "experiment"}
+GROUPS = {"env", "agent", "algorithm", "experiment", "suite"}
 
 
 @pytest.mark.parametrize("command", [c for c in OURS if not NOT_ALONE & set(c)], ids=" ".join)

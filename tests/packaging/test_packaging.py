@@ -84,6 +84,10 @@ def test_the_wheel_has_every_module_and_data_file(wheel):
     wanted = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
     wanted += (ROOT / "conf").rglob("*.yaml")
     wanted += [path for folder in FOLDERS for path in (ROOT / folder).rglob("manifest.json")]
+    wanted += [
+        path for path in (ROOT / "agents" / "bundled").rglob("*.*") if path.parent.name != "__pycache__"
+    ]
+    wanted += [ROOT / "agents" / "suites" / "references.json"]
     missing = {f"somite/{path.relative_to(ROOT)}" for path in wanted} - wheel
     assert not missing
     assert "somite/__init__.py" not in wheel, "somite is a namespace"
@@ -92,7 +96,16 @@ def test_the_wheel_has_every_module_and_data_file(wheel):
 
 def test_the_console_scripts_are_there():
     scripts = dict(line.split(" = ") for line in lines(settings()["options.entry_points"]["console_scripts"]))
-    assert scripts.keys() == {"somite-train", "somite-evaluate", "somite-benchmark", "somite-describe"}
+    assert scripts.keys() == {
+        "somite-train",
+        "somite-evaluate",
+        "somite-benchmark",
+        "somite-describe",
+        "somite-view",
+        "somite-export",
+        "somite-references",
+        "somite-results",
+    }
     for target in scripts.values():
         module, function = target.split(":")
         tree = ast.parse((ROOT / (module.removeprefix("somite.").replace(".", "/") + ".py")).read_text())
@@ -134,7 +147,11 @@ def test_constraints_are_exact_and_name_no_source():
 
 
 def test_what_the_code_imports_is_required():
-    provided = {"hydra": "hydra-core", "stable_baselines3": "stable-baselines3"}
+    provided = {
+        "hydra": "hydra-core",
+        "stable_baselines3": "stable-baselines3",
+        "markdown_it": "markdown-it-py",
+    }
     provided |= {"cv2": "opencv-python-headless", "pygame": "pygame-ce", "ale_py": "ale-py"}
 
     def names_of(texts: str) -> set[str]:
@@ -143,6 +160,8 @@ def test_what_the_code_imports_is_required():
     required = names_of(settings()["options"]["install_requires"])
     extras = settings()["options.extras_require"]
     pictures = names_of(extras["car_racing"]) | names_of(extras["atari"])
+    exporting = names_of(extras["export"])
+    viewing = names_of(extras["view"])
     for path in python_files(*FOLDERS):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -150,5 +169,7 @@ def test_what_the_code_imports_is_required():
                 names = [node.module]
             for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"somite"}:
                 optional = pictures if {"car_racing", "images"} & set(path.parts) else set()
+                optional = exporting if path.parent.name == "export" else optional
+                optional = viewing if path.parent.name == "viewing" else optional
                 found = normal(provided.get(name, name))
                 assert found in required | optional, f"{path} imports {name}"

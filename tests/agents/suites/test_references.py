@@ -1,0 +1,106 @@
+"""The scale of scores: specialists and random actions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from somite.agents.checkpoint import load_policy
+from somite.agents.episodes import run_episodes
+from somite.agents.suites import evaluation as suite_evaluation
+from somite.agents.suites import references, specialists
+from somite.agents.suites.conditions import undisturbed
+from somite.envs.errors import UserError
+from somite.envs.saved import task_set_of
+
+from ..runs import compose, make_run
+
+BODY = "cheetah_3_front"
+
+
+@pytest.fixture(scope="module")
+def specialist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hardly trained specialist, of the task of the agents to compare with."""
+    folder = tmp_path_factory.mktemp("runs") / "specialist"
+    make_run(folder, f"env.bodies=[{BODY}]", "agent=mlp", "env.task.forward_weight=1.0").learn()
+    return folder
+
+
+def measure(*runs: Path, more: tuple[str, ...] = ()) -> dict:
+    listed = ",".join(map(str, runs))
+    config = compose(f"run=[{listed}]", "episodes=3", "output=table.json", *more, name="references")
+    return json.loads(specialists.make_references(config).read_text())
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(references, "read_table", dict)
+    monkeypatch.setattr(specialists, "read_table", dict)
+
+
+def test_the_table_holds_what_the_episodes_return(specialist: Path) -> None:
+    (entry,) = measure(specialist).values()
+    agent = load_policy(specialist)
+    task = task_set_of(undisturbed(agent.environment["config"]))
+    (result,) = run_episodes(agent.act, task, [BODY], 3, 1000, aligned=True)
+    (random,) = run_episodes(None, task, [BODY], 3, 1000)
+    found = entry["bodies"][BODY]
+    assert found["random"] == pytest.approx(random.returns.mean())
+    (own,) = found["specialists"]
+    assert own["return"] == pytest.approx(result.returns.mean()) and own["agent"] == "MLP"
+    assert own["steps"] == agent.description["training"]["steps"] and own["seed"] == 0
+
+
+def test_measured_again_a_seed_has_one_entry(specialist: Path) -> None:
+    assert measure(specialist) == measure(specialist, specialist)
+
+
+def test_an_agent_of_several_bodies_is_no_specialist(make_agent: Callable) -> None:
+    with pytest.raises(UserError, match="cheetah_2_back, cheetah_3_front: a specialist has one body"):
+        measure(make_agent("limbs"))
+    assert not Path("table.json").exists()
+
+
+def test_scores_are_normalised_by_the_same_task_alone(
+    specialist: Path, make_agent: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_agent("limbs")
+    base = undisturbed(load_policy(folder).environment["config"])
+    entry = {"random": -50.0, "specialists": [{"seed": 0, "return": 150.0}, {"seed": 1, "return": 250.0}]}
+    names = ("cheetah_2_back", BODY, "cheetah_4_front", "cheetah_5_balanced", "cheetah_6_front")
+    table = {references.signature(base): {"bodies": dict.fromkeys(names, entry)}}
+    monkeypatch.setattr(references, "read_table", lambda: table)
+
+    def report(*more: str) -> dict:
+        config = compose(
+            f"run={folder}", "suite=unseen_morphology", "episodes=2", "workers=1", "device=cpu", *more,
+            name="evaluate",
+        )  # fmt: skip
+        suite_evaluation.evaluate_suites(config)
+        return json.loads((folder / "report" / "results.json").read_text())
+
+    for row in report()["bodies"]:
+        assert row["specialist"] == 200.0
+        expected = (row["mean"] - row["random"]) / (200.0 - row["random"])
+        assert row["normalized"] == pytest.approx(expected)
+    assert all(row["specialist"] is None for row in report("+env.task.control_cost=0.5")["bodies"])
+
+
+def test_a_curve_that_still_rises_is_not_flat(tmp_path: Path) -> None:
+    policy = tmp_path / "policy"
+    policy.mkdir()
+
+    def flat(values: np.ndarray) -> dict:
+        lines = [f"{i},{value}" for i, value in enumerate(values)]
+        (tmp_path / "curve.csv").write_text("step,rollout/ep_rew_mean\n" + "\n".join(lines) + "\n")
+        return specialists._flatness(policy)
+
+    assert flat(np.minimum(np.arange(100), 50))["flattened"]
+    assert not flat(np.arange(100.0))["flattened"]
+    assert specialists._flatness(tmp_path / "nothing" / "policy") == {}
