@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType, TracebackType
+
+ONE_REQUEST = 1.0
+"""Seconds in which signals are one request: ``timeout`` sends two, to the program and to its group."""
 
 
 class StopSignals:
-    """While entered, SIGINT and SIGTERM are remembered; the second one interrupts at once.
+    """While entered, SIGINT and SIGTERM are remembered; a second one, later, interrupts at once.
 
     Attributes:
         received: the signal, None until there is one.
@@ -15,6 +19,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._at = 0.0
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -30,6 +35,8 @@ class StopSignals:
         self._previous = {}
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._at = signal.Signals(number), now
+        elif now - self._at > ONE_REQUEST:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)
