@@ -56,7 +56,11 @@ def degradation(suite: Suite, agents: pd.DataFrame, look: Look, path: Path) -> P
             axes.axhline(
                 rows["random"].mean(), color=GREY, linestyle=":", linewidth=1.2, label="random actions"
             )
+        if sweep.reference_at is None:
+            name = suite.conditions[0].name.replace("_", " ")
+            axes.plot([], [], color=GREY, linestyle="--", linewidth=1.0, label=f"dashed: {name}")
         _along(axes, sweep, rows, places)
+        _limit(axes, rows[(rows["runs"] != 2)], rows)
         axes.set_xlabel(sweep.label)
         if i % columns == 0:
             axes.set_ylabel("return of an episode")
@@ -77,10 +81,16 @@ def _curve(axes: Axes, suite: Suite, sweep: Sweep, rows: pd.DataFrame, agent: st
     axes.plot(x, own["mean"], color=color, marker=marker, markersize=5, linewidth=1.8, label=agent)
     axes.fill_between(x, own["mean_low"], own["mean_high"], color=color, alpha=0.2, linewidth=0)
     if sweep.reference_at is None and len(first):
-        axes.axhline(
-            float(first["mean"].iloc[0]), color=color, linestyle="--", linewidth=1.0,
-            label=f"{agent}, {first['condition'].iloc[0].replace('_', ' ')}",
-        )  # fmt: skip
+        axes.axhline(float(first["mean"].iloc[0]), color=color, linestyle="--", linewidth=1.0)
+
+
+def _limit(axes: Axes, known: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """All means and bands are seen, but for the bands of two runs, which would leave nothing else to see."""
+    values = [rows["mean"], rows["random"], known["mean_low"], known["mean_high"]]
+    together = pd.concat(values).dropna()
+    low, high = float(together.min()), float(together.max())
+    margin = 0.06 * max(high - low, 1e-9)
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _along(axes: Axes, sweep: Sweep, rows: pd.DataFrame, places: Mapping[str, object]) -> None:
@@ -250,7 +260,8 @@ def _plain(axes: Axes) -> None:
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        columns = min(len(handles), max(1, int(figure.get_figwidth() / 2.4)))
+        widest = 0.6 + 0.075 * max(map(len, labels))  # inches, of 8 points
+        columns = min(len(handles), max(1, int((figure.get_figwidth() - 0.2) / widest)))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=8)
 
 
