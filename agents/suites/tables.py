@@ -52,8 +52,10 @@ def suite_cells(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"condition": row["condition"].replace("_", " ")}
         if several:
             line["agent"] = row["agent"]
-        line["return"] = f"{number(row['mean'])} ± {number(row['deviation'])}"
-        line["95 %"] = f"[{number(row['mean_low'])}, {number(row['mean_high'])}]"
+        spread = "" if np.isnan(row["deviation"]) else f" ± {number(row['deviation'])}"
+        line["return"] = number(row["mean"]) + spread
+        ends = row["mean_low"], row["mean_high"]
+        line["95 %"] = "–" if np.isnan(ends).any() else f"[{number(ends[0])}, {number(ends[1])}]"
         line["IQM"] = interval(row, "iqm") if row["runs"] > 1 else "–"
         line["normalised"] = interval(row, "normalized") if "normalized" in row else "–"
         line["change"] = interval(row, "change") if "change" in row else "–"
