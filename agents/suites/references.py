@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
+from ...envs.saved import task_set_of
 from .plan import AgentPlan
 from .store import key_of
 
 TABLE = "references.json"
 """In this package; ``somite-references`` makes it."""
 
-OF_THE_TASK = ("family", "morphology", "frame_skip", "task")
-"""Keys of an environment that a body's return depends on, its bodies aside."""
+OF_REACHING = ("goal", "reach_weight")
+"""Of the task, without meaning for bodies that travel."""
+
+
+def task_of(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a body's return depends on, its own parameters aside: family, length of a step, reward, ends.
+
+    Args:
+        environment: saved configuration; keys that it lacks have their defaults.
+    """
+    bodies = task_set_of(environment)
+    task = asdict(bodies.task)
+    if task["goal"] != "reach":
+        task = {name: value for name, value in task.items() if name not in OF_REACHING}
+    names = {name: environment.get(name) for name in ("family", "morphology")}
+    return json.loads(json.dumps({**names, "frame_skip": bodies.frame_skip, "task": task}))
 
 
 def signature(environment: Mapping[str, Any]) -> str:
     """A name for the task of a saved environment: specialists of another one are no measure."""
-    return key_of({name: environment.get(name) for name in OF_THE_TASK})[:16]
+    return key_of(task_of(environment))[:16]
 
 
 def read_table() -> dict[str, Any]:

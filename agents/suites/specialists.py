@@ -20,7 +20,7 @@ from ..episodes import run_episodes
 from ..evaluated_runs import body_set_of, policy_folders, run_name
 from .conditions import undisturbed
 from .plots import read_curve
-from .references import OF_THE_TASK, read_table, signature
+from .references import read_table, signature, task_of
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,7 @@ def _add(table: dict[str, Any], folder: Path, episodes: int, seed: int) -> None:
     (name,) = seen
     specialist = _returns(agent, environment, name, episodes, seed)
     random = _returns(None, environment, name, episodes, seed)
-    entry = table.setdefault(
-        signature(environment), {key: environment.get(key) for key in OF_THE_TASK} | {"bodies": {}}
-    )
+    entry = table.setdefault(signature(environment), task_of(environment) | {"bodies": {}})
     body = entry["bodies"].setdefault(name, {"specialists": []})
     body |= {"random": random, "hash": bodies.morphology(name).hash}
     training = agent.description["training"]
