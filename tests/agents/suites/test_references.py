@@ -15,9 +15,11 @@ from somite.agents.suites import evaluation as suite_evaluation
 from somite.agents.suites import references, specialists
 from somite.agents.suites.conditions import undisturbed
 from somite.envs.errors import UserError
+from somite.envs.locomotion.bodies import families
 from somite.envs.saved import task_set_of
 
 from ..runs import compose, make_run
+from .conftest import CHEETAHS
 
 BODY = "cheetah_3_front"
 
@@ -104,3 +106,26 @@ def test_a_curve_that_still_rises_is_not_flat(tmp_path: Path) -> None:
     assert flat(np.minimum(np.arange(100), 50))["flattened"]
     assert not flat(np.arange(100.0))["flattened"]
     assert specialists._flatness(tmp_path / "nothing" / "policy") == {}
+
+
+def test_a_task_is_the_same_whatever_of_it_was_written_down() -> None:
+    """Policies of earlier versions lack keys that have defaults."""
+    base = undisturbed(CHEETAHS)
+    spelled_out = {**base, "task": {**base["task"], "goal": "forward", "direction": [1.0, 0.0]}}
+    other_bodies = {**base, "bodies": None, "variation": {"mass": [0.8, 1.25]}}
+    wanted = references.signature(base)
+    assert references.signature(spelled_out) == references.signature(other_bodies) == wanted
+    for change in ({"frame_skip": 4}, {"task": {**base["task"], "alive_bonus": 1.0}}):
+        assert references.signature({**base, **change}) != wanted
+
+
+def test_every_kept_specialist_is_of_a_body_that_there_is() -> None:
+    table = json.loads((Path(references.__file__).parent / references.TABLE).read_text())
+    bodies = [
+        (entry["family"], name, body) for entry in table.values() for name, body in entry["bodies"].items()
+    ]
+    assert len(bodies) >= 15
+    for family, name, body in bodies:
+        assert families.get_family(family).canonical(name) == name
+        assert families.build(name).hash == body["hash"], "the body has changed since: measure it again"
+        assert all(one["return"] > body["random"] for one in body["specialists"])
