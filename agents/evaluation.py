@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ..envs.errors import UserError
 from ..envs.locomotion.pictures.rendering import file_name
 from ..envs.numbers import whole_number
 from ..envs.task_set import TaskSet
@@ -23,11 +22,10 @@ from .composition import check_fit
 from .device import resolve_device
 from .episodes import Episodes, run_episodes
 from .evaluated_runs import agent_name, beside, body_set_of, policy_folders, run_name, trained_on
-from .patch_video import film_patches
+from .filming import film_episode
 from .results import Row, half_width, write_results
 from .suites.evaluation import evaluate_suites
 from .summary import write_summary
-from .video import film
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +55,7 @@ def evaluate(config: DictConfig) -> list[Row]:
         output = _output(config.output, folder, several=len(folders) > 1)
         write_results(own, output)
         _print(own, agent, bodies.notes())
-        if config.video and bodies.kind == "patches":
-            path = output / f"{file_name(bodies.name)}.mp4"
-            film_patches(agent, bodies, path, seed)
-            log.info("video: %s", path)
-        elif config.video and bodies.kind != "limbs":
-            log.warning("no video: there are pictures of bodies and of tasks with pictures only")
-        elif config.video:
+        if config.video:
             _film(agent, bodies, config.video, output, seed)
         log.info("written to %s", output)
         rows += own
@@ -167,18 +159,13 @@ def _print(rows: list[Row], agent: Agent, notes: Sequence[str]) -> None:
 
 
 def _film(agent: Agent, bodies: TaskSet, wanted: Any, output: Path, seed: int) -> None:
-    if wanted is True:
+    if wanted is True or bodies.kind != "limbs":
         names = (bodies.unseen or bodies.seen)[:1]
     else:
         names = bodies.choose(_plain(wanted))
     for name in names:
-        path = output / f"{file_name(name)}.mp4"
-        try:
-            film(agent, bodies, name, path, seed)
-        except UserError as error:  # nothing here draws: the numbers stand without pictures
-            log.warning("no video: %s", error)
+        if not film_episode(agent, bodies, name, output / f"{file_name(name)}.mp4", seed):
             return
-        log.info("video: %s", path)
 
 
 def _output(given: str | None, folder: Path, several: bool) -> Path:

@@ -18,6 +18,7 @@ from ...envs.errors import UserError, nearest
 from ...envs.locomotion.simulation import frame_skip_of
 from ...envs.numbers import is_number
 from ..acting import Agent
+from ..bundled import is_bundled
 from ..checkpoint import load_policy, policy_folder_of
 from ..evaluated_runs import body_set_of
 from .check import Check, check, random_observation
@@ -154,9 +155,9 @@ def _umask() -> int:
 
 
 def _output(given: str | None, folder: Path) -> Path:
-    """Where to: beside the policy's folder, after which it is called, unless it is said."""
+    """Where to: beside the policy's folder (of a bundled agent, here), after which it is called."""
     if given is None:
-        return folder.parent / f"{folder.name}.onnx"
+        return (Path() if is_bundled(folder) else folder.parent) / f"{folder.name}.onnx"
     file = Path(str(given))
     if file.suffix != ".onnx":
         raise UserError(f"output={given} is to be a file that ends in .onnx, such as {file.stem}.onnx")

@@ -52,14 +52,12 @@ class Sweep:
     Attributes:
         name: within its suite.
         label: of the axis, with its unit.
-        key: of the environment's configuration, dotted.
         logarithmic: whether the axis is.
         reference_at: where the suite's first condition stands on this axis; None: nowhere.
     """
 
     name: str
     label: str
-    key: str
     logarithmic: bool = False
     reference_at: float | None = None
 
@@ -173,7 +171,7 @@ def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, 
         shown = f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
         conditions.append(Condition(shown, env, node.get("bodies") or "all", at, name, value))
     label = str(node.get("label") or name.replace("_", " "))
-    sweep = Sweep(name, label, key, bool(node.get("logarithmic")), node.get("reference_at"))
+    sweep = Sweep(name, label, bool(node.get("logarithmic")), node.get("reference_at"))
     return sweep, conditions
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,7 +36,8 @@ def evaluate_suites(config: DictConfig) -> Report:
     """
     episodes = None if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
     seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
-    suites = [read_suite(str(name), node) for name, node in _plain(config.suite).items()]
+    plain = OmegaConf.to_container(config, resolve=True)
+    suites = [read_suite(str(name), node) for name, node in plain["suite"].items()]
     folders = policy_folders(config.run)
     if config.unfit not in ("fail", "skip"):
         raise UserError(f"unfit={config.unfit!r}: a suite that does not fit fails, or is skipped: fail, skip")
@@ -44,8 +45,8 @@ def evaluate_suites(config: DictConfig) -> Report:
         make_plan(
             folder,
             suites,
-            _plain(config.env),
-            None if config.bodies is None else _plain(config.bodies),
+            plain["env"],
+            plain["bodies"],
             episodes,
             seed,
             bool(config.random_baseline),
@@ -112,9 +113,3 @@ def _output(given: str | None, folders: Sequence[Path]) -> Path:
     if given is not None:
         return Path(given)
     return Path("report") if len(folders) > 1 else beside(folders[0], "report")
-
-
-def _plain(value: Any) -> Any:
-    return (
-        OmegaConf.to_container(value, resolve=True) if isinstance(value, (DictConfig, ListConfig)) else value
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from html import escape
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -34,11 +35,10 @@ def write_html(markdown: str, path: Path, title: str) -> None:
     for token in tokens:
         _put_pictures_inside(token, path.parent)
     body = parser.renderer.render(tokens, parser.options, {})
-    head = parser.renderer.renderInlineAsText([Token("text", "", 0, content=title)], parser.options, {})
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{head}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n"
     )
     path.write_text(page, encoding="utf-8")
 

@@ -101,10 +101,10 @@ def make_plan(
         UserError: a suite that does not fit, or a value that cannot be meant.
     """
     agent = load_policy(folder)
-    base = changed_environment(agent, changes, undisturbed(agent.environment["config"]))
-    task = body_set_of(agent, None, base) if not changes.get("morphology") else task_set_of(base)
+    plain = undisturbed(agent.environment["config"])
+    base, task = changed_environment(agent, changes, plain), body_set_of(agent, changes, plain)
     count = EPISODES[task.kind] if episodes is None else episodes
-    maker = _Maker(folder, agent, base, task, bodies, count, seed, random_baseline, device)
+    maker = _Maker(folder, agent, base, task.kind, bodies, count, seed, random_baseline, device)
     trials: list[Trial] = []
     for suite in suites:
         reason = suite.why_not(task.kind, base)
@@ -135,24 +135,19 @@ def make_plan(
     )
 
 
+@dataclass(frozen=True)
 class _Maker:
-    """Makes the trials of one policy."""
+    """Makes the trials of one policy; see `make_plan`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        agent: Agent,
-        base: Mapping[str, Any],
-        task: TaskSet,
-        bodies: Any,
-        episodes: int,
-        seed: int,
-        random_baseline: bool,
-        device: str,
-    ) -> None:
-        self.folder, self.agent, self.base, self.task = folder, agent, dict(base), task
-        self.bodies, self.episodes, self.seed = bodies, episodes, seed
-        self.random_baseline, self.device = random_baseline, device
+    folder: Path
+    agent: Agent
+    base: Mapping[str, Any]
+    kind: str
+    bodies: Any
+    episodes: int
+    seed: int
+    random_baseline: bool
+    device: str
 
     def trial(self, suite: Suite, condition: Condition) -> Trial:
         """One condition's."""
@@ -162,7 +157,7 @@ class _Maker:
             task = task_set_of(environment).for_evaluation()
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
-        names = self._names(task, condition)
+        names = task.choose(condition.bodies if self.bodies is None else self.bodies)
         why_not = None
         if not names:
             why_not = "there are no such bodies"
@@ -173,13 +168,8 @@ class _Maker:
         if why_not:
             return Trial(suite.name, condition.name, environment, names, why_not=why_not)
         chunks = self._chunks(self.folder, environment, names, condition.disturbed_at, _until(condition))
-
         baseline = self._chunks(None, self.base, names, None, None) if self.random_baseline else ()
         return Trial(suite.name, condition.name, environment, names, chunks, baseline)
-
-    def _names(self, task: TaskSet, condition: Condition) -> tuple[str, ...]:
-        chosen = condition.bodies if self.bodies is None else self.bodies
-        return task.choose(chosen)
 
     def _misfit(self, task: TaskSet) -> str | None:
         try:
@@ -201,7 +191,7 @@ class _Maker:
         until: int | None,
     ) -> tuple[Chunk, ...]:
         made = []
-        for first, episodes in parts(self.task.kind, len(names), self.episodes):
+        for first, episodes in parts(self.kind, len(names), self.episodes):
             meant = {
                 "policy": None if policy is None else self.agent.description["sha256"],
                 "class": None if policy is None else self.agent.description["policy"],
@@ -214,19 +204,8 @@ class _Maker:
                 "device": self.device,
                 "versions": [installed_version(name) for name in ("somite", "torch", "mujoco")],
             }
-            made.append(
-                Chunk(
-                    policy,
-                    environment,
-                    names,
-                    self.seed,
-                    first,
-                    episodes,
-                    at,
-                    until,
-                    key_of(meant),
-                )
-            )
+            key = key_of(meant)
+            made.append(Chunk(policy, environment, names, self.seed, first, episodes, at, until, key))
         return tuple(made)
 
 

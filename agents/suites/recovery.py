@@ -34,9 +34,8 @@ def recovery_steps(rewards: np.ndarray, lengths: np.ndarray, at: int, until: int
     """
     n, steps = rewards.shape
     until = min(until, steps)
-    found = np.full(n, np.nan)
     if at < BEFORE or until - at < 2 * WINDOW:
-        return found
+        return np.full(n, np.nan)
     level = rewards[:, at - BEFORE : at].mean(1)
     wanted = level - (1 - SHARE) * np.abs(level)  # (E,)
     sums = np.concatenate((np.zeros((n, 1)), rewards[:, at:until].cumsum(1)), 1)
@@ -45,6 +44,4 @@ def recovery_steps(rewards: np.ndarray, lengths: np.ndarray, at: int, until: int
     good = means >= wanted[:, None]
     last_start = lengths - at - WINDOW
     good &= np.arange(means.shape[1]) <= last_start[:, None]
-    found[:] = np.where(good.any(1), good.argmax(1), NEVER)
-    found[lengths <= at] = np.nan
-    return found
+    return np.where(lengths <= at, np.nan, np.where(good.any(1), good.argmax(1), NEVER))

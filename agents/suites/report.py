@@ -37,12 +37,16 @@ class Report:
         episodes: `frames.episodes_of`.
         bodies: `frames.by_body`.
         agents: `frames.by_agent`.
+        improvements: `frames.improvements`.
+        gaps: `frames.gaps`.
         output: folder of the files.
     """
 
     episodes: pd.DataFrame
     bodies: pd.DataFrame
     agents: pd.DataFrame
+    improvements: pd.DataFrame
+    gaps: pd.DataFrame
     output: Path
 
 
@@ -69,7 +73,8 @@ def write_report(
     episodes = frames.episodes_of(plans, lambda chunk: store.get(chunk.key)["bodies"])
     bodies = frames.by_body(episodes, suites, Specialists.for_plans(list(plans)))
     agents = frames.by_agent(bodies, episodes)
-    report = Report(episodes, bodies, agents, output)
+    compared = frames.improvements(bodies), frames.gaps(bodies)
+    report = Report(episodes, bodies, agents, *compared, output)
     bodies.to_csv(output / "results.csv", index=False)
     described = _as_json(report, plans, suites, seed)
     (output / "results.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
@@ -126,9 +131,9 @@ def _markdown(
         if suite.name == "unseen_morphology":
             lines += picture("bodies", "return on each body, seen and unseen")
             lines += picture("profiles", "share of runs and bodies above each score")
-            lines += ["", gaps_table(frames.gaps(report.bodies))]
+            lines += ["", gaps_table(report.gaps)]
             lines += ["", bodies_table(report.bodies[report.bodies["suite"] == suite.name])]
-    compared = improvements_table(frames.improvements(report.bodies))
+    compared = improvements_table(report.improvements)
     if compared:
         lines += ["", "## Agents against each other", "", compared]
     if "training" in pictures:
@@ -194,8 +199,8 @@ def _as_json(
         ],
         "agents": _records(report.agents),
         "bodies": _records(report.bodies),
-        "improvements": _records(frames.improvements(report.bodies)),
-        "gaps": _records(frames.gaps(report.bodies)),
+        "improvements": _records(report.improvements),
+        "gaps": _records(report.gaps),
         "left_out": [
             {"run": plan.run, "suite": t.suite, "condition": t.condition, "why": t.why_not}
             for plan in plans

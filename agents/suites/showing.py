@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import file_name
 from ...envs.saved import task_set_of
 from ...envs.task_set import TaskSet, with_changes
 from ..acting import Agent
 from ..checkpoint import load_policy
+from ..filming import film_episode
 from ..inside.figures import attention_over_time, limb_graph
 from ..inside.record import looks_inside, record_inside
-from ..patch_video import film_patches
-from ..video import film
 from .plan import AgentPlan
-
-log = logging.getLogger(__name__)
 
 STEPS = 200
 """Of the episode that is looked into."""
@@ -69,17 +64,7 @@ def _inside(agent: Agent, environment: dict, plan: AgentPlan, output: Path, seed
 def _videos(agent: Agent, task: TaskSet, plan: AgentPlan, output: Path, seed: int) -> list[str]:
     body = (task.unseen or task.seen)[0]
     path = output / "videos" / f"{file_name(plan.run)}_{file_name(body)}.mp4"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if task.kind == "patches":
-        film_patches(agent, task, path, seed)
-    elif task.kind == "limbs":
-        try:
-            film(agent, task, body, path, seed)
-        except UserError as error:  # nothing here draws: the numbers stand without pictures
-            log.warning("no video: %s", error)
-            return []
-    else:
-        log.warning("no video of %s: there are pictures of bodies and of tasks with pictures only", plan.run)
+    if not film_episode(agent, task, body, path, seed):
         return []
     link = path.relative_to(output).as_posix()
     return [f"Video of {body}: [{path.name}]({link})", ""]

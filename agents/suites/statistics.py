@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ..results import half_width
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 0
@@ -32,12 +34,8 @@ class Estimate:
 def mean_of(values: np.ndarray) -> Estimate:
     """Mean of values (n,) with the interval of Student's t; of one value, without."""
     values = np.asarray(values, float)
-    if len(values) < 2:
-        return Estimate(float(values.mean()), np.nan, np.nan)
-    if np.ptp(values) == 0:  # as of paired differences of what is exactly equal
-        return Estimate(float(values[0]), float(values[0]), float(values[0]))
-    interval = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
-    return Estimate(float(values.mean()), float(interval.low), float(interval.high))
+    mean, half = float(values.mean()), half_width(values) if len(values) > 1 else np.nan
+    return Estimate(mean, mean - half, mean + half)
 
 
 def interquartile_mean(scores: np.ndarray) -> Estimate:

@@ -151,14 +151,9 @@ def terminal_table(title: str, frame: pd.DataFrame) -> Table:
 
 def _body_cell(own: pd.DataFrame) -> str:
     if len(own) == 1:
-        return interval(own.iloc[0], "mean") if "mean_low" in own else _with_ends(own.iloc[0])
+        row = own.iloc[0].rename({"low": "mean_low", "high": "mean_high"})
+        return interval(row, "mean")
     return f"{number(own['mean'].mean())} ({', '.join(number(value) for value in own['mean'])})"
-
-
-def _with_ends(row: pd.Series) -> str:
-    return number(row["mean"]) + (
-        "" if np.isnan(row["low"]) else f" [{number(row['low'])}, {number(row['high'])}]"
-    )
 
 
 def _recovery(row: pd.Series) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from somite.agents import Agent, load_policy
+from somite.agents.bundled import bundled_folder
 from somite.agents.checkpoint import save_policy
 from somite.agents.evaluated_runs import body_set_of
 from somite.agents.export import export, onnx_graph
@@ -212,3 +213,12 @@ def test_the_page_tells_how_to_run_a_file_with_memory(tmp_path, monkeypatch):
         exec(compile(block, "export.md", "exec"), {"read_sensors": read_sensors, "move": move})
     for observation, action in zip(told, moved, strict=True):
         np.testing.assert_allclose(action, agent.act(observation), atol=TOLERANCE)
+
+
+def test_a_bundled_agent_is_written_here_and_not_where_the_package_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = bundled_folder("cheetah-smp")
+    assert export._output(None, folder).resolve() == tmp_path.resolve() / "cheetah-smp.onnx"
+    assert export._output(None, Path("runs/mine/best")) == Path("runs/mine/best.onnx")

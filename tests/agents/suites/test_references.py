@@ -39,9 +39,7 @@ def measure(*runs: Path, more: tuple[str, ...] = ()) -> dict:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.chdir(tmp_path)
+def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "read_table", dict)
     monkeypatch.setattr(specialists, "read_table", dict)
 

@@ -24,12 +24,6 @@ from somite.envs.task_set import with_changes
 from ..runs import compose
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.chdir(tmp_path)
-
-
 def evaluate(*runs: Path, output: str = "report", more: tuple[str, ...] = ()) -> dict:
     """Evaluate and give back ``results.json``."""
     listed = ",".join(map(str, runs))

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from somite.agents import load_policy
 from somite.agents.episodes import run_episodes
-from somite.agents.evaluated_runs import body_set_of
 from somite.agents.viewing.session import PUSH, SPEEDS, Session
 from somite.envs.errors import UserError
-
-KEPT = Path(__file__).parents[3] / "docs" / "results"
-CALM = {"senses": {"shuffle": "never", "noise_channels": 0}, "starts": "fixed"}
-
-
-def session_of(run: str, changes: dict | None = None, bodies: object = None) -> Session:
-    agent = load_policy(KEPT / run)
-    return Session(agent, body_set_of(agent, changes), bodies, seed=7)
+from tests.agents.viewing.sessions import CALM, KEPT, session_of
 
 
 @pytest.fixture

@@ -9,22 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents import load_policy
-from somite.agents.evaluated_runs import body_set_of
 from somite.agents.viewing import viewers
 from somite.agents.viewing.keys import ACTIONS, KEYS
 from somite.agents.viewing.mujoco_viewer import KEY_CODES, bar_lines, shown_model, take_geometry
 from somite.agents.viewing.session import Bars, Session
 from somite.agents.viewing.window_viewer import PYGAME_KEYS, WindowViewer
 from somite.envs.errors import UserError
-
-KEPT = Path(__file__).parents[3] / "docs" / "results"
-CALM = {"senses": {"shuffle": "never", "noise_channels": 0}, "starts": "fixed"}
-
-
-def session_of(run: str, changes: dict | None = None, bodies: object = None) -> Session:
-    agent = load_policy(KEPT / run)
-    return Session(agent, body_set_of(agent, changes), bodies, seed=7)
+from tests.agents.viewing.sessions import CALM, session_of
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""Sessions of kept agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from somite.agents import load_policy
+from somite.agents.evaluated_runs import body_set_of
+from somite.agents.viewing.session import Session
+
+KEPT = Path(__file__).parents[3] / "docs" / "results"
+CALM = {"senses": {"shuffle": "never", "noise_channels": 0}, "starts": "fixed"}
+
+
+def session_of(run: str, changes: dict | None = None, bodies: object = None) -> Session:
+    agent = load_policy(KEPT / run)
+    return Session(agent, body_set_of(agent, changes), bodies, seed=7)
