@@ -45,7 +45,10 @@ def put(holder: Any, names: Iterable[str], taken: Mapping[str, Any]) -> None:
     if set(names) != set(taken):
         raise Misfit(f"{type(holder).__name__} keeps {', '.join(names)}, not {', '.join(taken)}")
     for name in names:
-        setattr(holder, name, _put(getattr(holder, name), taken[name], f"{type(holder).__name__}.{name}"))
+        now = getattr(holder, name)
+        put_back = _put(now, taken[name], f"{type(holder).__name__}.{name}")
+        if put_back is not now:
+            setattr(holder, name, put_back)
 
 
 def _take(value: Any) -> Any:
@@ -94,7 +97,9 @@ def _put(now: Any, taken: Any, where: str) -> Any:
 
 
 def _is_object(value: Any) -> bool:
-    """Whether it can only be written to in place."""
+    """Whether it can only be written to in place, or holds something of the kind."""
+    if isinstance(value, (list, tuple)):
+        return any(_is_object(item) for item in value)
     kinds = (np.ndarray, torch.Tensor, np.random.Generator)
     return isinstance(value, kinds) or hasattr(value, "restore")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
 
+from ..snapshots import put, take
 from .bodies.limbs import body_joints
 from .bodies.morphology import Morphology
 from .simulation import Simulation
@@ -48,20 +50,39 @@ class Block:
         contiguous = self.slots == tuple(range(body.n_limbs))
         self.limb_slots = slice(0, body.n_limbs) if contiguous else list(self.slots)
 
-    def write(self, arrays: dict[str, np.ndarray]) -> None:
-        """Copy limb and joint arrays of these rows into the padded ones."""
+    def write(self, arrays: dict[str, np.ndarray], places: slice | np.ndarray = slice(None)) -> None:
+        """Copy limb and joint arrays of rows into the padded ones.
+
+        Args:
+            arrays: of the environment.
+            places: of this block; all of them, or indices.
+        """
         sim, rows, slots = self.sim, self.rows, self.limb_slots
+        if not isinstance(places, slice):
+            rows, slots = (places + self.rows.start)[:, None], list(self.slots)
         limb, joint = self.joint_slots
-        arrays["position"][rows, slots] = sim.limb_positions()
-        arrays["rotation"][rows, slots] = sim.limb_rotations()
-        arrays["velocity"][rows, slots] = sim.limb_velocities()
-        arrays["center"][rows, slots] = sim.tree_centers()
-        arrays["axis"][rows, limb, joint] = sim.joint_axes()
-        arrays["joint_position"][rows, limb, joint] = sim.joint_positions()
-        arrays["joint_speed"][rows, limb, joint] = sim.joint_speeds()
+        arrays["position"][rows, slots] = sim.limb_positions()[places]
+        arrays["rotation"][rows, slots] = sim.limb_rotations()[places]
+        arrays["velocity"][rows, slots] = sim.limb_velocities()[places]
+        arrays["center"][rows, slots] = sim.tree_centers()[places]
+        arrays["axis"][rows, limb, joint] = sim.joint_axes()[places]
+        arrays["joint_position"][rows, limb, joint] = sim.joint_positions()[places]
+        arrays["joint_speed"][rows, limb, joint] = sim.joint_speeds()[places]
         activations = sim.activations()
         if activations is not None:
-            arrays["activation"][rows, limb, joint] = activations
+            arrays["activation"][rows, limb, joint] = activations[places]
+
+    def snapshot(self) -> dict[str, Any]:
+        """States of the simulations, and what was drawn for their episodes."""
+        return take(self, self._kept)
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit."""
+        put(self, self._kept, taken)
+
+    @property
+    def _kept(self) -> tuple[str, ...]:
+        return ("sim", "starts", "conditions") if self.conditions else ("sim",)
 
 
 _STRUCTURE = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
 import torch
 
+from ..snapshots import put, take
 from .bodies.limbs import is_held
 from .bodies.morphology import UNLIMITED_SLIDE, Morphology
 from .observation import Goal
@@ -61,6 +63,14 @@ class Goals:
         elif self.task.direction == "random":
             angle = rng.uniform(-np.pi, np.pi)
             self.direction[row] = np.cos(angle), np.sin(angle)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The goals of the present episodes."""
+        return take(self, ("direction", "target"))
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit."""
+        put(self, ("direction", "target"), taken)
 
     def reward(self, velocity: np.ndarray) -> np.ndarray:
         """(B,) reward of ``velocity`` (B,) m/s along the direction, 0 for rows that reach."""

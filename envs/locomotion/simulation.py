@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import mujoco.batch
 import numpy as np
 
+from ..snapshots import put, take
 from .bodies.descriptors import quaternion_matrix
 from .bodies.limbs import Limb, body_joints, is_held
 from .bodies.morphology import Morphology
@@ -61,12 +63,15 @@ class Simulation:
     Arrays of limbs are (n, N, …) and of joint slots (n, S, …), S the slots of all limbs in order.
     """
 
+    _KEPT = ("_state", "_center", "_half", "_low", "_high")
+
     def __init__(self, morphology: Morphology, n: int, frame_skip: int | None, threads: int) -> None:
         self.morphology, self.n = morphology, n
         model, limbs = morphology.model, morphology.limbs
         self.frame_skip = frame_skip_of(model) if frame_skip is None else frame_skip
         self.dt = model.opt.timestep * self.frame_skip
         self.batch = mujoco.batch.Batch(model, nsim=n, nthread=max(1, min(threads, n)))
+        self._state = self.batch.state  # (n, all that MuJoCo integrates)
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self._ctrl = self.batch.bind("ctrl")
         self._xpos, self._xmat = self.batch.bind("xpos"), self.batch.bind("xmat")
@@ -121,6 +126,14 @@ class Simulation:
         self._ctrl[:, self._actuators] = controls
         self.batch.step(nstep=self.frame_skip)
         return (self.batch.warning[:, DIVERGED, 1] != before).any(1)
+
+    def snapshot(self) -> dict[str, Any]:
+        """States of all rows, warm starts included; their next step is the same to the last bit."""
+        return take(self, self._KEPT)
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`; arrays of limbs are those of the last step until the next. Raises Misfit."""
+        put(self, self._KEPT, taken)
 
     def to_physical(self, nominal: np.ndarray) -> np.ndarray:
         """(n, actuated) nominal actions in [-1, 1] as physical controls."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -16,20 +15,35 @@ from gymnasium.vector.utils import batch_space
 
 from ..errors import UserError
 from ..resets import rows_to_reset
+from ..snapshots import put, take
 from ..tokens import limb_action_space, limb_observation_space
 from .block import Block, adjacent_rows
 from .bodies import families
 from .bodies.morphology import Morphology
 from .features import LIMB_SPEC
 from .goals import Goals
-from .observation import LimbLayout, LimbState, make_layout, observe, select_rows
+from .observation import select_rows
+from .readings import Readings
 from .task import LocomotionTask
 from .varied.conditions import STREAMS, Conditions, Varied
 from .varied.damage import DEAD, Damage, Part, parts_of
 from .varied.variants import Variant, compile_variants
 from .varied.variation import BodyVariation
-from .varied.world import Ground, World
+from .varied.world import World
 from .workers import Workers
+
+_KEPT = (
+    "_blocks",
+    "_readings",
+    "_rngs",
+    "_streams",
+    "_told",
+    "_goals",
+    "_steps",
+    "_start_age",
+    "_diverged",
+    "_finished",
+)
 
 
 class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
@@ -132,13 +146,12 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             Block(simulated[rows], rows, frame_skip, self._workers.threads_each, aligned) for rows in runs
         ]
         self._block_of_row = [block for block in self._blocks for _ in range(block.sim.n)]
-        rows = [(body, block.slots) for block in self._blocks for body in block.bodies]
-        self._layout: LimbLayout = make_layout(rows, self.n_limbs, self.n_joints)
-        self._state = LimbState.empty(self.num_envs, self.n_limbs, self.n_joints)
-        self._arrays = {name: value.numpy() for name, value in vars(self._state).items()}  # shared memory
+        world = varied.world
+        uneven = world is not None and world.has_strips
+        self._readings = Readings(self._blocks, self.task, self.n_limbs, self.n_joints, uneven)
         b = self.num_envs
         self._told: dict[str, np.ndarray] = {}
-        self._height_limits, self._raised = np.empty((b, 2)), np.zeros(b)
+        self._height_limits = np.empty((b, 2))
         self._tips, self._tip_centers = np.zeros(b, int), np.zeros((b, 3))
         for row, body in enumerate(simulated):
             self._adopt(row, body)
@@ -147,8 +160,6 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self._dt = np.concatenate([np.full(block.sim.n, block.sim.dt) for block in self._blocks])
         self._can_fall = np.array([self.bodies[i].can_fall for i in self.body_of_row])
         self._goals = Goals(self.task, self.bodies, self.body_of_row)
-        self._root, self._progress = np.zeros((b, 3)), np.zeros((b, 2))
-        self._cos_tilt, self._largest = np.ones(b), np.zeros(b)
         self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
         self._diverged = np.zeros(b, bool)
         self._finished = np.zeros(b, bool)
@@ -156,15 +167,12 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
 
     def _make_conditions(self, varied: Varied, pools: list[list[Variant]]) -> None:
         self._told = varied.told(self.num_envs, self.n_limbs, self.n_joints)
-        if varied.world and varied.world.has_strips:
-            ground = self._layout.ground.expand(-1, self.n_limbs).clone()
-            self._layout = dataclasses.replace(self._layout, ground=ground)
         for block in self._blocks:
             block.conditions = Conditions(
                 varied,
                 block.sim,
                 [pools[i] for i in self.body_of_row[block.rows]],
-                select_rows(self._layout, block.rows),  # shares memory
+                select_rows(self._readings.layout, block.rows),  # shares memory
                 block.slots,
                 block.joint_slots,
                 {name: array[block.rows] for name, array in self._told.items()},
@@ -220,7 +228,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             limit = self.task.max_episode_steps
             self._start_age[:] = [rng.integers(limit) for rng in self._rngs]
             self._steps[:] = self._start_age
-        self._read(self._read_all)
+        self._readings.read()
         return self._observe(), self._drawn()
 
     def _start_episodes(self, rows: np.ndarray) -> None:
@@ -268,7 +276,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         actions = np.asarray(actions, float)
         if actions.shape != self.action_space.shape:
             raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
-        before = self._progress.copy()
+        before = self._readings.progress.copy()
         cost = np.empty(self.num_envs)
         stepped = []
         for block in self._blocks:
@@ -283,7 +291,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         for block, diverged in zip(self._blocks, self._workers.run(stepped), strict=True):
             self._diverged[block.rows] = diverged
         self._steps += 1
-        self._read(self._read_all)
+        self._readings.read()
         rewards, terminated, info = self._judge(before, cost)
         truncated = self._steps >= self.task.max_episode_steps
         ended = terminated | truncated
@@ -295,13 +303,13 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         return self._observe(), rewards, terminated, truncated, info
 
     def _judge(self, before: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        task = self.task
+        task, readings = self.task, self._readings
         # A diverged row has been put back to the model's start by MuJoCo: its episode ends here.
-        travelled = np.where(self._diverged[:, None], 0.0, self._progress - before)
+        travelled = np.where(self._diverged[:, None], 0.0, readings.progress - before)
         velocity = (travelled * self._goals.direction).sum(1) / self._dt
-        cos_tilt = np.where(self._can_fall, self._cos_tilt, 1.0)
+        cos_tilt = np.where(self._can_fall, readings.cos_tilt, 1.0)
         alive = ~self._diverged & task.healthy(
-            self._root[:, 2] - self._raised, self._height_limits, cos_tilt, self._largest
+            readings.root[:, 2] - readings.raised, self._height_limits, cos_tilt, readings.largest
         )
         forward = self._goals.reward(velocity)
         control = task.control_cost * cost
@@ -316,7 +324,8 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         }
         reward = forward + bonus - control
         if reaching.any():
-            distance = np.where(reaching, self._target_distance(), 0.0)
+            tips = readings.points(self._tips, self._tip_centers)  # one substep behind
+            distance = np.where(reaching, np.linalg.norm(self._goals.target - tips, axis=1), 0.0)
             reached = np.where(self._diverged, 0.0, self._goals.reach_reward(distance))
             info |= {"target_distance": distance, "reward_reach": reached}
             reward = reward + reached
@@ -325,16 +334,9 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
     def _drawn(self) -> dict[str, np.ndarray]:
         return {name: array.copy() for name, array in self._told.items()}
 
-    def _target_distance(self) -> np.ndarray:
-        """(B,) m from the centre of the tip to the target, one substep behind."""
-        rows = self._read_all
-        rotation = self._arrays["rotation"][rows, self._tips].reshape(-1, 3, 3)
-        tip = self._arrays["position"][rows, self._tips] + (rotation @ self._tip_centers[..., None])[..., 0]
-        return np.linalg.norm(self._goals.target - tip, axis=1)
-
     def _finish(self, rows: np.ndarray, ended: np.ndarray, info: dict[str, Any]) -> None:
         """Reset ended rows in the same step; keep their last observation and what their step told."""
-        last = _as_numpy(self._observe_rows(rows))
+        last = _as_numpy(self._readings.observe(self._goals.seen, rows))
         final = np.full(self.num_envs, None, object)
         for index, row in enumerate(rows):
             final[row] = {key: value[index] for key, value in last.items()}
@@ -350,46 +352,27 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             "episode_is_whole": whole,
         }
         self._start_episodes(rows)
-        self._read(rows)
-
-    def _read(self, rows: np.ndarray) -> None:
-        """Copy what the simulators hold into the padded arrays; of all blocks that ``rows`` touch."""
-        for block in self._blocks:
-            first, last = np.searchsorted(rows, [block.rows.start, block.rows.stop])
-            if first == last:
-                continue
-            block.write(self._arrays)
-            sim, own = block.sim, block.rows
-            if block.conditions and block.conditions.ground:
-                self._read_ground(block, block.conditions.ground)
-            self._root[own] = sim.root_position()
-            if self.task.max_tilt is not None:
-                self._cos_tilt[own] = sim.root_cos_tilt()
-            if self.task.max_state is not None:
-                self._largest[own] = sim.largest_state()
-            if self.task.progress == "center":
-                self._progress[own] = sim.root_center()[:, :2]
-        if self.task.progress == "position":
-            self._progress[:] = self._root[:, :2]
-        elif self.task.progress == "body":
-            every, slots = self._read_all, self._layout.root_slot.numpy()
-            self._progress[:] = self._arrays["position"][every, slots, :2]
-
-    def _read_ground(self, block: Block, ground: Ground) -> None:
-        """Height of the ground below every limb, and below the root."""
-        own, level = block.rows, block.sim.morphology.ground
-        heights = ground.below(self._arrays["position"][own])
-        self._layout.ground[own] = torch.from_numpy(heights + level)
-        self._raised[own] = heights[:, block.slots[0]]
+        self._readings.read(rows)
 
     def _observe(self) -> dict[str, np.ndarray]:
-        return _as_numpy(observe(self._state, self._layout, self._goals.seen))
+        return _as_numpy(self._readings.observe(self._goals.seen))
 
-    def _observe_rows(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        index = torch.from_numpy(rows)
-        return observe(
-            self._state.rows(index), select_rows(self._layout, index), self._goals.seen.rows(index)
-        )
+    def snapshot(self) -> dict[str, Any]:
+        """All that the rows' futures depend on, random streams included; see `somite.envs.snapshots`."""
+        return take(self, _KEPT)
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Go on from where another environment, made in the same way, was; to the last bit.
+
+        The environment must have been reset once.
+
+        Raises:
+            Misfit: the snapshot is of other rows; the environment then has to be reset.
+        """
+        put(self, _KEPT, taken)
+        for block in self._blocks:
+            for place in range(block.sim.n if block.conditions else 0):
+                self._adopt(block.rows.start + place, block.conditions.body(place))
 
     def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put one row into a state: positions (nq,), velocities (nv,) of its model.
@@ -406,7 +389,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         if not (np.abs(np.concatenate((qpos, qvel))) < mujoco.mjMAXVAL).all():
             raise UserError("a state must be finite; this one is not, or beyond 1e10")
         block.sim.reset(np.array([row - block.rows.start]), qpos[None], qvel[None])
-        self._read(np.array([row]))
+        self._readings.read(np.array([row]))
 
     def get_state(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Copies of one row's positions (nq,) and velocities (nv,)."""

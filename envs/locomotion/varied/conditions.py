@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import mujoco
 import numpy as np
 
+from ...snapshots import Misfit, put, take
 from ..bodies.morphology import Morphology
 from ..features import LIMB_SPEC, joint_descriptor_slice
 from ..observation import LimbLayout
@@ -22,6 +25,8 @@ STREAMS = len(DRAWS) + 2
 
 _DAMAGE, _WORLD = len(DRAWS), len(DRAWS) + 1
 _TOKEN_STATES = int(LIMB_SPEC.token_is_state().sum())
+_DESCRIBED = ("limb_descriptors", "joint_descriptors", "reference", "middle", "half_range", "ground")
+"""Of the layout, what differs between episodes."""
 _COLUMNS = {
     "gear": ("strength", "position_gain", "velocity_gain"),
     "damping": ("damping",),
@@ -85,7 +90,7 @@ class Conditions:
         self._varied, self._sim, self._pools, self._layout = varied, sim, pools, layout
         self._slots, self._joint_slots, self._told = slots, joint_slots, told
         body, self._age = sim.morphology, np.zeros(sim.n, int)
-        variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
+        self._variants = variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
         for variant in variants:  # once, and not at the start of an episode
             self._layout_of(variant)
         self.variant_of = [pool[0] for pool in pools]
@@ -229,6 +234,42 @@ class Conditions:
             limb_slots, joint_slots = self._joint_slots
             self._told["damage"][row, limb_slots[part], joint_slots[part]] = kind
             self._told["damaged_since"][row] = self._age[row]
+
+    def snapshot(self) -> dict[str, Any]:
+        """What was drawn for the present episodes, and what has happened to their bodies.
+
+        What is done by hand, `push` that is still to come, is not kept.
+        """
+        return {
+            **take(self, self._kept),
+            "variants": [self._variants.index(variant) for variant in self.variant_of],
+            "models": self.models.snapshot(self._sources),
+            "layout": take(self._layout, _DESCRIBED),
+        }
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`.
+
+        Raises:
+            Misfit: of other rows.
+        """
+        taken = dict(taken)
+        numbers, models, layout = (taken.pop(name) for name in ("variants", "models", "layout"))
+        if len(numbers) != len(self.variant_of) or max(numbers) >= len(self._variants):
+            raise Misfit(f"{len(self.variant_of)} rows of {len(self._variants)} variants, not {len(numbers)}")
+        put(self, self._kept, taken)
+        put(self._layout, _DESCRIBED, layout)
+        self.variant_of = [self._variants[number] for number in numbers]
+        self.models.restore(models, self._sources)
+
+    @property
+    def _sources(self) -> list[mujoco.MjModel]:
+        return [variant.body.model for variant in self.variant_of]
+
+    @property
+    def _kept(self) -> tuple[str, ...]:
+        parts = ("_damage", "ground", "_pushes")
+        return ("_age", "_pushed", *(name for name in parts if getattr(self, name) is not None))
 
     def body(self, row: int) -> Morphology:
         """What a row simulates, but for edits of its parameters."""

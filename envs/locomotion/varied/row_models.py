@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mujoco
 import mujoco.batch
 import numpy as np
+import torch
 
 from ..bodies.morphology import Morphology
 
@@ -61,10 +63,42 @@ class RowModels:
         self._limb_of = _limb_indices(body)
         self._forces = _force_columns(body.model)
         self._ground = np.flatnonzero(body.model.geom_bodyid == 0)
+        self._edited = list(dict.fromkeys((*self._fields, *_derived(body.model, self._data))))
+        self._edits: list[dict[str, Any] | None] = [None] * len(self.models)  # of rows, where found before
         self.commit()
 
     def _arrays(self, model: mujoco.MjModel) -> dict[str, np.ndarray]:
         return {name: getattr(model, name) for name in self._fields}
+
+    def snapshot(self, sources: Sequence[mujoco.MjModel]) -> list[dict[str, Any]]:
+        """Of each row, the arrays in which its model differs from the one that was loaded.
+
+        Args:
+            sources: the model that was loaded into each row.
+        """
+        for row, (own, source) in enumerate(zip(self.models, sources, strict=True)):
+            if self._edits[row] is None:
+                self._edits[row] = self._find_edits(own, source)
+        return list(self._edits)
+
+    def _find_edits(self, own: mujoco.MjModel, source: mujoco.MjModel) -> dict[str, Any]:
+        edits: dict[str, Any] = {"meaninertia": own.stat.meaninertia, "gravity": own.opt.gravity.tolist()}
+        for name in self._edited:
+            array = getattr(own, name)
+            if not np.array_equal(array, getattr(source, name)):
+                edits[name] = torch.from_numpy(array.copy())
+        return edits
+
+    def restore(self, taken: Sequence[Mapping[str, Any]], sources: Sequence[mujoco.MjModel]) -> None:
+        """Inverse of `snapshot`: loads ``sources`` and edits them again."""
+        for row, (edits, source) in enumerate(zip(taken, sources, strict=True)):
+            self.load(row, source)
+            model = self.models[row]
+            model.stat.meaninertia, model.opt.gravity[:] = edits["meaninertia"], edits["gravity"]
+            for name in self._edited:
+                array = getattr(model, name)
+                array[...] = edits[name].numpy() if name in edits else getattr(source, name)
+        self.commit()
 
     def commit(self) -> None:
         """Tell the batch of edits (10 microseconds)."""
@@ -72,6 +106,7 @@ class RowModels:
 
     def load(self, row: int, source: mujoco.MjModel) -> None:
         """Make a row's model equal to a source, whatever was done to it."""
+        self._edits[row] = None
         own, given = self._views[id(self.models[row])], self._views[id(source)]
         for name, array in own.items():
             array[...] = given[name]
@@ -86,6 +121,7 @@ class RowModels:
             row: which.
             factors: (N,) of the limbs, by quantity.
         """
+        self._edits[row] = None
         own, limb_of = self._views[id(self.models[row])], self._limb_of
         for name, limbs in factors.items():
             extended = np.append(limbs, 1.0)  # for what belongs to no limb
@@ -115,6 +151,7 @@ class RowModels:
 
     def scale_force(self, row: int, actuator: int, factor: float) -> None:
         """Multiply the force of an actuator, whatever it is; 0: it is dead."""
+        self._edits[row] = None
         self._scale_forces(self._views[id(self.models[row])], [actuator], np.array([factor]))
 
     def _scale_forces(
@@ -126,6 +163,7 @@ class RowModels:
 
     def set_gravity(self, row: int, gravity: np.ndarray) -> None:
         """Gravity (3,) of a row."""
+        self._edits[row] = None
         self.models[row].opt.gravity[:] = gravity
 
     def lock(self, row: int, joint: int) -> None:
@@ -138,6 +176,7 @@ class RowModels:
         mujoco.mj_solveM(model, data, answer, unit)
         self._qvel[row] -= answer[0] * (self._qvel[row, dof] / answer[0, dof])
         self._qvel[row, dof] = 0.0
+        self._edits[row] = None
         own = self._views[id(model)]
         own["dof_armature"][dof] = RIGID
         own["jnt_limited"][joint] = 0  # the limit would pull it back
@@ -146,6 +185,19 @@ class RowModels:
         """Mass of all limbs of a row, kg."""
         limb_of = self._limb_of["body"]
         return float(self.models[row].body_mass[limb_of < self._limb_of["count"]].sum())
+
+
+def _derived(model: mujoco.MjModel, data: mujoco.MjData) -> list[str]:
+    """Names of the arrays that ``mj_setConst`` computes from masses, inertias and armatures."""
+    model = copy.copy(model)
+    mujoco.mj_setConst(model, data)  # a compiled model may differ by rounding
+    edited = copy.copy(model)
+    # Parts by factors of their own: some of what is derived depends on ratios only.
+    edited.body_mass[:] *= np.linspace(1.5, 2.5, model.nbody)
+    edited.body_inertia[:] *= np.linspace(1.5, 2.5, model.nbody)[:, None]
+    edited.dof_armature[:] += 0.1
+    mujoco.mj_setConst(edited, data)
+    return _differing([model, edited])
 
 
 def _differing(sources: Sequence[mujoco.MjModel]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from ...errors import UserError
+from ...snapshots import put, take
 from ..bodies.morphology import Morphology
 from .ranges import log_uniform, read_factors, read_range
 
@@ -195,6 +196,14 @@ class Ground:
         """Give a row a terrain."""
         self._edges[row], self._heights[row] = terrain.edges, terrain.heights_around()
 
+    def snapshot(self) -> dict[str, Any]:
+        """The terrains of all rows."""
+        return take(self, ("_edges", "_heights"))
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit."""
+        put(self, ("_edges", "_heights"), taken)
+
     def below(self, positions: np.ndarray) -> np.ndarray:
         """(n, N) m above the level ground, of ``positions`` (n, N, 3)."""
         along = positions[..., :2] @ self.direction
@@ -220,6 +229,14 @@ class Pushes:
         """A new episode of a row."""
         self._rngs[row], self._next[row] = rng, 0
         self._plan(row)
+
+    def snapshot(self) -> dict[str, Any]:
+        """When rows are pushed next; their random streams are the environment's."""
+        return take(self, ("_next",))
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit."""
+        put(self, ("_next",), taken)
 
     def _plan(self, row: int) -> None:
         wait = self._rngs[row].uniform(*self._world.push_interval)

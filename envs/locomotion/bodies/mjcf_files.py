@@ -1,0 +1,271 @@
+"""Which files an MJCF file would make MuJoCo read, found before MuJoCo reads anything.
+
+A robot may come from a stranger. What it includes, its meshes, textures and height fields, and the models
+that it attaches must lie in a folder that is allowed; nothing is opened beyond. The text is read here as
+strictly as no later reader does (UTF-8, no document type, hence no entities, well-formed), so that what
+MuJoCo's own parser makes of it cannot be something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import re
+import stat
+import xml.parsers.expat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import UserError
+
+MOST_TEXT, MOST_ASSET = 32 * 2**20, 2**30
+"""Bytes of the MJCF files of a robot together, and of a mesh, picture or the like."""
+
+MOST_FILES, MOST_ELEMENTS, MOST_DEPTH = 1000, 200_000, 400
+"""MJCF files and elements of a robot, and elements inside each other; MuJoCo's parser stops at 500."""
+
+_FOLDERS = ("meshdir", "texturedir", "assetdir")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_LITERAL = r"""\sfile\s*=\s*(?:"([^"<&]*)"|'([^'<&]*)')"""
+
+
+@dataclass(frozen=True)
+class _Mention:
+    """A file that an element names: where it stands, and the folder of the file it stands in."""
+
+    file: Path
+    line: int
+    element: str
+    attribute: str
+    name: str
+
+    @property
+    def place(self) -> str:
+        """For a message."""
+        return f'{self.file}, line {self.line}: <{self.element} {self.attribute}="{self.name}">'
+
+
+@dataclass
+class _Model:
+    """What one model, with all that it includes, names."""
+
+    includes: list[_Mention] = dataclasses.field(default_factory=list)
+    assets: list[_Mention] = dataclasses.field(default_factory=list)
+    models: list[_Mention] = dataclasses.field(default_factory=list)
+    folders: list[str] = dataclasses.field(default_factory=list)
+    strips_paths: bool = False
+
+
+@dataclass
+class _Size:
+    """Of a robot, so far."""
+
+    files: int = 0
+    text: int = 0
+    elements: int = 0
+
+    def add(self, file: Path, files: int = 0, text: int = 0, elements: int = 0) -> None:
+        """Counts more. Raises UserError: it is too much."""
+        self.files, self.text, self.elements = self.files + files, self.text + text, self.elements + elements
+        for name, most in (("files", MOST_FILES), ("text", MOST_TEXT), ("elements", MOST_ELEMENTS)):
+            if getattr(self, name) > most:
+                unit = "bytes of text" if name == "text" else name
+                raise UserError(f"{file}: with it the robot has more than {most:,} {unit}; so many are not read")
+
+
+def check_files(path: Path, *allowed: Path) -> None:
+    """Refuses a robot that reads files from where it may not.
+
+    Args:
+        path: of the MJCF file.
+        allowed: folders whose files it may read; none: its own.
+
+    Raises:
+        UserError: a file outside (also through ``..``, an absolute path or a link), a file that is no
+            MJCF, too large or no regular file; with the line and the element.
+    """
+    roots = [os.path.realpath(folder) for folder in allowed or (path.parent,)]
+    _Checker(roots).check(path, ())
+
+
+class _Checker:
+    def __init__(self, roots: list[str]) -> None:
+        self._roots, self._size, self._models = roots, _Size(), set[str]()
+
+    def check(self, path: Path, outer: tuple[str, ...]) -> None:
+        """A model, and those that it attaches. ``outer``: folders of the models that attach it."""
+        if os.path.realpath(path) in self._models:
+            return  # attached twice, or in a circle, which MuJoCo refuses
+        self._models.add(os.path.realpath(path))
+        base = os.path.dirname(os.path.abspath(path))
+        model = self._model(path, base)
+        bases = tuple(dict.fromkeys((base, *outer)))
+        for mention in (*model.assets, *model.models):
+            inner = [
+                os.path.join(at, folder, name)
+                for at in (*bases, os.path.dirname(os.path.abspath(mention.file)))
+                for folder in ("", *model.folders)
+                for name in {mention.name, *([os.path.basename(mention.name)] * model.strips_paths)}
+            ]
+            found = self._inside(mention, inner)
+            for file in found:
+                _check_regular(file, mention.place, MOST_ASSET)
+                if mention in model.models:
+                    self.check(Path(file), bases)
+
+    def _model(self, path: Path, base: str) -> _Model:
+        """Reads a model's main file and what it includes."""
+        model, waiting, done = _Model(), [path], set[str]()
+        while waiting:
+            file = waiting.pop()
+            if os.path.realpath(file) in done:
+                continue  # a circle of includes, which MuJoCo refuses
+            done.add(os.path.realpath(file))
+            before = len(model.includes)
+            _read_into(model, file, self._size, is_main=file is path)
+            for mention in model.includes[before:]:
+                near = [os.path.join(at, mention.name) for at in (os.path.dirname(file) or ".", base)]
+                waiting += [Path(found) for found in self._inside(mention, near)]
+        return model
+
+    def _inside(self, mention: _Mention, candidates: list[str]) -> list[str]:
+        """Those of the places where MuJoCo may look that are there; none of them may be outside."""
+        there, reachable = [], False
+        for candidate in dict.fromkeys(candidates):
+            # MuJoCo shortens a/../b in the name, the system follows links first.
+            meanings = {os.path.realpath(candidate), os.path.realpath(os.path.normpath(candidate))}
+            inside = all(self._is_inside(meaning) for meaning in meanings)
+            reachable |= inside
+            if os.path.lexists(candidate) or os.path.lexists(os.path.normpath(candidate)):
+                if not inside:
+                    raise self._refusal(mention)
+                there.append(os.path.normpath(candidate))
+        if not reachable:
+            raise self._refusal(mention)
+        return there
+
+    def _is_inside(self, path: str) -> bool:
+        return any(os.path.commonpath([root, path]) == root for root in self._roots)
+
+    def _refusal(self, mention: _Mention) -> UserError:
+        allowed = " and ".join(self._roots)
+        return UserError(
+            f"{mention.place} lies outside {allowed}, and a robot reads files from there only; "
+            "env.files_from=<folder> allows another folder, with all that is in it"
+        )
+
+
+def _read_into(model: _Model, file: Path, size: _Size, is_main: bool) -> None:
+    """Adds what one file names."""
+    _check_regular(str(file), str(file), MOST_TEXT)
+    data = file.read_bytes()
+    size.add(file, files=1, text=len(data), elements=data.count(b"<"))
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no MJCF: not UTF-8 ({error.reason} at byte {error.start})") from error
+    data = _without_comments(text.removeprefix("\ufeff"), file).encode()
+    parser = xml.parsers.expat.ParserCreate("utf-8")
+    depth = 0
+
+    def start(element: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        line = parser.CurrentLineNumber
+        if depth > MOST_DEPTH:
+            raise UserError(f"{file}, line {line}: more than {MOST_DEPTH} elements inside each other")
+        if depth == 1 and is_main and element != "mujoco":
+            raise UserError(f"{file} is no MJCF: it begins with <{element}>, not with <mujoco>")
+        if element == "include" and "file" in attributes:
+            # Here alone a reader's way with white space and entities decides which file is opened.
+            begin = parser.CurrentByteIndex
+            raw = data[begin : data.index(b">", begin)].decode()
+            literal = re.search(_LITERAL, raw)
+            if literal is None or attributes["file"] not in literal.groups():
+                raise UserError(f"{file}, line {line}: <include> must name its file in plain characters")
+        for mention in _mentions(file, line, element, attributes):
+            kind = {"include": model.includes, "model": model.models}.get(element, model.assets)
+            kind.append(mention)
+        if element == "compiler":
+            model.folders += [_plain_name(attributes[name]) for name in _FOLDERS if name in attributes]
+            model.strips_paths |= attributes.get("strippath", "false") != "false"
+
+    def end(element: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    try:
+        parser.Parse(data, True)
+    except xml.parsers.expat.ExpatError as error:
+        reason = xml.parsers.expat.ErrorString(error.code)
+        raise UserError(f"{file}, line {error.lineno}: no well-formed XML ({reason})") from error
+
+
+def _mentions(file: Path, line: int, element: str, attributes: dict[str, str]) -> Iterator[_Mention]:
+    """Files that an element's attributes name: every ``file...``, and what is a path in a plugin's options."""
+    for attribute, value in attributes.items():
+        is_path = attribute.startswith("file") or (
+            (element, attribute) == ("config", "value") and ("/" in value or "\\" in value)
+        )
+        if not is_path or not value:
+            continue
+        mention = _Mention(file, line, element, attribute, _plain_name(value))
+        if _SCHEME.match(value) or any(ord(character) < 32 for character in value):
+            raise UserError(f"{mention.place}: a plain path is expected, not an address")
+        yield mention
+
+
+def _plain_name(name: str) -> str:
+    # MuJoCo takes both for a separator, on every system.
+    return name.replace("\\", "/")
+
+
+def _check_regular(path: str, place: str, most: int) -> None:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{place} cannot be read: {path}: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{place} cannot be read: {path} is no regular file")
+    if found.st_size > most:
+        raise UserError(f"{place}: {path} has {found.st_size:,} bytes; at most {most:,} are read")
+
+
+def _without_comments(text: str, file: Path) -> str:
+    """The text with blanks for what stands in comments, which are often not well-formed (``<!-- -- -->``).
+
+    Comments are told from attributes and character data as MuJoCo's parser tells them.
+
+    Raises:
+        UserError: a document type or another declaration, which could define entities.
+    """
+    parts, at = [], 0
+    while (begin := text.find("<", at)) >= 0:
+        parts.append(text[at:begin])
+        for opening, closing in (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")):
+            if text.startswith(opening, begin):
+                end = text.find(closing, begin + len(opening))
+                if end < 0:
+                    raise UserError(f"{file}: no well-formed XML ({opening} is not closed)")
+                at = end + len(closing)
+                piece = text[begin:at]
+                parts.append(re.sub(r"[^\n]", " ", piece) if opening == "<!--" else piece)
+                break
+        else:
+            if text.startswith("<!", begin):
+                line = text.count("\n", 0, begin) + 1
+                raise UserError(f"{file}, line {line}: document types and entities are not read")
+            at = _end_of_tag(text, begin)
+            parts.append(text[begin:at])
+    return "".join(itertools.chain(parts, [text[at:]]))
+
+
+_TAG = re.compile(r"""<[^"'>]*(?:"[^"]*"[^"'>]*|'[^']*'[^"'>]*)*>""")
+
+
+def _end_of_tag(text: str, begin: int) -> int:
+    found = _TAG.match(text, begin)
+    return found.end() if found else len(text)

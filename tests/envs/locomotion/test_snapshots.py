@@ -1,0 +1,164 @@
+"""What an environment goes on from: restored into another one, both have the same future, bit for bit."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from somite.envs.locomotion import BodyVariation, Damage, LocomotionTask, LocomotionVectorEnv, World
+from somite.envs.snapshots import Misfit
+
+from .test_goals import MOTORS
+from .user_robots import arm, load
+
+CHEETAHS = ["cheetah_3_front", "cheetah_3_front", "cheetah_2_back", "cheetah_7_full"]
+SHORT = LocomotionTask(max_episode_steps=25)
+FALLING = LocomotionTask(max_episode_steps=40, relative_height=(0.7, 1.5), max_tilt=1.0)
+VARIED = BodyVariation(
+    mass=[0.5, 2], length=[0.8, 1.25], gear=[0.5, 2], damping=[0.5, 2], armature=[0.5, 2], friction=[0.5, 2]
+)
+HARD = Damage(probability=0.8, parts=2, step=(2, 20))
+WILD = World(
+    slope=[-10, 10], step_height=[0.01, 0.1], friction=[0.5, 1], push=[0.5, 2], push_interval=[0.1, 0.4]
+)
+
+CASES = {
+    "plain": lambda: LocomotionVectorEnv(CHEETAHS, 9, SHORT, stagger=True, threads=1),
+    "falls": lambda: LocomotionVectorEnv(["walker_7_main", "hopper_4"], 6, FALLING, threads=2),
+    "aligned": lambda: LocomotionVectorEnv(CHEETAHS, 8, SHORT, aligned=True, threads=1),
+    "goes anywhere": lambda: LocomotionVectorEnv(["ant"], 3, LocomotionTask(15, direction="random")),
+    "varied": lambda: LocomotionVectorEnv(["cheetah_5_back"], 4, SHORT, variation=VARIED, threads=1),
+    "damaged": lambda: LocomotionVectorEnv(["ant"], 4, SHORT, damage=HARD, threads=1),
+    "in the world": lambda: LocomotionVectorEnv(["cheetah_7_full"], 4, SHORT, world=WILD, threads=1),
+    "all of it": lambda: LocomotionVectorEnv(
+        ["cheetah_7_full", "cheetah_2_back"], 6, SHORT, variation=VARIED, damage=HARD, world=WILD
+    ),
+    "reset by hand": lambda: LocomotionVectorEnv(
+        ["ant", "ant_back_left_removed"], 4, SHORT, autoreset_mode="Disabled", threads=1
+    ),
+}
+
+
+def read_back(taken):
+    """As from a file: nothing but plain values and tensors."""
+    file = io.BytesIO()
+    torch.save(taken, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def go_on(env, steps, seed):
+    """Everything that random actions lead to."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(steps):
+        found.append(env.step(rng.uniform(-1, 1, env.action_space.shape)))
+        ended = found[-1][2] | found[-1][3]
+        if env.autoreset_mode.value == "Disabled" and ended.any():
+            found.append(env.reset(options={"reset_mask": ended}))
+    return found
+
+
+def flat(value):
+    """Arrays in whatever steps tell."""
+    if isinstance(value, dict):
+        return [array for key in sorted(value) for array in flat(value[key])]
+    if isinstance(value, (list, tuple)):
+        return [array for item in value for array in flat(item)]
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return [array for item in value if item is not None for array in flat(item)]
+    return [np.asarray(value)]
+
+
+def equal(one, other):
+    one, other = flat(one), flat(other)
+    return len(one) == len(other) and all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=4, deadline=None)
+@given(before=st.integers(1, 60), seed=st.integers(0, 99))
+def test_a_restored_environment_has_the_same_future(case, before, seed):
+    env, other = CASES[case](), CASES[case]()
+    env.reset(seed=seed)
+    go_on(env, before, seed)
+    other.reset(seed=1000)
+    go_on(other, 7, 3)
+    other.restore(read_back(env.snapshot()))
+    assert equal(env._observe(), other._observe())
+    assert equal(go_on(env, 60, seed + 1), go_on(other, 60, seed + 1))
+
+
+@pytest.mark.parametrize("case", ["plain", "all of it"])
+def test_taking_a_snapshot_changes_nothing_and_shares_nothing(case):
+    env, undisturbed = CASES[case](), CASES[case]()
+    env.reset(seed=0), undisturbed.reset(seed=0)
+    go_on(env, 10, 0), go_on(undisturbed, 10, 0)
+    taken = env.snapshot()
+    kept = read_back(taken)
+    assert equal(go_on(env, 40, 1), go_on(undisturbed, 40, 1))
+    env.restore(taken)  # back in time, by what would have changed if it shared memory
+    other = CASES[case]()
+    other.reset(seed=5)
+    other.restore(kept)
+    assert equal(go_on(env, 40, 1), go_on(other, 40, 1))
+
+
+@pytest.mark.parametrize("part", ["_rngs", "_steps", "_blocks", "_streams", "_goals", "_told"])
+def test_every_part_is_needed(part):
+    """The negative control: what is restored without one of its parts has another future."""
+
+    def make():
+        task = LocomotionTask(max_episode_steps=25, direction="random")
+        return LocomotionVectorEnv(
+            ["ant"], 4, task, variation=BodyVariation(mass=[0.5, 2]), damage=HARD, threads=1
+        )
+
+    env, other = make(), make()
+    env.reset(seed=0), other.reset(seed=9)
+    go_on(env, 12, 0), go_on(other, 5, 1)
+    taken = env.snapshot()
+    other.restore({**taken, part: other.snapshot()[part]})
+    assert not equal(go_on(env, 60, 2), go_on(other, 60, 2))
+
+
+def test_a_robot_that_reaches_keeps_its_targets(tmp_path):
+    body = load(tmp_path, arm(MOTORS))
+
+    def make():
+        return LocomotionVectorEnv([body], 3, LocomotionTask(20, goal="auto"), threads=1)
+
+    env, other = make(), make()
+    env.reset(seed=0), other.reset(seed=1)
+    go_on(env, 10, 0)
+    other.restore(read_back(env.snapshot()))
+    assert equal(go_on(env, 45, 1), go_on(other, 45, 1))
+
+
+def test_another_environment_is_refused():
+    env = CASES["plain"]()
+    env.reset(seed=0)
+    taken = env.snapshot()
+    for other in (
+        LocomotionVectorEnv(CHEETAHS, 8, SHORT, threads=1),
+        LocomotionVectorEnv(["ant"], 9, SHORT, threads=1),
+        LocomotionVectorEnv(CHEETAHS, 9, SHORT, threads=1, damage=HARD),
+    ):
+        other.reset(seed=0)
+        with pytest.raises(Misfit, match="snapshot|keeps"):
+            other.restore(taken)
+
+
+def test_the_number_of_threads_changes_nothing():
+    found = []
+    for threads in (1, 2, 5):
+        env = LocomotionVectorEnv(CHEETAHS, 9, SHORT, stagger=True, threads=threads, variation=VARIED)
+        env.reset(seed=3)
+        found.append(go_on(env, 40, 3))
+    assert equal(found[0], found[1]) and equal(found[0], found[2])
