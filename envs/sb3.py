@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,6 +13,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from .errors import UserError
+from .snapshots import put, take
+
+_KEPT = ("diverged", "_returns", "_lengths")
 
 
 class SB3VecEnv(VecEnv):
@@ -26,6 +29,9 @@ class SB3VecEnv(VecEnv):
         env: the vector environment.
         seed: of the first reset.
 
+    Attributes:
+        diverged: (bodies,), simulations of each body that have diverged so far.
+
     Raises:
         UserError: rows are not reset in the same step.
     """
@@ -37,7 +43,7 @@ class SB3VecEnv(VecEnv):
         self.render_mode = None  # SB3 asks get_attr for it
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.body_of_row: np.ndarray = getattr(env, "body_of_row", np.zeros(env.num_envs, int))
-        self.diverged_rows = 0
+        self.diverged = np.zeros(int(self.body_of_row.max()) + 1, int)
         self._seed, self._actions = seed, None
         self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
         self._start = time.time()
@@ -63,7 +69,8 @@ class SB3VecEnv(VecEnv):
         observation, rewards, terminated, truncated, info = self.env.step(self._actions)
         self._returns += rewards
         self._lengths += 1
-        self.diverged_rows += int(np.sum(info.get("diverged", 0)))
+        if "diverged" in info:
+            np.add.at(self.diverged, self.body_of_row[info["diverged"]], 1)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         done = terminated | truncated
         for row in np.flatnonzero(done):
@@ -84,6 +91,29 @@ class SB3VecEnv(VecEnv):
                 "t": time.time() - self._start,
             }
         return told
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the rows and their statistics go on from; see `somite.envs.snapshots`."""
+        return {"env": self.env.snapshot(), **take(self, _KEPT)}
+
+    def restore(self, taken: Mapping[str, Any]) -> VecEnvObs:
+        """Inverse of `snapshot`; the environment must have been reset once.
+
+        Returns:
+            The observation. `begun_anew` tells which rows are at the beginning of a new episode instead.
+
+        Raises:
+            Misfit: the snapshot is of other rows.
+        """
+        observation = self.env.restore(taken["env"])
+        put(self, _KEPT, {name: taken[name] for name in _KEPT})
+        self._returns[self.begun_anew], self._lengths[self.begun_anew] = 0, 0
+        return observation
+
+    @property
+    def begun_anew(self) -> np.ndarray:
+        """(B,) bool, rows whose simulation could not be brought back by the last `restore`."""
+        return getattr(self.env, "begun_anew", np.zeros(self.num_envs, bool))
 
     def close(self) -> None:
         """Close the vector environment."""

@@ -1,15 +1,11 @@
-"""Many cars: in this process, or shared out among worker processes that write into shared memory."""
+"""Many cars of one process, and what they write."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from typing import Any, NoReturn, Protocol
+from typing import NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
 from .drawing import PAINTERS, SIZE
@@ -24,6 +20,7 @@ class Results:
     Attributes:
         pictures: (B, 96, 96, 3) uint8, of the world. frames: (B, 96, 96, 1 or 3) uint8, for the agent.
         states: (B, S) float32. rewards: (B,) float64. ended: (B,) bool. cut: (B,) bool.
+        origins: (B,) int64, the tiles from which the present places on the tracks were looked for.
     """
 
     pictures: np.ndarray
@@ -32,6 +29,7 @@ class Results:
     rewards: np.ndarray
     ended: np.ndarray
     cut: np.ndarray
+    origins: np.ndarray
 
     @classmethod
     def layout(cls, num_envs: int, rules: Rules) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -44,11 +42,26 @@ class Results:
             "rewards": ((num_envs,), np.float64),
             "ended": ((num_envs,), np.bool_),
             "cut": ((num_envs,), np.bool_),
+            "origins": ((num_envs,), np.int64),
         }
 
     def part(self, rows: slice) -> Results:
         """Views of some rows."""
         return Results(**{name: values[rows] for name, values in vars(self).items()})
+
+
+class Past(NamedTuple):
+    """What the present of a row came of.
+
+    Args:
+        seeds: of its track and look.
+        actions: (steps, 3) since.
+        origin: as in `Results`.
+    """
+
+    seeds: tuple[int, int]
+    actions: np.ndarray
+    origin: int
 
 
 class Rows(Protocol):
@@ -62,6 +75,10 @@ class Rows(Protocol):
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> None:
         """Act in the rows that are running: (B, 3) steering, gas, brake; (B,) bool."""
+        ...
+
+    def replay(self, pasts: Mapping[int, Past]) -> None:
+        """Bring some rows to where their past leads: Box2D's states cannot be saved."""
         ...
 
     def close(self) -> None:
@@ -85,11 +102,14 @@ class LocalRows:
     def start(self, seeds: dict[int, tuple[int, int]]) -> None:
         """See `Rows`."""
         for index, seed in seeds.items():
-            self._rows[index].start(*seed)
-            env = self._rows[index].env
-            self._painter.start(index, env)
-            self._tracks.set(index, env)
+            self._begin(index, seed)
         self._show(list(seeds))
+
+    def _begin(self, index: int, seeds: tuple[int, int]) -> None:
+        self._rows[index].start(*seeds)
+        env = self._rows[index].env
+        self._painter.start(index, env)
+        self._tracks.set(index, env)
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> None:
         """See `Rows`."""
@@ -100,10 +120,20 @@ class LocalRows:
             results.rewards[index], results.ended[index], results.cut[index] = reward, ended, cut
         self._show(indices)
 
+    def replay(self, pasts: Mapping[int, Past]) -> None:
+        """See `Rows`; nothing is drawn but the present."""
+        for index, past in pasts.items():
+            self._begin(index, past.seeds)
+            for action in past.actions:
+                self._rows[index].step(action)
+            self._tracks.nearest[index] = past.origin
+        self._show(list(pasts))
+
     def _show(self, indices: list[int]) -> None:
         if not indices:
             return
         results, envs = self.results, [self._rows[index].env for index in indices]
+        results.origins[indices] = self._tracks.nearest[indices]
         self._tracks.read(indices, envs, results.states)
         if self._pictures:
             self._painter.draw(indices, envs, results.pictures)
@@ -114,131 +144,3 @@ class LocalRows:
         """See `Rows`."""
         for row in self._rows:
             row.close()
-
-
-class WorkerRows:
-    """Rows shared out among processes; nothing but commands goes through their pipes.
-
-    Args:
-        num_envs: B.
-        workers: processes.
-        rules: of each `Row`.
-    """
-
-    def __init__(self, num_envs: int, workers: int, rules: Rules) -> None:
-        context = get_context("spawn")
-        shared = {
-            name: context.RawArray("b", int(np.prod(shape)) * np.dtype(kind).itemsize)
-            for name, (shape, kind) in _shared_layout(num_envs, rules).items()
-        }
-        arrays = _arrays(shared, num_envs, rules)
-        self._actions, self._running = arrays.pop("actions"), arrays.pop("running")
-        self.results = Results(**arrays)
-        bounds = np.linspace(0, num_envs, workers + 1).astype(int).tolist()
-        self._parts = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for part in self._parts:
-            mine, theirs = context.Pipe()
-            given = (theirs, shared, num_envs, part, rules)
-            process = context.Process(target=_work, args=given, daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(mine)
-            self._processes.append(process)
-
-    def start(self, seeds: dict[int, tuple[int, int]]) -> None:
-        """See `Rows`."""
-        asked = []
-        for pipe, part in zip(self._pipes, self._parts, strict=True):
-            own = {row - part.start: seed for row, seed in seeds.items() if part.start <= row < part.stop}
-            if own:
-                self._tell(pipe, "start", own)
-                asked.append(pipe)
-        self._await(asked)
-
-    def step(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """See `Rows`."""
-        self._actions[:], self._running[:] = actions, running
-        for pipe in self._pipes:
-            self._tell(pipe, "step")
-        self._await(self._pipes)
-
-    def _tell(self, pipe: Connection, command: str, argument: Any = None) -> None:
-        try:
-            pipe.send((command, argument))
-        except OSError:
-            self._report_death(pipe)
-
-    def _report_death(self, pipe: Connection) -> NoReturn:
-        process = self._processes[self._pipes.index(pipe)]
-        process.join(1.0)
-        raise RuntimeError(f"a worker of car_racing died, exit code {process.exitcode}") from None
-
-    def _await(self, pipes: Sequence[Connection]) -> None:
-        for pipe in pipes:
-            try:
-                failure = pipe.recv()
-            except (EOFError, ConnectionResetError):
-                self._report_death(pipe)
-            if failure:
-                raise RuntimeError(f"a worker of car_racing failed:\n{failure}")
-
-    def close(self) -> None:
-        """See `Rows`."""
-        for pipe in self._pipes:
-            try:
-                pipe.send(("close", None))
-            except OSError:
-                continue  # it has died; there is nothing to be closed
-            pipe.close()
-        for process in self._processes:
-            process.join(5.0)
-            if process.is_alive():
-                process.terminate()
-        self._pipes, self._processes = [], []
-
-
-def make_rows(num_envs: int, workers: int, rules: Rules) -> Rows:
-    """Rows in this process if one worker is enough, else in several."""
-    cv2.setNumThreads(1)  # pictures are small: threads within a call only wait for each other
-    if workers > 1:
-        return WorkerRows(num_envs, workers, rules)
-    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in Results.layout(num_envs, rules).items()}
-    return LocalRows(Results(**arrays), rules)
-
-
-def _shared_layout(num_envs: int, rules: Rules) -> dict[str, tuple[tuple[int, ...], type]]:
-    commands = {"actions": ((num_envs, 3), np.float64), "running": ((num_envs,), np.bool_)}
-    return {**Results.layout(num_envs, rules), **commands}
-
-
-def _arrays(shared: dict[str, Any], num_envs: int, rules: Rules) -> dict[str, np.ndarray]:
-    return {
-        name: np.frombuffer(shared[name], kind).reshape(shape)
-        for name, (shape, kind) in _shared_layout(num_envs, rules).items()
-    }
-
-
-def _work(pipe: Connection, shared: dict[str, Any], num_envs: int, part: slice, rules: Rules) -> None:
-    """What a worker process does until its pipe is closed."""
-    cv2.setNumThreads(1)
-    arrays = _arrays(shared, num_envs, rules)
-    actions, running = arrays.pop("actions")[part], arrays.pop("running")[part]
-    rows = LocalRows(Results(**arrays).part(part), rules)
-    while True:
-        try:
-            command, argument = pipe.recv()
-        except (EOFError, KeyboardInterrupt):  # the run is over; it is the main process that saves
-            break
-        if command == "close":
-            break
-        try:
-            if command == "start":
-                rows.start(argument)
-            else:
-                rows.step(actions, running)
-            pipe.send(None)
-        except Exception:
-            pipe.send(traceback.format_exc())
-    rows.close()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from ..images.patches import cut, patch_names
+from ..sensors.episodes import Episodes, tell_lost
 from ..sensors.source import Source
+from ..snapshots import put
 from .drawing import SIZE
 from .row import HIGH, LOW, Rules
-from .rows import make_rows
+from .rows import Past
 from .state import STATE_NAMES
+from .workers import make_rows
 
 MOST_SEED = 2**31
 """Seeds of tracks are drawn below it."""
@@ -26,6 +30,9 @@ ROWS_OF_A_WORKER = 4
 class RacingSource(Source):
     """B cars.
 
+    Box2D's solver cannot be saved: a snapshot holds seeds and actions, by which the physics of the present
+    episodes are replayed, in this process or in workers, and the states that this is to lead to.
+
     Args:
         num_envs: B.
         rules: of each.
@@ -34,6 +41,7 @@ class RacingSource(Source):
     """
 
     name = "car_racing"
+    kept = ("_episodes", "_origins", "_states")
 
     def __init__(self, num_envs: int, rules: Rules, patch_size: int = 6, threads: int = 0) -> None:
         self.num_envs, self.rules, self._patch = num_envs, rules, patch_size
@@ -45,7 +53,9 @@ class RacingSource(Source):
         self.sensor_names = patch_names(grid, grid) if rules.pictures else STATE_NAMES
         self.sizes = {"grid": (grid, grid), "patch_size": patch_size} if rules.pictures else {}
         workers = min(threads or len(os.sched_getaffinity(0)), num_envs // ROWS_OF_A_WORKER)
-        self._rows = make_rows(num_envs, workers, rules)
+        self._episodes = Episodes(num_envs, n_seeds=2, action=(3,), dtype=np.float64)
+        self._rows = make_rows(num_envs, workers, rules, self._episodes)
+        self._origins, self._states = self._rows.results.origins, self._rows.results.states
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -61,10 +71,13 @@ class RacingSource(Source):
         """New tracks; the generators draw the seeds that Gymnasium makes them from."""
         drawn = [rng.integers(MOST_SEED, size=2).tolist() for rng in rngs]
         self._rows.start({int(row): tuple(seeds) for row, seeds in zip(rows, drawn, strict=True)})
+        self._episodes.start(rows, drawn)
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Nominal actions (B, 3), affine to the car's controls; see `Source`."""
-        self._rows.step(LOW + (actions + 1.0) * (HIGH - LOW) / 2.0, running)
+        controls = LOW + (actions + 1.0) * (HIGH - LOW) / 2.0
+        self._rows.step(controls, running)
+        self._episodes.enter(controls, running)
         results = self._rows.results
         return results.rewards.copy(), results.ended.copy(), results.cut.copy()
 
@@ -77,6 +90,15 @@ class RacingSource(Source):
     def read_state(self, readings: np.ndarray) -> np.ndarray:
         """(B, S) float32."""
         return self._rows.results.states.copy()
+
+    def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
+        """Replay the episodes; see `Source.restore`."""
+        put(self, self.kept, taken)
+        wanted, origins = self._states.copy(), self._origins.tolist()
+        self._rows.replay({row: Past(*self._episodes.of(row), origins[row]) for row in range(self.num_envs)})
+        lost = np.flatnonzero((self._states != wanted).any(1))
+        tell_lost(self.name, len(lost), self.num_envs)
+        return lost
 
     def close(self) -> None:
         """End the worker processes."""

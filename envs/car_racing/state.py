@@ -36,13 +36,16 @@ class Tracks:
 
     Args:
         num_envs: B.
+
+    Attributes:
+        nearest: (B,), the tile that each car was nearest to when it was read last.
     """
 
     def __init__(self, num_envs: int) -> None:
         self._middles = np.zeros((num_envs, 0, 2))
         self._headings = np.zeros((num_envs, 0))
         self._lengths = np.ones(num_envs, int)
-        self._nearest = np.zeros(num_envs, int)
+        self.nearest = np.zeros(num_envs, int)
 
     def set(self, index: int, env: Racing) -> None:
         """A row's track has been made."""
@@ -53,7 +56,7 @@ class Tracks:
             self._headings = np.pad(self._headings, [(0, 0), (0, missing)])
         self._headings[index, : len(track)] = track[:, 1]
         self._middles[index, : len(track)] = track[:, 2:4]
-        self._lengths[index], self._nearest[index] = len(track), 0
+        self._lengths[index], self.nearest[index] = len(track), 0
 
     def read(self, rows: Sequence[int], envs: Sequence[Racing], states: np.ndarray) -> None:
         """The present readings of some rows.
@@ -85,7 +88,7 @@ class Tracks:
 
     def _find(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
         """The tiles whose middles are nearest, (R,)."""
-        around = (self._nearest[rows, None] + NEAR) % self._lengths[rows, None]  # around: (R, near)
+        around = (self.nearest[rows, None] + NEAR) % self._lengths[rows, None]  # around: (R, near)
         apart = self._middles[rows[:, None], around] - places[:, None]  # apart: (R, near, 2)
         distances = np.einsum("rnd,rnd->rn", apart, apart)
         each = np.arange(len(rows))
@@ -97,7 +100,7 @@ class Tracks:
             distances = np.einsum("rnd,rnd->rn", apart, apart)
             distances[np.arange(distances.shape[1]) >= self._lengths[rows[lost], None]] = np.inf
             found[lost] = distances.argmin(1)
-        self._nearest[rows] = found
+        self.nearest[rows] = found
         return found
 
 

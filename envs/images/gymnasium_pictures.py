@@ -68,7 +68,7 @@ class GymnasiumPictures(GymnasiumSource):
         self.reading_shape = (self._patch * self._patch * colors,)
         self.sizes = {"grid": grid, "patch_size": self._patch}
         self.pictures = np.zeros((self.num_envs, height, width, 3), np.uint8)
-        self._frames = np.zeros((self.num_envs, height, width, colors), np.uint8)
+        self._shown = np.zeros((self.num_envs, height, width, colors), np.uint8)
 
     def _keep(self, row: int, observation: np.ndarray) -> None:
         import cv2
@@ -80,7 +80,7 @@ class GymnasiumPictures(GymnasiumSource):
         self.pictures[row] = observation
         if self._grey and observation.shape[2] == 3:
             observation = cv2.cvtColor(observation, cv2.COLOR_RGB2GRAY)[..., None]
-        self._frames[row] = observation
+        self._shown[row] = observation
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ class GymnasiumPictures(GymnasiumSource):
 
     def read(self) -> np.ndarray:
         """(B, patches, pixels) uint8."""
-        return cut(self._frames, self._patch)
+        return cut(self._shown, self._patch)
 
     def read_state(self, readings: np.ndarray) -> np.ndarray:
         """(B, 0)."""

@@ -283,7 +283,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             chosen = actions[block.rows][:, block.action_slots[0], block.action_slots[1]]  # (n, actuated)
             if not self.physical_controls:
                 chosen = np.clip(chosen, -1.0, 1.0)
-            cost[block.rows] = np.square(chosen).sum(1)
+            cost[block.rows] = np.nan_to_num(np.square(chosen).sum(1))  # an action may be no number
             controls = chosen if self.physical_controls else block.sim.to_physical(chosen)
             if block.conditions:
                 block.conditions.before_step()
@@ -361,10 +361,13 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         """All that the rows' futures depend on, random streams included; see `somite.envs.snapshots`."""
         return take(self, _KEPT)
 
-    def restore(self, taken: Mapping[str, Any]) -> None:
+    def restore(self, taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Go on from where another environment, made in the same way, was; to the last bit.
 
         The environment must have been reset once.
+
+        Returns:
+            The observation.
 
         Raises:
             Misfit: the snapshot is of other rows; the environment then has to be reset.
@@ -373,6 +376,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         for block in self._blocks:
             for place in range(block.sim.n if block.conditions else 0):
                 self._adopt(block.rows.start + place, block.conditions.body(place))
+        return self._observe()
 
     def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put one row into a state: positions (nq,), velocities (nv,) of its model.

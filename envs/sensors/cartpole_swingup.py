@@ -55,6 +55,8 @@ class CartPoles(Source):
     name = "cartpole_swingup"
     sensor_names = SENSORS
     step_duration = TIME_STEP
+    # Which generators drew the starts needs no keeping: they are restored in place.
+    kept = ("state", "_cos", "_sin", "_next_start")
     single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def __init__(

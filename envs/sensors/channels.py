@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import UserError
+from .kept import Kept
 from .senses import Senses
 
 BLOCK = 64
@@ -15,7 +16,7 @@ BLOCK = 64
 more than the task."""
 
 
-class Draws:
+class Draws(Kept):
     """Random numbers for every step of many rows, from a generator of each row's own.
 
     So what a row draws depends neither on the other rows nor on how many there are.
@@ -25,6 +26,8 @@ class Draws:
         size: numbers of a row in a step.
         draw: from a generator and a shape to that many numbers.
     """
+
+    kept = ("_block", "_last", "_next")
 
     def __init__(
         self, num_envs: int, size: int, draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
@@ -56,7 +59,7 @@ class Draws:
         return self._last
 
 
-class Channels:
+class Channels(Kept):
     """Channels of B rows: first the sensors, then their copies, then noise.
 
     Args:
@@ -72,6 +75,8 @@ class Channels:
     Raises:
         UserError: more shall stick than there are, or so small a share be lost that it is none.
     """
+
+    kept = ("_exists", "_stuck", "_held", "_is_new", "_noise", "_blinks")
 
     def __init__(
         self, senses: Senses, num_envs: int, n_sensors: int, reading_shape: tuple[int, ...] = ()
@@ -94,11 +99,11 @@ class Channels:
         self._values = np.zeros((num_envs, self.n, *reading_shape), kind)
         self._exists = np.ones((num_envs, self.n), bool)  # drawn for each episode
         self._stuck = np.zeros((num_envs, self.n), bool)
-        self._held = np.zeros_like(self._values)
+        self._held = np.zeros_like(self._values if senses.stuck else self._values[:0])
         self._is_new = np.ones(num_envs, bool)
         numbers = (self.n - self.n_real) * math.prod(reading_shape)
         self._noise = Draws(num_envs, numbers, _grey_levels if reading_shape else _normal)
-        self._blinks = Draws(num_envs, self.n, lambda rng, shape: rng.random(shape))
+        self._blinks = Draws(num_envs, self.n if senses.blinking else 0, lambda rng, shape: rng.random(shape))
 
     @property
     def draws(self) -> bool:

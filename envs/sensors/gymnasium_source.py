@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -13,6 +15,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from ..errors import UserError, nearest
+from ..snapshots import put
+from .episodes import Episodes, tell_lost
 from .source import Source
 
 _NAMED_BY_ARGUMENTS = ("GymV21Environment", "GymV26Environment")
@@ -27,8 +31,16 @@ _ARGUMENTS_OF_MAKE = {
 _EXTRAS = {"box2d": "box2d", "phys2d": "jax", "tabular": "jax"}
 """What of Gymnasium is to be installed for the environments of a folder of its own."""
 
+_BOX2D = "gymnasium.envs.box2d"
+"""Its environments reset the bodies in their world, but not the world, whose traces of earlier episodes show
+in the last digits of later ones, and soon in the first."""
+
 MOST_NAMES = 5
 """Ids that the message about an unknown one tells: hundreds may be registered."""
+
+
+_ROBOT_FILES = ("xml_file", "model_path")
+"""Arguments of MuJoCo tasks that name an MJCF file."""
 
 
 def find_spec(env_id: Any) -> EnvSpec:
@@ -82,6 +94,9 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     for name, advice in _ARGUMENTS_OF_MAKE.items():
         if name in kwargs:
             raise UserError(f"env.kwargs.{name} is no argument of {env_id} itself; {advice}")
+    for name in _ROBOT_FILES:
+        if isinstance(kwargs.get(name), str):
+            _check_robot(kwargs[name])
     try:
         return gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError) as error:
@@ -96,6 +111,16 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
                     f"{env_id} takes no argument {name!r}; {nearest(str(name), known)}"
                 ) from error
         raise UserError(f"{env_id} does not take env.kwargs={dict(kwargs)}: {error}") from error
+
+
+def _check_robot(name: str) -> None:
+    """Refuses an MJCF file that reads beyond its folder. Gymnasium looks in its own for a bare name."""
+    from ..locomotion.bodies.user_bodies import check_robot
+
+    own = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+    for path in (Path(name).expanduser(), own / name):
+        if path.is_file():
+            check_robot(path, path.stat().st_mtime_ns)
 
 
 def _extra(spec: EnvSpec, message: str) -> str:
@@ -140,6 +165,7 @@ class NominalActions:
 
     Attributes:
         space: the nominal one.
+        dtype: of the environment's own actions.
 
     Raises:
         UserError: actions of another kind, or without bounds.
@@ -149,7 +175,7 @@ class NominalActions:
         space = env.action_space
         if isinstance(space, spaces.Discrete):
             self.space: spaces.Box | spaces.Discrete = spaces.Discrete(int(space.n))
-            self._first = int(space.start)
+            self._first, self.dtype = int(space.start), np.dtype(np.int64)
             return
         if (
             not isinstance(space, spaces.Box)
@@ -166,14 +192,14 @@ class NominalActions:
             )
         self._low, self._high = low, high = space.low.astype(float), space.high.astype(float)
         self.space = spaces.Box(-1.0, 1.0, space.shape, np.float32)
-        self._center, self._half, self._dtype = (low + high) / 2, (high - low) / 2, space.dtype
+        self._center, self._half, self.dtype = (low + high) / 2, (high - low) / 2, space.dtype
 
     def __call__(self, nominal: np.ndarray) -> np.ndarray:
         """(B, A) in the environment's units, or (B,) whole numbers."""
         if isinstance(self.space, spaces.Discrete):
             return nominal + self._first
         physical = self._center + self._half * nominal  # may be a rounding beyond the bounds
-        return np.clip(physical, self._low, self._high).astype(self._dtype)
+        return np.clip(physical, self._low, self._high).astype(self.dtype)
 
 
 def start_seed(rng: np.random.Generator) -> int:
@@ -183,6 +209,9 @@ def start_seed(rng: np.random.Generator) -> int:
 
 class GymnasiumSource(Source):
     """B environments, each stepped by itself; a :class:`~somite.envs.sensors.source.Source`.
+
+    An environment cannot be saved: a snapshot holds the seed and the actions of its present episode, by which
+    it is replayed, and what it showed last, by which it is checked that it has come to the same place.
 
     Args:
         num_envs: B.
@@ -195,6 +224,8 @@ class GymnasiumSource(Source):
         UserError: an environment that cannot be made, or whose spaces do not fit.
     """
 
+    kept = ("_episodes", "_shown")
+
     def __init__(
         self,
         num_envs: int,
@@ -204,31 +235,45 @@ class GymnasiumSource(Source):
         sensor_scales: Sequence[float] | None = None,
     ) -> None:
         self.name, self.num_envs, self.max_episode_steps = env_id, num_envs, max_episode_steps
-        self._envs = [make_env(env_id, kwargs) for _ in range(num_envs)]
+        self._make = functools.partial(make_env, env_id, dict(kwargs))
+        self._envs = [self._make() for _ in range(num_envs)]
+        self._made_anew = str(find_spec(env_id).entry_point).startswith(_BOX2D)
         self._physical = NominalActions(self._envs[0])
         self.single_action_space = self._physical.space
         self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
+        action = self.single_action_space.shape
+        self._episodes = Episodes(num_envs, n_seeds=1, action=action, dtype=self._physical.dtype)
         self._make_room()
 
     def _make_room(self) -> None:
         """For what the environments observe."""
         n_sensors = n_readings(self._envs[0])
         self.sensor_names = tuple(f"obs_{i}" for i in range(n_sensors))
-        self._readings = np.zeros((self.num_envs, n_sensors), np.float32)
+        self._shown = np.zeros((self.num_envs, n_sensors), np.float32)
 
     def _keep(self, row: int, observation: np.ndarray) -> None:
-        self._readings[row] = observation
+        self._shown[row] = observation
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Reset each of ``rows`` with a seed of its generator."""
-        for row, rng in zip(rows, rngs, strict=True):
-            self._keep(row, self._envs[row].reset(seed=start_seed(rng))[0])
+        seeds = [start_seed(rng) for rng in rngs]
+        self._episodes.start(rows, np.array(seeds)[:, None])
+        for row, seed in zip(rows, seeds, strict=True):
+            self._keep(row, self._begin(row, seed))
+
+    def _begin(self, row: int, seed: int) -> np.ndarray:
+        """The first observation of a row's episode, which the seed alone decides on."""
+        if self._made_anew:
+            self._envs[row].close()
+            self._envs[row] = self._make()
+        return self._envs[row].reset(seed=seed)[0]
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Step the rows that are ``running``; the others stay as they are."""
         rewards = np.zeros(self.num_envs)
         terminated, cut = np.zeros((2, self.num_envs), bool)
         physical = self._physical(actions)
+        self._episodes.enter(physical, running)
         for row in np.flatnonzero(running):
             observation, rewards[row], terminated[row], cut[row], _ = self._envs[row].step(physical[row])
             self._keep(row, observation)
@@ -236,7 +281,27 @@ class GymnasiumSource(Source):
 
     def read(self) -> np.ndarray:
         """(B, S) float32, what the environments observe."""
-        return self._readings.copy() if self.scales is None else self._readings * self.scales
+        return self._shown.copy() if self.scales is None else self._shown * self.scales
+
+    def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
+        """Replay the episodes; see `Source.restore`."""
+        put(self, self.kept, taken)
+        wanted = self._shown.copy()
+        lost = [row for row in range(self.num_envs) if not self._replay(row, wanted[row])]
+        tell_lost(self.name, len(lost), self.num_envs)
+        return np.array(lost, int)
+
+    def _replay(self, row: int, wanted: np.ndarray) -> bool:
+        """Whether a row's environment comes to show what is wanted."""
+        (seed,), actions = self._episodes.of(row)
+        observation, left = self._begin(row, seed), len(actions)
+        for action in actions:
+            observation, _, terminated, cut, _ = self._envs[row].step(action)
+            left -= 1
+            if left and (terminated or cut):
+                return False
+        self._keep(row, observation)
+        return np.array_equal(self._shown[row], wanted, equal_nan=True)
 
     def close(self) -> None:
         """Close the environments."""

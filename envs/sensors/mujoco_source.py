@@ -117,7 +117,7 @@ class MujocoSource(Source):
 
     Started from the same generators as `GymnasiumSource`, it gives the same episodes. One thing differs: a
     state that diverges ends the episode, with no forward reward for that step, where Gymnasium goes on
-    from the model's start.
+    from the model's start. `diverged` tells which did.
 
     Args:
         num_envs: B.
@@ -127,6 +127,8 @@ class MujocoSource(Source):
         sensor_scales: (S,) factors of the readings; None: raw units.
         threads: that step the simulations; 0 for one per core.
     """
+
+    kept = ("_state", "_progress")
 
     def __init__(
         self,
@@ -155,6 +157,10 @@ class MujocoSource(Source):
         self.qpos, self.qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
         self._ctrl = self._batch.bind("ctrl")
         self._xpos, self._com = self._batch.bind("xpos"), self._batch.bind("subtree_com")
+        self._state = self._batch.state  # (B, all that MuJoCo integrates), warm starts included
+        # Kept, since what it is derived from is a substep behind the state, and no part of it.
+        self._progress = self._place()
+        self._diverged = np.zeros(num_envs, bool)
         env.close()
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
@@ -176,18 +182,27 @@ class MujocoSource(Source):
         self._batch.reset(rows, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
         self.qpos[rows], self.qvel[rows] = qpos, qvel
         self._batch.forward(rows)
+        self._progress[rows] = self._place()[rows]
+        self._diverged[rows] = False
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """(B,) bool, rows that diverged in the last step; MuJoCo has put them to the model's start."""
+        return self._diverged
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Step the rows that are ``running``; the others stay as they are."""
         controls = self._physical(actions).astype(float)
         rows = None if running.all() else np.flatnonzero(running)
-        before, warned = self._place(), self._batch.warning[:, DIVERGED, 1].copy()
+        before, warned = self._progress, self._batch.warning[:, DIVERGED, 1].copy()
         self._ctrl[:] = controls
         if rows is None or len(rows):
             self._batch.step(rows, nstep=self._frame_skip)
         diverged = (self._batch.warning[:, DIVERGED, 1] != warned).any(1)
         diverged |= ~np.isfinite(self.qpos.sum(1) + self.qvel.sum(1))
-        velocity = np.where(diverged, 0.0, self._place() - before) / self._dt
+        self._diverged = diverged
+        self._progress = np.where(running, self._place(), before)
+        velocity = np.where(diverged, 0.0, self._progress - before) / self._dt
         settings, healthy = self._settings, self._healthy() & ~diverged
         rewards = (
             settings["forward_reward_weight"] * velocity
@@ -231,7 +246,7 @@ class MujocoSource(Source):
 
     def close(self) -> None:
         """Let the simulations go."""
-        del self.qpos, self.qvel, self._ctrl, self._xpos, self._com, self._batch
+        del self.qpos, self.qvel, self._ctrl, self._xpos, self._com, self._state, self._batch
 
 
 def _settings(task: gymnasium.Env) -> dict[str, Any]:

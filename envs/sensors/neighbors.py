@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from .kept import Kept
+
 SIDES = ("right", "left", "below", "above")
 """Of a patch, where a neighbour may lie; each but one stands beside its opposite."""
 
@@ -20,7 +22,7 @@ EVERY, YOUNG = 4, 16
 first `YOUNG` steps of an episode they are looked for in each."""
 
 
-class Neighbors:
+class Neighbors(Kept):
     """For each of B rows of N slots, which slot shows what lies to each side of what this slot shows.
 
     Edges that touch in the picture change alike. So every row keeps the covariance, over the last steps, of
@@ -45,6 +47,8 @@ class Neighbors:
         matches: (B, N, 8) float32, correlation with each of them (0 where none fits), and whether that one's
             neighbour on the other side is this slot, 0 or 1.
     """
+
+    kept = ("_age", "_weight", "_mean", "_variance", "_covariance", "neighbors", "matches")
 
     size = 8
     """Numbers that `matches` tells of a slot."""

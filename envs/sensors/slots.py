@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from .kept import Kept
 from .neighbors import Neighbors
 from .senses import Senses
 from .traces import PatchTraces, ReadingTraces
 
 
-class Slots:
+class Slots(Kept):
     """Slots of B rows, each with the last K readings of whatever channel it showed.
 
     A history belongs to its slot: a channel that comes to another slot leaves it behind, so that an order
@@ -28,7 +30,10 @@ class Slots:
 
     Attributes:
         order: (B, N), the channel that each slot shows.
+        mask: (B, N) int8, 1 where the slot's reading is there.
     """
+
+    kept = ("order", "mask", "_history", "_empty", "_reordered", "_traces", "_neighbors")
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Slots:
         self.every = senses.shuffle if not isinstance(senses.shuffle, str) else None
         self.shuffles = senses.shuffle != "never"
         self.order = np.tile(np.arange(n_channels), (num_envs, 1))
+        self.mask = np.zeros((num_envs, n_channels), np.int8)
         self._shape = reading_shape
         kind = np.uint8 if reading_shape else np.float32
         self._history = np.zeros((num_envs, n_channels, senses.history, *reading_shape), kind)
@@ -52,6 +58,11 @@ class Slots:
         self._neighbors = None
         if senses.neighbors:
             self._neighbors = Neighbors(senses.neighbors, num_envs, n_channels, math.prod(reading_shape))
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit."""
+        self.mask = self.mask.copy()  # the present one has been handed out
+        super().restore(taken)
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Empty the slots of ``rows`` and draw their order from these rows' generators."""
@@ -104,7 +115,7 @@ class Slots:
         if self.shuffles or self._reordered.any():
             values = values[np.arange(len(values))[:, None], self.order]
             present = np.take_along_axis(present, self.order, 1)
-        self.mask = present.astype(np.int8)  # mask: (B, N)
+        self.mask = present.astype(np.int8)
         where = slice(None) if rows is None else rows
         if self._traces and rows is None:
             now, before = values, self._history[:, :, 0]

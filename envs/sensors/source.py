@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
+
+from ..snapshots import put, take
 
 
 class Source(Protocol):
@@ -20,6 +22,7 @@ class Source(Protocol):
         max_episode_steps: steps after which an episode is cut.
         reading_shape: of one sensor's reading: () for a number, (D,) for a patch of D grey levels, uint8.
         step_duration: simulated seconds of a step, for those who look on; a guess where a task has no time.
+        kept: attributes that the future depends on, where they can be copied; see `snapshot`.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Source(Protocol):
     max_episode_steps: int
     reading_shape: tuple[int, ...] = ()
     step_duration: float = 0.02
+    kept: tuple[str, ...]
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -55,6 +59,11 @@ class Source(Protocol):
         """(B, S, *reading_shape) readings of the present states: float32 in raw units, or uint8."""
         ...
 
+    @property
+    def diverged(self) -> np.ndarray:
+        """(B,) bool, rows whose state the last step broke, though what can be read of it may be a number."""
+        return np.zeros(self.num_envs, bool)
+
     def read_state(self, readings: np.ndarray) -> np.ndarray:
         """(B, P) float32, what critics and teachers may see: the readings, or what stands behind pictures.
 
@@ -62,6 +71,22 @@ class Source(Protocol):
             readings: what `read` gave last.
         """
         return readings
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the present episodes go on from, as plain values and tensors."""
+        return take(self, self.kept)
+
+    def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
+        """Inverse of `snapshot`, for a source that was made in the same way.
+
+        Returns:
+            Indices of the rows that could not be brought back; they are to start anew.
+
+        Raises:
+            Misfit: the snapshot is of another source.
+        """
+        put(self, self.kept, taken)
+        return np.zeros(0, int)
 
     def close(self) -> None:
         """Let the simulations go."""

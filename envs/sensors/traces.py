@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .kept import Kept
+
 SMALLEST = 1e-4
 """Deviations below it are taken for it."""
 
@@ -15,7 +17,7 @@ WARM = 4.0
 that: when another channel comes to a slot, its reading jumps, and one jump would outweigh a hundred steps."""
 
 
-class Traces:
+class Traces(Kept):
     """Exponentially weighted statistics of C values of each of B rows of N slots, for each of T lengths.
 
     Mean and deviation of every value, and its correlation with each of the actions that led to it. Weighted
@@ -34,6 +36,8 @@ class Traces:
         n_values: C.
         n_actions: A.
     """
+
+    kept = ("_weight", "_mean", "_variance", "_action", "_action_variance", "_covariance")
 
     def __init__(
         self, lengths: Sequence[float], num_envs: int, n_slots: int, n_values: int, n_actions: int
@@ -107,7 +111,7 @@ class Traces:
         return self._covariance / (np.sqrt(self._variance).clip(SMALLEST)[..., None] * action)
 
 
-class ReadingTraces:
+class ReadingTraces(Kept):
     """Traces of slots that show numbers, B rows of N slots.
 
     Of a reading they tell mean and deviation; of its changes from step to step the deviation and the
@@ -117,6 +121,7 @@ class ReadingTraces:
         lengths: T, as of `Traces`, with ``num_envs``, ``n_slots`` and ``n_actions``.
     """
 
+    kept = ("_traces",)
     told = "mean, deviation, deviation of changes, age; correlation of changes with each action"
 
     def __init__(self, lengths: Sequence[float], num_envs: int, n_slots: int, n_actions: int) -> None:
@@ -140,7 +145,7 @@ class ReadingTraces:
         return np.concatenate(told, -1).reshape(*t.ages.shape[:2], -1)
 
 
-class PatchTraces:
+class PatchTraces(Kept):
     """Traces of slots that show patches, B rows of N slots.
 
     Of a patch's mean level, its contrast (deviation over its pixels) and its change (mean over its pixels)
@@ -151,6 +156,7 @@ class PatchTraces:
         lengths: T, as of `Traces`, with ``num_envs``, ``n_slots`` and ``n_actions``.
     """
 
+    kept = ("_traces",)
     told = "mean and deviation of level, contrast and change, age; correlation of each with each action"
 
     def __init__(self, lengths: Sequence[float], num_envs: int, n_slots: int, n_actions: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,14 +13,20 @@ from gymnasium.vector.utils import batch_space
 
 from ..errors import UserError
 from ..resets import rows_to_reset
+from ..snapshots import Misfit, put, take
 from ..tokens import sensor_observation_space
 from .channels import Channels
+from .onlooker import Onlooker
+from .readings import Readings, sums_up
 from .senses import Senses
 from .slots import Slots
 from .source import Source
 
 STREAMS = 2
 """Of a row beside that of its starts: the order of its slots, and its channels."""
+
+_PARTS = ("_readings", "channels", "slots", "_beside")
+_KEPT = ("_recent", "_steps", "_start_age", "_running", "_rngs", "_orders", "_channel_rngs", *_PARTS)
 
 
 class SensorVectorEnv(gymnasium.vector.VectorEnv):
@@ -29,6 +35,10 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
     Observations are the sensor token sets of :mod:`somite.envs.tokens`. Actions are nominal, (B, A) in
     [-1, 1], or whole numbers (B,). A row that ends is reset in the same step: its observation is then the
     first of the next episode, ``info["final_obs"][row]`` the last of the one that ended.
+
+    A row whose action, reward or reading is not a finite number, or whose simulation diverged, ends its
+    episode: ``info["diverged"]`` (B,) tells so, its reward is 0, and it observes its last reading again.
+    An infinite action is clipped like any other.
 
     Args:
         source: the task.
@@ -43,6 +53,9 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             these are pictures.
         autoreset_mode: ``SAME_STEP``, or ``DISABLED`` for a caller that resets rows by
             ``reset(options={"reset_mask": ...})``.
+
+    Attributes:
+        begun_anew: (B,) bool, rows that the last `restore` could not bring back.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -72,7 +85,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self.discrete = isinstance(space, spaces.Discrete)
         self.n_actions = int(space.n) if self.discrete else int(space.shape[0])
         self.slots = Slots(self.senses, b, self.channels.n, shape, self.n_actions)
-        self._beside = None if beside is None else _Onlooker(beside, source, beside_sees, self.n_actions)
+        self._beside = None if beside is None else Onlooker(beside, source, beside_sees, self.n_actions)
         remembered = max(self.senses.history, beside.history if beside else 0)
         self._recent = np.zeros((b, remembered, self.n_actions), np.float32)
         self.spec_of_tokens = self.senses.spec(shape, self.n_actions)
@@ -89,7 +102,8 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self.action_space = batch_space(self.single_action_space, b)
         self.body_of_row = np.zeros(b, int)
         self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
-        self._running = np.zeros(b, bool)
+        self._running, self.begun_anew = np.zeros((2, b), bool)
+        self._readings = Readings(source)
         self._rngs: list[np.random.Generator] = []
         self._orders: list[np.random.Generator] = []
         self._channel_rngs: list[np.random.Generator] = []
@@ -131,7 +145,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             limit = self.source.max_episode_steps
             self._start_age[:] = [rng.integers(limit) for rng in self._rngs]
             self._steps[:] = self._start_age
-        self._enter(rows)
+        self._enter_starts(rows)
         return self._observation(), {}
 
     def _seed(self, seed: int | Sequence[Any], rows: np.ndarray) -> None:
@@ -163,15 +177,18 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         if self._beside:
             self._beside.start(rows)
 
+    def _enter_starts(self, rows: np.ndarray) -> None:
+        self._readings.read_starts(rows, self._rngs)
+        self._enter(rows)
+
     def _enter(self, rows: np.ndarray | None = None) -> None:
         """Readings of all rows, or of those that have just been reset, to the slots."""
-        readings = self.source.read()  # readings: (B, S, *reading_shape)
-        self._state = self.source.read_state(readings)  # (B, P)
-        values, present = self.channels.read(readings, self._channel_rngs, rows)
+        readings = self._readings
+        values, present = self.channels.read(readings.values, self._channel_rngs, rows)
         newest = self._recent[:, -1]
         self.slots.enter(values, present, newest, rows)
         if self._beside:
-            self._beside.enter(readings, self._state, newest, rows)
+            self._beside.enter(readings.values, readings.state, newest, rows)
 
     def step(
         self, actions: np.ndarray
@@ -181,22 +198,29 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             raise UserError("step() before reset(): call reset() first")
         if self.autoreset_mode == AutoresetMode.DISABLED and not self.once and not self._running.all():
             raise UserError(f"rows {np.flatnonzero(~self._running).tolist()} have ended; reset them first")
-        actions = self._applied(actions)
+        actions, lost = self._applied(actions)
         running = self._running
         rewards, terminated, cut = self.source.step(actions, running)
         self._steps += running
+        lost = lost | self.source.diverged
+        if not sums_up(rewards):
+            lost |= ~np.isfinite(rewards)
+        diverged = running & (lost | self._readings.read(running & ~lost))
         terminated = terminated & running
         truncated = (cut | (self._steps >= self.source.max_episode_steps)) & running
         rewards = np.where(running, rewards, 0.0)
+        if diverged.any():
+            self._readings.tell(diverged)
+            rewards[diverged], terminated[diverged] = 0.0, True
         if self._orders:
             self.slots.shuffle(np.where(running, self._steps - self._start_age, 0), self._orders)
         self._enter()
         ended = terminated | truncated
-        info: dict[str, Any] = {}
+        info: dict[str, Any] = {"diverged": diverged}
         if self.once or self.autoreset_mode == AutoresetMode.DISABLED:
             self._running = running & ~ended
         elif ended.any():
-            info = self._finish(np.flatnonzero(ended), ended)
+            info |= self._finish(np.flatnonzero(ended), ended)
         return self._observation(), rewards, terminated, truncated, info
 
     def reorder(self, row: int, rng: np.random.Generator) -> None:
@@ -208,9 +232,66 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         """
         self.slots.reorder(np.array([row]), [rng])
 
-    def _applied(self, actions: np.ndarray) -> np.ndarray:
-        """Actions as applied; they are remembered."""
+    def snapshot(self) -> dict[str, Any]:
+        """All that the rows' futures depend on, random streams included; see `somite.envs.snapshots`.
+
+        Raises:
+            UserError: before the first reset.
+        """
+        if not self._rngs:
+            raise UserError("snapshot() before reset(): call reset() first")
+        return {"form": self._form, "source": self.source.snapshot(), **take(self, _KEPT)}
+
+    def restore(self, taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Go on from where another environment, made in the same way, was; to the last bit.
+
+        The environment must have been reset once. Simulations that cannot be saved are replayed from the
+        start of their episodes. Rows of those that give something else then begin a new episode, which is
+        logged; `begun_anew` tells which.
+
+        Args:
+            taken: of `snapshot`.
+
+        Returns:
+            The observation.
+
+        Raises:
+            Misfit: the snapshot is of another task, other senses or another number of rows. Nothing has been
+                changed then.
+            UserError: before the first reset.
+        """
+        if not self._rngs:
+            raise UserError("restore() before reset(): call reset() first")
+        for name, own in self._form.items():
+            other = taken["form"].get(name)
+            if own != other:
+                raise Misfit(f"the snapshot is of another environment: {name} {other}, here {own}")
+        rows = self.source.restore(taken["source"])
+        put(self, _KEPT, {name: taken[name] for name in _KEPT})
+        self.begun_anew = np.isin(np.arange(self.num_envs), rows)
+        if len(rows):
+            self._start(rows)
+            self._enter_starts(rows)
+        return self._observation()
+
+    @property
+    def _form(self) -> dict[str, Any]:
+        """What an environment must share with another to go on from its snapshot."""
+        beside = self._beside
+        return {
+            "task": self.source.name,
+            "simulation": type(self.source).__name__,
+            "num_envs": self.num_envs,
+            "senses": repr(self.senses),
+            "onlooker": None if beside is None else f"{beside.slots.senses!r} of {beside.sees}",
+            "once": self.once,
+            "autoreset": self.autoreset_mode.value,
+        }
+
+    def _applied(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions as applied, which are remembered, and (B,) bool where one was no number, and 0 is done."""
         actions = np.asarray(actions)
+        undefined = np.zeros(self.num_envs, bool)
         if actions.shape != self.action_space.shape:
             raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
         if self.discrete:
@@ -220,10 +301,14 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
                 raise UserError(f"actions are 0 to {self.n_actions - 1}, got {found}")
             newest = np.eye(self.n_actions, dtype=np.float32)[actions]
         else:
-            newest = actions = np.clip(actions.astype(float), -1.0, 1.0)
+            actions = actions.astype(float)
+            if not sums_up(actions):
+                undefined = np.isnan(actions).any(1)
+                actions[undefined] = 0.0
+            newest = actions = np.clip(actions, -1.0, 1.0)
         self._recent[:, :-1] = self._recent[:, 1:].copy()  # the newest stands last
         self._recent[:, -1] = newest
-        return actions
+        return actions, undefined
 
     def _finish(self, rows: np.ndarray, ended: np.ndarray) -> dict[str, Any]:
         """Reset ended rows in the same step; keep their last observation."""
@@ -233,7 +318,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             final[row] = {key: value[row].copy() for key, value in last.items()}
         whole = (self._start_age == 0) & ended
         self._start(rows)
-        self._enter(rows)
+        self._enter_starts(rows)
         return {"final_obs": final, "_final_obs": ended.copy(), "episode_is_whole": whole}
 
     def _observation(self) -> dict[str, np.ndarray]:
@@ -244,7 +329,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         }
         observation.update(self.slots.beside_tokens())
         if self.privileged:
-            observation["privileged"] = self._state.astype(np.float32)
+            observation["privileged"] = self._readings.state.astype(np.float32)
             observation["sensor"] = self.channels.sensor[self.slots.order]
         return observation
 
@@ -258,36 +343,3 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
         self.source.close()
-
-
-class _Onlooker:
-    """Channels and slots of somebody else, in the task's own order.
-
-    Args:
-        senses: of the onlooker; nothing of them may be random.
-        source: the task.
-        sees: its ``state`` or its ``readings``.
-        n_actions: A.
-
-    Raises:
-        UserError: senses that are shuffled, noisy or lost.
-    """
-
-    def __init__(self, senses: Senses, source: Source, sees: str, n_actions: int) -> None:
-        self._sees_state = sees == "state"
-        shape = () if self._sees_state else source.reading_shape
-        count = len(source.state_names if self._sees_state else source.sensor_names)
-        self.channels = Channels(senses, source.num_envs, count, shape)
-        self.slots = Slots(senses, source.num_envs, self.channels.n, shape, n_actions)
-        if self.channels.draws or self.slots.shuffles:
-            raise UserError(f"an onlooker's senses must be undisturbed, got {senses}")
-
-    def start(self, rows: np.ndarray) -> None:
-        self.channels.start(rows, ())
-        self.slots.start(rows, ())
-
-    def enter(
-        self, readings: np.ndarray, state: np.ndarray, actions: np.ndarray, rows: np.ndarray | None
-    ) -> None:
-        seen = state if self._sees_state else readings
-        self.slots.enter(*self.channels.read(seen, ()), actions, rows)

@@ -107,7 +107,7 @@ def test_diverged_rows_are_counted():
     qpos, qvel = env.env.get_state(5)
     env.env_method("set_state", 5, qpos, np.full_like(qvel, 1e9))
     _, _, done, infos = env.step(np.zeros(env.env.action_space.shape))
-    assert env.diverged_rows == 1 and done[5] and not infos[5]["TimeLimit.truncated"]
+    assert env.diverged.tolist() == [0, 1] and done[5] and not infos[5]["TimeLimit.truncated"]
 
 
 def test_attributes_are_those_of_the_vector_environment():

@@ -18,6 +18,7 @@ from somite.envs.images import GymnasiumImage
 from somite.envs.images.patches import cut, join
 from somite.envs.saved import task_set_of
 from somite.envs.sensors import Senses
+from tests.envs.futures import equal, go_on, read_back
 
 PAINTED = "SomitePainted-v0"
 
@@ -137,3 +138,20 @@ def test_gymnasiums_own_car_through_patches_is_ours() -> None:
         wanted, reward, *_ = theirs.step(actions)
         found, own, *_ = ours.step(actions)
         assert own[0] == pytest.approx(reward[0], abs=1e-9)
+
+
+def test_pictures_are_restored_by_a_replay(caplog: pytest.LogCaptureFixture) -> None:
+    senses = Senses(
+        history=2, shuffle=4, noise_channels=2, missing=0.2, blinking=0.1, traces=(5,), neighbors=5
+    )
+    task = GymnasiumImage(PAINTED, senses=senses, size=(8, 12), patch_size=4, grey=False)
+    env, other = (task.make_vec(num_envs=3, stagger=True) for _ in range(2))
+    env.reset(seed=0), other.reset(seed=1)
+    go_on(env, 25, 0), go_on(other, 4, 1)
+    other.restore(read_back(env.snapshot()))
+    assert not other.begun_anew.any() and np.array_equal(env.source.pictures, other.source.pictures)
+    assert equal(go_on(env, 30, 1), go_on(other, 30, 1))
+    taken = env.snapshot()
+    taken["source"]["_shown"][1] += 1  # another picture than the replay comes to
+    other.restore(taken)
+    assert other.begun_anew.tolist() == [False, True, False] and "cannot be replayed" in caplog.text

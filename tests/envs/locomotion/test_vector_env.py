@@ -468,3 +468,15 @@ def test_a_morphology_of_ones_own_can_be_given():
     observation, _ = env.reset(seed=0)
     assert observation["mask"].shape == (2, 4) and env.body_names == ("own",)
     env.step(actions_for(env, 1)[0])
+
+
+def test_an_action_that_is_no_number_ends_its_row_with_a_reward_that_is_one():
+    env = LocomotionVectorEnv(["cheetah_2_back"], 3, LocomotionTask(), threads=1)
+    env.reset(seed=0)
+    actions = np.zeros(env.action_space.shape)
+    actions[1] = np.nan
+    observation, rewards, terminated, _, info = env.step(actions)
+    assert info["diverged"].tolist() == terminated.tolist() == [False, True, False]
+    assert np.isfinite(rewards).all() and rewards[1] == 0
+    assert all(np.isfinite(value).all() for value in observation.values())
+    assert not env.step(np.zeros_like(actions))[4]["diverged"].any()
