@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PIP_OPTIONS ?=
 WORKERS ?= 2
 INSTALLED := .venv/installed
+INSTALLED_SLOW := .venv/installed-slow
 
 # With several test workers, small kernels on several threads are many times slower than on one.
 export OMP_NUM_THREADS ?= 1
@@ -23,7 +24,7 @@ demo: $(INSTALLED)
 test: lint
 	.venv/bin/python -m pytest -n $(WORKERS)
 
-test-slow: $(INSTALLED)
+test-slow: $(INSTALLED_SLOW)
 	.venv/bin/python -m pytest -n $(WORKERS) -m slow --timeout 3600
 
 lint: $(INSTALLED)
@@ -35,4 +36,9 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo 'No virtual environment could be made; Debian and Ubuntu have it in python3-venv.' >&2; exit 1; }
 	.venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[dev]' -c constraints.txt
+	@touch $@
+
+# Ray and Submitit, some 100 MB, which only slow tests need.
+$(INSTALLED_SLOW): $(INSTALLED)
+	.venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[dev,ray,submitit]' -c constraints.txt
 	@touch $@

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..envs.errors import UserError
 from ..envs.numbers import whole_number
 from .algorithms.cma_es import CMAES, KEPT, Search
-from .algorithms.population import Population, Scores, count_parameters, get_parameters, set_parameters
+from .algorithms.population import Scores, count_parameters, get_parameters, set_parameters
 from .algorithms.progress import Progress
 from .algorithms.run_callback import record_bodies
 from .algorithms.stopping import StopSignals
 from .composition import build_policy, policy_class
+from .compute import compute_of
 from .device import available_cores, one_thread_for_numpy
+from .exactness import Changes
 from .run import Run
 
 log = logging.getLogger(__name__)
@@ -33,12 +35,14 @@ class CMARun(Run):
     """See :class:`~somite.agents.run.Run`.
 
     The policy is what was validated last: the mean of the search or the best candidate of its generation,
-    whichever scored higher; without validation, the mean.
+    whichever scored higher; without validation, the mean. A run that is told to stop validates nothing out of
+    turn, so that it ends at once and goes on as if it had never been stopped.
     """
 
     algorithm: CMAES
     name = "cma_es"
     budget = "generations"
+    influences = ("device", "processor")  # shards are of one size, however many threads there are
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         super().__init__(config, folder, device)
@@ -55,10 +59,9 @@ class CMARun(Run):
         # On a GPU one part keeps the device busy; its simulation still has the cores.
         automatic = config.threads == "auto"
         threads = available_cores() if automatic else whole_number(config.threads, "threads", 1)
-        self.population = Population(
-            self.policy, self.bodies, settings.population, settings.episodes, threads, device
-        )
-        self._steps, self._chosen_at = 0, -1
+        self._compute = compute_of(config)
+        self.shard_size = self._compute.shard_size(settings, self.bodies, self.policy, device)
+        self._steps, self._chosen_at, self._in_turn = 0, -1, True
         if self.state:
             self._restore(self.state)
         else:
@@ -67,6 +70,10 @@ class CMARun(Run):
             start = start if settings.start == "initial" else np.zeros_like(start)
             self.search = Search(settings, start, self.learner_seed)
             set_parameters(self.policy, start)
+        environment = OmegaConf.to_container(config.env, resolve=True)
+        self.population = self._compute.evaluator(
+            settings, self.policy, self.bodies, environment, threads, device
+        )
         self.logger = self.make_logger()
 
     def _build_policy(self, config: DictConfig) -> Any:
@@ -81,6 +88,11 @@ class CMARun(Run):
         """Environment steps made so far, of episodes that were counted."""
         return self._steps
 
+    @property
+    def done(self) -> int:
+        """Generations made so far."""
+        return self.search.generation
+
     def learn(self) -> None:  # noqa: D102
         search, generations = self.search, self.algorithm.generations
         self.check_budget("generations", search.generation)
@@ -88,32 +100,37 @@ class CMARun(Run):
         # One thread within an operation: the candidates are shared out among threads.
         torch.set_num_threads(1)
         one_thread_for_numpy()
-        progress, self._begun = Progress(0), time.perf_counter()
-        with StopSignals() as signals:
-            progress.start(self.steps)
-            try:
-                while search.generation < generations and signals.received is None:
-                    scores = self.population.evaluate(
-                        search.ask(), self._starts(), stop=lambda: signals.received is not None
-                    )
-                    if scores is not None:  # else the generation is begun anew when the run goes on
-                        self._take_in(scores)
-                        # Generations to come are taken to have as many steps as the last.
-                        left = (generations - search.generation) * int(scores.lengths.sum())
-                        progress.update(self.steps, float(scores.returns.mean()), total=self.steps + left)
-            finally:
-                progress.close()
-        if self._chosen_at != search.generation:
-            self._choose()
-            self.logger.dump(self.steps)
-        self.save()
+        try:
+            with StopSignals() as signals:
+                self._search_until(generations, signals)
+            if self._chosen_at < 0 or not self.algorithm.validates:
+                set_parameters(self.policy, search.mean)
+            self.save()
+        finally:
+            self.population.close()  # after saving: a cluster that is told to stop, too, takes its time
         if search.generation >= generations:
             self.dashboard.finish()
         self.logger.close()
-        self.population.close()
         if signals.received is not None and search.generation < generations:
             self.leave(signals.received)
         log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
+
+    def _search_until(self, generations: int, signals: StopSignals) -> None:
+        search = self.search
+        progress, self._begun = Progress(0), time.perf_counter()
+        progress.start(self.steps)
+        try:
+            while search.generation < generations and signals.received is None:
+                scores = self.population.evaluate(
+                    search.ask(), self._starts(), lambda: signals.received is not None, search.recipe()
+                )
+                if scores is not None:  # else the generation is begun anew when the run goes on
+                    self._take_in(scores)
+                    # Generations to come are taken to have as many steps as the last.
+                    left = (generations - search.generation) * int(scores.lengths.sum())
+                    progress.update(self.steps, float(scores.returns.mean()), total=self.steps + left)
+        finally:
+            progress.close()
 
     def _starts(self) -> list[list[int]]:
         """Seeds of this generation's episodes; they depend on nothing that an interruption changes."""
@@ -137,10 +154,16 @@ class CMARun(Run):
         record_bodies(self.logger, dict(zip(self.bodies.seen, scores.returns.mean((0, 2)), strict=True)))
         record("time/fps", (self.steps - self.start_steps) / (time.perf_counter() - self._begun))
         last = search.generation >= settings.generations
-        saves = search.generation % settings.checkpoint_every == 0 and not last
-        if saves or last or (settings.validates and search.generation % settings.validate_every == 0):
+        due = search.generation % settings.checkpoint_every == 0
+        saves = due and not last
+        validates = due or (settings.validates and search.generation % settings.validate_every == 0)
+        tries = bool(settings.zero_shot_every) and search.generation % settings.zero_shot_every == 0
+        self._in_turn = (
+            not last or (validates or not settings.validates) and (tries or not self.dashboard.suite)
+        )
+        if validates or last:
             self._choose()
-        if self.dashboard.suite and (last or search.generation % settings.zero_shot_every == 0):
+        if self.dashboard.suite and (tries or last):
             self._try_out()
         self.record_zero_shot_share(self.logger, self._begun)
         self.logger.dump(self.steps)
@@ -171,12 +194,17 @@ class CMARun(Run):
         self.record_zero_shot(self.logger)
         set_parameters(self.policy, chosen)
 
+    def without_influence(self) -> tuple[str, ...]:  # noqa: D102
+        return ("generations", "shard_size")  # what the latter comes to is compared itself
+
     def training_state(self) -> dict[str, Any]:  # noqa: D102
         return {
             "search": self.search.state(),
             "num_timesteps": self.steps,
             "best_score": float(self.best_score),
             "chosen_at": self._chosen_at,
+            "in_turn": self._in_turn,
+            "shard_size": self.shard_size,
             "algorithm": asdict(self.algorithm),
         }
 
@@ -189,7 +217,21 @@ class CMARun(Run):
                     f"{kept[name]!r}, which its search keeps"
                 )
         self.load_saved_policy()
-        self.search = Search.from_state(state["search"])
+        self.search = Search.from_state(self.algorithm, state["search"])
         self._steps, self._chosen_at = state["num_timesteps"], state["chosen_at"]
         self.best_score = state["best_score"]
+        self._note_differences(state)
         log.info("going on from generation %s of %s", f"{self.search.generation:,}", self.folder)
+        self.say_changes()
+
+    def _note_differences(self, state: dict[str, Any]) -> None:
+        """What of a search, too, makes the rest another than it would have been without a stop."""
+        notes = list(self.changes.notes)
+        if self.shard_size != state["shard_size"]:
+            notes.append(f"shards have {self.shard_size} candidates, were of {state['shard_size']}")
+        if not state["in_turn"]:
+            notes.append(
+                f"generation {self.search.generation:,} was the last of its budget and was validated or "
+                "tried out of turn, which may have made best/ another; the search is the same"
+            )
+        self.changes = Changes(tuple(notes), new_episodes=False)  # every generation begins new ones

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...envs.errors import UserError, nearest
 from ...envs.numbers import whole_number
+from .normal import Draw, Normal
+from .object_graph import Misfit, put_graph, take_graph
 
 STARTS = ("zero", "initial")
 KEPT = ("population", "sigma0", "start", "diagonal", "mirrored")
@@ -37,6 +37,9 @@ class CMAES:
         start: ``zero``, as the published agent, or ``initial``: the parameters that PPO would begin with.
         diagonal: adapt variances only, for networks whose full covariance would be too large or too slow.
         mirrored: candidates in pairs, at opposite sides of the mean.
+        shard_size: candidates that are simulated together, by whoever does it; ``auto``: what was measured to
+            be fast, see docs/scaling.md. Numbers depend on it by rounding, and on nothing else of how the
+            work is shared.
         checkpoint_every: generations between checkpoints. keep_checkpoints: how many stay.
         validate_every: generations between validations of the mean and of the best candidate; the better of
             them becomes the policy; 0 for never, the policy then is the mean.
@@ -56,6 +59,7 @@ class CMAES:
     start: str = "zero"
     diagonal: bool = False
     mirrored: bool = False
+    shard_size: int | str = "auto"
     checkpoint_every: int = 50
     keep_checkpoints: int = 2
     validate_every: int = 10
@@ -74,6 +78,9 @@ class CMAES:
                 f"algorithm.mirrored makes pairs, but algorithm.population is {self.population}; take "
                 f"{self.population + 1}"
             )
+        if self.shard_size != "auto":
+            size = whole_number(self.shard_size, "algorithm.shard_size (or auto)", minimum=1)
+            self.shard_size = min(size, self.population)
         if not isinstance(self.sigma0, (int, float)) or not 0 < self.sigma0 < np.inf:
             raise UserError(f"algorithm.sigma0 must be a number above 0, not {self.sigma0!r}")
         if self.start not in STARTS:
@@ -109,7 +116,7 @@ class Search:
             "popsize": settings.population,
             "CMA_diagonal": settings.diagonal,
             "CMA_mirrors": 0,  # pycma's own, for small populations, draw from NumPy's global stream
-            # Not a number: leave NumPy's global stream alone. Ours is pickled with the strategy.
+            # Not a number: leave NumPy's global stream alone. Ours is saved with the strategy.
             "seed": np.nan,
             "randn": Normal(seed, settings.mirrored),
             "verbose": -9,
@@ -153,44 +160,104 @@ class Search:
         """The step size, over all parameters."""
         return float(self._strategy.sigma)
 
-    def state(self) -> Tensor:
-        """All that the search goes on from, as bytes: covariance, paths, random stream, open candidates."""
-        # A tensor of bytes can be loaded by torch with weights_only; what is in it, `from_state` alone reads.
-        return torch.frombuffer(bytearray(pickle.dumps(vars(self))), dtype=torch.uint8)
+    def recipe(self) -> Recipe | None:
+        """How to draw the open candidates again, where that takes fewer numbers than they are; else None."""
+        strategy = self._strategy
+        drawn = strategy.opts["randn"].last
+        if self._asked is None or drawn is None or not strategy.opts["CMA_diagonal"]:
+            return None
+        return Recipe(self.mean, strategy.sigma, np.array(strategy.sigma_vec.scaling), drawn)
+
+    def state(self) -> dict[str, Any]:
+        """All that the search goes on from: covariance, paths, random stream, open candidates.
+
+        Plain values and tensors; see `object_graph`.
+        """
+        return {
+            "cma": version("cma"),
+            "parameters": len(self._strategy.mean),
+            "graph": take_graph(self, self._left()),
+        }
 
     @classmethod
-    def from_state(cls, state: Tensor) -> Search:
+    def from_state(cls, settings: CMAES, state: Any) -> Search:
         """Inverse of :meth:`state`.
 
-        pycma has no other way to keep a strategy than pickle, whose files can carry code. A search is read
-        from the ``training_state/`` of a run that is gone on with, which is one's own and not what is shared;
-        and nothing is built but what pycma's strategies are made of.
+        Args:
+            settings: that the search was made with.
+            state: of the search.
 
         Raises:
-            pickle.UnpicklingError: it names something else.
+            UserError: the state of another search or of another version of pycma, or none at all.
         """
-        search = cls.__new__(cls)
-        vars(search).update(_Unpickler(io.BytesIO(state.numpy().tobytes())).load())
+        if isinstance(state, Tensor):
+            raise UserError(
+                "this search was saved by an earlier version as a pickle, which can carry code and is not "
+                "read any more; begin a new run with start_from=<this run> algorithm.start=initial"
+            )
+        wanted = ("cma", "parameters", "graph")
+        if not isinstance(state, dict) or set(state) != set(wanted):
+            raise UserError(f"this is no saved search: one has {', '.join(wanted)}")
+        if state["cma"] != version("cma"):
+            raise UserError(
+                f"this search was saved by pycma {state['cma']}, here is {version('cma')}, whose searches "
+                f"may be made otherwise; install cma=={state['cma']} to go on with it"
+            )
+        n = whole_number(state["parameters"], "parameters of a saved search", minimum=1)
+        search = cls(settings, np.zeros(n), 0)
+        search.ask()  # some parts are made with the first candidates
+        try:
+            put_graph(search, state["graph"])
+            search._check(settings, n)
+        except (Misfit, AttributeError) as error:
+            raise UserError(f"the saved search does not fit its settings: {error}") from error
         return search
 
+    def _left(self) -> list[Any]:
+        """What a new strategy of the same settings has, too; options hold words that pycma evaluates."""
+        own = self._strategy
+        return [own.opts, own.inopts, own.inputargs, own.logger, own.sp]
 
-class Normal:
-    """Normally distributed numbers, as pycma asks for them, from a generator of its own.
+    def _check(self, settings: CMAES, n: int) -> None:
+        """Raises Misfit: arrays of other shapes than this search has."""
+        own = self._strategy
+        shapes = {"mean": (own.mean, (n,)), "asked": (self._asked, (settings.population, n))}
+        shapes["best"] = self.best, (n,)
+        if np.shape(own.sigma_vec.scaling):  # one number for all before the first generation
+            shapes["scaling"] = own.sigma_vec.scaling, (n,)
+        if not settings.diagonal:
+            shapes |= {name: (getattr(own.sm, name), (n, n)) for name in ("B", "C")}
+            shapes["D"] = own.sm.D, (n,)
+        for name, (found, wanted) in shapes.items():
+            if found is not None and np.shape(found) != wanted:
+                raise Misfit(f"{name} has the shape {np.shape(found)}, not {wanted}")
+        if type(self.generation) is not int or self.generation < 0:
+            raise Misfit(f"the generation is {self.generation!r}")
 
-    Args:
-        seed: of the generator.
-        mirrored: the second half of a sample is the first with the opposite sign.
+
+@dataclass(frozen=True)
+class Recipe:
+    """Candidates as what they were drawn from: mean + sigma * (scaling * z), where z has a seed for each row.
+
+    Attributes:
+        mean: (n,).
+        sigma: the step size.
+        scaling: (n,) or (), of each parameter's deviation.
+        drawn: of the last rows; candidates before them were made otherwise.
     """
 
-    def __init__(self, seed: int, mirrored: bool = False) -> None:
-        self.rng, self.mirrored = np.random.default_rng(seed), mirrored
+    mean: np.ndarray
+    sigma: float
+    scaling: np.ndarray
+    drawn: Draw
 
-    def __call__(self, rows: int, n: int) -> np.ndarray:
-        """(rows, n) numbers."""
-        if self.mirrored and rows > 1:
-            half = self.rng.standard_normal((rows // 2, n))
-            return np.concatenate((half, -half))
-        return self.rng.standard_normal((rows, n))
+    def rows(self, part: slice) -> np.ndarray:
+        """(rows, n) candidates of a part of ``drawn``, in pycma's order of operations."""
+        return self.mean + self.sigma * (self.scaling * self.drawn[part].rows(len(self.mean)))
+
+    def without_draw(self) -> Recipe:
+        """What candidates of all parts have in common."""
+        return replace(self, drawn=self.drawn[:0])
 
 
 def check_memory(n: int, diagonal: bool) -> None:
@@ -215,33 +282,3 @@ def free_memory() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds a search of ours, arrays, random generators and classes of pycma; refuses everything else."""
-
-    _BUILT = {
-        (__name__, "Normal"),
-        ("cma.evolution_strategy", "_pass"),
-        ("cma.options_parameters", "is_feasible"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        ("numpy.linalg", "eigh"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy.random._pcg64", "PCG64"),
-        ("numpy.random._pickle", "__bit_generator_ctor"),
-        ("numpy.random._pickle", "__generator_ctor"),
-        ("numpy.random.bit_generator", "SeedSequence"),
-        ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if "." not in name:  # a dotted name could reach what a module has imported
-            if (module, name) in self._BUILT:
-                return super().find_class(module, name)
-            if module.startswith("cma."):
-                found = super().find_class(module, name)
-                if isinstance(found, type) and found.__module__ == module:
-                    return found
-        raise pickle.UnpicklingError(f"a saved search holds no {module}.{name}")

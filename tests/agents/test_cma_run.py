@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,41 +10,21 @@ import pytest
 import torch
 
 from somite.agents import load_policy
-from somite.agents.algorithms.population import Population, get_parameters, set_parameters
+from somite.agents.algorithms.population import Population
+from somite.agents.algorithms.stacked import get_parameters, set_parameters
 from somite.agents.cma_run import CMARun
-from somite.agents.episodes import run_episodes
 from somite.agents.run import VALIDATION_SEED
-from somite.agents.run_folder import last_checkpoint, list_checkpoints
+from somite.agents.run_folder import list_checkpoints
 from somite.envs.errors import UserError
 
+from .cma_runs import TINY, column, history, make_run, score_of
 from .runs import compose, read_metrics
 
-TINY = (
-    "env=cartpole_swingup",
-    "env.max_episode_steps=25",
-    "agent=attention_neuron",
-    "agent.rows=3",
-    "agent.hidden=2",
-    "agent.key_size=3",
-    "algorithm=cma_es",
-    "algorithm.generations=6",
-    "algorithm.population=8",
-    "algorithm.episodes=3",
-    "algorithm.checkpoint_every=2",
-    "algorithm.validate_every=2",
-    "algorithm.validation_episodes=4",
-    "device=cpu",
-    "threads=1",
-)
 LOGGED = {
     "cma/best", "cma/mean", "cma/median", "cma/sigma", "cma/generation", "rollout/ep_rew_mean",
     "rollout/ep_len_mean", "time/fps", "bodies/cartpole_swingup",
 }  # fmt: skip
 SCORES = ("cma/validation_mean", "cma/validation_best", "validation/mean_reward")
-
-
-def make_run(folder: Path, *overrides: str) -> CMARun:
-    return CMARun(compose(*TINY, *overrides), folder, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +33,6 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> CMARun:
     run = make_run(tmp_path_factory.mktemp("run") / "learnt")
     run.learn()
     return run
-
-
-def column(folder: Path, name: str) -> list[float]:
-    return [float(row[name]) for row in read_metrics(folder) if row.get(name)]
 
 
 def test_a_run_leaves_what_runs_leave(learnt: CMARun) -> None:
@@ -101,12 +76,6 @@ def test_what_is_logged_of_a_generation_is_what_its_candidates_reached(
         ):
             assert float(row[f"cma/{name}"]) == pytest.approx(wanted)
         assert float(row["rollout/ep_rew_mean"]) == pytest.approx(scores.returns.mean())
-
-
-def score_of(folder: Path, run: CMARun) -> float:
-    """What a saved policy reaches on the validation's starts."""
-    (result,) = run_episodes(load_policy(folder).act, run.bodies, run.bodies.seen, 4, VALIDATION_SEED)
-    return float(result.returns.mean())
 
 
 def test_the_scores_that_are_logged_are_those_of_the_saved_parameters(learnt: CMARun) -> None:
@@ -169,91 +138,12 @@ def test_without_validation_the_policy_is_the_mean(tmp_path: Path) -> None:
     assert not (tmp_path / "best").exists() and SCORES[0] not in read_metrics(tmp_path)[0]
 
 
-def history(folder: Path) -> list[tuple[str, ...]]:
-    """What a run logged of its search, digit for digit."""
-    names = ("step", "cma/generation", "cma/best", "cma/mean", "cma/median", "cma/sigma")
-    return [tuple(row[name] for name in names) for row in read_metrics(folder)]
-
-
-@pytest.mark.parametrize("mode", ["", "algorithm.diagonal=true", "algorithm.mirrored=true"])
-def test_half_a_run_and_the_other_half_are_a_whole_one(tmp_path: Path, mode: str) -> None:
-    more = [mode] if mode else []
-    whole = make_run(tmp_path / "whole", *more)
-    whole.learn()
-    make_run(tmp_path / "halves", *more, "algorithm.generations=3").learn()
-    second = make_run(tmp_path / "halves", *more)
-    assert second.search.generation == 3 and second.steps > 0
-    second.learn()
-    assert history(tmp_path / "halves") == history(tmp_path / "whole")
-    assert np.array_equal(second.search.mean, whole.search.mean)
-    assert second.search.sigma == whole.search.sigma
-    assert np.array_equal(get_parameters(second.policy), get_parameters(whole.policy))
-    names = [path.name for path in list_checkpoints(tmp_path / "whole")]
-    assert last_checkpoint(tmp_path / "halves").name == names[-1]
-
-
-def test_a_search_that_is_begun_anew_would_be_noticed(tmp_path: Path) -> None:
-    """Negative control of the test above: the same generations with other random numbers."""
-    make_run(tmp_path / "one").learn()
-    make_run(tmp_path / "other", "algorithm.generations=3").learn()
-    second = make_run(tmp_path / "other")
-    second.search._strategy.opts["randn"].rng = np.random.default_rng(1)
-    second.learn()
-    assert history(tmp_path / "one")[:3] == history(tmp_path / "other")[:3]
-    assert history(tmp_path / "one")[4:] != history(tmp_path / "other")[4:]
-
-
 def test_a_seed_decides_everything(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         np.random.seed(seed + len(name))  # of nobody's interest here
         make_run(tmp_path / name, f"seed={seed}", "algorithm.generations=2").learn()
     assert history(tmp_path / "one") == history(tmp_path / "same")
-    assert history(tmp_path / "one")[0][2:] != history(tmp_path / "other")[0][2:]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_in_mid_generation_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: signal.Signals
-) -> None:
-    make_run(tmp_path / "whole").learn()
-    run = make_run(tmp_path / "stopped")
-    evaluate, calls = run.population.evaluate, []
-
-    def interrupted(*arguments: object, **options: object) -> object:
-        calls.append(run.search.ask().copy())
-        if len(calls) == 4:
-            signal.raise_signal(number)
-        return evaluate(*arguments, **options)
-
-    monkeypatch.setattr(run.population, "evaluate", interrupted)
-    before = signal.getsignal(number)
-    with caplog.at_level("INFO"), pytest.raises(SystemExit) as leaving:
-        run.learn()
-    assert leaving.value.code == 128 + number and signal.getsignal(number) == before
-    assert f"stopped by {number.name} at step {run.steps:,}; go on with: somite-train resume=" in caplog.text
-    assert len(calls) == 4 and run.search.generation == 3, "the fourth generation is left"
-    assert score_of(tmp_path / "stopped" / "policy", run) == pytest.approx(
-        column(tmp_path / "stopped", "validation/mean_reward")[-1], abs=1e-9
-    )
-    second = make_run(tmp_path / "stopped")
-    assert np.array_equal(second.search.ask(), calls[3]), "its candidates are kept"
-    second.learn()
-    # The validation at the stop has a row of its own, in which the search says nothing.
-    stopped = [row for row in history(tmp_path / "stopped") if row[1]]
-    assert stopped == history(tmp_path / "whole")
-
-
-def test_a_run_that_is_stopped_before_its_first_generation_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run(tmp_path, "algorithm.generations=2")
-    monkeypatch.setattr(run.population, "evaluate", lambda *a, **o: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(SystemExit):
-        run.learn()
-    assert last_checkpoint(tmp_path).name == "0"
-    again = make_run(tmp_path, "algorithm.generations=2")
-    again.learn()
-    assert again.search.generation == 2 and load_policy(tmp_path).policy is not None
+    assert history(tmp_path / "one")[0]["cma/best"] != history(tmp_path / "other")[0]["cma/best"]
 
 
 def test_validation_changes_nothing_of_the_search(tmp_path: Path) -> None:
@@ -290,21 +180,6 @@ def test_where_the_search_begins(tmp_path: Path) -> None:
     assert narrow.std() == pytest.approx(0.1, rel=0.1), "offsets from the initial parameters"
 
 
-def test_a_search_keeps_its_initial_parameters_when_it_goes_on(tmp_path: Path) -> None:
-    """A resumed process draws other ones; the value's network, which nobody searches, is the first's."""
-    more = ("algorithm.start=initial", "algorithm.generations=2")
-    first = make_run(tmp_path, *more)
-    untouched = {
-        name: value.clone()
-        for name, value in first.policy.state_dict().items()
-        if name not in first.policy.acting_parameters()
-    }
-    first.learn()
-    second = make_run(tmp_path, *more, "algorithm.generations=3")
-    assert np.array_equal(second.search.mean, first.search.mean)
-    assert all(torch.equal(second.policy.state_dict()[name], value) for name, value in untouched.items())
-
-
 def test_every_generation_has_new_starts_that_only_seed_and_number_decide(tmp_path: Path) -> None:
     run, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", "seed=1")
     starts = []
@@ -316,23 +191,6 @@ def test_every_generation_has_new_starts_that_only_seed_and_number_decide(tmp_pa
     drawn = {tuple(np.random.default_rng(key).random(2)) for key in starts}
     drawn |= {tuple(np.random.default_rng([VALIDATION_SEED, i]).random(2)) for i in range(4)}
     assert len(drawn) == 3 * 3 + 3 + 4, "no two alike"
-
-
-@pytest.mark.parametrize(
-    "override",
-    ["population=10", "sigma0=0.2", "start=initial", "diagonal=true", "mirrored=true"],
-)
-def test_a_search_keeps_what_it_was_started_with(learnt: CMARun, override: str) -> None:
-    name = override.partition("=")[0]
-    with pytest.raises(UserError, match=rf"algorithm\.{name} is .* was started with .* search keeps"):
-        make_run(learnt.folder, "algorithm.generations=9", f"algorithm.{override}")
-
-
-def test_other_settings_may_change_on_the_way(learnt: CMARun) -> None:
-    run = make_run(learnt.folder, "algorithm.generations=9", "algorithm.episodes=5")
-    assert run.search.generation == 6 and len(run._starts()) == 5
-    with pytest.raises(UserError, match=r"has made 6 of 6 generations.*raise algorithm\.generations"):
-        make_run(learnt.folder).learn()
 
 
 def test_fixed_starts_are_refused(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_constraints_are_exact_and_name_no_source():
 def test_what_the_code_imports_is_required():
     provided = {
         "hydra": "hydra-core",
+        "yaml": "pyyaml",
         "stable_baselines3": "stable-baselines3",
         "markdown_it": "markdown-it-py",
     }
@@ -162,6 +163,7 @@ def test_what_the_code_imports_is_required():
     pictures = names_of(extras["car_racing"]) | names_of(extras["atari"])
     exporting = names_of(extras["export"])
     viewing = names_of(extras["view"])
+    computing = names_of(extras["ray"])
     for path in python_files(*FOLDERS):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -171,5 +173,6 @@ def test_what_the_code_imports_is_required():
                 optional = pictures if {"car_racing", "images"} & set(path.parts) else set()
                 optional = exporting if path.parent.name == "export" else optional
                 optional = viewing if path.parent.name == "viewing" else optional
+                optional = computing if path.parent.name == "compute" else optional
                 found = normal(provided.get(name, name))
                 assert found in required | optional, f"{path} imports {name}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import io
+import operator
 import os
 import pickle
 
@@ -15,17 +17,34 @@ from hypothesis import strategies as st
 
 from somite.agents.algorithms import CMAES
 from somite.agents.algorithms import cma_es as module
-from somite.agents.algorithms.cma_es import Normal, Search
+from somite.agents.algorithms.cma_es import Search
 from somite.agents.device import one_thread_for_numpy
 from somite.envs.errors import UserError
 
-MODES = {"full": {}, "diagonal": {"diagonal": True}, "mirrored": {"mirrored": True}}
+MODES = {
+    "full": {},
+    "diagonal": {"diagonal": True},
+    "mirrored": {"mirrored": True},
+    "both": {"diagonal": True, "mirrored": True},
+}
+
+
+def settings_of(population: int = 12, **more: object) -> CMAES:
+    return CMAES(population=population, **{"sigma0": 0.5, **more})
 
 
 def make_search(
     n: int = 8, seed: int = 0, population: int = 12, start: float = 0.0, **more: object
 ) -> Search:
-    return Search(CMAES(population=population, **{"sigma0": 0.5, **more}), np.full(n, start), seed)
+    return Search(settings_of(population, **more), np.full(n, start), seed)
+
+
+def reloaded(search: Search, **more: object) -> Search:
+    """The search after its state has been in a file that cannot carry code."""
+    file = io.BytesIO()
+    torch.save({"search": search.state()}, file)
+    file.seek(0)
+    return Search.from_state(settings_of(**more), torch.load(file, weights_only=True)["search"])
 
 
 def bowl(candidates: np.ndarray) -> np.ndarray:
@@ -113,22 +132,60 @@ def test_a_search_goes_on_bit_for_bit(mode: str, seed: int, before: int, asked: 
     advance(search, before)
     if asked:
         search.ask()
-    file = io.BytesIO()
-    torch.save({"search": search.state()}, file)
-    file.seek(0)
-    other = Search.from_state(torch.load(file, weights_only=True)["search"])
+    other = reloaded(search, population=size.get("population", 12), **MODES[mode])
     assert np.array_equal(search.mean, other.mean) and other.generation == before
     assert search.best is other.best is None or np.array_equal(search.best, other.best)
     assert np.array_equal(advance(search, 4), advance(other, 4))
     assert np.array_equal(search.mean, other.mean) and search.sigma == other.sigma
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_search_that_is_reloaded_again_and_again_is_the_same_for_long(mode: str) -> None:
+    """So long that its covariance is decomposed, its step size adapted and its history cut many times."""
+    whole, search = make_search(20, **MODES[mode]), make_search(20, **MODES[mode])
+    for _ in range(12):
+        wanted = advance(whole, 25)
+        search.ask()
+        search = reloaded(search, **MODES[mode])
+        assert np.array_equal(advance(search, 25), wanted)
+    assert search.sigma < 0.4 and np.array_equal(whole.mean, search.mean)
+
+
 def test_a_search_that_lost_its_random_stream_would_be_noticed() -> None:
     search = make_search()
     advance(search, 3)
-    other = Search.from_state(search.state())
+    other = reloaded(search)
     other._strategy.opts["randn"].rng = np.random.default_rng(1)
     assert not np.array_equal(advance(search, 2), advance(other, 2))
+
+
+@pytest.mark.parametrize("part", ["sm.C", "pc", "adapt_sigma.ps"])
+def test_a_search_that_lost_a_part_would_be_noticed(part: str) -> None:
+    search = make_search()
+    advance(search, 10)
+    other = reloaded(search)
+    array = operator.attrgetter(part)(other._strategy)
+    array *= 1 + 1e-9
+    assert not np.array_equal(advance(search, 4), advance(other, 4))
+
+
+@pytest.mark.parametrize("mode", ["diagonal", "both"])
+@pytest.mark.parametrize(("n", "population"), [(6, 8), (320, 12)])
+def test_candidates_of_a_diagonal_search_can_be_drawn_again(mode: str, n: int, population: int) -> None:
+    search = make_search(n, population=population, **MODES[mode])
+    assert search.recipe() is None, "nothing is asked for yet"
+    for generation in range(5):
+        candidates, recipe = search.ask(), search.recipe()
+        count = len(recipe.drawn.seeds)
+        # pycma makes a pair of its own, along its last move, of many parameters.
+        assert count == population - 2 * (n > 300 and generation > 0)
+        again = recipe.rows(slice(0, count))
+        assert np.array_equal(again, candidates[population - count :])
+        assert np.array_equal(recipe.rows(slice(2, 5)), again[2:5]), "some of them alone"
+        search.tell(bowl(candidates))
+    full = make_search(n, population=population)
+    full.ask()
+    assert full.recipe() is None, "its matrix would be more than the candidates"
 
 
 def test_candidates_stay_until_they_are_told() -> None:
@@ -161,26 +218,80 @@ class Harmful:
         return self.call
 
 
-def test_a_saved_search_can_build_nothing_else(tmp_path: os.PathLike) -> None:
+def altered(state: dict, change: object) -> dict:
+    """A saved search in which `change` has been at work on the nodes."""
+    other = copy.deepcopy(state)
+    change(other["graph"])
+    return other
+
+
+def attributes(nodes: list, name: str) -> dict:
+    """Where in the nodes an attribute's value stands: (pair,) lists whose second item it is."""
+    for node in nodes:
+        for pair in node.get("attributes", []):
+            if pair[0] == name:
+                return pair
+    raise AssertionError(name)
+
+
+def test_a_pickle_is_not_read(tmp_path: os.PathLike) -> None:
     target = tmp_path / "harmed"
-    found = [
-        pickle.dumps(Harmful(os.mkdir, str(target))),
-        pickle.dumps(Harmful(eval, f"__import__('os').mkdir({str(target)!r})")),
-        # A module of pycma has imported os; names with dots reach into it.
-        b"\x80\x04\x8c\x16cma.evolution_strategy\x8c\x08os.mkdir\x93\x8c"
-        + bytes([len(str(target))])
-        + str(target).encode()
-        + b"\x85R.",
-        b"ccma.evolution_strategy\nos\n.",
-        b"cnumpy.random\nseed\n(I1\ntR.",
-    ]
-    for data in found:
-        with pytest.raises(pickle.UnpicklingError, match="a saved search holds no"):
-            Search.from_state(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        assert not target.exists()
-    Harmless = Normal(0)
-    state = torch.frombuffer(bytearray(pickle.dumps({"best": Harmless})), dtype=torch.uint8)
-    assert isinstance(Search.from_state(state).best, Normal), "what a search is made of is built"
+    data = pickle.dumps(Harmful(os.mkdir, str(target)))
+    with pytest.raises(
+        UserError, match="as a pickle, which can carry code and is not read any more; begin a"
+    ):
+        Search.from_state(settings_of(), torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    assert not target.exists()
+
+
+def test_no_word_class_or_function_comes_from_a_file(tmp_path: os.PathLike) -> None:
+    """pycma evaluates some words and writes to places that others name."""
+    search = make_search()
+    advance(search, 3)
+    state = search.state()
+    for change, message in (
+        (lambda n: attributes(n, "sigma0").__setitem__(1, {"word": "__import__('os')"}), "sigma0 is a float"),
+        (lambda n: attributes(n, "adapt_sigma").__setitem__(1, attributes(n, "sm")[1]), "adapt_sigma is a"),
+        (lambda n: n[0].__setitem__("class", "os.system"), "what was saved is a os.system"),
+        (lambda n: attributes(n, "integer_centering").__setitem__(1, {"node": 10**9}), "IndexError"),
+        (lambda n: attributes(n, "sm").__setitem__(1, 5.0), "sm is a cma.sampler.GaussFullSampler"),
+        (lambda n: attributes(n, "integer_centering").__setitem__(1, None), "integer_centering is a"),
+        (lambda n: n.clear(), "this is no saved Search"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Search.from_state(settings_of(), altered(state, change))
+    kept = {key: value for key, value in make_search()._strategy.opts.items() if key != "randn"}
+    found = Search.from_state(settings_of(), state)._strategy.opts
+    assert repr({key: found[key] for key in kept}) == repr(kept), "options are those of the configuration"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(cma="4.0.0"), r"saved by pycma 4\.0\.0, here is .*install cma==4\.0\.0"),
+        (lambda s: s.update(more=1), "this is no saved search: one has cma, parameters, graph"),
+        (lambda s: s.pop("graph"), "this is no saved search"),
+        (lambda s: s.update(parameters=-1), "parameters of a saved search must be a whole number"),
+        (lambda s: s.update(parameters=5), r"mean has the shape \(8,\), not \(5,\)"),
+        (lambda s: s.update(graph="rm -rf"), "does not fit its settings: this is no saved Search"),
+        (lambda s: s.update(graph=[{"kind": "left"}]), "does not fit its settings"),
+    ],
+)
+def test_what_is_no_state_of_this_search_is_told(change: object, message: str) -> None:
+    search = make_search()
+    advance(search, 2)
+    state = search.state()
+    change(state)
+    with pytest.raises(UserError, match=message):
+        Search.from_state(settings_of(), state)
+
+
+@pytest.mark.parametrize("more", [{"diagonal": True}, {"population": 10}])
+def test_the_state_of_a_search_with_other_settings_is_told(more: dict) -> None:
+    search = make_search()
+    search.ask()
+    with pytest.raises(UserError, match="the saved search does not fit its settings"):
+        Search.from_state(settings_of(**more), search.state())
 
 
 def test_a_covariance_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +317,8 @@ def test_the_free_memory_is_what_the_system_says() -> None:
         ({"population": 3}, "population must be a whole number of 4 or more"),
         ({"generations": 0}, "generations must be a whole number of 1 or more"),
         ({"generations": 1.5}, "generations must be a whole number"),
+        ({"shard_size": 0}, "shard_size .or auto. must be a whole number of 1 or more"),
+        ({"shard_size": "all"}, "shard_size .or auto. must be a whole number"),
         ({"sigma0": 0}, "sigma0 must be a number above 0"),
         ({"sigma0": "much"}, "sigma0 must be a number above 0"),
         ({"start": "initail"}, "did you mean 'initial'"),

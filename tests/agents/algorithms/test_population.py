@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from somite.agents.acting import Agent
-from somite.agents.algorithms import population as population_module
-from somite.agents.algorithms.population import (
-    Population,
+from somite.agents.algorithms import stacked as stacked_module
+from somite.agents.algorithms.population import Population, automatic_shard_size, shards_of
+from somite.agents.algorithms.stacked import (
     StackedPolicy,
     count_parameters,
     get_parameters,
@@ -280,17 +280,49 @@ def test_all_candidates_meet_the_same_starts_and_other_seeds_others() -> None:
     assert not np.isclose(scores.returns[0], others.returns[0]).any()
 
 
-@pytest.mark.parametrize("threads", [2, 3, 9])
-def test_threads_change_nothing_but_rounding(threads: int) -> None:
-    task, policy = TASKS["swingup"]()
-    values = draw(policy, 7)
-    found = []
-    for count in (1, threads):
-        population = Population(policy, task, 7, 4, count)
-        found.append(population.evaluate(values, STARTS))
-        population.close()
-    np.testing.assert_allclose(found[0].returns, found[1].returns, rtol=1e-4, atol=1e-4)
-    assert np.array_equal(found[0].lengths, found[1].lengths)
+def evaluated(name: str, size: int, threads: int, shard_size: int | None, times: int = 1) -> np.ndarray:
+    """Returns of `size` candidates, of the last of several equal generations."""
+    task, policy = TASKS[name]()
+    population = Population(policy, task, size, 4, threads, shard_size=shard_size)
+    for _ in range(times):
+        scores = population.evaluate(draw(policy, size), STARTS)
+    population.close()
+    return scores.returns
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_threads_change_nothing_to_the_last_bit(name: str) -> None:
+    """Seven candidates in shards of two: the last one alone, each after and beside other ones."""
+    one, *others = (evaluated(name, 7, threads, 2) for threads in (1, 2, 3, 9))
+    for other in others:
+        assert np.array_equal(one, other)
+    assert np.array_equal(one, evaluated(name, 7, 2, 2, times=2)), "a second generation"
+
+
+def test_the_size_of_a_shard_changes_rounding_and_nothing_else() -> None:
+    """Negative control of the test above: the numbers are such that rounding shows."""
+    found = [evaluated("swingup", 7, 1, size) for size in (1, 2, 7)]
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0], other, rtol=1e-4, atol=1e-4)
+    assert not all(np.array_equal(found[0], other) for other in found[1:])
+
+
+@given(st.integers(1, 300), st.integers(1, 400))
+def test_shards_are_all_candidates_in_order_and_of_one_size(size: int, shard_size: int) -> None:
+    shards = shards_of(size, shard_size)
+    assert [i for shard in shards for i in range(shard.start, shard.stop)] == list(range(size))
+    assert {shard.stop - shard.start for shard in shards[:-1]} <= {shard_size}
+    assert 1 <= shards[-1].stop - shards[-1].start <= shard_size
+
+
+def test_the_automatic_size_of_a_shard() -> None:
+    assert automatic_shard_size(256, 1, 16, "sensors") == 256
+    assert automatic_shard_size(256, 1, 16, "sensors", spread=True) == 64
+    assert automatic_shard_size(64, 1, 4, "limbs") == 32
+    assert automatic_shard_size(256, 12, 16, "limbs") == 2
+    assert automatic_shard_size(256, 200, 16, "limbs") == 2, "32 rows of each body"
+    assert automatic_shard_size(8, 12, 100, "limbs") == 1
+    assert automatic_shard_size(256, 12, 16, "limbs", "cuda") == 256
 
 
 @pytest.mark.parametrize("name", ["swingup", "senses"])
@@ -299,16 +331,16 @@ def test_rows_that_have_ended_are_dropped_without_influence(
 ) -> None:
     task, policy = TASKS[name]()
     values = draw(policy, 8)
-    acted, act = [], population_module._Actors.act
+    acted, act = [], stacked_module.Actors.act
 
-    def watched(actors: population_module._Actors, observation: dict) -> np.ndarray:
+    def watched(actors: stacked_module.Actors, observation: dict) -> np.ndarray:
         acted.append(actors.rows.size)
         return act(actors, observation)
 
-    monkeypatch.setattr(population_module._Actors, "act", watched)
+    monkeypatch.setattr(stacked_module.Actors, "act", watched)
     found = []
-    for worthwhile in (-1.0, population_module.WORTHWHILE):
-        monkeypatch.setattr(population_module, "WORTHWHILE", worthwhile)
+    for worthwhile in (-1.0, stacked_module.WORTHWHILE):
+        monkeypatch.setattr(stacked_module, "WORTHWHILE", worthwhile)
         acted.clear()
         population = Population(policy, task, 8, 4)
         found.append((population.evaluate(values, STARTS), list(acted)))
@@ -365,7 +397,7 @@ def test_the_most_probable_choice_is_taken_where_actions_are_discrete(cls: type[
 
 def test_a_population_stops_when_told_and_can_be_asked_again() -> None:
     task, policy = CartPoleSwingUp(), sensors(AttentionNeuron, n_actions=1)
-    population = Population(policy, task, 4, 2, threads=2)
+    population = Population(policy, task, 4, 2, threads=2, shard_size=2)
     asked = []
     values = draw(policy, 4)
     starts = [[7, episode] for episode in range(2)]
@@ -378,14 +410,15 @@ def test_a_population_stops_when_told_and_can_be_asked_again() -> None:
 
 def test_an_error_in_one_thread_ends_the_others() -> None:
     task, policy = CartPoleSwingUp(), sensors(AttentionNeuron, n_actions=1)
-    population = Population(policy, task, 4, 2, threads=2)
+    population = Population(policy, task, 4, 2, threads=2, shard_size=2)
 
     def broken(*arguments: object) -> None:
         raise RuntimeError("the simulation is gone")
 
-    population._envs[0].step = broken
+    environments = [simulator.env(2) for simulator in population._simulators]
+    environments[0].step = broken
     values = np.zeros((4, count_parameters(policy)))
-    steps, step = [], population._envs[1].step
+    steps, step = [], environments[1].step
     failed = threading.Event()
 
     def counted(actions: np.ndarray) -> tuple:
@@ -393,7 +426,7 @@ def test_an_error_in_one_thread_ends_the_others() -> None:
         steps.append(1)
         return step(actions)
 
-    population._envs[1].step = counted
+    environments[1].step = counted
     with pytest.raises(RuntimeError, match="the simulation is gone"):
         population.evaluate(values, [[7, 0], [7, 3]])
     population.close()

@@ -1,0 +1,169 @@
+"""The choices of the group ``compute`` and their keys."""
+
+from __future__ import annotations
+
+import abc
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from ...envs.errors import UserError
+from ...envs.numbers import is_number, whole_number
+from ...envs.task_set import TaskSet
+from ..algorithms.cma_es import CMAES, Recipe
+from ..algorithms.population import Population, Scores, Stop, automatic_shard_size
+from ..policies.base import Policy
+
+
+class Evaluator(Protocol):
+    """What evaluates a population."""
+
+    shards: list[slice]
+
+    def evaluate(
+        self, candidates: np.ndarray, starts: list[Any], stop: Stop, recipe: Recipe | None
+    ) -> Scores | None:
+        """Scores of candidates (P, n), or None where it was stopped."""
+
+    def close(self) -> None:
+        """Let go of whatever computes."""
+
+
+class Compute(abc.ABC):
+    """A choice of ``conf/compute``."""
+
+    name: str
+    algorithms: tuple[str, ...]
+    """Algorithms that can be computed there, as in ``conf/algorithm``."""
+
+    spread = False
+    """Whether several processes share a population."""
+
+    def shard_size(self, settings: CMAES, task_set: TaskSet, policy: Policy, device: torch.device) -> int:
+        """Candidates of a shard: what was set, or what suits this choice."""
+        if settings.shard_size != "auto":
+            return int(settings.shard_size)
+        return automatic_shard_size(
+            settings.population, len(task_set.seen), settings.episodes, policy.kind, device, self.spread
+        )
+
+    @abc.abstractmethod
+    def evaluator(
+        self,
+        settings: CMAES,
+        policy: Policy,
+        task_set: TaskSet,
+        environment: Mapping[str, Any],
+        threads: int,
+        device: torch.device,
+    ) -> Evaluator:
+        """What evaluates populations.
+
+        Args:
+            settings: of the search.
+            policy: whose acting parameters candidates are.
+            task_set: gives the task.
+            environment: its configuration, of which others can make it.
+            threads: of this machine.
+            device: of the networks.
+        """
+
+
+@dataclass
+class Local(Compute):
+    """This machine; the keys of ``conf/compute/local.yaml``."""
+
+    name = "local"
+    algorithms = ("ppo", "clone", "cma_es")
+
+    def evaluator(  # noqa: D102
+        self,
+        settings: CMAES,
+        policy: Policy,
+        task_set: TaskSet,
+        environment: Mapping[str, Any],
+        threads: int,
+        device: torch.device,
+    ) -> Population:
+        size = self.shard_size(settings, task_set, policy, device)
+        return Population(policy, task_set, settings.population, settings.episodes, threads, device, size)
+
+
+@dataclass
+class Ray(Compute):
+    """A Ray cluster; the keys of ``conf/compute/ray.yaml``.
+
+    Args:
+        address: of a cluster that runs (``auto``: the one of this machine, or ``host:port``); null: one of
+            our own on this machine, for as long as the run lasts.
+        workers: processes of a cluster of our own; ``auto``: one per core.
+        cpus: of a cluster, that each shard takes while it is computed.
+        retries: how often a shard is computed again after its worker or node was lost, before the run stops.
+        patience: seconds without any worker before the log says so, and again.
+
+    Raises:
+        UserError: a value that cannot be meant, or Ray is not installed.
+    """
+
+    name = "ray"
+    algorithms = ("cma_es",)
+    spread = True
+
+    address: str | None = None
+    workers: int | str = "auto"
+    cpus: float = 1
+    retries: int = 20
+    patience: float = 30
+
+    def __post_init__(self) -> None:
+        if self.workers != "auto":
+            self.workers = whole_number(self.workers, "compute.workers (or auto)", minimum=1)
+        self.retries = whole_number(self.retries, "compute.retries")
+        for name in ("cpus", "patience"):
+            value = getattr(self, name)
+            if not is_number(value) or not value > 0:
+                raise UserError(f"compute.{name} must be a number above 0, not {value!r}")
+        if self.address is not None and not isinstance(self.address, str):
+            raise UserError(f"compute.address must be auto, host:port or null, not {self.address!r}")
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("compute=ray needs Ray, which is not installed: pip install 'somite[ray]'")
+
+    def evaluator(  # noqa: D102
+        self,
+        settings: CMAES,
+        policy: Policy,
+        task_set: TaskSet,
+        environment: Mapping[str, Any],
+        threads: int,
+        device: torch.device,
+    ) -> Evaluator:
+        from .ray_population import RayPopulation
+
+        # Shards are computed on the processors of the cluster, whatever device validates here.
+        size = self.shard_size(settings, task_set, policy, torch.device("cpu"))
+        return RayPopulation(self, settings, policy, task_set, environment, size)
+
+
+def compute_of(config: DictConfig) -> Compute:
+    """The choice of a run's configuration; a run that was begun before there was one is local.
+
+    Raises:
+        UserError: a value that cannot be meant, or Ray is not installed.
+    """
+    node = config.get("compute")
+    return hydra.utils.instantiate(node, _convert_="all") if node else Local()
+
+
+def check_algorithm(compute: Compute, algorithm: str) -> None:
+    """Raises UserError: the algorithm is not computed there."""
+    if algorithm not in compute.algorithms:
+        raise UserError(
+            f"compute={compute.name} is for algorithm={' or '.join(compute.algorithms)}, which shares its "
+            f"candidates out; algorithm={algorithm} learns on one machine: leave compute=local"
+        )

@@ -1,0 +1,103 @@
+"""The group ``compute``: what it builds, what it refuses, and that nobody imports Ray unasked."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from somite.agents.compute import Local, Ray, check_algorithm, compute_of
+from somite.agents.training import train
+from somite.envs.errors import UserError
+
+from ..runs import TINY, compose
+from .small import make
+
+has_ray = importlib.util.find_spec("ray") is not None
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+
+
+@pytest.fixture
+def with_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: find("os" if name == "ray" else name))
+
+
+def test_a_run_is_local_unless_it_says_otherwise_or_is_of_an_earlier_version() -> None:
+    config = compose(*TINY)
+    assert compute_of(config) == Local()
+    OmegaConf.set_struct(config, False)
+    del config["compute"]
+    assert compute_of(config) == Local()
+
+
+def test_the_keys_of_ray_are_those_of_its_file(with_ray: None) -> None:
+    config = compose("compute=ray", "compute.workers=3", "algorithm=cma_es")
+    assert compute_of(config) == Ray(workers=3)
+    assert set(config.compute) - {"_target_"} == set(Ray.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"workers": 0}, "compute.workers .or auto. must be a whole number of 1 or more"),
+        ({"retries": -1}, "compute.retries must be a whole number"),
+        ({"cpus": 0}, "compute.cpus must be a number above 0"),
+        ({"patience": "long"}, "compute.patience must be a number above 0"),
+        ({"address": 6379}, "compute.address must be auto, host:port or null"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_told(with_ray: None, keys: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Ray(**keys)
+
+
+def test_without_ray_the_command_that_installs_it_is_told(without_ray: None) -> None:
+    with pytest.raises(InstantiationException) as error:
+        compute_of(compose("compute=ray", "algorithm=cma_es"))
+    # The command line prints this cause alone.
+    assert isinstance(error.value.__cause__, UserError)
+    wanted = "compute=ray needs Ray, which is not installed: pip install 'somite[ray]'"
+    assert str(error.value.__cause__) == wanted
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "clone"])
+def test_algorithms_of_one_machine_say_so(with_ray: None, algorithm: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"compute=ray is for algorithm=cma_es.*algorithm={algorithm} learns"
+    ):
+        check_algorithm(Ray(), algorithm)
+    for name in (algorithm, "cma_es"):
+        check_algorithm(Local(), name)
+
+
+def test_it_is_said_before_training(with_ray: None, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="compute=ray is for algorithm=cma_es"):
+        train(compose(*TINY, "compute=ray"), tmp_path / "run")
+
+
+def test_who_computes_decides_the_automatic_size_of_a_shard(with_ray: None) -> None:
+    small = make("sensors", "algorithm.shard_size=auto", "algorithm.population=256", "algorithm.episodes=16")
+    cpu = torch.device("cpu")
+    sizes = [c.shard_size(small.settings, small.task, small.policy, cpu) for c in (Local(), Ray())]
+    assert sizes == [256, 64]
+    small.settings.shard_size = 5
+    assert {c.shard_size(small.settings, small.task, small.policy, cpu) for c in (Local(), Ray())} == {5}
+
+
+@pytest.mark.skipif(not has_ray, reason="needs ray: pip install '.[ray]'")
+def test_ray_is_imported_by_nothing_that_does_not_use_it() -> None:
+    code = "import sys, somite.agents.training, somite.agents.compute.worker; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
