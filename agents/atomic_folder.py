@@ -12,8 +12,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_WRITING, _REMOVING, _PREVIOUS = ".writing", ".removing", ".previous"
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    writing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".writing", dir=folder.parent))
+    writing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_WRITING, dir=folder.parent))
     try:
         yield writing
         # mkdtemp makes private folders; these are to be shared like any other.
@@ -38,6 +40,28 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
         _commit(writing, folder)
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)
+        raise
+
+
+def replace_file(path: str | Path, data: bytes) -> None:
+    """Writes a file so that it is the old or the new one at every moment.
+
+    Args:
+        path: The file; its folder must be there.
+        data: What it is to hold.
+
+    Raises:
+        OSError: If it cannot be written; the old file stays, and nothing beside it.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        beside.write_bytes(data)
+        _sync(beside)
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
         raise
 
 
@@ -62,7 +86,7 @@ def remove_folder(folder: str | Path) -> None:
         folder: What to remove; it must be there.
     """
     folder = Path(folder)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".removing", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name.lstrip('.')}.", suffix=_REMOVING, dir=folder.parent))
     os.rename(folder, aside)  # an empty folder may be replaced
     shutil.rmtree(aside)
 
@@ -81,11 +105,42 @@ def standing(folder: str | Path) -> Path:
     return previous if not folder.exists() and previous.is_dir() else folder
 
 
+def clear_leftovers(folder: str | Path) -> None:
+    """Puts in order what a process that was killed while writing has left in a folder.
+
+    A folder that had stepped aside for one that never came takes its place again; what was half written or
+    half removed is deleted. Call it only where no other process writes into ``folder``.
+
+    Args:
+        folder: The parent of the folders that were written; nothing happens if it is not there.
+    """
+    folder = Path(folder)
+    for path in sorted(folder.glob(".*")) if folder.is_dir() else []:
+        if path.name.endswith(_PREVIOUS):
+            place = path.with_name(path.name[1 : -len(_PREVIOUS)])
+            if place.exists():
+                remove_folder(path)
+            else:
+                os.rename(path, place)
+        elif path.name.endswith((_WRITING, _REMOVING)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def stepped_aside(path: Path) -> str | None:
+    """The name of the folder that ``path`` is the stepped-aside one of, None if it is none."""
+    if path.name.startswith(".") and path.name.endswith(_PREVIOUS):
+        return path.name[1 : -len(_PREVIOUS)]
+    return None
+
+
 def _commit(writing: Path, folder: Path) -> None:
     previous = _previous(folder)
     if folder.exists():
         if previous.exists():  # left by a replacement that was cut short after its last rename
-            shutil.rmtree(previous)
+            remove_folder(previous)
         os.rename(folder, previous)
     try:
         os.rename(writing, folder)
@@ -95,11 +150,12 @@ def _commit(writing: Path, folder: Path) -> None:
         raise
     _sync(folder.parent)
     if previous.exists():
-        shutil.rmtree(previous)
+        # Not in place: half of it, left by a kill, would be taken for the whole once `folder` is gone.
+        remove_folder(previous)
 
 
 def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
+    return folder.with_name(f".{folder.name}{_PREVIOUS}")
 
 
 def _sync(path: Path) -> None:

@@ -14,14 +14,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ..envs.errors import UserError, nearest
-from .atomic_folder import copy_folder, remove_folder, replace_folder, standing
+from .atomic_folder import (
+    clear_leftovers,
+    copy_folder,
+    remove_folder,
+    replace_folder,
+    standing,
+    stepped_aside,
+)
 
 ROOT = "runs"
+CHECKPOINTS = "checkpoints"
+SET_ASIDE = ".set_aside"
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"
+_TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}")
 # Jobs of one multirun start at one time and end in their number.
 _NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6})-.*?(?:-(\d+))?$")
 
@@ -95,7 +105,7 @@ def checkpoint_folder(run: str | Path, step: int) -> Path:
         run: The run's folder.
         step: Environment steps so far.
     """
-    return Path(run) / "checkpoints" / str(int(step))
+    return Path(run) / CHECKPOINTS / str(int(step))
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
@@ -104,9 +114,22 @@ def list_checkpoints(run: str | Path) -> list[Path]:
     Args:
         run: The run's folder.
     """
-    folder = Path(run) / "checkpoints"
-    found = [p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()] if folder.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name))
+    folder, found = Path(run) / CHECKPOINTS, {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:  # stepped aside ones come first
+        name = stepped_aside(path) or path.name
+        if name.isdecimal() and path.is_dir():
+            found[int(name)] = path
+    return [found[step] for step in sorted(found)]
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The step that a checkpoint was made at.
+
+    Args:
+        checkpoint: One of :func:`list_checkpoints`.
+    """
+    checkpoint = Path(checkpoint)
+    return int(stepped_aside(checkpoint) or checkpoint.name)
 
 
 def last_checkpoint(run: str | Path) -> Path:
@@ -133,6 +156,83 @@ def keep_newest(run: str | Path, count: int) -> None:
     """
     for folder in list_checkpoints(run)[: -max(1, count)]:
         remove_folder(folder)
+
+
+def split_checkpoint(path: str | Path) -> tuple[Path, int | None]:
+    """The run and the step of ``<run>/checkpoints/<step>``; of any other path the path itself and None.
+
+    Args:
+        path: As the user gave it.
+    """
+    path = Path(path)
+    if path.name.isdecimal() and path.parent.name == CHECKPOINTS:
+        return path.parent.parent, int(path.name)
+    return path, None
+
+
+def go_back_to(run: str | Path, step: int) -> list[Path]:
+    """Makes an earlier checkpoint the last one: later ones are set aside, its policy is published.
+
+    Args:
+        run: The run's folder; no other process may write into it.
+        step: Of the checkpoint.
+
+    Returns:
+        Where the later ones are now, ``checkpoints/<step>.set_aside``; nothing is deleted.
+
+    Raises:
+        UserError: There is no such checkpoint, with the steps that there are.
+    """
+    checkpoints = {step_of(path): path for path in list_checkpoints(run)}
+    if step not in checkpoints:
+        there = nearest(str(step), map(str, checkpoints))
+        raise UserError(f"{run} has no checkpoint of step {step}; {there}")
+    moved = []
+    for later in [path for at, path in checkpoints.items() if at > step]:
+        aside, count = later.with_name(f"{step_of(later)}{SET_ASIDE}"), 1
+        while aside.exists():
+            count += 1
+            aside = later.with_name(f"{step_of(later)}{SET_ASIDE}-{count}")
+        later.rename(aside)
+        moved.append(aside)
+    publish(checkpoints[step], run)
+    return moved
+
+
+def tidy(run: str | Path) -> None:
+    """Puts in order what a killed process has left half written in a run's folder.
+
+    Args:
+        run: The run's folder; no other process may write into it.
+    """
+    clear_leftovers(run)
+    clear_leftovers(Path(run) / CHECKPOINTS)
+
+
+def claim_folder(folder: str | Path) -> Path:
+    """Makes a new folder that no other run has; a name that is taken gets the next free microsecond.
+
+    Args:
+        folder: Named as :func:`run_name` does; its parents are made.
+
+    Returns:
+        The folder made.
+
+    Raises:
+        UserError: It is there and its name does not begin with a time.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            folder.mkdir()  # either this process makes it or another one has
+            return folder
+        except FileExistsError:
+            match = _TIME.match(folder.name)
+            if match is None:
+                raise UserError(f"{folder} is there already; choose another folder") from None
+            later = datetime.strptime(match[0], TIME_FORMAT) + timedelta(microseconds=1)
+            folder = folder.with_name(later.strftime(TIME_FORMAT) + folder.name[match.end() :])
 
 
 def publish(checkpoint: str | Path, run: str | Path, name: str = "policy") -> Path:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import hydra
+import torch
 from omegaconf import DictConfig
 
 from .algorithms.clone import Clone
 from .algorithms.cma_es import CMAES
 from .algorithms.ppo import PPO
+from .algorithms.stopping import StopSignals
 from .clone_run import CloneRun
 from .cma_run import CMARun
+from .compute import check_algorithm, compute_of
 from .device import resolve_device, set_threads
 from .ppo_run import PPORun
 from .run import Run
+from .run_folder import tidy
+from .run_lock import hold
+from .save_errors import cannot_begin, keep_log_going
 
 RUNS: dict[type, type[Run]] = {PPO: PPORun, Clone: CloneRun, CMAES: CMARun}
 """How each algorithm is run."""
@@ -24,9 +31,30 @@ def train(config: DictConfig, folder: Path) -> None:
     """Learn what ``config`` describes in ``folder``; go on from its last checkpoint if it has one.
 
     Raises:
-        UserError: a configuration that cannot be meant.
+        SystemExit: stopped by a signal, with 128 plus its number; or the end could not be saved.
+        UserError: a configuration that cannot be meant, or a folder that another process uses or that cannot
+            be written into.
     """
-    device = resolve_device(config.device)
-    set_threads(config.threads)
-    algorithm = hydra.utils.get_class(config.algorithm._target_)
-    RUNS[algorithm](config, folder, device).learn()
+    with ExitStack() as stack:
+        stack.enter_context(StopSignals())  # from here on a signal ends in a checkpoint
+        device = resolve_device(config.device)
+        set_threads(config.threads)
+        keep_log_going()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(folder))
+            tidy(folder)
+            run = _make(config, folder, device)
+        except OSError as error:
+            message = cannot_begin(folder, error)
+            if message is None:
+                raise
+            raise message from error
+        run.learn()
+        run.save_errors.check_end()
+
+
+def _make(config: DictConfig, folder: Path, device: torch.device) -> Run:
+    kind = RUNS[hydra.utils.get_class(config.algorithm._target_)]
+    check_algorithm(compute_of(config), kind.name)
+    return kind(config, folder, device)

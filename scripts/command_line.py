@@ -7,6 +7,7 @@ a mistyped group, choice or key gives one message with the nearest valid name an
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from ..envs.errors import UserError
+from ..agents.run_folder import go_back_to
+from .early_signals import early_signals
 from .implied import with_implied
-from .lookup import CONFIG_MODULE, check_arguments, check_targets
-from .resume import rewrite_for_resume
+from .lookup import CONFIG_MODULE, check_arguments, parse
+from .multirun import arguments_of_sweep, has_basic_sweeper, run_sweep, sweep_to_resume
+from .resume import checkpoint_to_resume, rewrite_for_resume
+from .run_folders import asks_for_several, own_folder
+from .tasks import do_task, exit_code, user_message
 
 
 def run(
@@ -39,7 +42,8 @@ def run(
         resumable: Whether ``resume=<run>`` goes on with an earlier run.
 
     Raises:
-        SystemExit: With code 2 after a :class:`UserError` or a wrong argument, its message printed.
+        SystemExit: With code 2 after a `UserError` or a wrong argument, with 1 after a `RunFault`, its message
+            printed; with 130 after Ctrl-C.
     """
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -49,19 +53,47 @@ def run(
     job = _Job(task)
     try:
         if resumable:
-            arguments = rewrite_for_resume(arguments)
-        check_arguments(arguments, config_name)
-        with _arguments_are(arguments), _hydra_raises():
-            path = f"pkg://{CONFIG_MODULE}"
-            hydra.main(version_base="1.3", config_path=path, config_name=config_name)(job.function)()
+            _run_resumable(job, config_name, arguments)
+        else:
+            check_arguments(arguments, config_name)
+            _run_hydra(job, config_name, arguments)
         if job.errors:
             raise job.errors[0]
+    except KeyboardInterrupt:
+        print("interrupted; what had been saved before stays", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
-        message = _user_message(error, before_job=not job.started)
+        message = user_message(error, before_job=not job.started)
         if message is None:
             raise
         print(message, file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(exit_code(error)) from None
+
+
+def _run_resumable(job: _Job, config_name: str, arguments: list[str]) -> None:
+    """Runs that leave folders which can be gone on with: one, several, or what is left of them."""
+    with early_signals():
+        sweep = sweep_to_resume(arguments)
+        going_back = checkpoint_to_resume(arguments) if sweep is None else None
+        arguments = rewrite_for_resume(arguments) if sweep is None else arguments_of_sweep(sweep, arguments)
+        check_arguments(arguments, config_name)
+        parsed = parse(arguments)
+        if sweep is not None or (asks_for_several(parsed) and has_basic_sweeper(parsed, config_name)):
+            job.errors += run_sweep(job.task, config_name, arguments, sweep)
+        elif asks_for_several(parsed):
+            _run_hydra(job, config_name, arguments)
+        else:
+            with own_folder(arguments, config_name) as arguments:
+                if going_back is not None:
+                    for later in go_back_to(*going_back):
+                        print(f"set aside, not gone on from: {later}")
+                _run_hydra(job, config_name, arguments)
+
+
+def _run_hydra(job: _Job, config_name: str, arguments: list[str]) -> None:
+    with _arguments_are(arguments), _hydra_raises():
+        path = f"pkg://{CONFIG_MODULE}"
+        hydra.main(version_base="1.3", config_path=path, config_name=config_name)(job.function)()
 
 
 class _Job:
@@ -72,19 +104,19 @@ class _Job:
     """
 
     def __init__(self, task: Callable[[DictConfig], None]) -> None:
+        self.task = task
         self.started = False
         self.errors: list[Exception] = []
 
         def job(config: DictConfig) -> None:
             self.started = True
             try:
-                check_targets(config)
-                task(config)
+                do_task(task, config)
             except Exception as error:
                 self.errors.append(error)
                 number = OmegaConf.select(HydraConfig.get(), "job.num")
                 if number is not None:
-                    message = _user_message(error, before_job=False) or f"{type(error).__name__}: {error}"
+                    message = user_message(error) or f"{type(error).__name__}: {error}"
                     print(f"job {number} failed: {message}", file=sys.stderr)
 
         self.function = job
@@ -113,20 +145,6 @@ def _hydra_raises() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def _user_message(error: BaseException, before_job: bool) -> str | None:
-    """The message if the user can put it right, None if it is a fault that needs its trace."""
-    cause: BaseException | None = error
-    while cause is not None:  # what is built from a configuration comes wrapped in Hydra's error
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__
-    composing = (CompactHydraException, HydraException, OmegaConfBaseException)
-    if before_job and isinstance(error, composing):
-        reasons = [str(e) for e in (error, error.__cause__) if e is not None and str(e)]
-        return "\n".join(dict.fromkeys(reasons))
-    return None
 
 
 def program_folder() -> Path:

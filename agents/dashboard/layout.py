@@ -79,7 +79,7 @@ PAGES: dict[str, tuple[Chart, ...]] = {
     ),
     "Speed": (
         Chart("Environment steps per second", ("time/fps$",)),
-        Chart("Share of the time", ("time/.+_share$",), ("ppo", "clone", "zero_shot")),
+        Chart("Share of the time", ("time/.+_share$",)),
     ),
 }
 """Every chart that there is, by page. ``docs/scalars.md`` tells what the scalars mean."""

@@ -1,0 +1,216 @@
+"""Several runs by one command: ``somite-train -m agent=smp,mlp seed=0,1,2``, and what is left of them.
+
+Hydra composes the jobs and launches them, on this machine or by a launcher's plugin; which jobs there are,
+and in which folders, is written down first, so that ``resume=<sweep>`` runs those that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ..agents.run_folder import claim_folder, list_checkpoints
+from ..agents.run_lock import hold
+from ..agents.sweep import FINISHED, IN_USE, Job, Sweep, find_sweep, read_sweep, state_of, table, write_sweep
+from ..envs.errors import UserError
+from .lookup import CONFIG_MODULE, parse
+from .resume import next_configuration
+from .run_folders import hydra_knows, quoted
+from .tasks import Task, do_task, user_message
+
+_RESUME, _SUBDIR = "resume=", "hydra.sweep.subdir"
+_GROUPS = ("env", "agent", "algorithm", "experiment")
+
+
+def sweep_to_resume(arguments: Sequence[str]) -> Path | None:
+    """The folder of the sweep that ``resume=`` names, if it names one.
+
+    Args:
+        arguments: Of the command line, without the program's name.
+    """
+    given = [argument for argument in arguments if argument.startswith(_RESUME)]
+    return find_sweep(given[0][len(_RESUME) :].strip("'\"")) if len(given) == 1 else None
+
+
+def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
+    """What Hydra is to be started with for a sweep that is gone on with.
+
+    Args:
+        folder: Of the sweep.
+        arguments: Of the command line; keys beside ``resume=`` count for all of its runs.
+
+    Raises:
+        UserError: They replace a whole section, or change what the sweep varies.
+    """
+    others = [argument for argument in arguments if not argument.startswith(_RESUME)]
+    jobs = read_sweep(folder).jobs
+    varied = {o.partition("=")[0] for job in jobs for o in set(job.overrides) ^ set(jobs[0].overrides)}
+    for argument in others:
+        key = argument.partition("=")[0].lstrip("+~")
+        if argument in ("-m", "--multirun") or key in (*_GROUPS, *varied):
+            raise UserError(
+                f"{argument}: a sweep goes on with its own runs; single keys that it does not vary may"
+                " change, such as algorithm.total_steps=5e6, and Hydra's"
+            )
+    return [f"hydra.sweep.dir={quoted(folder.parent)}", *others]
+
+
+def run_sweep(
+    task: Task, config_name: str, arguments: Sequence[str], folder: Path | None = None
+) -> list[Exception]:
+    """Runs the jobs of a multirun that are not finished, each in a folder of its own.
+
+    Args:
+        task: What to do with each composed configuration.
+        config_name: The primary configuration in ``conf/``.
+        arguments: Of the command line, looked up before; of `arguments_of_sweep` for a sweep that goes on.
+        folder: Of the sweep that goes on; None: a new one.
+
+    Returns:
+        The errors of jobs that failed; the others went on.
+
+    Raises:
+        SystemExit: A signal stopped it; how to go on has been said.
+        UserError: The jobs cannot be composed, or another process runs this sweep.
+    """
+    with _hydra(parse(arguments), config_name) as (config, context):
+        keys = OmegaConf.to_container(config.hydra.overrides.task)
+        planned = _planned(config, context) if folder is None else []
+        sweep = write_sweep(config.hydra.sweep.dir, planned) if folder is None else read_sweep(folder)
+        with hold(sweep.folder):
+            return _run_rest(task, config, context, sweep, keys if folder is not None else [])
+
+
+def has_basic_sweeper(parsed: argparse.Namespace, config_name: str) -> bool:
+    """Whether all jobs of a multirun are known before it starts: no plugin decides which come next.
+
+    Args:
+        parsed: Its arguments.
+        config_name: The primary configuration in ``conf/``.
+    """
+    with _hydra(parsed, config_name) as (config, _):
+        return str(config.hydra.sweeper._target_).endswith(f".{BasicSweeper.__name__}")
+
+
+def _run_rest(
+    task: Task, config: DictConfig, context: HydraContext, sweep: Sweep, keys: list[str]
+) -> list[Exception]:
+    composed = [_compose(config, context, [*job.overrides, *keys], n) for n, job in enumerate(sweep.jobs)]
+    states = [state_of(job, of.algorithm) for job, of in zip(sweep.jobs, composed, strict=True)]
+    print(table(sweep.jobs, states))
+    left = [
+        _arguments(job, sweep, keys) for job, state in zip(sweep.jobs, states, strict=True) if state.is_to_run
+    ]
+    done, used = ([s.word for s in states].count(word) for word in (FINISHED, IN_USE))
+    print(
+        f"{sweep.folder}: {len(states)} runs, {done} finished, {used} in use, {len(left)} to run", flush=True
+    )
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=SweptTask(task), config=config
+    )
+    size = config.hydra.sweeper.max_batch_size or max(1, len(left))
+    results: list[JobReturn] = []
+    try:
+        for first in range(0, len(left), size):
+            results += launcher.launch(left[first : first + size], initial_job_idx=first)
+    except (SystemExit, KeyboardInterrupt):
+        print(f"the sweep goes on with: somite-train resume={sweep.folder}", file=sys.stderr)
+        raise
+    errors = [result._return_value for result in results if result.status == JobStatus.FAILED]
+    if errors:
+        print(
+            f"{len(errors)} failed; try these again with: somite-train resume={sweep.folder}", file=sys.stderr
+        )
+    return errors
+
+
+def _planned(config: DictConfig, context: HydraContext) -> list[Job]:
+    """The jobs of a new sweep, their folders made where the user has not named them."""
+    given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    given += OmegaConf.to_container(config.hydra.overrides.task)
+    (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(given), None)
+    root, named = Path(config.hydra.sweep.dir), _SUBDIR in str(config.hydra.overrides.hydra)
+    planned = []
+    for number, overrides in enumerate(jobs):
+        composed = _compose(config, context, overrides, number)
+        try:
+            with hydra_knows(composed):
+                folder = root / str(composed.hydra.sweep.subdir)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{_SUBDIR} must be known before the jobs start: {error}") from error
+        planned.append(Job(tuple(overrides), folder))
+    folders = [job.folder for job in planned]
+    if len(set(folders)) < len(folders):
+        raise UserError(
+            f"{_SUBDIR} gives two runs of this sweep the folder {max(folders, key=folders.count)}"
+        )
+    return [job if named else Job(job.overrides, claim_folder(job.folder)) for job in planned]
+
+
+def _compose(config: DictConfig, context: HydraContext, overrides: Sequence[str], number: int) -> DictConfig:
+    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.num = number
+    return composed
+
+
+def _arguments(job: Job, sweep: Sweep, keys: Sequence[str]) -> list[str]:
+    """What a launcher composes a job from."""
+    subdir = job.folder.relative_to(sweep.root)
+    more = [f"{_SUBDIR}={quoted(subdir)}"]
+    if list_checkpoints(job.folder):
+        more.append(f"hydra.output_subdir={next_configuration(job.folder)}")
+    return [*job.overrides, *keys, *more]
+
+
+@contextmanager
+def _hydra(parsed: argparse.Namespace, config_name: str) -> Iterator[tuple[DictConfig, HydraContext]]:
+    """Hydra as its own command line sets it up, and the configuration of the whole sweep."""
+    search_path = create_config_search_path(f"pkg://{CONFIG_MODULE}")
+    if parsed.config_dir:
+        search_path.prepend("command-line", f"file://{Path(parsed.config_dir).absolute()}")
+    program = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
+    try:
+        config = program.compose_config(
+            config_name=config_name, overrides=parsed.overrides, run_mode=RunMode.MULTIRUN
+        )
+        yield config, HydraContext(config_loader=program.config_loader, callbacks=Callbacks(config))
+    finally:
+        GlobalHydra.instance().clear()
+
+
+class SweptTask:
+    """A task as a launcher calls it, in this process or another: failures are said, and handed on.
+
+    Args:
+        task: What to do with a composed configuration.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, config: DictConfig) -> None:
+        """Does the task; Hydra keeps the error for who started the jobs."""
+        try:
+            do_task(self.task, config)
+        except Exception as error:
+            message = user_message(error) or f"{type(error).__name__}: {error}"
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            print(f"{folder.name} failed: {message}", file=sys.stderr)
+            raise

@@ -1,0 +1,60 @@
+"""A command's task with a composed configuration, and what is said when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ..agents.faults import RunFault
+from ..agents.save_errors import OF_THE_DISK
+from ..envs.errors import UserError
+from .lookup import check_targets
+
+Task = Callable[[DictConfig], None]
+
+
+def do_task(task: Task, config: DictConfig) -> None:
+    """Does a task, if its configuration builds nothing but parts of this package.
+
+    Args:
+        task: What to do.
+        config: As composed.
+
+    Raises:
+        UserError: It names something else.
+    """
+    check_targets(config)
+    task(config)
+
+
+def exit_code(error: BaseException) -> int:
+    """With which a program ends, its message printed: 1 for a run that cannot go on, 2 for wrong input.
+
+    Args:
+        error: What happened.
+    """
+    return 1 if isinstance(error, RunFault) else 2
+
+
+def user_message(error: BaseException, before_job: bool = False) -> str | None:
+    """The message if it says all that helps, None if it is a fault that needs its trace.
+
+    Args:
+        error: What happened.
+        before_job: Whether it happened while Hydra composed the configuration and made the folders.
+    """
+    cause: BaseException | None = error
+    while cause is not None:  # what is built from a configuration comes wrapped in Hydra's error
+        if isinstance(cause, (UserError, RunFault)):
+            return str(cause)
+        cause = cause.__cause__
+    composing = (CompactHydraException, HydraException, OmegaConfBaseException)
+    if before_job and isinstance(error, composing):
+        reasons = [str(e) for e in (error, error.__cause__) if e is not None and str(e)]
+        return "\n".join(dict.fromkeys(reasons))
+    if before_job and isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        return f"{error.filename or 'the output folder'} cannot be written: {error.strerror}"
+    return None

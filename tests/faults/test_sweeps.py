@@ -1,0 +1,238 @@
+"""``-m`` runs every combination; ``resume=<sweep>`` runs what is missing and goes on with the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from somite.agents.run_folder import last_checkpoint, list_checkpoints, step_of
+from somite.agents.run_lock import hold
+from somite.agents.sweep import FILE, find_sweep, read_sweep
+from somite.agents.training_state import read_facts, write_training_state
+from somite.envs.errors import UserError
+from somite.scripts import command_line
+
+from .processes import PPO, ROLLOUT, Nursery
+
+SWEEP = ["-m", "agent=smp,mlp", "seed=0,1", "algorithm.total_steps=1000"]
+
+
+class Task:
+    """Trains nothing: leaves a checkpoint that says how far it came."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str]] = []
+        self.steps: dict[str, int] = {}
+        self.interrupt_at: str | None = None
+
+    def __call__(self, config: object) -> None:
+        folder = command_line.program_folder()
+        key = f"{config.agent._target_.split('.')[-1]} {config.seed}"
+        if key == self.interrupt_at:
+            raise SystemExit(143)
+        self.ran.append((key, folder.name))
+        steps = self.steps.get(key, 1000)
+        if steps:
+            checkpoint = folder / "checkpoints" / str(steps)
+            checkpoint.mkdir(parents=True, exist_ok=True)
+            write_training_state(checkpoint / "training_state", {}, {"done": steps, "of": "total_steps"})
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.chdir(tmp_path)
+    return Task()
+
+
+def sweep_of(folder: Path) -> Path:
+    (found,) = folder.glob(f"runs/*-sweep/{FILE}")
+    return found.parent
+
+
+def test_what_is_finished_is_skipped_and_the_rest_goes_on(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    task.steps, task.interrupt_at = {"SMP 1": 400}, "MLP 0"
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(task, "train", SWEEP)
+    sweep = sweep_of(tmp_path)
+    assert leaving.value.code == 143
+    assert f"the sweep goes on with: somite-train resume=runs/{sweep.name}" in capsys.readouterr().err
+    first = dict(task.ran)
+    assert list(first) == ["SMP 0", "SMP 1"]
+
+    task.ran, task.steps, task.interrupt_at = [], {"SMP 1": 1001}, None
+    command_line.run(task, "train", ["resume=last_sweep"])
+    said = capsys.readouterr().out
+    assert [key for key, _ in task.ran] == ["SMP 1", "MLP 0", "MLP 1"]
+    assert dict(task.ran)["SMP 1"] == first["SMP 1"], "in its own folder"
+    lines = [line.split() for line in said.splitlines()]
+    assert [line[0] for line in lines[:4]] == ["finished", "goes", "begins", "begins"]
+    assert "(1,000 steps)" in said and "(from step 400, 400 of 1,000 steps)" in said
+    assert "4 runs, 1 finished, 0 in use, 3 to run" in said
+    assert len(list((tmp_path / "runs").iterdir())) == 5, "four runs and the sweep"
+    run = tmp_path / "runs" / first["SMP 1"]
+    assert (run / ".hydra" / "config.yaml").is_file() and (run / ".hydra.1" / "config.yaml").is_file()
+
+    task.ran = []
+    command_line.run(task, "train", [f"resume={sweep}"])
+    assert not task.ran and "4 finished, 0 in use, 0 to run" in capsys.readouterr().out
+
+
+def test_a_raised_budget_makes_all_go_on(task: Task, capsys: pytest.CaptureFixture) -> None:
+    command_line.run(task, "train", SWEEP)
+    task.ran, task.steps = [], dict.fromkeys(("SMP 0", "SMP 1", "MLP 0", "MLP 1"), 2000)
+    command_line.run(task, "train", ["resume=last_sweep", "algorithm.total_steps=2000"])
+    assert len(task.ran) == 4 and "1,000 of 2,000" in capsys.readouterr().out
+
+
+def test_a_run_in_use_is_left_alone(task: Task, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    task.steps = dict.fromkeys(("SMP 0", "SMP 1", "MLP 0", "MLP 1"), 0)
+    command_line.run(task, "train", SWEEP)
+    task.ran, task.steps = [], {}
+    with hold(read_sweep(sweep_of(tmp_path)).jobs[2].folder):
+        command_line.run(task, "train", ["resume=last_sweep"])
+    assert [key for key, _ in task.ran] == ["SMP 0", "SMP 1", "MLP 1"]
+    assert "\nin use  " in capsys.readouterr().out
+
+
+def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def unlucky(config: object) -> None:
+        if config.seed == 0:
+            raise UserError("seed 0 is unlucky")
+        task(config)
+
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(unlucky, "train", SWEEP)
+    said = capsys.readouterr().err
+    assert leaving.value.code == 2 and said.count("failed: seed 0 is unlucky") == 2
+    assert "2 failed; try these again with: somite-train resume=" in said and "Traceback" not in said
+    task.ran = []
+    command_line.run(task, "train", ["resume=last_sweep"])
+    assert [key for key, _ in task.ran] == ["SMP 0", "MLP 0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["agent=mlp"], "agent=mlp: a sweep goes on with its own runs; single keys that it does not vary"),
+        (["seed=7"], "seed=7: a sweep goes on"),
+        (["-m"], "-m: a sweep goes on"),
+        (["algorithm.totl_steps=7"], "did you mean 'algorithm.total_steps'"),
+    ],
+)
+def test_what_a_sweep_cannot_do(
+    task: Task, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    command_line.run(task, "train", SWEEP)
+    task.ran = []
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(task, "train", ["resume=last_sweep", *arguments])
+    assert leaving.value.code == 2 and message in capsys.readouterr().err and not task.ran
+
+
+HOSTILE = {
+    "hydra": {"overrides": ["hydra.job_logging.handlers.x={(): os.system}"], "folder": "a"},
+    "launcher": {"overrides": ["+hydra/launcher=x"], "folder": "a"},
+    "option": {"overrides": ["--config-dir=/tmp"], "folder": "a"},
+    "outside": {"overrides": ["seed=1"], "folder": "../../a"},
+    "absolute": {"overrides": ["seed=1"], "folder": "/a"},
+    "itself": {"overrides": ["seed=1"], "folder": "."},
+    "words": {"overrides": "seed=1", "folder": "a"},
+    "number": 7,
+}
+
+
+@pytest.mark.parametrize("job", list(HOSTILE.values()), ids=list(HOSTILE))
+def test_a_sweep_from_a_stranger_runs_nothing_and_writes_nowhere_else(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture, job: object
+) -> None:
+    folder = tmp_path / "runs" / "theirs-sweep"
+    folder.mkdir(parents=True)
+    (folder / FILE).write_text(json.dumps({"format": 1, "jobs": [job]}))
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run(task, "train", ["resume=theirs-sweep"])
+    said = capsys.readouterr().err
+    assert leaving.value.code == 2 and str(FILE) in said and len(said.splitlines()) == 1
+    assert not task.ran and [path.name for path in folder.iterdir()] == [FILE]
+
+
+def test_sweeps_are_found_by_name_and_damaged_ones_are_named(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no sweep in"):
+        find_sweep("last_sweep")
+    command_line.run(task, "train", SWEEP)
+    sweep = sweep_of(tmp_path)
+    for name in (sweep.name, f"runs/{sweep.name}", str(sweep), str(sweep / FILE), "last_sweep"):
+        assert find_sweep(name).resolve() == sweep
+    run = read_sweep(sweep).jobs[0].folder
+    assert find_sweep("last") is None and find_sweep(run.name) is None and find_sweep(str(run)) is None
+    (sweep / FILE).write_text("{")
+    with pytest.raises(UserError, match="is damaged: it is not JSON"):
+        read_sweep(sweep)
+
+
+def test_a_folder_for_two_runs_is_refused(task: Task, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        command_line.run(task, "train", [*SWEEP, "hydra.sweep.subdir=same"])
+    assert "gives two runs of this sweep the folder runs/same" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists() and not task.ran
+
+
+def test_helps_and_listings_start_no_sweep(task: Task, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command_line.run(task, "train", ["--cfg", "job", "seed=3"])
+    assert "seed: 3" in capsys.readouterr().out and not list(tmp_path.iterdir()) and not task.ran
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on(nursery: Nursery, tmp_path: Path) -> None:
+    """Real runs: killed in the second of four, then to the end; the first is not touched again."""
+    total = f"algorithm.total_steps={3 * ROLLOUT}"
+    started = nursery.start(tmp_path, "-m", *PPO, total, "seed=0,1", "agent=smp,limb_transformer")
+    started.until(lambda: list(tmp_path.glob(f"runs/*-1/checkpoints/{ROLLOUT}")))
+    started.kill()
+    jobs = read_sweep(sweep_of(tmp_path)).jobs
+    first = (jobs[0].folder / "metrics.csv").read_bytes()
+    resumed = nursery.start(tmp_path, "resume=last_sweep")
+    assert resumed.wait(300) == 0, resumed.printed
+    words = [line.split("  ")[0].strip() for line in resumed.printed.splitlines()[:4]]
+    assert words[0] == "finished" and words[1] in ("goes on", "finished") and words[2:] == ["begins"] * 2
+    assert (jobs[0].folder / "metrics.csv").read_bytes() == first
+    for job in jobs:
+        assert step_of(last_checkpoint(job.folder)) == 3 * ROLLOUT
+        assert read_facts(last_checkpoint(job.folder))["done"] == 3 * ROLLOUT
+
+
+@pytest.mark.slow
+def test_the_console_command_itself(tmp_path: Path) -> None:
+    """Not forked: SIGTERM to a sweep ends it with 143, and it says how it goes on."""
+    command = [
+        sys.executable,
+        "-m",
+        "somite.scripts.train",
+        "-m",
+        *PPO,
+        "algorithm.total_steps=1e9",
+        "seed=0,1",
+    ]
+    started = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    while not list(tmp_path.glob("runs/*-0/policy")):
+        assert started.poll() is None
+    started.send_signal(signal.SIGTERM)
+    _, said = started.communicate(timeout=120)
+    assert started.returncode == 143 and "the sweep goes on with: somite-train resume=runs/" in said
+    assert not list_checkpoints(read_sweep(sweep_of(tmp_path)).jobs[1].folder)
