@@ -57,6 +57,17 @@ class Agent:
             shape = (-1,) + (1,) * (value.ndim - 1)
             self._memory[key] = torch.where(which.reshape(shape), start[key].to(value), value)
 
+    def snapshot(self) -> dict[str, Any]:
+        """What the policy remembers of the present episodes."""
+        memory = None if self._memory is None else {k: v.clone() for k, v in self._memory.items()}
+        return {"memory": memory, "shape": None if memory is None else list(self._memory_shape)}
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`."""
+        memory, shape = taken["memory"], taken["shape"]
+        self._memory = memory and {key: value.to(self.device) for key, value in memory.items()}
+        self._memory_shape = shape and tuple(shape)
+
     @torch.inference_mode()
     def act(self, observation: Mapping[str, Any], deterministic: bool = True) -> np.ndarray:
         """Chooses actions.

@@ -15,13 +15,18 @@ from omegaconf import DictConfig
 from ..envs.errors import UserError
 from ..envs.saved import task_set_of
 from ..envs.sensors import Senses, SensorTask
+from ..envs.snapshots import Misfit
 from .acting import Agent
 from .algorithms.clone import Clone, CloneLearner
+from .algorithms.finite import NotFinite
 from .algorithms.intervals import Interval
 from .algorithms.progress import Progress
 from .algorithms.stopping import StopSignals
 from .checkpoint import load_policy, policy_folder_of
 from .composition import build_policy, check_fit, policy_class
+from .diagnosis import stop_for
+from .evaluated_runs import saved_environment
+from .random_states import put_random_states, take_random_states
 from .run import Run
 
 log = logging.getLogger(__name__)
@@ -53,11 +58,7 @@ class CloneRun(Run):
             self.algorithm, self.policy, self.env, teacher, device, self.env_seed, self.learner_seed
         )
         if self.state:
-            self.load_saved_policy()
-            self.learner.optimizer.load_state_dict(self.state["optimizer"])
-            self.learner.num_timesteps = self.state["num_timesteps"]
-            self.best_score = self.state["best_score"]
-            self.say_going_on()
+            self._restore(self.state)
         self.logger = self.make_logger()
 
     @property
@@ -73,10 +74,12 @@ class CloneRun(Run):
         saves = Interval(algorithm.checkpoint_every, self.steps)
         validations = Interval(algorithm.validate_every, self.steps)
         trials = Interval(algorithm.zero_shot_every if self.dashboard.suite else 0, self.steps)
+        if self.state and not self.changes.new_episodes:
+            put_random_states(self.state["random"], self.device)
         with StopSignals() as signals, closing(progress):
             progress.start(self.steps)
             while self.steps < total and signals.received is None:
-                loss = learner.iterate()
+                loss = self._iterate()
                 score = float(np.mean(learner.returns)) if learner.returns else None
                 progress.update(self.steps, score)
                 self.logger.record("clone/loss", loss)
@@ -112,7 +115,31 @@ class CloneRun(Run):
             "optimizer": self.learner.optimizer.state_dict(),
             "num_timesteps": self.steps,
             "best_score": float(self.best_score),
+            "learner": self.learner.snapshot(),
+            "random": take_random_states(self.device),
         }
+
+    def _iterate(self) -> float:
+        """A rollout and its update. Raises RunFault: numbers that are not finite."""
+        try:
+            return self.learner.iterate()
+        except NotFinite as error:
+            raise stop_for(error, self.folder, self.policy, self.learner.rollout()) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        learner = self.learner
+        self.load_saved_policy()
+        learner.optimizer.load_state_dict(state["optimizer"])
+        learner.num_timesteps, self.best_score = state["num_timesteps"], state["best_score"]
+        if not self.changes.new_episodes:
+            try:
+                anew = learner.restore(state["learner"])
+                if anew.any():
+                    self.note_change(f"{np.count_nonzero(anew)} of {len(anew)} rows begin new episodes")
+            except Misfit as error:
+                learner.begin_episodes(self.env_seed)
+                self.note_change(str(error), new_episodes=True)
+        self.say_going_on()
 
 
 def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
@@ -124,7 +151,7 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
     if teacher.policy.kind not in ("sensors", task.kind):
         name = type(teacher.policy).__name__
         raise UserError(f"the teacher is a {name}, which reads {teacher.policy.kind}, not {task.kind}")
-    own = task_set_of(teacher.environment["config"])
+    own = task_set_of(saved_environment(teacher))
     if own.name != task.name or own.notes() != task.notes():
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
         raise UserError(f"the teacher was trained on {described[0]}, the student is to learn {described[1]}")

@@ -7,6 +7,8 @@ import logging
 import random
 import signal
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,16 +23,21 @@ from ..envs.task_set import TaskSet
 from .acting import Agent
 from .algorithms.metrics_csv import MetricsCsv
 from .algorithms.tensorboard import TensorBoard
+from .atomic_folder import replace_file
 from .checkpoint import load_policy, policy_folder_of, save_policy
 from .dashboard import Dashboard
 from .episodes import run_episodes
-from .machine import machine_name
+from .exactness import COMPARED, Changes, find_changes
+from .machine import machine_name, processor
 from .policies.base import Policy
 from .run_folder import keep_newest, last_checkpoint, list_checkpoints, new_checkpoint, publish
+from .run_logger import RunLogger
+from .save_errors import CHECKPOINT, SaveErrors
+from .training_state import FOLDER as STATE_FOLDER
+from .training_state import read_facts, read_training_state, write_training_state
 
 log = logging.getLogger(__name__)
 
-TRAINING_STATE = "state.pt"
 VALIDATION_SEED = 7_000_001
 """Starts of the validation on training bodies; no evaluation uses them (its seeds are small)."""
 
@@ -55,14 +62,19 @@ class Run(abc.ABC):
     """Of the algorithm, as in ``conf/algorithm``."""
     budget = "total_steps"
     """Setting of the algorithm that says how long a run is; ``zero_shot_every`` counts in the same units."""
+    influences: tuple[str, ...] = ("device", "processor", "threads")
+    """Of what a training state says about itself, what numbers depend on; packages' versions do, too."""
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
         folder.mkdir(parents=True, exist_ok=True)
         self._begun = time.monotonic()
+        self.save_errors = SaveErrors(folder, config.get("on_save_error", "stop"))
+        self.save_seconds = 0.0
         resuming = bool(list_checkpoints(folder))
-        self.state = _load_state(last_checkpoint(folder)) if resuming else None
-        # A resumed run draws new streams: repeating those of its start would repeat their episodes.
+        self.state = read_training_state(last_checkpoint(folder)) if resuming else None
+        # Where a resumed run cannot go on with its streams it draws new ones: those of its start would repeat
+        # its episodes.
         seeds = np.random.SeedSequence([int(config.seed), self.start_steps]).generate_state(3)
         self.learner_seed, self.env_seed, init_seed = (int(seed) for seed in seeds)
         self.bodies: TaskSet = hydra.utils.instantiate(config.env, _convert_="all")
@@ -70,11 +82,17 @@ class Run(abc.ABC):
         self.best_score = -np.inf
         torch.manual_seed(init_seed)
         random.seed(init_seed)
+        self.changes = self._find_changes() if self.state else Changes((), new_episodes=False)
 
     @property
     def start_steps(self) -> int:
         """Environment steps made before this process."""
         return self.state["num_timesteps"] if self.state else 0
+
+    @property
+    def done(self) -> int:
+        """How much of its `budget` the run has made so far."""
+        return self.steps
 
     @property
     def seconds(self) -> float:
@@ -84,7 +102,7 @@ class Run(abc.ABC):
     def command(self) -> list[str]:
         """The arguments that the run was started with, where the command line started it."""
         file = self.folder / ".hydra" / "overrides.yaml"
-        return list(OmegaConf.load(file)) if file.is_file() else []
+        return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
 
     @property
     @abc.abstractmethod
@@ -113,12 +131,41 @@ class Run(abc.ABC):
                 f"raise algorithm.{key}"
             )
 
+    def without_influence(self) -> tuple[str, ...]:
+        """Settings of the algorithm that do not change what is learnt, beside those of `exactness`."""
+        return ()
+
+    def _find_changes(self) -> Changes:
+        return find_changes(
+            self.state,
+            read_facts(last_checkpoint(self.folder)),
+            self._compared(),
+            {name: value for name, value in self._setting().items() if name in self.influences},
+            self.without_influence(),
+        )
+
+    def _compared(self) -> dict[str, Any]:
+        return {name: OmegaConf.to_container(self.config, resolve=True)[name] for name in COMPARED}
+
+    def note_change(self, reason: str, new_episodes: bool = False) -> None:
+        """Something else differs; the user is told. ``new_episodes``: all rows have to begin new ones."""
+        self.changes = Changes((*self.changes.notes, reason), new_episodes or self.changes.new_episodes)
+
     def say_going_on(self) -> None:
-        """Tell the user from which step the run is resumed."""
+        """Tell the user from which step the run is resumed, and whether it is what it would have been."""
         log.info("going on from step %s of %s", f"{self.steps:,}", self.folder)
+        self.say_changes()
+
+    def say_changes(self) -> None:
+        """Tell the user what makes a resumed run another than it would have been without a stop."""
+        if self.changes.notes:
+            log.warning("not what it would be had it never stopped: %s", "; ".join(self.changes.notes))
+        if self.changes.new_episodes:
+            log.warning("all rows begin new episodes")
 
     def leave(self, told: signal.Signals) -> NoReturn:
         """Say how to go on and exit. Raises SystemExit, with 128 plus the signal's number."""
+        self.save_errors.check_end()
         log.info(
             "stopped by %s at step %s; go on with: somite-train resume=%s",
             told.name,
@@ -129,7 +176,13 @@ class Run(abc.ABC):
 
     def make_logger(self) -> Logger:
         """TensorBoard and ``metrics.csv``, going on where they were; the configuration beside them."""
-        board = TensorBoard(self.folder, last_step=self.start_steps)
+        failed, succeeded = self.save_errors.failed, self.save_errors.succeeded
+        board = TensorBoard(
+            self.folder,
+            self.start_steps,
+            partial(failed, "TensorBoard's event file"),
+            partial(succeeded, "TensorBoard's event file"),
+        )
         self.dashboard = Dashboard(
             board.writer,
             self.config,
@@ -140,9 +193,14 @@ class Run(abc.ABC):
             tries=0 < self.algorithm.zero_shot_every <= getattr(self.algorithm, self.budget),
             first_step=self.start_steps,
         )
-        metrics = MetricsCsv(self.folder / "metrics.csv", last_step=self.start_steps)
-        OmegaConf.save(self.config, self.folder / "config.yaml")
-        return Logger(str(self.folder), [board, metrics])
+        metrics = MetricsCsv(
+            self.folder / "metrics.csv",
+            self.start_steps,
+            partial(failed, "metrics.csv"),
+            partial(succeeded, "metrics.csv"),
+        )
+        replace_file(self.folder / "config.yaml", OmegaConf.to_yaml(self.config).encode())
+        return RunLogger(self.folder, [board, metrics], lambda: self.save_seconds)
 
     def load_saved_policy(self) -> None:
         """Give the policy the parameters of the last checkpoint. Raises UserError: another agent's."""
@@ -181,27 +239,45 @@ class Run(abc.ABC):
         log.info("starting with what %s has learnt", folder)
 
     def save(self) -> None:
-        """Write a checkpoint and make its policy the run's."""
-        with new_checkpoint(self.folder, self.steps) as writing:
-            save_policy(
-                writing / "policy",
-                self.policy,
-                environment=self.environment(),
-                training={
-                    "seed": int(self.config.seed),
-                    "steps": self.steps,
+        """Write a checkpoint and make its policy the run's.
+
+        Raises:
+            SystemExit: it cannot be written, and the configuration says that the run stops then.
+        """
+        begun = time.perf_counter()
+        with self.save_errors.attempt(CHECKPOINT):
+            with new_checkpoint(self.folder, self.steps) as writing:
+                training = {
                     "algorithm": OmegaConf.to_container(self.config.algorithm, resolve=True),
                     "command": self.command(),
                     "seconds": round(self.seconds),
                     "machine": machine_name(),
-                },
-            )
-            state_folder = writing / "training_state"
-            state_folder.mkdir()
-            state = {**self.training_state(), "seconds": self.seconds}
-            torch.save(state, state_folder / TRAINING_STATE)
-        publish(last_checkpoint(self.folder), self.folder)
-        keep_newest(self.folder, self.algorithm.keep_checkpoints)
+                }
+                self._save_policy(writing / "policy", training)
+                state = {**self.training_state(), "seconds": self.seconds, "config": self._compared()}
+                write_training_state(writing / STATE_FOLDER, state, self._facts())
+            publish(last_checkpoint(self.folder), self.folder)
+            keep_newest(self.folder, self.algorithm.keep_checkpoints)
+        self.save_seconds += time.perf_counter() - begun
+
+    def _save_policy(self, folder: Path, training: Mapping[str, Any]) -> None:
+        about = {"seed": int(self.config.seed), "steps": self.steps, **training}
+        save_policy(folder, self.policy, environment=self.environment(), training=about)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a training state says about itself."""
+        return {
+            "algorithm": self.name,
+            "steps": self.steps,
+            "done": self.done,
+            "of": self.budget,
+            "budget": getattr(self.algorithm, self.budget),
+            **self._setting(),
+        }
+
+    def _setting(self) -> dict[str, Any]:
+        threads = torch.get_num_threads()
+        return {"device": str(self.device), "processor": processor(), "threads": threads}
 
     def environment(self) -> dict[str, Any]:
         """What is saved beside a policy of what it was trained in."""
@@ -244,17 +320,11 @@ class Run(abc.ABC):
         """The present policy's score; a better one than ever becomes ``best/``."""
         score = self.score(self.policy, self.algorithm.validation_episodes)
         if score > self.best_score:
-            self.best_score = score
-            save_policy(
-                self.folder / "best",
-                self.policy,
-                environment=self.environment(),
-                training={
-                    "seed": int(self.config.seed),
-                    "steps": self.steps,
-                    "validation_return": score,
-                },
-            )
+            begun = time.perf_counter()
+            with self.save_errors.attempt("best/"):
+                self._save_policy(self.folder / "best", {"validation_return": score})
+                self.best_score = score  # not where it could not be kept: the next one better is
+            self.save_seconds += time.perf_counter() - begun
         return score
 
 
@@ -264,7 +334,3 @@ def _acting_architecture(policy: Policy) -> dict[str, Any]:
     found = {name: value for name, value in policy.architecture().items() if name not in of_learning}
     reads = {f.name: f.size for f in (*policy.spec.token, *policy.spec.joint, *policy.spec.trace)}
     return {"agent": type(policy).__name__, **found, "features": reads}
-
-
-def _load_state(checkpoint: Path) -> dict[str, Any]:
-    return torch.load(checkpoint / "training_state" / TRAINING_STATE, weights_only=True)

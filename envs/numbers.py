@@ -33,3 +33,9 @@ def whole_number(value: Any, name: str, minimum: int = 0) -> int:
     if not is_number(number) or number != int(number) or number < minimum:
         raise UserError(f"{name} must be a whole number of {minimum} or more, got {value!r}")
     return int(number)
+
+
+def check_share(value: Any, name: str) -> None:
+    """Raises UserError: ``value`` is no number from 0 to 1; ``name`` is what it is called."""
+    if not is_number(value) or not 0 <= value <= 1:
+        raise UserError(f"{name} is a share and must be from 0 to 1, got {value!r}")

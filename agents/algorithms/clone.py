@@ -8,7 +8,9 @@ no-regret online learning", AISTATS 2011), all rows at once. Only the newest rol
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +23,15 @@ from torch.nn import functional
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ...envs.sensors import SensorVectorEnv
+from ...envs.snapshots import put, take
 from ..acting import Agent
 from ..policies.base import Policy
+from .finite import GradientGuard
 from .sb3_policy import SB3TokenPolicy
 from .sequences import SequenceRolloutBuffer
 from .sharding import Shards, threads_of_an_operation
+
+_KEPT = ("teacher", "_rng", "_starts", "_returns", "_lengths", "returns", "lengths")
 
 
 @dataclass
@@ -137,6 +143,7 @@ class CloneLearner:
         )
         self.buffer.policy = self.student
         self.seconds = {"rollout": 0.0, "update": 0.0}
+        self._guard = GradientGuard(policy, self.optimizer)
         self._rng = np.random.default_rng(learner_seed)
         np.random.seed(learner_seed % 2**32)  # SB3's buffer draws minibatches from the global stream
         self._observation, _ = env.reset(seed=env_seed)
@@ -144,6 +151,37 @@ class CloneLearner:
         self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
         self.returns: list[float] = []
         self.lengths: list[int] = []
+
+    def snapshot(self) -> dict[str, Any]:
+        """What goes on between updates: rows, episodes, memories, noise."""
+        memory = {key: value.detach().clone() for key, value in self.student.memory.items()}
+        return {"env": self.env.snapshot(), **take(self, _KEPT), "memory": memory}
+
+    def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
+        """Inverse of `snapshot`.
+
+        Returns:
+            (B,) bool, rows that could not be brought back and begin new episodes.
+
+        Raises:
+            Misfit: of other rows; call `begin_episodes` then.
+        """
+        self._observation, anew = self.env.restore(taken["env"]), self.env.begun_anew
+        put(self, _KEPT, {name: taken[name] for name in _KEPT})
+        self.student.memory = {key: value.to(self.device) for key, value in taken["memory"].items()}
+        if anew.any():
+            self._starts[anew], self._returns[anew], self._lengths[anew] = 1, 0, 0
+            self.student.forget(anew)
+            self.teacher.reset(anew)
+        return anew
+
+    def begin_episodes(self, seed: int) -> None:
+        """Start all rows anew."""
+        self._observation, _ = self.env.reset(seed=seed)
+        self._starts[:] = 1
+        self._returns[:], self._lengths[:] = 0, 0
+        self.student.memory = {}
+        self.teacher.reset()
 
     def iterate(self) -> float:
         """One rollout and the update on it; returns the mean loss."""
@@ -212,7 +250,8 @@ class CloneLearner:
             self.teacher.reset(ended)
 
     def _update(self) -> float:
-        losses = []
+        losses: list[float] = []
+        self._guard.step = self.num_timesteps
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         for _ in range(self.settings.n_epochs):
@@ -225,11 +264,15 @@ class CloneLearner:
                 self.optimizer.step()
                 losses.append(loss.item())
         mean = float(np.mean(losses))
-        if not np.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} at step {self.num_timesteps}")
+        self._guard.check_parameters()
         tensors = {key: torch.as_tensor(v, device=self.device) for key, v in self.buffer.observations.items()}
         self.student.token_policy.normalizer.update(tensors)
         return mean
+
+    def rollout(self) -> dict[str, np.ndarray]:
+        """What was collected last, by name."""
+        observed = {f"observation/{key}": value for key, value in self.buffer.observations.items()}
+        return {**observed, "labels": self.buffer.actions}
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         if self.env.discrete:

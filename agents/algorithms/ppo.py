@@ -13,10 +13,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 
 from ...envs.errors import UserError, nearest
-from ...envs.numbers import whole_number
+from ...envs.numbers import check_share, whole_number
 from ...envs.sb3 import SB3VecEnv
 from ...envs.task_set import TaskSet
 from ..policies.base import Policy
+from .finite import GradientGuard
 from .reward_scaling import BodyRewardScaling
 from .sb3_policy import SB3TokenPolicy
 from .sequences import SequenceRolloutBuffer
@@ -39,6 +40,7 @@ class PPO:
         sequence_length: steps that a policy with memory is trained through at once; it divides n_steps.
         gamma, gae_lambda, clip_range, ent_coef, vf_coef, max_grad_norm, target_kl: as in SB3.
         normalize_returns: divide rewards by each body's running deviation of the discounted return.
+        max_diverged: share of a body's steps in a rollout whose simulation may diverge; then the run stops.
         precision: ``float32``, or ``bf16`` (autocast; faster where the processor has it).
         checkpoint_every: environment steps between checkpoints. keep_checkpoints: how many stay.
         validate_every: environment steps between validations on the training bodies, which choose
@@ -66,6 +68,7 @@ class PPO:
     max_grad_norm: float = 0.5
     target_kl: float | None = None
     normalize_returns: bool = True
+    max_diverged: float = 0.02
     precision: str = "float32"
     checkpoint_every: float = 5e5
     keep_checkpoints: int = 2
@@ -79,6 +82,7 @@ class PPO:
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
         for name in ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
+        check_share(self.max_diverged, "algorithm.max_diverged")
         for name, choices in (
             ("learning_rate_schedule", ("linear", "constant")),
             ("precision", ("float32", "bf16")),
@@ -159,13 +163,16 @@ class TokenPPO(stable_baselines3.PPO):
     """SB3's PPO with the policy's normaliser updated once after each learner update.
 
     ``seconds`` holds where the time went: ``env`` (simulation, observation, reward), ``rollout`` (all of
-    collecting, ``env`` included) and ``update``.
+    collecting, ``env`` included) and ``update``. ``is_collecting`` tells whether a rollout has begun that has
+    not ended.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seconds = {"env": 0.0, "rollout": 0.0, "update": 0.0}
+        self.is_collecting = False
         self._watch_env_steps()
+        self.guard = GradientGuard(self.policy.token_policy, self.policy.optimizer)
         if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
             self.rollout_buffer.policy = self.policy
 
@@ -208,19 +215,28 @@ class TokenPPO(stable_baselines3.PPO):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As SB3's, timed, and on one thread: a step's few rows are too little work to share."""
-        start = time.perf_counter()
+        start, self.is_collecting = time.perf_counter(), True
         try:
             with threads_of_an_operation(1):
-                return super().collect_rollouts(*args, **kwargs)
+                self.is_collecting = not super().collect_rollouts(*args, **kwargs)
         finally:
             self.seconds["rollout"] += time.perf_counter() - start
+        return not self.is_collecting
+
+    def rollout(self) -> dict[str, np.ndarray]:
+        """What was collected last, by name."""
+        buffer = self.rollout_buffer
+        names = ("actions", "rewards", "returns", "advantages", "values", "log_probs")
+        observed = {f"observation/{key}": value for key, value in buffer.observations.items()}
+        return {**observed, **{name: getattr(buffer, name) for name in names}}
 
     def train(self) -> None:
         """One learner update, then the normaliser's.
 
         Raises:
-            FloatingPointError: a parameter is not finite after the update.
+            NotFinite: a gradient, along which nothing is stepped then, or a parameter after the update.
         """
+        self.guard.step = self.num_timesteps
         start, threads = time.perf_counter(), torch.get_num_threads()
         if threads > 1 and self.device.type == "cpu" and not self.policy.token_policy.aligned_slots:
             # Threads with parts of the batch instead of threads within every operation.
@@ -229,11 +245,7 @@ class TokenPPO(stable_baselines3.PPO):
             threads = 1
         with threads_of_an_operation(threads):
             super().train()
-        for name, parameter in self.policy.token_policy.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise FloatingPointError(
-                    f"{name} is not finite after the update at step {self.num_timesteps}"
-                )
+        self.guard.check_parameters()
         self._update_normalizer()
         self.seconds["update"] += time.perf_counter() - start
 

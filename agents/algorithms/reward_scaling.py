@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from ...envs.sb3 import SB3VecEnv
+from ...envs.snapshots import Misfit, put, take
 
 REWARD_CLIP = 10.0
+_KEPT = ("_returns",)
 
 
 class BodyRewardScaling(VecEnvWrapper):
@@ -53,11 +58,28 @@ class BodyRewardScaling(VecEnvWrapper):
             scale[rows] = np.sqrt(statistics.var + 1e-8)
         return scale
 
-    def state(self) -> list[list[float]]:
-        """Mean, variance and count of each body, to resume from."""
-        return [[float(s.mean), float(s.var), float(s.count)] for s in self.statistics]
+    def snapshot(self) -> dict[str, Any]:
+        """The rewards' scales and the rows' discounted returns; the rows themselves are ``venv``'s."""
+        statistics = [[float(s.mean), float(s.var), float(s.count)] for s in self.statistics]
+        return {**take(self, _KEPT), "statistics": statistics}
 
-    def restore(self, state: list[list[float]]) -> None:
-        """Inverse of :meth:`state`."""
-        for statistics, (mean, var, count) in zip(self.statistics, state, strict=True):
+    def restore(self, taken: Mapping[str, Any], begun_anew: np.ndarray) -> None:
+        """Inverse of `snapshot`.
+
+        Args:
+            taken: of `snapshot`.
+            begun_anew: (B,) bool, rows that are at the beginning of an episode instead.
+
+        Raises:
+            Misfit: of other rows.
+        """
+        put(self, _KEPT, {name: taken[name] for name in _KEPT})
+        self._returns[begun_anew] = 0
+        self.restore_statistics(taken)
+
+    def restore_statistics(self, taken: Mapping[str, Any]) -> None:
+        """The rewards' scales of a snapshot alone. Raises Misfit: of other bodies."""
+        if len(taken["statistics"]) != len(self.statistics):
+            raise Misfit(f"rewards of {len(self.statistics)} bodies, not of {len(taken['statistics'])}")
+        for statistics, (mean, var, count) in zip(self.statistics, taken["statistics"], strict=True):
             statistics.mean, statistics.var, statistics.count = np.float64(mean), np.float64(var), count

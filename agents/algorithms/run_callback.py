@@ -11,6 +11,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
+from ..faults import RunFault
 from .intervals import Interval
 from .progress import Progress
 from .stopping import StopSignals
@@ -48,6 +49,8 @@ class RunCallback(BaseCallback):
         validate: returns a score of the present policy, or None to never validate.
         save_every, validate_every, zero_shot_every: environment steps.
         zero_shot: returns scalars of the present policy in conditions never trained on, or None.
+        mark: remembers the present state: a rollout begins. What the run goes on from if it does not end.
+        max_diverged: share of a body's steps in a rollout whose simulation may diverge.
     """
 
     def __init__(
@@ -60,8 +63,11 @@ class RunCallback(BaseCallback):
         validate_every: int,
         zero_shot: Callable[[], dict[str, float]] | None = None,
         zero_shot_every: int = 0,
+        mark: Callable[[], None] = lambda: None,
+        max_diverged: float = 1.0,
     ) -> None:
         super().__init__()
+        self.mark, self.max_diverged = mark, max_diverged
         self.body_names = body_names
         self.returns = [deque(maxlen=EPISODES_KEPT) for _ in body_names]
         self.save, self.validate = save, validate
@@ -90,8 +96,10 @@ class RunCallback(BaseCallback):
             self._validate()
         if self._trials.reached(self.num_timesteps):
             self._try_out()
+        self.mark()
         if self._saves.reached(self.num_timesteps):
             self.save()
+        self._diverged = self._diverged_of_bodies()
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -115,7 +123,24 @@ class RunCallback(BaseCallback):
             self.logger.record(f"time/{phase}_share", self.model.seconds[phase] / elapsed)
         if self.model.policy.auxiliary_loss is not None:
             self.logger.record("train/auxiliary_loss", self.model.policy.auxiliary_loss)
-        self.logger.record("rollout/diverged", self.training_env.get_attr("diverged_rows")[0])
+        self._check_physics()
+
+    def _check_physics(self) -> None:
+        """Log how many simulations have diverged so far; raises RunFault: too many."""
+        diverged = self._diverged_of_bodies()
+        self.logger.record("rollout/diverged", int(diverged.sum()))
+        rows = np.bincount(self.training_env.get_attr("body_of_row")[0])
+        shares = (diverged - self._diverged) / (rows * self.model.n_steps)  # shares: (bodies,)
+        worst = int(shares.argmax())
+        if shares[worst] > self.max_diverged:
+            raise RunFault(
+                f"the simulation of {self.body_names[worst]} diverged in {shares[worst]:.1%} of the steps of "
+                f"the rollout that ended at step {self.num_timesteps:,}, more than algorithm.max_diverged="
+                f"{self.max_diverged:g}: its time step may be too long for it, or its actuators too strong"
+            )
+
+    def _diverged_of_bodies(self) -> np.ndarray:
+        return self.training_env.get_attr("diverged")[0].copy()
 
     def _on_training_end(self) -> None:
         if self.stopped_by is None:  # the last policy, too, can be the best

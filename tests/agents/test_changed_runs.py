@@ -1,0 +1,103 @@
+"""A run that is gone on with under other conditions works, and says what it is not any more."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from somite.agents.run_folder import last_checkpoint
+from somite.agents.training_state import DESCRIPTION, FOLDER
+from somite.envs.snapshots import Misfit
+
+from .exact import differences
+from .runs import ROLLOUT, make_run, read_metrics
+
+LONGER = f"algorithm.total_steps={5 * ROLLOUT}"
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    make_run(tmp_path / "run").learn()
+    return tmp_path / "run"
+
+
+def notes_of(folder: Path, *settings: str) -> str:
+    run = make_run(folder, *settings)
+    run.learn()
+    assert int(read_metrics(folder)[-1]["step"]) >= 5 * ROLLOUT
+    return "; ".join(run.changes.notes)
+
+
+def test_a_longer_budget_is_another_schedule(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert notes_of(finished, LONGER) == "algorithm.total_steps is 640, was 384"
+    assert "not what it would be had it never stopped: algorithm.total_steps is 640, was 384" in caplog.text
+
+
+def test_with_a_constant_rate_a_run_that_is_extended_is_the_longer_one(tmp_path: Path) -> None:
+    constant = "algorithm.learning_rate_schedule=constant"
+    make_run(tmp_path / "long", LONGER, constant).learn()
+    make_run(tmp_path / "short", constant).learn()
+    assert notes_of(tmp_path / "short", LONGER, constant) == ""
+    # Its first end was validated and logged in a row of its own; all that is learnt is the same.
+    found = differences(tmp_path / "long", tmp_path / "short")
+    assert not [
+        name
+        for name in found
+        if not name.startswith(("rows:", "train/", "validation/")) and " at " not in name
+    ]
+
+
+def test_what_is_only_shown_or_saved_may_change(finished: Path) -> None:
+    changed = ("algorithm.checkpoint_every=1e4", "algorithm.keep_checkpoints=1", "algorithm.validate_every=0")
+    assert notes_of(finished, LONGER, *changed) == "algorithm.total_steps is 640, was 384"
+
+
+@pytest.mark.parametrize(
+    "setting, told",
+    [
+        ("algorithm.num_envs=4", "algorithm.num_envs is 4, was 8"),
+        ("env.task.control_cost=0.5", "env.task.control_cost is 0.5, was 0.1"),
+        ("seed=3", "seed is 3, was 0"),
+    ],
+)
+def test_other_environments_begin_new_episodes(
+    finished: Path, caplog: pytest.LogCaptureFixture, setting: str, told: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert told in notes_of(finished, LONGER, setting)
+    assert "all rows begin new episodes" in caplog.text
+
+
+def test_another_machine_and_other_versions_are_said(finished: Path) -> None:
+    file = last_checkpoint(finished) / FOLDER / DESCRIPTION
+    said = json.loads(file.read_text())
+    said |= {"device": "cuda:0", "processor": "an abacus", "threads": 64}
+    said["versions"]["mujoco"] = "3.1.6"
+    file.write_text(json.dumps(said))
+    notes = notes_of(finished, LONGER)
+    assert "device is cpu, was cuda:0" in notes and "processor is " in notes and "was an abacus" in notes
+    assert "threads is 1, was 64" in notes and "was 3.1.6" in notes
+
+
+def test_scales_of_rewards_that_were_not_kept_are_learnt_anew(finished: Path) -> None:
+    unscaled = "algorithm.normalize_returns=false"
+    assert "algorithm.normalize_returns is False, was True" in notes_of(finished, LONGER, unscaled)
+    run = make_run(finished, LONGER.replace("640", "1024"))
+    assert not run.changes.new_episodes
+    run.learn()
+
+
+def test_rows_of_a_snapshot_that_does_not_fit_begin_new_episodes(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self, taken):
+        raise Misfit("the snapshot is of an older version")
+
+    monkeypatch.setattr("somite.envs.sb3.SB3VecEnv.restore", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert "the snapshot is of an older version" in notes_of(finished, LONGER)
+    assert "all rows begin new episodes" in caplog.text

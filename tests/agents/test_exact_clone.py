@@ -1,0 +1,42 @@
+"""Cloning that is stopped and gone on with learns what it would have learnt otherwise, to the last bit."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from .exact import differences
+from .test_clone_run import make_clone, teacher  # noqa: F401 - a fixture
+
+DISTURBED = ("env.senses.shuffle=7", "env.senses.noise_channels=2", "env.senses.missing=0.2")
+CASES = {
+    "without memory": ("agent=sensor_transformer", "env.senses.traces=[5,20]"),
+    "with memory": ("agent=deep_set", "agent.recurrent=true", "algorithm.sequence_length=8"),
+}
+COMMON = ("algorithm.handover_steps=3000", "algorithm.noise=0.1", "algorithm.total_steps=6144", *DISTURBED)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_is_stopped_twice_is_the_run_that_was_not(case, tmp_path: Path, teacher: Path) -> None:  # noqa: F811
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    make_clone(whole, teacher, *COMMON, *CASES[case]).learn()
+    for rollouts in (2, 1):
+        run = make_clone(stopped, teacher, *COMMON, *CASES[case])
+        iterate, left = run.learner.iterate, [rollouts]
+
+        def counted(iterate=iterate, left=left):
+            left[0] -= 1
+            if left[0] == 0:
+                signal.raise_signal(signal.SIGTERM)
+            return iterate()
+
+        run.learner.iterate = counted
+        with pytest.raises(SystemExit) as told:
+            run.learn()
+        assert told.value.code == 128 + signal.SIGTERM
+    last = make_clone(stopped, teacher, *COMMON, *CASES[case])
+    assert last.steps == 3 * 1024 and not last.changes.notes
+    last.learn()
+    assert differences(whole, stopped) == []

@@ -1,0 +1,105 @@
+"""PPO that is stopped and gone on with learns what it would have learnt without a stop, to the last bit."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from somite.agents.ppo_run import PPORun
+from somite.agents.random_states import take_random_states
+
+from .exact import differences
+from .runs import ROLLOUT, TINY, compose
+
+BUDGET = f"algorithm.total_steps={6 * ROLLOUT}"
+SENSORS = (*(setting for setting in TINY if not setting.startswith("env.")), BUDGET)
+DISTURBED = ("env.senses.shuffle=7", "env.senses.noise_channels=2", "env.senses.blinking=0.2")
+CASES = {
+    "limbs": (*TINY, BUDGET),
+    "limbs that vary": (
+        *(*TINY, BUDGET, "agent=smp", "env.variation.mass=[0.5,2]", "env.world.slope=[-5,5]"),
+        *("env.damage.probability=0.9", "env.damage.step=[2,9]", "env.world.push=[0.1,1]"),
+    ),
+    "sensors": (*SENSORS, "env=cartpole_swingup", "agent=sensor_transformer", *DISTURBED),
+    "sensors with memory": (
+        *(*SENSORS, "env=cartpole_swingup", "agent=deep_set", "agent.recurrent=true"),
+        *("algorithm.sequence_length=8", *DISTURBED),
+    ),
+    "another Gymnasium task": (*SENSORS, "env=gymnasium", "env.id=Pendulum-v1", "agent=sensor_transformer"),
+    "patches of a car's picture": (
+        *(*SENSORS, "env=car_racing", "env.patch_size=24", "env.max_episode_steps=200", "env.slips=0.1"),
+        *(
+            "agent=patch_transformer",
+            "env.senses.shuffle=episode",
+            "algorithm.num_envs=2",
+            "algorithm.n_steps=16",
+        ),
+        *("algorithm.total_steps=192", "algorithm.checkpoint_every=32", "algorithm.validate_every=0"),
+    ),
+    "a batched Gymnasium task": (*SENSORS, "env=gymnasium", "env.id=Hopper-v5", "agent=sensor_transformer"),
+}
+
+
+class Stopper:
+    """A signal after so many environment steps, as if the user had sent it then."""
+
+    def __init__(self, run: PPORun, after: int) -> None:
+        step = run.learner.env.step
+        run.learner.env.step = lambda actions: self._count(step(actions))
+        self.run, self.left = run, after
+
+    def _count(self, result):
+        self.left -= 1
+        if self.left == 0:
+            self.run.callback.signals._remember(signal.SIGTERM, None)
+        return result
+
+
+def make(folder: Path, *settings: str) -> PPORun:
+    return PPORun(compose(*settings), folder, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_is_stopped_twice_is_the_run_that_was_not(case: str, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    make(whole, *CASES[case]).learn()
+    for steps in (37, 20):  # in the midst of the third rollout, then of the one after the next
+        run = make(stopped, *CASES[case])
+        Stopper(run, steps)
+        with pytest.raises(SystemExit) as left:
+            run.learn()
+        assert left.value.code == 128 + signal.SIGTERM
+    last = make(stopped, *CASES[case])
+    rollout = last.algorithm.num_envs * last.algorithm.n_steps
+    assert last.steps == 3 * rollout and not last.changes.notes
+    last.learn()
+    assert differences(whole, stopped) == []
+
+
+@pytest.mark.parametrize("part", ["nothing", "rows", "observation", "memory", "random", "optimizer"])
+def test_every_part_of_what_is_kept_is_needed(part: str, tmp_path: Path) -> None:
+    """The negative control: a run that goes on without one of its parts becomes another."""
+    settings, whole, stopped = CASES["sensors with memory"], tmp_path / "whole", tmp_path / "stopped"
+    make(whole, *settings).learn()
+    run = make(stopped, *settings)
+    Stopper(run, 37)
+    with pytest.raises(SystemExit):
+        run.learn()
+    last = make(stopped, *settings)
+    learner = last.learner
+    if part == "rows":
+        learner.env.reset()
+    elif part == "observation":
+        learner._last_obs["tokens"][:] = 0
+    elif part == "memory":
+        assert learner.policy.memory
+        learner.policy.memory = {}
+    elif part == "random":
+        last.state["mark"]["random"] = take_random_states(torch.device("cpu"))
+    elif part == "optimizer":
+        learner.policy.optimizer.state.clear()
+    last.learn()
+    assert bool(differences(whole, stopped)) == (part != "nothing")

@@ -1,0 +1,77 @@
+"""Training programs that are told to stop, and resumed by another process, end as if they had run through."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .exact import differences
+from .runs import ROLLOUT, TINY
+
+RACING_TEACHER = Path(__file__).parents[2] / "docs" / "results" / "car_racing" / "teacher_slips" / "policy"
+OTHERS = ("device=cpu", "threads=1")
+CAR = (
+    *("env=car_racing", "env.patch_size=24", "env.action_repeat=4", "env.senses.shuffle=episode"),
+    *("agent=patch_transformer", "agent.width=16"),
+)
+CASES = {
+    "ppo, limbs": (*TINY, f"algorithm.total_steps={12 * ROLLOUT}"),
+    "cma_es, sensors": (
+        *("env=cartpole_swingup", "env.max_episode_steps=200", "agent=attention_neuron", "algorithm=cma_es"),
+        *("algorithm.generations=12", "algorithm.population=8", "algorithm.episodes=2"),
+        *("algorithm.checkpoint_every=3", "algorithm.validate_every=2", "algorithm.validation_episodes=4"),
+        *OTHERS,
+    ),
+    "clone, patches": (
+        *(*CAR, "algorithm=clone", f"algorithm.teacher={RACING_TEACHER}", "algorithm.teacher_steps=64"),
+        *("algorithm.total_steps=512", "algorithm.num_envs=8", "algorithm.n_steps=8", "algorithm.noise=0.1"),
+        *(
+            "algorithm.batch_size=32",
+            "algorithm.checkpoint_every=1e6",
+            "algorithm.zero_shot_every=0",
+            *OTHERS,
+        ),
+    ),
+    "cma_es, limbs": (
+        *("env=cheetah", "env.bodies=[cheetah_2_back,cheetah_3_front]", "env.task.max_episode_steps=60"),
+        *("agent=smp", "agent.width=8", "agent.message=4", "algorithm=cma_es", "algorithm.diagonal=true"),
+        *("algorithm.generations=12", "algorithm.population=8", "algorithm.episodes=2"),
+        *("algorithm.checkpoint_every=3", "algorithm.validate_every=0", *OTHERS),
+    ),
+}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(CASES)[1:]]
+
+
+def train(folder: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "somite.scripts.train", *arguments]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
+
+
+def rows(folder: Path) -> int:
+    file = folder / "metrics.csv"
+    return len(file.read_text().splitlines()) - 1 if file.exists() else 0
+
+
+@pytest.mark.parametrize("case", [next(iter(CASES)), *SLOW])
+def test_a_program_that_is_stopped_and_resumed_ends_as_if_it_had_run_through(
+    case: str, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    through = train(tmp_path, *CASES[case], f"hydra.run.dir={whole}")
+    assert through.wait(600) == 0, through.stdout.read()
+    first = train(tmp_path, *CASES[case], f"hydra.run.dir={stopped}")
+    while rows(stopped) < 2 and first.poll() is None:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(600) == 128 + signal.SIGTERM, first.stdout.read()
+    told = first.stdout.read()
+    assert f"resume={stopped}" in told
+    second = train(tmp_path, f"resume={stopped}")
+    assert second.wait(600) == 0, second.stdout.read()
+    assert "had it never stopped" not in second.stdout.read()
+    assert differences(whole, stopped) == []
