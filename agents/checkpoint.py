@@ -2,7 +2,8 @@
 
 ``policy.safetensors`` holds every parameter and buffer (the normaliser's too), ``policy.json`` all that is
 needed to build the network and the environments it was trained in. Neither can carry code: the class is
-chosen by name among the policies of this package, and nothing is unpickled.
+chosen by name among the policies of this package, nothing is unpickled, and no memory is taken before the
+shapes in the file are those that the description asks for.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import numpy as np
 import safetensors.torch
 import torch
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
 from torch import nn
 
-from ..envs.errors import UserError, nearest
+from ..envs.errors import UserError, nearest, one_line
+from ..envs.locomotion.body_set import ALLOWANCES
 from ..envs.tokens import CONTRACT_VERSION, TokenSpec
 from . import policies
 from .atomic_folder import replace_folder
 from .bundled import PREFIX, bundled_folder, bundled_names
+from .contained import read_regular
 from .device import resolve_device
 from .policy_json import (
     DESCRIPTION,
@@ -38,6 +40,7 @@ from .policy_json import (
     read_policy_json,
 )
 from .run_folder import find_run
+from .tensor_file import MOST_BYTES, TensorError, read_tensors, shapes_only, unset
 
 if TYPE_CHECKING:
     from .acting import Agent
@@ -65,14 +68,19 @@ def save_policy(
     target = TARGET_PREFIX + type(policy).__name__
     if policy_class(target, "the policy to save") is not type(policy):
         raise CheckpointError(f"{type(policy)} is not the class exported as {target}.")
+    arguments = {"policy": {"_target_": target, **policy.architecture()}, "spec": policy.spec.to_dict()}
+    # Whatever it computes in (float32, bfloat16), it is written as what its class has, which is asked for.
+    kinds = shapes_only(lambda: build_policy(arguments, "the policy to save")).state_dict()
     # safetensors takes neither views that are not contiguous nor tensors that share memory.
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in policy.state_dict().items()}
+    tensors = {
+        key: value.detach().cpu().to(kinds[key].dtype).contiguous().clone()
+        for key, value in policy.state_dict().items()
+    }
     data = safetensors.torch.save(tensors)
     description = {
         "format": FORMAT_VERSION,
         "contract": CONTRACT_VERSION,
-        "policy": {"_target_": target, **policy.architecture()},
-        "spec": policy.spec.to_dict(),
+        **arguments,
         "environment": environment,
         "training": training,
         "versions": {name: installed_version(name) for name in PACKAGES}
@@ -103,12 +111,17 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
     is_bundled = str(folder).startswith(PREFIX)
     found = policy_folder_of(str(folder)) if is_bundled else find_policy_folder(folder)
     description, data = _read(found)
-    policy = build_policy(description, f"{folder}: {DESCRIPTION}")
-    tensors = _tensors(data, folder)
-    _compare(tensors, policy.state_dict(), folder)
+    file = f"{folder}: {DESCRIPTION}"
+    expected = shapes_only(lambda: build_policy(description, file)).state_dict()
+    try:
+        tensors = read_tensors(data, expected)
+    except TensorError as error:
+        raise CheckpointError(f"{folder}: {TENSORS} {error}.") from error
+    policy = unset(lambda: build_policy(description, file))
     policy.load_state_dict(tensors)
     policy.to(resolve_device(device)).eval()
-    return Agent(policy, environment=description["environment"], description=description)
+    environment = without_allowances(description["environment"])
+    return Agent(policy, environment=environment, description=description)
 
 
 def policy_folder_of(run: str) -> Path:
@@ -175,10 +188,22 @@ def build_policy(description: Mapping[str, Any], file: str | Path) -> nn.Module:
         spec = TokenSpec.from_dict(description["spec"])
         with torch.random.fork_rng(devices=[]):
             return cls(spec=spec, **arguments)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{file}: {cls.__name__} cannot be built from this description: {type(error).__name__}: {error}"
+            f"{file}: {cls.__name__} cannot be built from this description: {type(error).__name__}: "
+            f"{one_line(str(error))[:300]}"
         ) from error
+
+
+def without_allowances(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a policy was trained in, without what its maker allowed his robots' files: the user says that.
+
+    Args:
+        environment: of a ``policy.json``.
+    """
+    config = environment.get("config", {})
+    kept = {key: value for key, value in config.items() if key not in ALLOWANCES}
+    return {**environment, "config": kept} if "config" in environment else dict(environment)
 
 
 def _read(folder: Path, attempts: int = 3) -> tuple[dict[str, Any], bytes]:
@@ -186,7 +211,7 @@ def _read(folder: Path, attempts: int = 3) -> tuple[dict[str, Any], bytes]:
     for attempt in range(attempts):
         description = read_description(folder / DESCRIPTION)
         try:
-            data = (folder / TENSORS).read_bytes()
+            data = read_regular(folder / TENSORS, MOST_BYTES, CheckpointError)
         except OSError as error:
             if attempt == attempts - 1:
                 raise CheckpointError(f"{folder / TENSORS} cannot be read: {error.strerror}.") from error
@@ -198,30 +223,6 @@ def _read(folder: Path, attempts: int = 3) -> tuple[dict[str, Any], bytes]:
         f"for (sha256 {hashlib.sha256(data).hexdigest()[:12]}, wanted {str(description['sha256'])[:12]}). "
         "Copy the folder again, or use an earlier one of checkpoints/."
     )
-
-
-def _tensors(data: bytes, folder: str | Path) -> dict[str, torch.Tensor]:
-    try:
-        return safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder}: {TENSORS} is damaged: {error}.") from error
-
-
-def _compare(
-    found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], folder: str | Path
-) -> None:
-    problems = [f"{key} is missing" for key in wanted if key not in found]
-    problems += [f"{key} is not part of the policy" for key in found if key not in wanted]
-    problems += [
-        f"{key} has shape {tuple(found[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in found and found[key].shape != wanted[key].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{folder}: {TENSORS} does not fit the network of {DESCRIPTION}: {'; '.join(problems[:3])}{more}."
-        )
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from ..envs.task_set import TaskSet, with_changes
 from .acting import Agent
 from .bundled import PREFIX, bundled_names, is_bundled
 from .checkpoint import policy_folder_of
+from .contained import check_inside, check_links
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,16 @@ def beside(folder: Path, name: str) -> Path:
     Args:
         folder: of the policy.
         name: ``evaluation`` or ``report``.
+
+    Raises:
+        UserError: it is, or holds, a link that leads elsewhere.
     """
     if is_bundled(folder):
         return Path(name) / folder.name
-    return folder.parent / (f"{name}_of_best" if folder.name == "best" else name)
+    found = folder.parent / (f"{name}_of_best" if folder.name == "best" else name)
+    check_inside(found, folder.parent)
+    check_links(found)
+    return found
 
 
 def agent_name(agent: Agent) -> str:
@@ -82,7 +89,7 @@ def changed_environment(
     Raises:
         UserError: another robot, and the policy has slots for the limbs of its own.
     """
-    config, changes = config or agent.environment["config"], dict(changes or {})
+    config, changes = config or saved_environment(agent), dict(changes or {})
     robot = changes.pop("morphology", None)
     if robot is not None and agent.policy.aligned_slots:
         raise UserError(
@@ -92,6 +99,15 @@ def changed_environment(
     if robot is not None:
         config = with_morphology(config, robot)
     return with_changes(config, changes)
+
+
+def saved_environment(agent: Agent) -> dict[str, Any]:
+    """The configuration of the environment that a policy was trained in. Raises UserError: it has none."""
+    if not agent.environment.get("config"):
+        raise UserError(
+            "this policy.json does not say in which environment it was trained (environment.config)"
+        )
+    return agent.environment["config"]
 
 
 def body_set_of(
@@ -108,7 +124,7 @@ def body_set_of(
         UserError: bodies have since changed sides of the split that was trained on.
     """
     bodies = task_set_of(changed_environment(agent, changes, config))
-    trained = set(agent.environment["seen"])
+    trained = set(agent.environment.get("seen", ()))
     if not (changes or {}).get("morphology") and set(bodies.unseen) & trained:
         raise UserError(
             f"the policy was trained on {sorted(set(bodies.unseen) & trained)}, which "
@@ -124,7 +140,7 @@ def trained_on(agent: Agent, bodies: TaskSet) -> frozenset[str]:
     """
     hashes = agent.environment.get("hashes")
     if not hashes:  # a task without bodies; or saved before hashes were
-        return frozenset(set(bodies.seen) & set(agent.environment["seen"]))
+        return frozenset(set(bodies.seen) & set(agent.environment.get("seen", ())))
     same = {name for name, found in bodies.hashes().items() if found in hashes.values()}
     for name in set(bodies.seen) & set(hashes) - same:
         log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)

@@ -7,15 +7,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..envs.errors import UserError, nearest
+from ..envs.errors import UserError, nearest, one_line
 from ..envs.tokens import CONTRACT_VERSION
 from .atomic_folder import standing
+from .contained import check_inside, read_regular
+from .policy_schema import check_description
 
 FORMAT_VERSION = 1
 """Raised when ``policy.json`` changes so that older code would misread it."""
 
 TENSORS, DESCRIPTION = "policy.safetensors", "policy.json"
-REQUIRED = ("format", "contract", "policy", "spec", "environment", "training", "sha256")
+MOST_BYTES = 8 * 2**20
+"""Of a ``policy.json``; ours have some ten thousand."""
 
 
 class CheckpointError(UserError):
@@ -47,12 +50,17 @@ def find_policy_folder(folder: str | Path) -> Path:
         Its path.
 
     Raises:
-        CheckpointError: If neither is there, with the nearest names that are.
+        CheckpointError: If neither is there, with the nearest names that are; or if its files are links
+            that lead out of the folder.
     """
     folder = Path(folder)
     places = [standing(folder), standing(folder / "policy")]
     for place in places:
         if (place / DESCRIPTION).is_file():
+            # What stands in for a policy that is being replaced lies beside it.
+            root = folder.parent if place == standing(folder) != folder else folder
+            for name in (DESCRIPTION, TENSORS):
+                check_inside(place / name, root, CheckpointError)
             return place
     if any(place.is_dir() and (place / TENSORS).is_file() for place in places):
         raise CheckpointError(f"{folder} has {TENSORS} but no {DESCRIPTION}, which says what to build.")
@@ -78,28 +86,28 @@ def read_description(file: Path) -> dict[str, Any]:
         CheckpointError: If it is missing, damaged, or of another version.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        data = read_regular(file, MOST_BYTES, CheckpointError)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
+    try:
+        values = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is damaged: not JSON ({error}).") from error
+        raise CheckpointError(f"{file} is damaged: not JSON ({one_line(str(error))}).") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: expected a JSON object, got {type(values).__name__}.")
     for key, supported in (("format", FORMAT_VERSION), ("contract", CONTRACT_VERSION)):
         found = values.get(key)
-        if found != supported:
-            newer = isinstance(found, int) and found > supported
+        if type(found) is not int or found != supported:
+            newer = type(found) is int and found > supported
             advice = "Install a newer Somite." if newer else "It must be trained again or converted."
             raise CheckpointError(
-                f"{file} has {key} version {found!r}; this Somite ({installed_version('somite')}) reads "
-                f"{supported}. {advice}"
+                f"{file} has {key} version {repr(found)[:100]}; this Somite ({installed_version('somite')}) "
+                f"reads {supported}. {advice}"
             )
-    missing = [key for key in REQUIRED if key not in values]
-    if missing:
-        raise CheckpointError(f"{file} lacks {', '.join(missing)}; it has {', '.join(values)}.")
-    for key in ("policy", "spec", "environment", "training"):
-        if not isinstance(values[key], dict):
-            raise CheckpointError(f"{file}: {key} must be an object, got {type(values[key]).__name__}.")
+    try:
+        check_description(values)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}.") from error
     return values
 
 

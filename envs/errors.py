@@ -20,3 +20,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}choices: {', '.join(choices) or 'none'}"
+
+
+def one_line(message: str) -> str:
+    """Another library's message on one line, for a message of ours; control characters become spaces."""
+    lines = ("".join(c if c.isprintable() else " " for c in line).strip() for line in message.splitlines())
+    return "; ".join(line for line in lines if line)

@@ -97,7 +97,8 @@ def build_parts(kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[s
     values = {key: value for key, value in config.items() if key != "_target_"}
     try:
         for name, (wanted, package) in parts.items():
-            part = values.pop(name, None) or {}
+            part = values.pop(name, None)
+            part = {} if part is None else part
             if not isinstance(part, Mapping):
                 raise UserError(f"{name} of this environment is {part!r}; expected keys and values")
             part = dict(part)

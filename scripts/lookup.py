@@ -16,8 +16,10 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ..envs.errors import UserError, nearest
+from ..envs.errors import UserError, nearest, one_line
+from .known_targets import known_targets
 
 CONFIG_MODULE = "somite.conf"
 TARGET_PREFIX = "somite."
@@ -35,11 +37,11 @@ def check_arguments(arguments: Sequence[str], config_name: str) -> None:
     Raises:
         UserError: For a name that does not exist, with the nearest one that does.
     """
-    parsed = _parse(arguments)
+    parsed = parse(arguments)
     if parsed.hydra_help or parsed.shell_completion or parsed.info:
         return
     overrides = OverridesParser.create().parse_overrides(parsed.overrides)
-    with _configuration(parsed) as loader:
+    with configuration(parsed) as loader:
         config_name = parsed.config_name or config_name
         search = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
         defaults = hydra.compose(config_name, search, return_hydra_config=True)
@@ -69,36 +71,48 @@ def check_targets(config: DictConfig) -> None:
     Raises:
         UserError: If a ``_target_`` is not of this package, or a key beside it is not an argument of it.
     """
-    for key in _keys(config):
-        if key.rpartition(".")[2] == "_target_":
-            target = str(OmegaConf.select(config, key))
-            if not target.startswith(TARGET_PREFIX):
-                raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
-            # A module of ours imports others, which could be reached through it.
-            built = hydra.utils.get_object(target)
-            module = getattr(built, "__module__", "")
-            if not module.startswith(TARGET_PREFIX):
-                raise UserError(f"{key} is {target!r}, which is not of this package but of {module!r}")
-            _check_arguments_of(built, key.removesuffix("_target_"), config)
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(str(error))) from error
+    waiting: list[tuple[str, Any]] = [("", values)]
+    while waiting:  # lists, too: what they hold would be built as well
+        where, node = waiting.pop()
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        inner = [(f"{where}.{key}" if where else str(key), value) for key, value in pairs]
+        waiting += [(place, value) for place, value in inner if isinstance(value, (dict, list))]
+        if isinstance(node, dict) and "_target_" in node:
+            prefix = f"{where}." if where else ""
+            _check_arguments_of(_known(node["_target_"], f"{prefix}_target_"), prefix, node)
 
 
-def _check_arguments_of(built: Any, prefix: str, config: DictConfig) -> None:
+def _known(target: Any, key: str) -> Any:
+    """What a ``_target_`` names. Raises UserError: nothing that this package's configurations build."""
+    if not isinstance(target, str) or not target.startswith(TARGET_PREFIX):
+        raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
+    if target not in known_targets():
+        hint = nearest(target, known_targets())
+        raise UserError(f"{key} is {target!r}, which no configuration builds; {hint}")
+    return hydra.utils.get_object(target)
+
+
+def _check_arguments_of(built: Any, prefix: str, node: dict[str, Any]) -> None:
     """Refuses a key, forced in with ``+``, that is no argument of what its node builds."""
     arguments = [name for name in inspect.signature(built).parameters if name != "self"]
-    node = OmegaConf.select(config, prefix.rstrip(".")) if prefix else config
     for name in node:
         if name not in arguments and name != "_target_":
             raise UserError(f"there is no key '{prefix}{name}'; {nearest(str(name), arguments)}")
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's options and the overrides among the arguments of a command line."""
     from hydra._internal.utils import get_args_parser
 
     return get_args_parser().parse_args(arguments)
 
 
 @contextmanager
-def _configuration(parsed: argparse.Namespace) -> Iterator[Any]:
+def configuration(parsed: argparse.Namespace) -> Iterator[Any]:
     """Hydra's loader of the configuration that the arguments name."""
     if parsed.config_path and "://" not in parsed.config_path:
         context = hydra.initialize_config_dir(os.path.abspath(parsed.config_path), version_base="1.3")

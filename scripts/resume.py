@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
 
-from ..agents.run_folder import find_run, last_checkpoint
-from ..envs.errors import UserError
+from ..agents.run_folder import find_run, last_checkpoint, list_checkpoints, split_checkpoint, step_of
+from ..envs.errors import UserError, nearest
+from .saved_configuration import read_saved
 
 _KEY = "resume="
+_NAME = "resumed"
+"""Of the configuration that Hydra composes for a resumed run."""
+
 _MULTIRUN = ("-m", "--multirun")
 _OWN_CONFIGURATION = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
 
@@ -40,35 +45,72 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
             raise UserError(f"{given[0]} goes on with one run, so it does not go together with {argument}")
         if argument.split("=")[0] in _OWN_CONFIGURATION:
             raise UserError(f"{given[0]} takes the run's own configuration, not {argument}")
-    run = find_run(given[0][len(_KEY) :].strip("'\""), needs="checkpoints")
+    named, _ = split_checkpoint(given[0][len(_KEY) :].strip("'\""))
+    run = find_run(named, needs="checkpoints")
     last_checkpoint(run)  # says so now if there is none
-    folder, number = _newest_configuration(run)
-    _refuse_sections(others, folder / "config.yaml", given[0])
+    folder = _newest_configuration(run)
+    keys = [argument.partition("=")[0].lstrip("+~") for argument in others]
+    config = read_saved(run, folder, keys)
+    _refuse_sections(others, config, given[0])
+    # In memory and beside our own groups: no file of the run's folder is in Hydra's search path.
+    ConfigStore.instance().store(name=_NAME, node=config)
     return [
-        "--config-path",
-        str(folder.resolve()),
         "--config-name",
-        "config",
+        _NAME,
         f"hydra.run.dir='{_quoted(run.resolve())}'",
-        f"hydra.output_subdir=.hydra.{number + 1}",
+        f"hydra.output_subdir={next_configuration(run)}",
         *others,
     ]
 
 
-def _newest_configuration(run: Path) -> tuple[Path, int]:
+def checkpoint_to_resume(arguments: Sequence[str]) -> tuple[Path, int] | None:
+    """The run and the step of ``resume=<run>/checkpoints/<step>``; None if the last checkpoint is meant.
+
+    Args:
+        arguments: Of the command line, without the program's name.
+
+    Raises:
+        UserError: The run does not exist, or has no such checkpoint.
+    """
+    for argument in arguments:
+        if argument.startswith(_KEY):
+            named, step = split_checkpoint(argument[len(_KEY) :].strip("'\""))
+            if step is not None:
+                run = find_run(named, needs="checkpoints")
+                steps = [step_of(checkpoint) for checkpoint in list_checkpoints(run)]
+                if step not in steps:
+                    raise UserError(
+                        f"{run} has no checkpoint of step {step}; {nearest(str(step), map(str, steps))}"
+                    )
+                return run, step
+    return None
+
+
+def next_configuration(run: Path) -> str:
+    """Name of the folder in a run's that the configuration of its next process is stored in."""
+    return f".hydra.{max(_configurations(run)) + 1}"
+
+
+def _configurations(run: Path) -> dict[int, Path]:
     numbers = {0: run / ".hydra"}
     for folder in run.glob(".hydra.*"):
         number = folder.name.removeprefix(".hydra.")
         if number.isdecimal():
             numbers[int(number)] = folder
+    return numbers
+
+
+def _newest_configuration(run: Path) -> Path:
+    numbers = _configurations(run)
     for number in sorted(numbers, reverse=True):
-        if (numbers[number] / "config.yaml").is_file():
-            return numbers[number], max(numbers)
+        # Hydra writes this file last: without it, the process was killed before the others were whole.
+        whole = (numbers[number] / "overrides.yaml").is_file()
+        if whole and (numbers[number] / "config.yaml").is_file():
+            return numbers[number]
     raise UserError(f"{run} cannot be resumed: its configuration, .hydra/config.yaml, is missing")
 
 
-def _refuse_sections(arguments: Sequence[str], file: Path, given: str) -> None:
-    config = OmegaConf.load(file)
+def _refuse_sections(arguments: Sequence[str], config: DictConfig, given: str) -> None:
     sections = [str(name) for name in config if isinstance(config[name], DictConfig)]
     for argument in arguments:
         key = argument.partition("=")[0].lstrip("+~")

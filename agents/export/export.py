@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion.simulation import frame_skip_of
@@ -20,7 +20,7 @@ from ...envs.numbers import is_number
 from ..acting import Agent
 from ..bundled import is_bundled
 from ..checkpoint import load_policy, policy_folder_of
-from ..evaluated_runs import body_set_of
+from ..evaluated_runs import body_set_of, changed_environment
 from .check import Check, check, random_observation
 from .description import description, example_of
 from .graph import ActingGraph, Sizes, fixed_sizes, free_axes
@@ -58,6 +58,9 @@ def export(config: DictConfig) -> Path:
     folder = policy_folder_of(str(config.run))
     file = _output(config.output, folder)
     agent = load_policy(folder)
+    if config.body is not None:
+        allowed = OmegaConf.to_container(config.env, resolve=True)
+        agent.environment["config"] = changed_environment(agent, allowed)
     found = export_policy(agent, file, None if config.body is None else str(config.body), config.tolerance)
     log.info(
         "largest difference from torch: %.1e (tolerance %.1e), over %d actions of %s",

@@ -9,6 +9,8 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from ..contained import check_inside
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 82rem; margin: 2rem auto;
        padding: 0 1.5rem; }
@@ -30,7 +32,7 @@ def write_html(markdown: str, path: Path, title: str) -> None:
         path: of the page.
         title: of the page.
     """
-    parser = MarkdownIt("commonmark").enable("table")
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")  # names of bodies may be a stranger's
     tokens = parser.parse(markdown)
     for token in tokens:
         _put_pictures_inside(token, path.parent)
@@ -47,5 +49,6 @@ def _put_pictures_inside(token: Token, folder: Path) -> None:
     for child in token.children or []:
         source = str(child.attrs.get("src", ""))
         if child.type == "image" and source.endswith(".png"):
+            check_inside(folder / source, folder)
             data = base64.b64encode((folder / source).read_bytes()).decode()
             child.attrs["src"] = f"data:image/png;base64,{data}"

@@ -14,7 +14,14 @@ from ...envs.task_set import TaskSet, with_changes
 from ..acting import Agent
 from ..checkpoint import load_policy
 from ..composition import check_fit
-from ..evaluated_runs import agent_name, body_set_of, changed_environment, run_name, trained_on
+from ..evaluated_runs import (
+    agent_name,
+    body_set_of,
+    changed_environment,
+    run_name,
+    saved_environment,
+    trained_on,
+)
 from ..policy_json import installed_version
 from .chunks import Chunk, parts
 from .conditions import Condition, Suite, undisturbed
@@ -101,7 +108,7 @@ def make_plan(
         UserError: a suite that does not fit, or a value that cannot be meant.
     """
     agent = load_policy(folder)
-    plain = undisturbed(agent.environment["config"])
+    plain = undisturbed(saved_environment(agent))
     base, task = changed_environment(agent, changes, plain), body_set_of(agent, changes, plain)
     count = EPISODES[task.kind] if episodes is None else episodes
     maker = _Maker(folder, agent, base, task.kind, bodies, count, seed, random_baseline, device)

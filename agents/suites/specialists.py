@@ -17,7 +17,7 @@ from ...envs.saved import task_set_of
 from ..acting import Agent
 from ..checkpoint import load_policy
 from ..episodes import run_episodes
-from ..evaluated_runs import body_set_of, policy_folders, run_name
+from ..evaluated_runs import body_set_of, policy_folders, run_name, saved_environment
 from .conditions import undisturbed
 from .plots import read_curve
 from .references import read_table, signature, task_of
@@ -56,11 +56,11 @@ def make_references(config: DictConfig) -> Path:
 
 def _add(table: dict[str, Any], folder: Path, episodes: int, seed: int) -> None:
     agent = load_policy(folder)
-    seen = agent.environment["seen"]
-    bodies = body_set_of(agent, None, undisturbed(agent.environment["config"]))
+    seen = agent.environment.get("seen", [])
+    bodies = body_set_of(agent, None, undisturbed(saved_environment(agent)))
     if bodies.kind != "limbs" or len(seen) != 1:
         raise UserError(f"{run_name(folder)} was trained on {', '.join(seen)}: a specialist has one body")
-    environment = undisturbed(agent.environment["config"])
+    environment = undisturbed(saved_environment(agent))
     (name,) = seen
     specialist = _returns(agent, environment, name, episodes, seed)
     random = _returns(None, environment, name, episodes, seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, nearest
+from .picture_files import decode
 
 SIZE = 96
 GRASS = "grass"
@@ -148,16 +149,9 @@ def read_picture(path: str) -> np.ndarray:
     """(96, 96, 3) uint8, a picture's file shrunk to the size of the observation.
 
     Raises:
-        UserError: the file is not there, is empty, or holds no picture.
+        UserError: the file is not there, or holds no whole picture of a size that is decoded.
     """
     import cv2
 
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"background {path!r}: there is no such picture")
-    data = np.fromfile(file, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if picture is None or not picture.size:
-        raise UserError(f"background {path!r}: the file is {'no picture' if len(data) else 'empty'}")
-    picture = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    picture = cv2.resize(decode(path), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(picture[:, :, ::-1])

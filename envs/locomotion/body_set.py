@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
+from ..numbers import whole_number
 from ..task_set import TaskSet, build_parts, known_class
 from .bodies import families
+from .bodies.compile_guard import SECONDS
 from .bodies.morphology import Morphology
 from .bodies.splits import Split, checked_split
 from .bodies.user_bodies import UserBodies, absolute_source, read_user_bodies
@@ -63,7 +65,8 @@ class BodySet(TaskSet):
         task: LocomotionTask | None,
     ) -> None:
         self.source, self.split = source, split
-        self.frame_skip, self.task = frame_skip, task or LocomotionTask()
+        self.frame_skip = None if frame_skip is None else whole_number(frame_skip, "env.frame_skip", 1)
+        self.task = task or LocomotionTask()
         if bodies is not None:
             names = [bodies] if isinstance(bodies, str) else bodies
             chosen = tuple(source.canonical(name) for name in names)
@@ -136,6 +139,8 @@ class RobotSet(BodySet):
         frame_skip: substeps of a step; None: as many as take about 0.02 s.
         task: reward and termination.
         variation, damage, world: what varies between and within episodes.
+        files_from: a folder from which their files may include and load others, beside their own.
+        compile_seconds: of computation that each file may need to compile.
 
     Raises:
         UserError: a file that is no robot, a pattern that fits no body, or a body on both sides.
@@ -151,12 +156,14 @@ class RobotSet(BodySet):
         variation: BodyVariation | None = None,
         damage: Damage | None = None,
         world: World | None = None,
+        files_from: str | None = None,
+        compile_seconds: int = SECONDS,
     ) -> None:
         if morphology is None:
             raise UserError(
                 "which robot? say env.morphology=<an MJCF file, a folder of them, or menagerie:<robot>>"
             )
-        source = read_user_bodies(absolute_source(str(morphology)))
+        source = read_user_bodies(absolute_source(str(morphology)), files_from, compile_seconds)
         held_out = source.match(unseen)
         seen = tuple(name for name in source.names if name not in held_out)
         if not seen:
@@ -164,6 +171,10 @@ class RobotSet(BodySet):
         split = checked_split(f"unseen={unseen}", seen, held_out, source.build)
         self._hold(source, split, bodies, frame_skip, task)
         self.varied = {"variation": variation, "damage": damage, "world": world}
+
+
+ALLOWANCES = ("files_from", "compile_seconds")
+"""What a user allows his robots' files. It does not travel with a policy, which may come from a stranger."""
 
 
 def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -9,12 +9,25 @@ needs. A body whose root is fixed is to bring its farthest limb to a target draw
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from ..errors import UserError
+from ..numbers import is_number
+
+_NUMBERS = (
+    "forward_weight",
+    "control_cost",
+    "alive_bonus",
+    "max_episode_steps",
+    "reset_noise",
+    "reset_speed_noise",
+    "reach_weight",
+)
+_NUMBERS_OR_NONE = ("max_tilt", "max_state", "target_speed")
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ class LocomotionTask:
     reach_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         if self.height is not None and self.relative_height is not None:
             raise UserError("give height or relative_height, not both")
         if self.max_episode_steps < 1:
@@ -88,6 +102,18 @@ class LocomotionTask:
                 raise UserError(f"direction must be two numbers or random, not {self.direction!r}")
         elif len(self.direction) != 2 or not 0 < math.hypot(*self.direction) < math.inf:
             raise UserError(f"direction must be two numbers, not both zero, not {self.direction!r}")
+
+    def _check_numbers(self) -> None:
+        for name in (*_NUMBERS, *_NUMBERS_OR_NONE):
+            value = getattr(self, name)
+            if not is_number(value) and not (value is None and name in _NUMBERS_OR_NONE):
+                wanted = "a number" if name in _NUMBERS else "a number, or null"
+                raise UserError(f"{name} must be {wanted}, not {value!r}")
+        for name in ("height", "relative_height", "direction"):
+            pair = getattr(self, name)
+            listed = isinstance(pair, Sequence) and not isinstance(pair, str)
+            if not (pair is None or pair == "random" or (listed and all(map(is_number, pair)))):
+                raise UserError(f"{name} must be two numbers, not {pair!r}")
 
     @property
     def terminates(self) -> bool:

@@ -19,7 +19,7 @@ def run(capsys, *arguments, task=nothing, config_name="train"):
     """The exit code and what was printed."""
     code = 0
     try:
-        command_line.run(task, config_name, arguments)
+        command_line.run(task, config_name, arguments, resumable=config_name == "train")
     except SystemExit as leaving:
         code = leaving.code or 0
     captured = capsys.readouterr()

@@ -35,10 +35,8 @@ def test_other_arguments_are_left_alone():
 
 def test_the_arguments_that_hydra_gets(started):
     assert rewrite_for_resume(["resume=last", "algorithm.total_steps=2000"]) == [
-        "--config-path",
-        str(started / ".hydra"),
         "--config-name",
-        "config",
+        "resumed",
         f"hydra.run.dir='{started}'",
         "hydra.output_subdir=.hydra.1",
         "algorithm.total_steps=2000",

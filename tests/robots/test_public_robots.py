@@ -15,6 +15,7 @@ import torch
 from somite.agents.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionVectorEnv, Morphology
+from somite.envs.locomotion.bodies.mjcf_files import check_files
 from somite.envs.locomotion.pictures.describe import describe
 from somite.envs.locomotion.pictures.rendering import BodyRenderer, find_backend, portrait
 from somite.envs.locomotion.simulation import frame_skip_of
@@ -68,9 +69,15 @@ SMALL = (
 )
 
 
+def robot_arguments(path: Path) -> list[str]:
+    """How a user names a file of the list: some read meshes and parts that lie beside their folder."""
+    (package,) = [package_folder(package) for package in ROBOTS if package_folder(package) in path.parents]
+    return ["env=locomotion", f"env.morphology='{path}'", f"env.files_from='{package}'"]
+
+
 def read(path: Path) -> BodySet:
     """What `somite-train env.morphology=<path>` trains on."""
-    config = compose("env=locomotion", f"env.morphology='{path}'").env
+    config = compose(*robot_arguments(path)).env
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of actuators without a range
         return BodySet.from_config(config)
@@ -106,6 +113,25 @@ def test_a_public_robot_is_read_and_moves_under_random_actions(robot):
 
 def test_the_kinds_are_of_the_list():
     assert set(KINDS.values()) <= set(ALL) and len(ALL) - len(EXPECTED_FAILURES) >= 60
+
+
+READ_BESIDE = {
+    ("dm_control", "locomotion/walkers/assets/dog_v2/dog.xml"),
+    ("gymnasium_robotics", "envs/assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml"),
+    *(robot for robot in ALL if re.search(r"envs/assets/(fetch|hand)/", robot[1])),
+}
+"""Robots that read files beside their own folder, which ``env.files_from`` allows."""
+
+
+def test_only_these_need_another_folder_than_their_own():
+    refused = set()
+    for robot in ALL:
+        try:
+            check_files(robot_file(*robot))
+        except UserError as error:
+            assert "lies outside" in str(error)
+            refused.add(robot)
+    assert refused == READ_BESIDE
 
 
 def test_no_robot_of_the_list_is_known_by_name_to_the_product():
@@ -191,7 +217,7 @@ def assert_drawn(bodies: BodySet, body: Morphology) -> None:
 
 def assert_learns(path: Path, folder: Path) -> None:
     """Train a little: finite losses, moving parameters, varying returns."""
-    config = compose(*SMALL, f"env.morphology='{path}'")
+    config = compose(*SMALL, *robot_arguments(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = PPORun(config, folder / "run", torch.device("cpu"))

@@ -1,8 +1,8 @@
 """Compiles MJCF files in a process of its own: run by `compile_guard`, imports nothing of this package.
 
-For each line of input, a JSON list ``[path, seconds, bytes]``, one line of output: ``{}`` if the file compiles
-and can be stepped, else what is wrong. Each file has a fork of its own, within limits on time and memory, so
-that one on which MuJoCo crashes or never ends does no harm.
+For each line of input, a JSON list ``[path, seconds, bytes]``, one line of output: ``{}`` if the file
+compiles and can be stepped, else what is wrong. Each file has a fork of its own, within limits on time and
+memory, so that one on which MuJoCo crashes or never ends does no harm.
 """
 
 import json
@@ -30,7 +30,13 @@ def compile_file(path: str) -> dict[str, str]:
     # Warnings would be written into a file of the working folder.
     mujoco.set_mju_user_warning(lambda message: None)
     try:
-        model = mujoco.MjSpec.from_file(path).compile()
+        spec = mujoco.MjSpec.from_file(path)
+    except (ValueError, RuntimeError, mujoco.FatalError) as error:
+        return {"parse": str(error)}
+    except MemoryError:
+        return {"memory": "out of memory"}
+    try:
+        model = spec.compile()
     except (ValueError, RuntimeError, mujoco.FatalError) as error:
         return {"error": str(error)}
     except MemoryError:

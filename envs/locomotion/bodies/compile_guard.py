@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from ...errors import UserError
+from ...errors import UserError, one_line
 
-SECONDS = 10
-"""Of computation that a robot may need to compile and make its first steps."""
+SECONDS = 5
+"""Of computation that a robot may need to compile and make its first steps; public ones need below one."""
 
 MEMORY = 8 * 2**30
 """Bytes of addresses that it may need; the process itself takes one of the eight."""
@@ -64,8 +64,8 @@ class CompileGuard:
     def _message(self, path: Path, kind: str, told: str) -> str:
         if kind == "time":
             return (
-                f"{path} does not compile and step within {told} of computation; a robot that needs longer is "
-                "given env.compile_seconds=<seconds>"
+                f"{path} does not compile and step within {told} of computation; a robot that needs longer "
+                "is given env.compile_seconds=<seconds>"
             )
         if kind == "memory":
             return f"{path} needs more than {self._limits[1] >> 30} GiB of memory to compile"
@@ -73,7 +73,9 @@ class CompileGuard:
             return f"{path} cannot be read: MuJoCo crashes on it ({told})"
         if kind == "size":
             return f"{path} is too large: {told}"
-        return f"{path} does not compile: " + "; ".join(filter(None, map(str.strip, told.splitlines())))
+        if kind == "parse":
+            return f"{path} is no MJCF that MuJoCo reads: {one_line(told)}"
+        return f"{path} does not compile: {one_line(told)}"
 
     def _ask(self, path: Path) -> dict[str, str]:
         if self._process is None:

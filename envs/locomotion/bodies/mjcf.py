@@ -17,7 +17,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, one_line
 from .actuators import held_activation
 from .morphology import Morphology
 
@@ -33,7 +33,7 @@ _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor 
 
 
 def load_morphology(name: str, path: Path) -> Morphology:
-    """Read an MJCF file.
+    """Read an MJCF file that has been checked: see `user_bodies`, `mjcf_files` and `compile_guard`.
 
     The start is the home keyframe (the only one, or one called ``home`` or the like), else ``qpos0``
     within the joints' ranges; a robot that can fall is put onto the ground.
@@ -46,6 +46,13 @@ def load_morphology(name: str, path: Path) -> Morphology:
         UserError: it cannot be read or compiled, has no actuator, or its simulation diverges at once; with
             the reason and the element.
     """
+    try:
+        return _load(name, path)
+    except (mujoco.FatalError, mujoco.UnexpectedError) as error:
+        raise UserError(f"{path} cannot be simulated: {one_line(str(error))}") from error
+
+
+def _load(name: str, path: Path) -> Morphology:
     spec = functools.partial(_parse, path)
     body = Morphology(name, _compile(spec(), path), spec=spec)
     try:
@@ -101,8 +108,8 @@ def _parse(path: Path) -> mujoco.MjSpec:
         raise UserError(f"there is no file {path}")
     try:
         return mujoco.MjSpec.from_file(os.path.abspath(path))
-    except ValueError as error:
-        raise UserError(f"{path} is no MJCF that MuJoCo reads: {_one_line(error)}") from error
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is no MJCF that MuJoCo reads: {one_line(str(error))}") from error
 
 
 def _with_floor(path: Path, height: float, contype: int, conaffinity: int) -> mujoco.MjSpec:
@@ -130,12 +137,8 @@ def _collision_bits(body: Morphology) -> tuple[int, int]:
 def _compile(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
     try:
         return spec.compile()
-    except ValueError as error:
-        raise UserError(f"{path} does not compile: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path} does not compile: {one_line(str(error))}") from error
 
 
 def _scenery(body: Morphology) -> list[str]:

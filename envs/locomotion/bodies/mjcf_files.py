@@ -72,7 +72,9 @@ class _Size:
         for name, most in (("files", MOST_FILES), ("text", MOST_TEXT), ("elements", MOST_ELEMENTS)):
             if getattr(self, name) > most:
                 unit = "bytes of text" if name == "text" else name
-                raise UserError(f"{file}: with it the robot has more than {most:,} {unit}; so many are not read")
+                raise UserError(
+                    f"{file}: with it the robot has more than {most:,} {unit}; so many are not read"
+                )
 
 
 def check_files(path: Path, *allowed: Path) -> None:
@@ -165,7 +167,9 @@ def _read_into(model: _Model, file: Path, size: _Size, is_main: bool) -> None:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no MJCF: not UTF-8 ({error.reason} at byte {error.start})") from error
+        raise UserError(
+            f"{file} is no MJCF that MuJoCo reads: not UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
     data = _without_comments(text.removeprefix("\ufeff"), file).encode()
     parser = xml.parsers.expat.ParserCreate("utf-8")
     depth = 0
@@ -177,7 +181,9 @@ def _read_into(model: _Model, file: Path, size: _Size, is_main: bool) -> None:
         if depth > MOST_DEPTH:
             raise UserError(f"{file}, line {line}: more than {MOST_DEPTH} elements inside each other")
         if depth == 1 and is_main and element != "mujoco":
-            raise UserError(f"{file} is no MJCF: it begins with <{element}>, not with <mujoco>")
+            raise UserError(
+                f"{file} is no MJCF that MuJoCo reads: it begins with <{element}>, not with <mujoco>"
+            )
         if element == "include" and "file" in attributes:
             # Here alone a reader's way with white space and entities decides which file is opened.
             begin = parser.CurrentByteIndex
@@ -201,11 +207,13 @@ def _read_into(model: _Model, file: Path, size: _Size, is_main: bool) -> None:
         parser.Parse(data, True)
     except xml.parsers.expat.ExpatError as error:
         reason = xml.parsers.expat.ErrorString(error.code)
-        raise UserError(f"{file}, line {error.lineno}: no well-formed XML ({reason})") from error
+        raise UserError(
+            f"{file} is no MJCF that MuJoCo reads: no well-formed XML, line {error.lineno} ({reason})"
+        ) from error
 
 
 def _mentions(file: Path, line: int, element: str, attributes: dict[str, str]) -> Iterator[_Mention]:
-    """Files that an element's attributes name: every ``file...``, and what is a path in a plugin's options."""
+    """Files that an element's attributes name: every ``file...``, and paths in a plugin's options."""
     for attribute, value in attributes.items():
         is_path = attribute.startswith("file") or (
             (element, attribute) == ("config", "value") and ("/" in value or "\\" in value)
@@ -249,7 +257,7 @@ def _without_comments(text: str, file: Path) -> str:
             if text.startswith(opening, begin):
                 end = text.find(closing, begin + len(opening))
                 if end < 0:
-                    raise UserError(f"{file}: no well-formed XML ({opening} is not closed)")
+                    raise UserError(f"{file} is no MJCF that MuJoCo reads: {opening} is not closed")
                 at = end + len(closing)
                 piece = text[begin:at]
                 parts.append(re.sub(r"[^\n]", " ", piece) if opening == "<!--" else piece)

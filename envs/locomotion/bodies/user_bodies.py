@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError, nearest
+from ...numbers import whole_number
+from .compile_guard import SECONDS, CompileGuard
 from .mjcf import load_morphology
+from .mjcf_files import check_files
 from .morphology import Morphology
 
 MENAGERIE = "menagerie:"
+
+MOST_ROBOTS, MOST_ENTRIES = 1000, 200_000
+"""MJCF files of a folder, and files and folders in it, that are looked through."""
 
 
 class UserBodies:
@@ -24,25 +30,33 @@ class UserBodies:
         source: an MJCF file; a folder, all of whose MJCF files with an actuator are bodies, called after
             their files; or ``menagerie:<robot>`` (``menagerie:<robot>/<entry>``), which the package
             ``mujoco-menagerie`` fetches from the network at its first use.
+        files_from: a folder from which meshes, includes and the like may be read, too, beside that of the
+            file, or the one that was given.
+        compile_seconds: of computation that each file may need to compile.
 
     Raises:
         UserError: nothing there that can be a body; with the reason for each file.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, files_from: str | None = None, compile_seconds: int = SECONDS) -> None:
         self.source = source
         if source.startswith(MENAGERIE):
             files = {source.removeprefix(MENAGERIE): menagerie_file(source.removeprefix(MENAGERIE))}
         else:
             files = _find_files(Path(source).expanduser())
-        self._files = files
+        folder = Path(source).expanduser()
+        allowed = [] if files_from is None else [_existing_folder(files_from)]
         self._bodies: dict[str, Morphology] = {}
         reasons = []
-        for name, path in files.items():
-            try:
-                self._bodies[name] = load_morphology(name, path)
-            except UserError as error:
-                reasons.append(str(error))
+        with CompileGuard(compile_seconds) as guard:
+            for name, path in files.items():
+                try:
+                    _check_place(path, folder)
+                    check_files(path, folder if folder.is_dir() else path.parent, *allowed)
+                    guard.check(path)
+                    self._bodies[name] = load_morphology(name, path)
+                except UserError as error:
+                    reasons.append(str(error))
         if not self._bodies:
             raise UserError(reasons[0] if len(reasons) == 1 else "no robot here: " + "; ".join(reasons))
         for reason in reasons:
@@ -77,16 +91,38 @@ class UserBodies:
         return tuple(n for n in self._bodies if any(fnmatch.fnmatchcase(n, p) for p in patterns))
 
 
-def read_user_bodies(source: str) -> UserBodies:
+def read_user_bodies(
+    source: str, files_from: str | None = None, compile_seconds: int = SECONDS
+) -> UserBodies:
     """`UserBodies` of a source, read once (compiling many meshes takes seconds) and after every edit."""
+    seconds = whole_number(compile_seconds, "env.compile_seconds", 1)
+    if files_from is not None and not isinstance(files_from, str):
+        raise UserError(f"env.files_from is a folder, got {files_from!r}")
     path = Path(source)
-    files = [path] if path.is_file() else sorted(path.rglob("*.xml"))
-    return _read(source, tuple(file.stat().st_mtime_ns for file in files if file.is_file()))
+    files = [path] if path.is_file() else _xml_files(path) if path.is_dir() else []
+    stamps = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
+    return _read(source, files_from, seconds, stamps)
 
 
 @functools.lru_cache(maxsize=8)
-def _read(source: str, stamps: tuple[int, ...]) -> UserBodies:
-    return UserBodies(source)
+def _read(source: str, files_from: str | None, seconds: int, stamps: tuple[int, ...]) -> UserBodies:
+    return UserBodies(source, files_from, seconds)
+
+
+@functools.lru_cache(maxsize=64)
+def check_robot(path: Path, stamp: int) -> None:
+    """Refuses a file that is no robot, or reads files beyond its folder, as `UserBodies` does.
+
+    Args:
+        path: of the file, which another library is to read.
+        stamp: when it was last written; it is checked again after every edit.
+
+    Raises:
+        UserError: with the reason.
+    """
+    check_files(path)
+    with CompileGuard() as guard:
+        guard.check(path)
 
 
 def absolute_source(source: str) -> str:
@@ -102,7 +138,7 @@ def _find_files(path: Path) -> dict[str, Path]:
             raise UserError(f"there is no file {str(path)!r}: {path.parent} is no folder")
         beside = [p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".xml"]
         raise UserError(f"{path.parent} has no {path.name!r}; {nearest(path.name, beside)}")
-    files = sorted(path.rglob("*.xml"))
+    files = _xml_files(path)
     if not files:
         raise UserError(f"{path} holds no .xml file")
     stems = [file.stem for file in files]
@@ -111,6 +147,33 @@ def _find_files(path: Path) -> dict[str, Path]:
         file.stem if stems.count(file.stem) == 1 else str(file.relative_to(path).with_suffix("")): file
         for file in files
     }
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    """The MJCF files of a folder and of those in it. Raises UserError: it is too large."""
+    found, entries = [], 0
+    for at, folders, names in os.walk(folder):
+        entries += len(folders) + len(names)
+        found += [Path(at, name) for name in names if name.endswith(".xml")]
+        if entries > MOST_ENTRIES or len(found) > MOST_ROBOTS:
+            raise UserError(
+                f"{folder} is too large to be a folder of robots: more than {MOST_ROBOTS:,} .xml files, or "
+                f"{MOST_ENTRIES:,} files of any kind; name one that holds what is to be trained on"
+            )
+    return sorted(found)
+
+
+def _check_place(path: Path, source: Path) -> None:
+    """Raises UserError: a file of a folder is a link that leads out of it."""
+    if source.is_dir() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(source)):
+        raise UserError(f"{path} is a link out of {source}; name the file that it leads to instead")
+
+
+def _existing_folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"env.files_from={name!r} is no folder; say one that is there, or leave it out")
+    return folder
 
 
 def menagerie_file(name: str) -> Path:
