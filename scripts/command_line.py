@@ -42,8 +42,8 @@ def run(
         resumable: Whether ``resume=<run>`` goes on with an earlier run.
 
     Raises:
-        SystemExit: With code 2 after a `UserError` or a wrong argument, with 1 after a `RunFault`, its message
-            printed; with 130 after Ctrl-C.
+        SystemExit: Its message printed, with code 2 after a `UserError` or a wrong argument, 1 after a
+            `RunFault`; with 130 after Ctrl-C.
     """
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:

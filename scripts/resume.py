@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..agents.run_folder import find_run, last_checkpoint, list_checkpoints, split_checkpoint, step_of
 from ..envs.errors import UserError, nearest
+from .lookup import CONFIG_MODULE
 from .saved_configuration import read_saved
 
 _KEY = "resume="
+_ELSEWHERE = "compute="
 _NAME = "resumed"
 """Of the configuration that Hydra composes for a resumed run."""
 
@@ -49,8 +52,12 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
     run = find_run(named, needs="checkpoints")
     last_checkpoint(run)  # says so now if there is none
     folder = _newest_configuration(run)
+    moved = [argument for argument in others if argument.startswith(_ELSEWHERE)]
+    others = [argument for argument in others if argument not in moved]
     keys = [argument.partition("=")[0].lstrip("+~") for argument in others]
     config = read_saved(run, folder, keys)
+    if moved:
+        config.compute = _choice_of_compute(moved[-1].removeprefix(_ELSEWHERE))
     _refuse_sections(others, config, given[0])
     # In memory and beside our own groups: no file of the run's folder is in Hydra's search path.
     ConfigStore.instance().store(name=_NAME, node=config)
@@ -119,6 +126,15 @@ def _refuse_sections(arguments: Sequence[str], config: DictConfig, given: str) -
                 f"{argument}: a resumed run keeps its {key}; single keys may change, such as "
                 f"algorithm.total_steps=5e6. Leave {given} away to start a new run."
             )
+
+
+def _choice_of_compute(choice: str) -> DictConfig:
+    """Where a run goes on: the one section that may be another, since it changes no result."""
+    folder = files(CONFIG_MODULE) / "compute"
+    choices = [file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")]
+    if choice not in choices:
+        raise UserError(f"compute cannot be {choice!r}; {nearest(choice, sorted(choices))}")
+    return OmegaConf.create((folder / f"{choice}.yaml").read_text(encoding="utf-8"))
 
 
 def _quoted(path: Path) -> str:

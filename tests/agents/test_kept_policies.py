@@ -33,10 +33,10 @@ def act(agent, observation):
     return agent.act({key: value.numpy() for key, value in observation.items()})
 
 
-def test_there_are_three_seeds_of_three_agents():
-    assert sorted(path.parent.name for path in KEPT) == [
-        f"{agent}-{seed}" for agent in ("limb_transformer", "mlp", "smp") for seed in range(3)
-    ]
+def test_there_are_three_seeds_of_three_agents_and_one_of_each_way_of_messages():
+    seeds = [f"{agent}-{seed}" for agent in ("limb_transformer", "mlp", "smp") for seed in range(3)]
+    ways = ["smp_down-0", "smp_none-0", "smp_up-0"]
+    assert sorted(path.parent.name for path in KEPT) == sorted(seeds + ways)
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda path: path.parent.name)

@@ -99,3 +99,13 @@ def test_a_run_without_its_configuration_cannot_be_resumed(started):
     (started / ".hydra" / "config.yaml").unlink()
     with pytest.raises(UserError, match="config.yaml, is missing"):
         rewrite_for_resume(["resume=last"])
+
+
+def test_a_run_may_go_on_elsewhere(started):
+    config, _ = resumed("resume=last", "compute=ray", "compute.workers=3")
+    assert config.compute._target_ == "somite.agents.compute.Ray" and config.compute.workers == 3
+    assert config.algorithm.total_steps == 1000 and config.seed == 3
+    back, _ = resumed("resume=last", "compute=local")
+    assert back.compute == {"_target_": "somite.agents.compute.Local"}
+    with pytest.raises(UserError, match="compute cannot be 'rey'.*ray"):
+        rewrite_for_resume(["resume=last", "compute=rey"])
