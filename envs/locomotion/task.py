@@ -112,7 +112,7 @@ class LocomotionTask:
         for name in ("height", "relative_height", "direction"):
             pair = getattr(self, name)
             listed = isinstance(pair, Sequence) and not isinstance(pair, str)
-            if not (pair is None or pair == "random" or (listed and all(map(is_number, pair)))):
+            if not (pair is None or pair == "random" or (listed and all(map(_is_limit, pair)))):
                 raise UserError(f"{name} must be two numbers, not {pair!r}")
 
     @property
@@ -161,3 +161,8 @@ class LocomotionTask:
         if self.max_state is not None:
             good &= largest_state < self.max_state
         return good
+
+
+def _is_limit(value: object) -> bool:
+    """Whether it is a number, or infinite: no limit."""
+    return is_number(value) or (isinstance(value, float) and math.isinf(value))

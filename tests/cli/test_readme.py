@@ -208,7 +208,7 @@ def test_every_command_runs_with_a_tiny_budget(
         monkeypatch.setattr("somite.agents.viewing.viewers.choose_viewer", lambda *_: "window")
         monkeypatch.setattr("somite.agents.viewing.viewers.make_viewer", Window)
     run([*command, *(RESUMED if resumed else tiny(command))], monkeypatch)
-    made = {path for path in (in_folder / "runs").iterdir() if path.is_dir()} - before
+    made = {path for path in (in_folder / "runs").iterdir() if (path / "config.yaml").exists()} - before
     output = [argument.removeprefix("output=") for argument in command if argument.startswith("output=")]
     if command[0] == "somite-evaluate" and any(argument.startswith("suite=") for argument in command):
         name = command[1].removeprefix("run=")
