@@ -19,6 +19,20 @@ class Misfit(ValueError):
     """A snapshot of something else: other rows, bodies or sensors."""
 
 
+class Kept:
+    """Goes on from the attributes that ``kept`` names; the others are fixed, or made anew in every step."""
+
+    kept: tuple[str, ...]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Copies of what this goes on from."""
+        return take(self, self.kept)
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit."""
+        put(self, self.kept, taken)
+
+
 def take(holder: Any, names: Iterable[str]) -> dict[str, Any]:
     """Copies of attributes.
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 
-from ..snapshots import put, take
+from ..snapshots import Kept
 from .bodies.limbs import body_joints
 from .bodies.morphology import Morphology
 from .simulation import Simulation
 from .varied.conditions import Conditions
 
 
-class Block:
+class Block(Kept):
     """Rows of one body, or of several of one layout: where they are, and where their limbs go.
 
     Args:
@@ -72,16 +71,9 @@ class Block:
         if activations is not None:
             arrays["activation"][rows, limb, joint] = activations[places]
 
-    def snapshot(self) -> dict[str, Any]:
-        """States of the simulations, and what was drawn for their episodes."""
-        return take(self, self._kept)
-
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`. Raises Misfit."""
-        put(self, self._kept, taken)
-
     @property
-    def _kept(self) -> tuple[str, ...]:
+    def kept(self) -> tuple[str, ...]:  # type: ignore[override]
+        """States of the simulations, and what was drawn for their episodes."""
         return ("sim", "starts", "conditions") if self.conditions else ("sim",)
 
 

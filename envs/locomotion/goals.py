@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 import torch
 
-from ..snapshots import put, take
+from ..snapshots import Kept
 from .bodies.limbs import is_held
 from .bodies.morphology import UNLIMITED_SLIDE, Morphology
 from .observation import Goal
@@ -19,7 +18,7 @@ POSES = 256
 """Poses of a body among which targets are drawn."""
 
 
-class Goals:
+class Goals(Kept):
     """Goals of B rows.
 
     Args:
@@ -35,6 +34,8 @@ class Goals:
     Raises:
         UserError: a body that cannot do the task.
     """
+
+    kept = ("direction", "target")
 
     def __init__(self, task: LocomotionTask, bodies: Sequence[Morphology], body_of_row: np.ndarray) -> None:
         self.task = task
@@ -63,14 +64,6 @@ class Goals:
         elif self.task.direction == "random":
             angle = rng.uniform(-np.pi, np.pi)
             self.direction[row] = np.cos(angle), np.sin(angle)
-
-    def snapshot(self) -> dict[str, Any]:
-        """The goals of the present episodes."""
-        return take(self, ("direction", "target"))
-
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`. Raises Misfit."""
-        put(self, ("direction", "target"), taken)
 
     def reward(self, velocity: np.ndarray) -> np.ndarray:
         """(B,) reward of ``velocity`` (B,) m/s along the direction, 0 for rows that reach."""

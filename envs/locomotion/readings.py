@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from ..snapshots import put, take
+from ..snapshots import Kept
 from .block import Block
 from .observation import Goal, LimbState, make_layout, observe, select_rows
 from .task import LocomotionTask
 from .varied.world import Ground
 
 
-class Readings:
+class Readings(Kept):
     """Arrays of B rows; what no reward and no observation needs is not read.
 
     Args:
@@ -33,7 +32,7 @@ class Readings:
             below the root, above level.
     """
 
-    _KEPT = ("_arrays", "root", "progress", "cos_tilt", "largest", "raised")
+    kept = ("_arrays", "root", "progress", "cos_tilt", "largest", "raised")
 
     def __init__(
         self, blocks: Sequence[Block], task: LocomotionTask, n_limbs: int, n_joints: int, uneven: bool
@@ -101,11 +100,3 @@ class Readings:
         rotation = self._arrays["rotation"][self._every, slots].reshape(-1, 3, 3)
         position = self._arrays["position"][self._every, slots]
         return position + (rotation @ centers[..., None])[..., 0]
-
-    def snapshot(self) -> dict[str, Any]:
-        """What was read last; of the layout, `Conditions` keep what differs between episodes."""
-        return take(self, self._KEPT)
-
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`. Raises Misfit."""
-        put(self, self._KEPT, taken)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mujoco
 import mujoco.batch
 import numpy as np
 
-from ..snapshots import put, take
+from ..snapshots import Kept
 from .bodies.descriptors import quaternion_matrix
 from .bodies.limbs import Limb, body_joints, is_held
 from .bodies.morphology import Morphology
@@ -51,7 +50,7 @@ def frame_skip_of(model: mujoco.MjModel) -> int:
     return int(np.clip(round(CONTROL_INTERVAL / model.opt.timestep), 1, MOST_SUBSTEPS))
 
 
-class Simulation:
+class Simulation(Kept):
     """``n`` rows of one morphology, or of several of one layout.
 
     Args:
@@ -63,7 +62,7 @@ class Simulation:
     Arrays of limbs are (n, N, …) and of joint slots (n, S, …), S the slots of all limbs in order.
     """
 
-    _KEPT = ("_state", "_center", "_half", "_low", "_high")
+    kept = ("_state", "_center", "_half", "_low", "_high")
 
     def __init__(self, morphology: Morphology, n: int, frame_skip: int | None, threads: int) -> None:
         self.morphology, self.n = morphology, n
@@ -126,14 +125,6 @@ class Simulation:
         self._ctrl[:, self._actuators] = controls
         self.batch.step(nstep=self.frame_skip)
         return (self.batch.warning[:, DIVERGED, 1] != before).any(1)
-
-    def snapshot(self) -> dict[str, Any]:
-        """States of all rows, warm starts included; their next step is the same to the last bit."""
-        return take(self, self._KEPT)
-
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`; arrays of limbs are those of the last step until the next. Raises Misfit."""
-        put(self, self._KEPT, taken)
 
     def to_physical(self, nominal: np.ndarray) -> np.ndarray:
         """(n, actuated) nominal actions in [-1, 1] as physical controls."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import UserError
-from .kept import Kept
+from ..snapshots import Kept
 from .senses import Senses
 
 BLOCK = 64

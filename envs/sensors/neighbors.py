@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .kept import Kept
+from ..snapshots import Kept
 
 SIDES = ("right", "left", "below", "above")
 """Of a patch, where a neighbour may lie; each but one stands beside its opposite."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UserError
+from ..snapshots import Kept
 from .channels import Channels
-from .kept import Kept
 from .senses import Senses
 from .slots import Slots
 from .source import Source

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import UserError
-from .kept import Kept
+from ..snapshots import Kept
 from .source import Source
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .kept import Kept
+from ..snapshots import Kept
 from .neighbors import Neighbors
 from .senses import Senses
 from .traces import PatchTraces, ReadingTraces

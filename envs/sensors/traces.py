@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .kept import Kept
+from ..snapshots import Kept
 
 SMALLEST = 1e-4
 """Deviations below it are taken for it."""

@@ -1,15 +1,14 @@
-"""What environments of sensors go on to: the same for two of them, to the last bit, or not."""
+"""What environments go on to: the same for two of them, to the last bit, or not."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
-
-from somite.envs.sensors import SensorVectorEnv
 
 
 def read_back(taken: dict[str, Any]) -> dict[str, Any]:
@@ -20,21 +19,28 @@ def read_back(taken: dict[str, Any]) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def go_on(env: SensorVectorEnv, steps: int, seed: int) -> list[Any]:
+def go_on(env: gymnasium.vector.VectorEnv, steps: int, seed: int) -> list[Any]:
     """Everything that random actions lead to, what is observed before them included."""
-    rng, found = np.random.default_rng(seed), [env._observation()]
+    rng, found = np.random.default_rng(seed), [observed(env)]
+    onlooker = getattr(env, "_beside", None)
     for _ in range(steps):
-        if env.discrete:
+        if getattr(env, "discrete", False):
             actions = rng.integers(env.n_actions, size=env.num_envs)
         else:
             actions = rng.uniform(-1, 1, env.action_space.shape)
-        found.append(env.step(actions))
-        if env._beside:
+        result = env.step(actions)
+        found.append(result)
+        if onlooker:
             found.append(env.beside_observation())
-        ended = found[-1][2] | found[-1][3] if not env._beside else np.zeros(1, bool)
+        ended = result[2] | result[3]
         if env.autoreset_mode == AutoresetMode.DISABLED and ended.any():
             found.append(env.reset(options={"reset_mask": ended}))
     return found
+
+
+def observed(env: gymnasium.vector.VectorEnv) -> dict[str, np.ndarray]:
+    """The present observation."""
+    return env._observe() if hasattr(env, "_observe") else env._observation()
 
 
 def equal(one: Any, other: Any) -> bool:

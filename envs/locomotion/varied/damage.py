@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import mujoco
 import numpy as np
 
 from ...errors import UserError
-from ...snapshots import put, take
+from ...snapshots import Kept
 from ..bodies.morphology import Morphology
 from .ranges import read_range
 
@@ -84,7 +83,7 @@ def parts_of(body: Morphology) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-class DamagePlan:
+class DamagePlan(Kept):
     """What will break in each of n rows of a body.
 
     Args:
@@ -98,6 +97,8 @@ class DamagePlan:
     Raises:
         UserError: nothing can break in this way.
     """
+
+    kept = ("due", "_parts")
 
     def __init__(self, damage: Damage, body: Morphology, count: int) -> None:
         self.damage = damage
@@ -120,14 +121,6 @@ class DamagePlan:
         self.due[row] = step if breaks else -1
         hit = [self._choices[i] + (ways[i],) for i in order[: damage.parts]]
         self._parts[row] = [(index, kinds[int(way * len(kinds))]) for index, kinds, way in hit]
-
-    def snapshot(self) -> dict[str, Any]:
-        """What breaks in the present episodes."""
-        return take(self, ("due", "_parts"))
-
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`. Raises Misfit."""
-        put(self, ("due", "_parts"), taken)
 
     def parts(self, row: int) -> list[tuple[int, int]]:
         """(joint row among all limbs', ``DEAD`` or ``LOCKED``) of what breaks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from ...errors import UserError
-from ...snapshots import put, take
+from ...snapshots import Kept
 from ..bodies.morphology import Morphology
 from .ranges import log_uniform, read_factors, read_range
 
@@ -179,13 +179,15 @@ def _ground_plane(body: Morphology) -> int:
     raise UserError(f"{body.name!r} stands on no plane; steps and patches need one")
 
 
-class Ground:
+class Ground(Kept):
     """Height of the ground below places, for rows with a terrain each.
 
     Args:
         count: rows.
         terrains: all that a row can have, of equally many strips.
     """
+
+    kept = ("_edges", "_heights")
 
     def __init__(self, count: int, terrains: Sequence[Terrain]) -> None:
         self.direction = terrains[0].direction
@@ -196,14 +198,6 @@ class Ground:
         """Give a row a terrain."""
         self._edges[row], self._heights[row] = terrain.edges, terrain.heights_around()
 
-    def snapshot(self) -> dict[str, Any]:
-        """The terrains of all rows."""
-        return take(self, ("_edges", "_heights"))
-
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`. Raises Misfit."""
-        put(self, ("_edges", "_heights"), taken)
-
     def below(self, positions: np.ndarray) -> np.ndarray:
         """(n, N) m above the level ground, of ``positions`` (n, N, 3)."""
         along = positions[..., :2] @ self.direction
@@ -211,7 +205,7 @@ class Ground:
         return np.take_along_axis(self._heights, strip, axis=1)
 
 
-class Pushes:
+class Pushes(Kept):
     """When rows are pushed, and how.
 
     Args:
@@ -219,6 +213,8 @@ class Pushes:
         count: rows.
         dt: seconds of a step.
     """
+
+    kept = ("_next",)  # random streams are the environment's
 
     def __init__(self, world: World, count: int, dt: float) -> None:
         self._world, self._dt = world, dt
@@ -229,14 +225,6 @@ class Pushes:
         """A new episode of a row."""
         self._rngs[row], self._next[row] = rng, 0
         self._plan(row)
-
-    def snapshot(self) -> dict[str, Any]:
-        """When rows are pushed next; their random streams are the environment's."""
-        return take(self, ("_next",))
-
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`. Raises Misfit."""
-        put(self, ("_next",), taken)
 
     def _plan(self, row: int) -> None:
         wait = self._rngs[row].uniform(*self._world.push_interval)

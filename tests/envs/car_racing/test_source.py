@@ -254,7 +254,9 @@ def test_a_saved_task_is_built_again() -> None:
     assert task.senses.history == 4 and task.max_episode_steps == 250
     with pytest.raises(UserError, match=r"this environment is a 'somite.envs.car_racing.task.os'; expected"):
         task_set_of({**config, "_target_": "somite.envs.car_racing.task.os"})
-    with pytest.raises(UserError, match=r"scenery._target_ is 'os.system'; only names that start with somite"):
+    with pytest.raises(
+        UserError, match=r"scenery._target_ is 'os.system'; only names that start with somite"
+    ):
         task_set_of({**config, "scenery": {"_target_": "os.system"}})
 
 

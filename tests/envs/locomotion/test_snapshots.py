@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
-import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.locomotion import BodyVariation, Damage, LocomotionTask, LocomotionVectorEnv, World
 from somite.envs.snapshots import Misfit
 
+from ..futures import equal, go_on, read_back
 from .test_goals import MOTORS
 from .user_robots import arm, load
 
@@ -42,43 +39,6 @@ CASES = {
         ["ant", "ant_back_left_removed"], 4, SHORT, autoreset_mode="Disabled", threads=1
     ),
 }
-
-
-def read_back(taken):
-    """As from a file: nothing but plain values and tensors."""
-    file = io.BytesIO()
-    torch.save(taken, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def go_on(env, steps, seed):
-    """Everything that random actions lead to."""
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(steps):
-        found.append(env.step(rng.uniform(-1, 1, env.action_space.shape)))
-        ended = found[-1][2] | found[-1][3]
-        if env.autoreset_mode.value == "Disabled" and ended.any():
-            found.append(env.reset(options={"reset_mask": ended}))
-    return found
-
-
-def flat(value):
-    """Arrays in whatever steps tell."""
-    if isinstance(value, dict):
-        return [array for key in sorted(value) for array in flat(value[key])]
-    if isinstance(value, (list, tuple)):
-        return [array for item in value for array in flat(item)]
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return [array for item in value if item is not None for array in flat(item)]
-    return [np.asarray(value)]
-
-
-def equal(one, other):
-    one, other = flat(one), flat(other)
-    return len(one) == len(other) and all(
-        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one, other, strict=True)
-    )
 
 
 @pytest.mark.parametrize("case", CASES)
