@@ -27,7 +27,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import hold
-from ..agents.sweep import FINISHED, IN_USE, Job, Sweep, find_sweep, read_sweep, state_of, table, write_sweep
+from ..agents.runs.sweep import (
+    FINISHED,
+    IN_USE,
+    Job,
+    Sweep,
+    find_sweep,
+    read_sweep,
+    state_of,
+    table,
+    write_sweep,
+)
 from ..envs.errors import UserError
 from .lookup import CONFIG_MODULE, parse
 from .resume import next_configuration

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.faults import RunFault
-from ..agents.save_errors import OF_THE_DISK
+from ..agents.runs.save_errors import OF_THE_DISK
 from ..envs.errors import UserError
 from .lookup import check_targets
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +13,6 @@ import torch
 from omegaconf import DictConfig
 
 from ...envs.errors import UserError
-from ...envs.numbers import is_number, whole_number
 from ...envs.task_set import TaskSet
 from ..algorithms.cma_es import CMAES, Recipe
 from ..algorithms.population import Population, Scores, Stop, automatic_shard_size
@@ -93,61 +91,6 @@ class Local(Compute):
     ) -> Population:
         size = self.shard_size(settings, task_set, policy, device)
         return Population(policy, task_set, settings.population, settings.episodes, threads, device, size)
-
-
-@dataclass
-class Ray(Compute):
-    """A Ray cluster; the keys of ``conf/compute/ray.yaml``.
-
-    Args:
-        address: of a cluster that runs (``auto``: the one of this machine, or ``host:port``); null: one of
-            our own on this machine, for as long as the run lasts.
-        workers: processes of a cluster of our own; ``auto``: one per core.
-        cpus: of a cluster, that each shard takes while it is computed.
-        retries: how often a shard is computed again after its worker or node was lost, before the run stops.
-        patience: seconds without any worker before the log says so, and again.
-
-    Raises:
-        UserError: a value that cannot be meant, or Ray is not installed.
-    """
-
-    name = "ray"
-    algorithms = ("cma_es",)
-    spread = True
-
-    address: str | None = None
-    workers: int | str = "auto"
-    cpus: float = 1
-    retries: int = 20
-    patience: float = 30
-
-    def __post_init__(self) -> None:
-        if self.workers != "auto":
-            self.workers = whole_number(self.workers, "compute.workers (or auto)", minimum=1)
-        self.retries = whole_number(self.retries, "compute.retries")
-        for name in ("cpus", "patience"):
-            value = getattr(self, name)
-            if not is_number(value) or not value > 0:
-                raise UserError(f"compute.{name} must be a number above 0, not {value!r}")
-        if self.address is not None and not isinstance(self.address, str):
-            raise UserError(f"compute.address must be auto, host:port or null, not {self.address!r}")
-        if importlib.util.find_spec("ray") is None:
-            raise UserError("compute=ray needs Ray, which is not installed: pip install 'somite[ray]'")
-
-    def evaluator(  # noqa: D102
-        self,
-        settings: CMAES,
-        policy: Policy,
-        task_set: TaskSet,
-        environment: Mapping[str, Any],
-        threads: int,
-        device: torch.device,
-    ) -> Evaluator:
-        from .ray_population import RayPopulation
-
-        # Shards are computed on the processors of the cluster, whatever device validates here.
-        size = self.shard_size(settings, task_set, policy, torch.device("cpu"))
-        return RayPopulation(self, settings, policy, task_set, environment, size)
 
 
 def compute_of(config: DictConfig) -> Compute:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import signal
@@ -9,18 +10,21 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...envs.errors import UserError
+from ...envs.numbers import is_number, whole_number
 from ...envs.task_set import TaskSet
 from ..algorithms.cma_es import CMAES, Recipe
 from ..algorithms.population import Scores, Stop, joined, shards_of
 from ..algorithms.stopping import STOPS
 from ..device import available_cores
 from ..policies.base import Policy
-from .choices import Ray
+from .choices import Compute, Evaluator
 from .sent import Sent, drawn_again, shared_bytes, whole
 from .worker import evaluate_shard, machine, setup_of
 
@@ -31,6 +35,59 @@ LOOK_EVERY = 0.1
 
 STORE_BYTES = 256 * 2**20
 """Of the object store of a cluster of our own: parameters of a generation and little else."""
+
+
+@dataclass
+class Ray(Compute):
+    """A Ray cluster; the keys of ``conf/compute/ray.yaml``.
+
+    Args:
+        address: of a cluster that runs (``auto``: the one of this machine, or ``host:port``); null: one of
+            our own on this machine, for as long as the run lasts.
+        workers: processes of a cluster of our own; ``auto``: one per core.
+        cpus: of a cluster, that each shard takes while it is computed.
+        retries: how often a shard is computed again after its worker or node was lost, before the run stops.
+        patience: seconds without any worker before the log says so, and again.
+
+    Raises:
+        UserError: a value that cannot be meant, or Ray is not installed.
+    """
+
+    name = "ray"
+    algorithms = ("cma_es",)
+    spread = True
+
+    address: str | None = None
+    workers: int | str = "auto"
+    cpus: float = 1
+    retries: int = 20
+    patience: float = 30
+
+    def __post_init__(self) -> None:
+        if self.workers != "auto":
+            self.workers = whole_number(self.workers, "compute.workers (or auto)", minimum=1)
+        self.retries = whole_number(self.retries, "compute.retries")
+        for name in ("cpus", "patience"):
+            value = getattr(self, name)
+            if not is_number(value) or not value > 0:
+                raise UserError(f"compute.{name} must be a number above 0, not {value!r}")
+        if self.address is not None and not isinstance(self.address, str):
+            raise UserError(f"compute.address must be auto, host:port or null, not {self.address!r}")
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("compute=ray needs Ray, which is not installed: pip install -e '.[ray]'")
+
+    def evaluator(  # noqa: D102
+        self,
+        settings: CMAES,
+        policy: Policy,
+        task_set: TaskSet,
+        environment: Mapping[str, Any],
+        threads: int,
+        device: torch.device,
+    ) -> Evaluator:
+        # Shards are computed on the processors of the cluster, whatever device validates here.
+        size = self.shard_size(settings, task_set, policy, torch.device("cpu"))
+        return RayPopulation(self, settings, policy, task_set, environment, size)
 
 
 class RayPopulation:

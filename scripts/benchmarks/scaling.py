@@ -88,7 +88,7 @@ class Scaling:
                 f"shard_sizes must be two or more, to tell what each costs; got {self.shard_sizes}"
             )
         if self.ray_workers and importlib.util.find_spec("ray") is None:
-            raise UserError("Ray is not installed: pip install 'somite[ray]', or say ray_workers=0")
+            raise UserError("Ray is not installed: pip install -e '.[ray]', or say ray_workers=0")
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print what generations cost."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from somite.agents.run_folder import last_checkpoint
-from somite.agents.training_state import DESCRIPTION, FOLDER
+from somite.agents.runs.training_state import DESCRIPTION, FOLDER
 from somite.envs.snapshots import Misfit
 
 from .exact import differences

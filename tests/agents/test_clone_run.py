@@ -10,11 +10,11 @@ import torch
 
 from somite.agents import load_policy
 from somite.agents.algorithms import Clone
-from somite.agents.clone_run import CloneRun
 from somite.agents.composition import sizes_for
 from somite.agents.episodes import run_episodes
 from somite.agents.policies import SensorMLP
 from somite.agents.run_folder import last_checkpoint, list_checkpoints
+from somite.agents.runs.clone_run import CloneRun
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 

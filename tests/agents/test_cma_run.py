@@ -12,9 +12,9 @@ import torch
 from somite.agents import load_policy
 from somite.agents.algorithms.population import Population
 from somite.agents.algorithms.stacked import get_parameters, set_parameters
-from somite.agents.cma_run import CMARun
-from somite.agents.run import VALIDATION_SEED
 from somite.agents.run_folder import list_checkpoints
+from somite.agents.runs.cma_run import CMARun
+from somite.agents.runs.run import VALIDATION_SEED
 from somite.envs.errors import UserError
 
 from .cma_runs import TINY, column, history, make_run, score_of

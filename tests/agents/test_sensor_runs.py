@@ -12,9 +12,9 @@ import torch
 
 from somite.agents import evaluation, load_policy
 from somite.agents.episodes import run_episodes
-from somite.agents.ppo_run import PPORun
 from somite.agents.results import Row
 from somite.agents.run_folder import last_checkpoint, list_checkpoints
+from somite.agents.runs.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.scripts import command_line, evaluate, train
 

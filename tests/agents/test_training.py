@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from somite.agents import load_policy
-from somite.agents import run as run_parts
 from somite.agents.episodes import Episodes
-from somite.agents.ppo_run import PPORun
 from somite.agents.run_folder import last_checkpoint, remove_folder
+from somite.agents.runs import run as run_parts
+from somite.agents.runs.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionVectorEnv
 from somite.scripts import command_line, train

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from somite.agents import run_folder
-from somite.agents.run import Run
+from somite.agents.runs.run import Run
 from somite.envs.errors import UserError
 from somite.scripts import command_line
 from somite.scripts.lookup import check_targets

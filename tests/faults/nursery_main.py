@@ -22,7 +22,7 @@ PARENT_DEATH_SIGNAL = 1
 def main() -> None:
     import torch
 
-    from somite.agents import training  # noqa: F401
+    from somite.agents.runs import training  # noqa: F401
     from somite.scripts import train  # noqa: F401
 
     torch.set_num_threads(1)

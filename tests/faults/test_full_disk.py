@@ -14,13 +14,13 @@ from somite.agents import load_policy
 from somite.agents.algorithms.metrics_csv import MetricsCsv
 from somite.agents.algorithms.tensorboard import TensorBoard
 from somite.agents.run_folder import last_checkpoint, list_checkpoints, step_of
-from somite.agents.save_errors import EXIT_UNSAVED, SaveErrors
-from somite.agents.training_state import find_fault
+from somite.agents.runs.save_errors import EXIT_UNSAVED, SaveErrors
+from somite.agents.runs.training_state import find_fault
 from somite.envs.errors import UserError
 
 from .processes import PPO, ROLLOUT, Nursery, Started, listing, only_run
 
-SAVE = "somite.agents.run:Run.save"
+SAVE = "somite.agents.runs.run:Run.save"
 RUN = (*PPO, f"algorithm.total_steps={6 * ROLLOUT}")
 DISK = {"name": "full_disk", "size": "6m", "what": SAVE}
 READ_ONLY = {"name": "read_only", "what": SAVE}

@@ -9,19 +9,19 @@ import pytest
 
 from somite.agents import load_policy
 from somite.agents.run_folder import last_checkpoint, list_checkpoints, step_of
-from somite.agents.training_state import find_fault
+from somite.agents.runs.training_state import find_fault
 
 from .processes import LONG, ROLLOUT, TINY, Nursery, only_run
 
 FIRST = {
     "ppo": "somite.agents.algorithms.run_callback:RunCallback._on_step",
-    "cma_es": "somite.agents.cma_run:CMARun._starts",
+    "cma_es": "somite.agents.runs.cma_run:CMARun._starts",
     "clone": "somite.agents.algorithms.clone:CloneLearner._step",
 }
 """Something of each algorithm that happens before its first rollout or generation is complete."""
-SAVING = "somite.agents.run:write_training_state"
+SAVING = "somite.agents.runs.run:write_training_state"
 SLOW = pytest.mark.slow
-VALIDATING = "somite.agents.run:Run.score"
+VALIDATING = "somite.agents.runs.run:Run.score"
 
 
 def stopped(nursery: Nursery, folder: Path, algorithm: str, *mishaps: dict, code: int) -> Path:

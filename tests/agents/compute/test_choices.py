@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from somite.agents.compute import Local, Ray, check_algorithm, compute_of
-from somite.agents.training import train
+from somite.agents.runs.training import train
 from somite.envs.errors import UserError
 
 from ..runs import TINY, compose
@@ -68,7 +68,7 @@ def test_without_ray_the_command_that_installs_it_is_told(without_ray: None) -> 
         compute_of(compose("compute=ray", "algorithm=cma_es"))
     # The command line prints this cause alone.
     assert isinstance(error.value.__cause__, UserError)
-    wanted = "compute=ray needs Ray, which is not installed: pip install 'somite[ray]'"
+    wanted = "compute=ray needs Ray, which is not installed: pip install -e '.[ray]'"
     assert str(error.value.__cause__) == wanted
 
 
@@ -98,6 +98,7 @@ def test_who_computes_decides_the_automatic_size_of_a_shard(with_ray: None) -> N
 
 @pytest.mark.skipif(not has_ray, reason="needs ray: pip install '.[ray]'")
 def test_ray_is_imported_by_nothing_that_does_not_use_it() -> None:
-    code = "import sys, somite.agents.training, somite.agents.compute.worker; print('ray' in sys.modules)"
+    modules = "somite.agents.runs.training, somite.agents.compute.worker"
+    code = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

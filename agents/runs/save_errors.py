@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..envs.errors import UserError, nearest
-from .run_folder import list_checkpoints, step_of
+from ...envs.errors import UserError, nearest
+from ..run_folder import list_checkpoints, step_of
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from .algorithms.finite import NotFinite, describe_tensors
-from .atomic_folder import replace_folder
-from .faults import RunFault
-from .run_folder import list_checkpoints
+from ..algorithms.finite import NotFinite, describe_tensors
+from ..atomic_folder import replace_folder
+from ..faults import RunFault
+from ..run_folder import list_checkpoints
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ..envs.errors import UserError
-from ..envs.numbers import whole_number
-from .algorithms.cma_es import CMAES, KEPT, Search
-from .algorithms.population import Scores, count_parameters, get_parameters, set_parameters
-from .algorithms.progress import Progress
-from .algorithms.run_callback import record_bodies
-from .algorithms.stopping import StopSignals
-from .composition import build_policy, policy_class
-from .compute import compute_of
-from .device import available_cores, one_thread_for_numpy
+from ...envs.errors import UserError
+from ...envs.numbers import whole_number
+from ..algorithms.cma_es import CMAES, KEPT, Search
+from ..algorithms.population import Scores, count_parameters, get_parameters, set_parameters
+from ..algorithms.progress import Progress
+from ..algorithms.run_callback import record_bodies
+from ..algorithms.stopping import StopSignals
+from ..composition import build_policy, policy_class
+from ..compute import compute_of
+from ..device import available_cores, one_thread_for_numpy
 from .exactness import Changes
 from .run import Run
 
@@ -32,7 +32,7 @@ STARTS_SEED = 7_000_003
 
 
 class CMARun(Run):
-    """See :class:`~somite.agents.run.Run`.
+    """See :class:`~somite.agents.runs.run.Run`.
 
     The policy is what was validated last: the mean of the search or the best candidate of its generation,
     whichever scored higher; without validation, the mean. A run that is told to stop validates nothing out of

@@ -15,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..envs.errors import UserError, nearest
-from .atomic_folder import replace_file
-from .contained import check_links
-from .run_folder import ROOT, TIME_FORMAT, claim_folder, last_checkpoint, list_checkpoints, step_of
-from .run_lock import holder
+from ...envs.errors import UserError, nearest
+from ..atomic_folder import replace_file
+from ..contained import check_links
+from ..run_folder import ROOT, TIME_FORMAT, claim_folder, last_checkpoint, list_checkpoints, step_of
+from ..run_lock import holder
 from .training_state import read_facts
 
 FILE = "sweep.json"

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from ..envs.snapshots import Misfit, put, take
-from .algorithms.finite import NotFinite
-from .algorithms.ppo import PPO, TokenPPO
-from .algorithms.reward_scaling import BodyRewardScaling
-from .algorithms.run_callback import RunCallback
-from .composition import build_policy, policy_class
+from ...envs.snapshots import Misfit, put, take
+from ..algorithms.finite import NotFinite
+from ..algorithms.ppo import PPO, TokenPPO
+from ..algorithms.reward_scaling import BodyRewardScaling
+from ..algorithms.run_callback import RunCallback
+from ..composition import build_policy, policy_class
 from .diagnosis import stop_for
 from .random_states import put_random_states, take_random_states
 from .run import Run
@@ -27,7 +27,7 @@ _KEPT = ("_last_episode_starts",)
 
 
 class PPORun(Run):
-    """See :class:`~somite.agents.run.Run`.
+    """See :class:`~somite.agents.runs.run.Run`.
 
     It stops in the midst of a rollout and goes on from where that rollout began, so that what is learnt is
     what it would have learnt without a stop.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .policy_json import installed_version
+from ..policy_json import installed_version
 from .training_state import PACKAGES
 
 WITHOUT_INFLUENCE = (

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..envs.errors import UserError
-from .run_folder import list_checkpoints, split_checkpoint, step_of
+from ...envs.errors import UserError
+from ..run_folder import list_checkpoints, split_checkpoint, step_of
 
 FOLDER = "training_state"
 STATE = "state.pt"
@@ -41,7 +41,7 @@ def write_training_state(folder: str | Path, state: Mapping[str, Any], facts: Ma
     """
     import torch  # which the command line's help does not need, nor what knows the schema of a policy
 
-    from .policy_json import installed_version
+    from ..policy_json import installed_version
 
     # In memory first: torch's own writer answers a full disk with another error than the system's.
     file = io.BytesIO()
@@ -125,7 +125,7 @@ def find_fault(checkpoint: str | Path) -> str | None:
     Args:
         checkpoint: ``<run>/checkpoints/<step>``.
     """
-    from . import policy_json
+    from .. import policy_json
 
     checkpoint = Path(checkpoint)
     policy = checkpoint / "policy"

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from ..envs.errors import UserError
-from ..envs.saved import task_set_of
-from ..envs.sensors import Senses, SensorTask
-from ..envs.snapshots import Misfit
-from .acting import Agent
-from .algorithms.clone import Clone, CloneLearner
-from .algorithms.finite import NotFinite
-from .algorithms.intervals import Interval
-from .algorithms.progress import Progress
-from .algorithms.stopping import StopSignals
-from .checkpoint import load_policy, policy_folder_of
-from .composition import build_policy, check_fit, policy_class
+from ...envs.errors import UserError
+from ...envs.saved import task_set_of
+from ...envs.sensors import Senses, SensorTask
+from ...envs.snapshots import Misfit
+from ..acting import Agent
+from ..algorithms.clone import Clone, CloneLearner
+from ..algorithms.finite import NotFinite
+from ..algorithms.intervals import Interval
+from ..algorithms.progress import Progress
+from ..algorithms.stopping import StopSignals
+from ..checkpoint import load_policy, policy_folder_of
+from ..composition import build_policy, check_fit, policy_class
 from .diagnosis import stop_for
-from .evaluated_runs import saved_environment
+from ..evaluated_runs import saved_environment
 from .random_states import put_random_states, take_random_states
 from .run import Run
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class CloneRun(Run):
-    """See :class:`~somite.agents.run.Run`."""
+    """See :class:`~somite.agents.runs.run.Run`."""
 
     algorithm: Clone
     name = "clone"
