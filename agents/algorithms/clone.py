@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
+from ...envs.numbers import check_share, whole_number
 from ...envs.sensors import SensorVectorEnv
 from ...envs.snapshots import put, take
 from ..acting import Agent
@@ -31,7 +31,7 @@ from .sb3_policy import SB3TokenPolicy
 from .sequences import SequenceRolloutBuffer
 from .sharding import Shards, threads_of_an_operation
 
-_KEPT = ("teacher", "_rng", "_starts", "_returns", "_lengths", "returns", "lengths")
+_KEPT = ("teacher", "_rng", "_starts", "_returns", "_lengths", "returns", "lengths", "diverged")
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Clone:
         learning_rate: of Adam; it falls linearly to zero.
         noise: deviation of the noise on the student's actions, nominal units; so that it learns to recover.
         max_grad_norm: gradients are shortened to it.
+        max_diverged: share of a rollout's steps whose simulation may diverge; then the run stops.
         checkpoint_every: environment steps between checkpoints. keep_checkpoints: how many stay.
         validate_every: environment steps between validations, which choose ``best/``; 0 for never.
         validation_episodes: of each validation.
@@ -78,6 +79,7 @@ class Clone:
     learning_rate: float = 1e-3
     noise: float = 0.0
     max_grad_norm: float = 1.0
+    max_diverged: float = 0.02
     checkpoint_every: float = 1e6
     keep_checkpoints: int = 2
     validate_every: float = 0
@@ -92,6 +94,7 @@ class Clone:
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
         if self.episode_steps is not None:
             self.episode_steps = whole_number(self.episode_steps, "algorithm.episode_steps", minimum=1)
+        check_share(self.max_diverged, "algorithm.max_diverged")
         counts = ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every")
         for name in (*counts, "teacher_steps", "handover_steps"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
@@ -112,6 +115,7 @@ class CloneLearner:
     Attributes:
         num_timesteps: environment steps so far.
         returns: of the last whole episodes, with ``lengths``.
+        diverged: rows that ended for readings, rewards or states that were not finite, so far.
     """
 
     def __init__(
@@ -149,6 +153,7 @@ class CloneLearner:
         self._observation, _ = env.reset(seed=env_seed)
         self._starts = np.ones(env.num_envs, np.float32)
         self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
+        self.diverged = 0
         self.returns: list[float] = []
         self.lengths: list[int] = []
 
@@ -236,6 +241,7 @@ class CloneLearner:
 
     def _step(self, actions: np.ndarray) -> None:
         self._observation, rewards, terminated, truncated, info = self.env.step(actions)
+        self.diverged += int(info["diverged"].sum())
         ended = terminated | truncated
         self._starts = ended.astype(np.float32)
         self._returns += rewards

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...envs.errors import UserError, nearest
-from ...envs.numbers import whole_number
+from ...envs.numbers import check_share, whole_number
 from .normal import Draw, Normal
 from .object_graph import Misfit, put_graph, take_graph
 
@@ -40,6 +40,7 @@ class CMAES:
         shard_size: candidates that are simulated together, by whoever does it; ``auto``: what was measured to
             be fast, see docs/scaling.md. Numbers depend on it by rounding, and on nothing else of how the
             work is shared.
+        max_diverged: share of a body's steps in a generation that may diverge; beyond it the run stops.
         checkpoint_every: generations between checkpoints. keep_checkpoints: how many stay.
         validate_every: generations between validations of the mean and of the best candidate; the better of
             them becomes the policy; 0 for never, the policy then is the mean.
@@ -60,6 +61,7 @@ class CMAES:
     diagonal: bool = False
     mirrored: bool = False
     shard_size: int | str = "auto"
+    max_diverged: float = 0.02
     checkpoint_every: int = 50
     keep_checkpoints: int = 2
     validate_every: int = 10
@@ -71,6 +73,7 @@ class CMAES:
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
         for name in ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every"):
             setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
+        check_share(self.max_diverged, "algorithm.max_diverged")
         # With fewer, pycma has no weights to recombine.
         self.population = whole_number(self.population, "algorithm.population", minimum=4)
         if self.mirrored and self.population % 2:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from queue import SimpleQueue
 from typing import Any
 
@@ -47,15 +47,17 @@ class Scores:
     Attributes:
         returns: (P, M, E).
         lengths: (P, M, E), steps.
+        diverged: (P, M, E) bool, episodes that ended because their simulation diverged.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
+    diverged: np.ndarray
 
 
 def joined(scores: Sequence[Scores]) -> Scores:
     """Scores of all candidates from those of shards, in order."""
-    return Scores(*(np.concatenate([getattr(s, name) for s in scores]) for name in ("returns", "lengths")))
+    return Scores(*(np.concatenate([getattr(s, f.name) for s in scores]) for f in fields(Scores)))
 
 
 def shards_of(size: int, shard_size: int) -> list[slice]:
@@ -109,7 +111,7 @@ class Simulator:
         order = np.arange(rows).reshape(bodies, len(candidates), self.episodes).transpose(1, 0, 2)
         observation, _ = env.reset(seed=list(starts) * (bodies * len(candidates)))
         actors = Actors(self.policy, candidates, order, observation["tokens"].shape[1])
-        returns, lengths = np.zeros(rows), np.zeros(rows, int)
+        returns, lengths, diverged = np.zeros(rows), np.zeros(rows, int), np.zeros(rows, bool)
         running = np.ones(rows, bool)
         actions = np.zeros(env.action_space.shape, env.action_space.dtype)
         step = 0
@@ -117,14 +119,15 @@ class Simulator:
             if step % CHECK_EVERY == 0 and step:
                 actors.drop_ended(running)
             actions[actors.rows] = actors.act(observation)
-            observation, rewards, terminated, truncated, _ = env.step(actions)
+            observation, rewards, terminated, truncated, info = env.step(actions)
             returns += rewards * running
             lengths += running
+            diverged |= info["diverged"] & running
             running &= ~(terminated | truncated)
             step += 1
             if stop():
                 return None
-        return Scores(returns[order], lengths[order])
+        return Scores(returns[order], lengths[order], diverged[order])
 
     def close(self) -> None:
         """Let the simulations go."""

@@ -11,8 +11,8 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
-from ..faults import RunFault
 from .intervals import Interval
+from .physics import check_physics
 from .progress import Progress
 from .stopping import StopSignals
 
@@ -130,14 +130,9 @@ class RunCallback(BaseCallback):
         diverged = self._diverged_of_bodies()
         self.logger.record("rollout/diverged", int(diverged.sum()))
         rows = np.bincount(self.training_env.get_attr("body_of_row")[0])
-        shares = (diverged - self._diverged) / (rows * self.model.n_steps)  # shares: (bodies,)
-        worst = int(shares.argmax())
-        if shares[worst] > self.max_diverged:
-            raise RunFault(
-                f"the simulation of {self.body_names[worst]} diverged in {shares[worst]:.1%} of the steps of "
-                f"the rollout that ended at step {self.num_timesteps:,}, more than algorithm.max_diverged="
-                f"{self.max_diverged:g}: its time step may be too long for it, or its actuators too strong"
-            )
+        when = f"the rollout that ended at step {self.num_timesteps:,}"
+        steps = rows * self.model.n_steps  # steps: (bodies,)
+        check_physics(diverged - self._diverged, steps, self.body_names, self.max_diverged, when)
 
     def _diverged_of_bodies(self) -> np.ndarray:
         return self.training_env.get_attr("diverged")[0].copy()

@@ -226,7 +226,7 @@ class RayPopulation:
             errors.RaySystemError,
         )
         try:
-            returns, lengths, about = self._ray.get(reference)
+            scores, about = self._ray.get(reference)
         except gone as error:
             self.lost += 1
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
@@ -244,7 +244,7 @@ class RayPopulation:
             raise
         self._compare(about)
         self.told.append(about)
-        return Scores(returns, lengths)
+        return scores
 
     def _compare(self, about: Mapping[str, Any]) -> None:
         """Say once for each host where its numbers may be rounded otherwise."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...envs.errors import UserError
@@ -91,8 +90,8 @@ def machine() -> dict[str, str | None]:
 
 def evaluate_shard(
     key: str, setup: Sequence[Any], generation: str, recipe: Sequence[Any], sent: Sent, starts: Sequence[Any]
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """A Ray task: a shard's returns and lengths, and about who computed them.
+) -> tuple[Scores, dict[str, Any]]:
+    """A Ray task: a shard's scores, and about who computed them.
 
     Args:
         key: of the run.
@@ -115,4 +114,4 @@ def evaluate_shard(
         "machine": machine(),
         "seconds": time.perf_counter() - begun,
     }
-    return scores.returns, scores.lengths, about
+    return scores, about

@@ -20,6 +20,7 @@ from ..acting import Agent
 from ..algorithms.clone import Clone, CloneLearner
 from ..algorithms.finite import NotFinite
 from ..algorithms.intervals import Interval
+from ..algorithms.physics import check_physics
 from ..algorithms.progress import Progress
 from ..algorithms.stopping import StopSignals
 from ..checkpoint import load_policy, policy_folder_of
@@ -85,6 +86,7 @@ class CloneRun(Run):
                 self.logger.record("clone/loss", loss)
                 if learner.student.auxiliary_loss is not None:
                     self.logger.record("clone/auxiliary_loss", learner.student.auxiliary_loss)
+                self.logger.record("rollout/diverged", learner.diverged)
                 self.logger.record("clone/teacher_share", learner.teacher_share)
                 self.logger.record("train/learning_rate", learner.learning_rate)
                 self.logger.record("time/fps", (self.steps - first) / (time.perf_counter() - begun))
@@ -120,11 +122,16 @@ class CloneRun(Run):
         }
 
     def _iterate(self) -> float:
-        """A rollout and its update. Raises RunFault: numbers that are not finite."""
+        """A rollout and its update. Raises RunFault: numbers that are not finite, or too much diverged."""
+        learner, before, steps = self.learner, self.learner.diverged, self.steps
         try:
-            return self.learner.iterate()
+            loss = learner.iterate()
         except NotFinite as error:
-            raise stop_for(error, self.folder, self.policy, self.learner.rollout()) from error
+            raise stop_for(error, self.folder, self.policy, learner.rollout()) from error
+        diverged, made = np.array([learner.diverged - before]), np.array([self.steps - steps])
+        when = f"the rollout that ended at step {self.steps:,}"
+        check_physics(diverged, made, self.bodies.seen, self.algorithm.max_diverged, when)
+        return loss
 
     def _restore(self, state: dict[str, Any]) -> None:
         learner = self.learner

@@ -15,12 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ..algorithms.cma_es import CMAES, KEPT, Search
+from ..algorithms.physics import check_physics
 from ..algorithms.population import Scores, count_parameters, get_parameters, set_parameters
 from ..algorithms.progress import Progress
 from ..algorithms.run_callback import record_bodies
 from ..algorithms.stopping import StopSignals
 from ..composition import build_policy, policy_class
 from ..compute import compute_of
+from ..faults import RunFault
 from ..device import available_cores, one_thread_for_numpy
 from .exactness import Changes
 from .run import Run
@@ -62,6 +64,7 @@ class CMARun(Run):
         self._compute = compute_of(config)
         self.shard_size = self._compute.shard_size(settings, self.bodies, self.policy, device)
         self._steps, self._chosen_at, self._in_turn = 0, -1, True
+        self._diverged = 0
         if self.state:
             self._restore(self.state)
         else:
@@ -138,10 +141,25 @@ class CMARun(Run):
         first = [STARTS_SEED, int(self.config.seed), self.search.generation]
         return [[*first, episode] for episode in range(self.algorithm.episodes)]
 
+    def _check(self, scores: Scores, fitness: np.ndarray) -> None:
+        """Counts what diverged. Raises RunFault: too much did, or scores are not finite; the run is saved."""
+        generation = f"generation {self.search.generation:,}"
+        try:
+            diverged, steps = scores.diverged.sum((0, 2)), scores.lengths.sum((0, 2))
+            check_physics(diverged, steps, self.bodies.seen, self.algorithm.max_diverged, generation)
+            if not np.isfinite(fitness).all():
+                wrong = int(np.flatnonzero(~np.isfinite(fitness))[0])
+                raise RunFault(f"candidate {wrong} of {generation} has the return {fitness[wrong]}")
+        except RunFault:
+            self.save()
+            raise
+        self._diverged += int(scores.diverged.sum())
+
     def _take_in(self, scores: Scores) -> None:
         """Move the search on by a generation; log it, validate and save where it is time to."""
         search, settings, record = self.search, self.algorithm, self.logger.record
         fitness = scores.returns.mean((1, 2))  # fitness: (P,)
+        self._check(scores, fitness)
         search.tell(fitness)
         self._steps += int(scores.lengths.sum())
         record("cma/generation", search.generation)
@@ -151,6 +169,7 @@ class CMARun(Run):
         record("cma/sigma", search.sigma)
         record("rollout/ep_rew_mean", float(scores.returns.mean()))
         record("rollout/ep_len_mean", float(scores.lengths.mean()))
+        record("rollout/diverged", self._diverged)
         record_bodies(self.logger, dict(zip(self.bodies.seen, scores.returns.mean((0, 2)), strict=True)))
         record("time/fps", (self.steps - self.start_steps) / (time.perf_counter() - self._begun))
         last = search.generation >= settings.generations
@@ -205,6 +224,7 @@ class CMARun(Run):
             "chosen_at": self._chosen_at,
             "in_turn": self._in_turn,
             "shard_size": self.shard_size,
+            "diverged": self._diverged,
             "algorithm": asdict(self.algorithm),
         }
 
@@ -219,7 +239,7 @@ class CMARun(Run):
         self.load_saved_policy()
         self.search = Search.from_state(self.algorithm, state["search"])
         self._steps, self._chosen_at = state["num_timesteps"], state["chosen_at"]
-        self.best_score = state["best_score"]
+        self.best_score, self._diverged = state["best_score"], state["diverged"]
         self._note_differences(state)
         log.info("going on from generation %s of %s", f"{self.search.generation:,}", self.folder)
         self.say_changes()

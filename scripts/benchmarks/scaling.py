@@ -219,7 +219,7 @@ class Scaling:
         if kind == "diagonal":  # each machine fetches the mean and the deviations once
             machines = math.ceil(min(workers, shards) / WORKERS_OF_A_MACHINE)
             sent = min(sent, machines * 16 * n + SEED_BYTES * population)
-        back = 16 * population * self.episodes
+        back = 17 * population * self.episodes
         parts = {
             "search": found[f"search/{kind}/{population}"],
             "tasks": shards * found.get("ray/task", 0.0),

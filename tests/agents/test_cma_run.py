@@ -12,6 +12,7 @@ import torch
 from somite.agents import load_policy
 from somite.agents.algorithms.population import Population
 from somite.agents.algorithms.stacked import get_parameters, set_parameters
+from somite.agents.faults import RunFault
 from somite.agents.run_folder import list_checkpoints
 from somite.agents.runs.cma_run import CMARun
 from somite.agents.runs.run import VALIDATION_SEED
@@ -166,8 +167,28 @@ def test_a_candidate_without_a_finite_score_is_named(tmp_path: Path, monkeypatch
         return scores
 
     monkeypatch.setattr(run.population, "evaluate", diverging)
-    with pytest.raises(FloatingPointError, match="candidate 5 of generation 0 has the fitness nan"):
+    with pytest.raises(RunFault, match="candidate 5 of generation 0 has the return nan"):
         run.learn()
+    assert make_run(tmp_path).search.generation == 0, "it was saved as it was before"
+
+
+def test_what_diverged_is_counted_and_too_much_of_it_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, "algorithm.generations=2")
+    evaluate, episodes = run.population.evaluate, [1, 40]
+
+    def diverging(*arguments: object, **options: object) -> object:
+        scores = evaluate(*arguments, **options)
+        scores.diverged.flat[: episodes.pop(0)] = True
+        scores.lengths[:] = 10
+        return scores
+
+    monkeypatch.setattr(run.population, "evaluate", diverging)
+    with pytest.raises(RunFault, match=r"diverged in .* of the steps of generation 1, more than"):
+        run.learn()
+    assert [float(row["rollout/diverged"]) for row in read_metrics(tmp_path)] == [1]
+    assert make_run(tmp_path, "algorithm.generations=2").search.generation == 1
 
 
 def test_where_the_search_begins(tmp_path: Path) -> None:
