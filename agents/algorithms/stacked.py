@@ -42,7 +42,10 @@ def split_parameters(policy: Policy, values: np.ndarray) -> dict[str, Tensor]:
     """Acting parameters by name, each (P, ...), of P sets in rows (P, n)."""
     parameters = policy.acting_parameters()
     first = next(iter(parameters.values()))
-    parts = torch.as_tensor(values).to(first).split([p.numel() for p in parameters.values()], 1)
+    # Always a copy: matrix products round otherwise where memory does not begin at a multiple of 16 bytes, as
+    # what another process has sent may not.
+    own = torch.tensor(values, dtype=first.dtype, device=first.device)
+    parts = own.split([p.numel() for p in parameters.values()], 1)
     return {
         name: part.unflatten(1, parameter.shape) if parameter.ndim else part.squeeze(1)
         for (name, parameter), part in zip(parameters.items(), parts, strict=True)
