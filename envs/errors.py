@@ -22,6 +22,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"{hint}choices: {', '.join(choices) or 'none'}"
 
 
+def shown(text: object, most: int = 100) -> str:
+    """What came, for a message: cut where it is long."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def one_line(message: str) -> str:
     """Another library's message on one line, for a message of ours; control characters become spaces."""
     lines = ("".join(c if c.isprintable() else " " for c in line).strip() for line in message.splitlines())

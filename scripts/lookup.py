@@ -18,10 +18,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..envs.errors import UserError, nearest, one_line
+from ..envs.errors import UserError, nearest, one_line, shown
 from .known_targets import known_targets
 
 CONFIG_MODULE = "somite.conf"
+LONGEST_KEY = 200
 TARGET_PREFIX = "somite."
 MAX_COMBINATIONS = 64
 """Of swept group choices whose keys are looked up before a multirun starts."""
@@ -41,6 +42,9 @@ def check_arguments(arguments: Sequence[str], config_name: str) -> None:
     if parsed.hydra_help or parsed.shell_completion or parsed.info:
         return
     overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    for override in overrides:  # Hydra looks for files of these names
+        if len(override.key_or_group) > LONGEST_KEY:
+            raise UserError(f"there is no key {shown(override.key_or_group)!r}: it is longer than any")
     with configuration(parsed) as loader:
         config_name = parsed.config_name or config_name
         search = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
@@ -101,7 +105,7 @@ def _check_arguments_of(built: Any, prefix: str, node: dict[str, Any]) -> None:
     arguments = [name for name in inspect.signature(built).parameters if name != "self"]
     for name in node:
         if name not in arguments and name != "_target_":
-            raise UserError(f"there is no key '{prefix}{name}'; {nearest(str(name), arguments)}")
+            raise UserError(f"there is no key '{prefix}{shown(name)}'; {nearest(str(name), arguments)}")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -143,12 +147,15 @@ def _values(override: Override) -> list[str]:
 
 
 def _check_choices(override: Override, choices: list[str]) -> None:
+    if override.is_delete() and not isinstance(override.value(), (str, type(None))):
+        name = override.key_or_group
+        raise UserError(f"{shown(override.input_line)}: ~{name} leaves out a group, or ~{name}=<its choice>")
     for value in _values(override):
         if value == "None" and (override.key_or_group == "experiment" or "/" in override.key_or_group):
             continue  # these may be left out
         if value not in choices and not override.is_delete():
             raise UserError(
-                f"{override.input_line}: {override.key_or_group} has no choice {value!r}; "
+                f"{shown(override.input_line)}: {override.key_or_group} has no choice {shown(value)!r}; "
                 f"{nearest(value, choices)}"
             )
 
@@ -189,11 +196,12 @@ def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> No
     parent = key.rpartition(".")[0]
     if (override.is_add() or override.is_force_add()) and parent and _exists(composed, parent):
         return  # an entry of a dictionary; what is built from it checks it
+    line = shown(override.input_line)
     if "." not in key:
         top = [str(name) for name in composed if name != "hydra"]
         names = sorted({*top, *(group for group in groups if not group.startswith("hydra"))})
-        raise UserError(f"{override.input_line}: there is no key or group {key!r}; {nearest(key, names)}")
-    raise UserError(f"{override.input_line}: there is no key {key!r}; {_nearest_key(key, composed)}")
+        raise UserError(f"{line}: there is no key or group {shown(key)!r}; {nearest(key, names)}")
+    raise UserError(f"{line}: there is no key {shown(key)!r}; {_nearest_key(key, composed)}")
 
 
 def _nearest_key(key: str, config: DictConfig) -> str:

@@ -186,3 +186,20 @@ def test_what_is_no_count_is_refused(value):
 def test_counts_have_a_least_value():
     with pytest.raises(UserError, match="episodes must be a whole number of 1 or more, got 0"):
         whole_number(0, "episodes", minimum=1)
+
+
+@pytest.mark.parametrize(
+    "argument, said",
+    [
+        ("~agent=18446744073709551616", "~agent leaves out a group"),
+        ("~agent=[1]", "~agent leaves out a group"),
+        (f"algorithm.{'x' * 9000}=1", "there is no key"),
+        (f"+algorithm.{'x' * 9000}=1", "there is no key"),
+        (f"agent={'x' * 9000}", "has no choice"),
+    ],
+)
+def test_what_fuzzing_found_is_told_in_few_words(argument, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command_line.run(lambda config: None, "train", [argument])
+    told = capsys.readouterr().err
+    assert said in told and len(told) < 2500 and "Traceback" not in told

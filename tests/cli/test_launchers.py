@@ -33,9 +33,10 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_what_slurm_is_told(tmp_path: Path) -> None:
     """As `docs/scaling.md` has it; no Slurm is needed to compose it."""
     done = run(
-        tmp_path, "hydra/launcher=submitit_slurm", "hydra.launcher.partition=long",
+        tmp_path, "--cfg", "hydra", "-p", "hydra.launcher",
+        "hydra/launcher=submitit_slurm", "hydra.launcher.partition=long",
         "hydra.launcher.timeout_min=240", "hydra.launcher.cpus_per_task=4",
-        "hydra.launcher.signal_delay_s=300", "--cfg", "hydra", "-p", "hydra.launcher",
+        "hydra.launcher.signal_delay_s=300",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for line in (
