@@ -6,12 +6,19 @@ import difflib
 from collections.abc import Iterable
 
 
+LONGEST_MESSAGE = 4000
+"""Characters."""
+
+
 class UserError(ValueError):
     """Wrong input from a user: a name, a key, a file, a shape.
 
     The message says what came, what was wanted and the nearest valid choice. The console commands
-    print it alone, without a traceback, and exit with code 2.
+    print it alone, without a traceback, and exit with code 2. What came may be long; a message is cut.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message, LONGEST_MESSAGE))
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

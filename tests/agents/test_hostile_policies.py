@@ -117,6 +117,10 @@ HOSTILE = {
     ),
     "target that is an object": (lambda v: v["training"].update(_target_={"a": 1}), "only names"),
     "path in a target": (lambda v: v["training"].update(_target_="somite./../x"), "only names"),
+    "a count as text": (
+        lambda v: v["environment"]["config"].update(frame_skip="1e300"),
+        "frame_skip is 1e+300",
+    ),
     "frame_skip for hours": (
         lambda v: v["environment"]["config"].update(frame_skip=10**9),
         "frame_skip is 1000000000",
