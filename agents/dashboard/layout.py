@@ -58,6 +58,7 @@ PAGES: dict[str, tuple[Chart, ...]] = {
             ("(train|clone)/auxiliary_loss$",),
             ("ppo identify", "clone identify"),
         ),
+        Chart("Simulations that diverged", ("rollout/diverged$",)),
     ),
     "Bodies": (
         Chart(
@@ -67,7 +68,6 @@ PAGES: dict[str, tuple[Chart, ...]] = {
             band=True,
         ),
         Chart("Return of each body", ("bodies/.+",), ("ppo", "cma_es")),
-        Chart("Simulations that diverged", ("rollout/diverged$",), ("ppo limbs",)),
     ),
     "Zero-shot": (
         Chart(
