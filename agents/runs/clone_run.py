@@ -25,8 +25,8 @@ from ..algorithms.progress import Progress
 from ..algorithms.stopping import StopSignals
 from ..checkpoint import load_policy, policy_folder_of
 from ..composition import build_policy, check_fit, policy_class
-from .diagnosis import stop_for
 from ..evaluated_runs import saved_environment
+from .diagnosis import stop_for
 from .random_states import put_random_states, take_random_states
 from .run import Run
 

@@ -22,8 +22,8 @@ from ..algorithms.run_callback import record_bodies
 from ..algorithms.stopping import StopSignals
 from ..composition import build_policy, policy_class
 from ..compute import compute_of
-from ..faults import RunFault
 from ..device import available_cores, one_thread_for_numpy
+from ..faults import RunFault
 from .exactness import Changes
 from .run import Run
 

@@ -27,10 +27,10 @@ from ..atomic_folder import replace_file
 from ..checkpoint import load_policy, policy_folder_of, save_policy
 from ..dashboard import Dashboard
 from ..episodes import run_episodes
-from .exactness import COMPARED, Changes, find_changes
 from ..machine import machine_name, processor
 from ..policies.base import Policy
 from ..run_folder import keep_newest, last_checkpoint, list_checkpoints, new_checkpoint, publish
+from .exactness import COMPARED, Changes, find_changes
 from .run_logger import RunLogger
 from .save_errors import CHECKPOINT, SaveErrors
 from .training_state import FOLDER as STATE_FOLDER

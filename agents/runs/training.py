@@ -13,14 +13,14 @@ from ..algorithms.clone import Clone
 from ..algorithms.cma_es import CMAES
 from ..algorithms.ppo import PPO
 from ..algorithms.stopping import StopSignals
-from .clone_run import CloneRun
-from .cma_run import CMARun
 from ..compute import check_algorithm, compute_of
 from ..device import resolve_device, set_threads
-from .ppo_run import PPORun
-from .run import Run
 from ..run_folder import tidy
 from ..run_lock import hold
+from .clone_run import CloneRun
+from .cma_run import CMARun
+from .ppo_run import PPORun
+from .run import Run
 from .save_errors import cannot_begin, keep_log_going
 
 RUNS: dict[type, type[Run]] = {PPO: PPORun, Clone: CloneRun, CMAES: CMARun}
