@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from ..envs.errors import UserError
 
@@ -65,6 +67,26 @@ def read_regular(path: Path, most: int, kind: type[UserError] = UserError) -> by
         if found.st_size > most:
             raise kind(f"{path} has {found.st_size:,} bytes; at most {most:,} are read")
         return file.read(most)
+
+
+def read_json(path: Path, most: int) -> Any:
+    """What a JSON file of ours says.
+
+    Args:
+        path: of the file.
+        most: bytes.
+
+    Raises:
+        UserError: it cannot be read, is larger, no regular file, or no JSON.
+    """
+    try:
+        return json.loads(read_regular(path, most).decode("utf-8"))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it is not JSON ({error})") from error
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...envs.errors import UserError, nearest
 from ..atomic_folder import replace_file
-from ..contained import check_links
+from ..contained import check_links, read_json
 from ..run_folder import ROOT, TIME_FORMAT, claim_folder, last_checkpoint, list_checkpoints, step_of
 from ..run_lock import holder
 from .training_state import read_facts
@@ -118,14 +118,7 @@ def read_sweep(folder: str | Path) -> Sweep:
     folder = Path(folder)
     check_links(folder)
     path = folder / FILE
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} has {path.stat().st_size:,} bytes; a sweep's file has some thousands")
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it is not JSON ({error})") from error
+    said = read_json(path, LARGEST_FILE)
     if not isinstance(said, dict) or said.get("format") != FORMAT_VERSION:
         found = said.get("format") if isinstance(said, dict) else None
         raise UserError(f"{path} is of format {found!r}; this version reads {FORMAT_VERSION}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.errors import UserError
+from ..contained import read_json
 from ..run_folder import list_checkpoints, split_checkpoint, step_of
 
 FOLDER = "training_state"
@@ -99,14 +100,7 @@ def read_facts(checkpoint: str | Path) -> dict[str, Any]:
     path = Path(checkpoint) / FOLDER / DESCRIPTION
     if not path.is_file():
         raise UserError(f"{path} is missing: the checkpoint is not whole, or of a version without checksums")
-    try:
-        if path.stat().st_size > LARGEST_DESCRIPTION:
-            raise UserError(f"{path} has {path.stat().st_size:,} bytes; a description has some hundreds")
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it is not JSON ({error})") from error
+    said = read_json(path, LARGEST_DESCRIPTION)
     wanted = {"format": int, "sha256": str, "size": int}
     for name, kind in wanted.items():
         if not isinstance(said, dict) or not isinstance(said.get(name), kind):

@@ -22,16 +22,9 @@ from somite.envs.sensors.mujoco_source import MujocoSource
 from somite.envs.snapshots import Misfit
 from tests.envs.futures import equal, go_on, read_back
 
-DISTURBED = Senses(
-    history=3,
-    shuffle=4,
-    duplicates=1,
-    noise_channels=(1, 3),
-    missing=0.25,
-    blinking=0.2,
-    stuck=1,
-    traces=(10,),
-)
+from .test_sensor_vector_env import DISTURBED as UNTRACED
+
+DISTURBED = UNTRACED.with_values(traces=(10,))
 ANT = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0}
 MEMORY = "SomiteTests/Memory-v0"
 
