@@ -10,12 +10,14 @@ import numpy as np
 from ..snapshots import Kept
 from .bodies.limbs import body_joints
 from .bodies.morphology import Morphology
+from .limb_reader import own_coordinates
+from .places import Places
 from .simulation import Simulation
 from .varied.conditions import Conditions
 
 
 class Block(Kept):
-    """Rows of one body, or of several of one layout: where they are, and where their limbs go.
+    """Rows of one body, or of several of one layout: what simulates them, and where their limbs go.
 
     Args:
         bodies: the body of every row.
@@ -38,38 +40,9 @@ class Block(Kept):
             self.sim.set_bodies(bodies)
         self.bodies = list(bodies)
         self.starts = np.array([other.initial_qpos for other in bodies])
+        self.own_positions, self.own_speeds = own_coordinates(body.model, body.limbs)
         self.conditions: Conditions | None = None
-        self.slots = body.aligned_slots if aligned else tuple(range(body.n_limbs))
-        places = [
-            (self.slots[i], k) for i, limb in enumerate(body.limbs) for k in range(len(limb.slots))
-        ]  # (limb slot, joint slot) of every joint
-        limb, joint = np.array(places).T
-        self.joint_slots = limb, joint
-        self.action_slots = limb[self.sim.actuated_slots], joint[self.sim.actuated_slots]
-        contiguous = self.slots == tuple(range(body.n_limbs))
-        self.limb_slots = slice(0, body.n_limbs) if contiguous else list(self.slots)
-
-    def write(self, arrays: dict[str, np.ndarray], places: slice | np.ndarray = slice(None)) -> None:
-        """Copy limb and joint arrays of rows into the padded ones.
-
-        Args:
-            arrays: of the environment.
-            places: of this block; all of them, or indices.
-        """
-        sim, rows, slots = self.sim, self.rows, self.limb_slots
-        if not isinstance(places, slice):
-            rows, slots = (places + self.rows.start)[:, None], list(self.slots)
-        limb, joint = self.joint_slots
-        arrays["position"][rows, slots] = sim.limb_positions()[places]
-        arrays["rotation"][rows, slots] = sim.limb_rotations()[places]
-        arrays["velocity"][rows, slots] = sim.limb_velocities()[places]
-        arrays["center"][rows, slots] = sim.tree_centers()[places]
-        arrays["axis"][rows, limb, joint] = sim.joint_axes()[places]
-        arrays["joint_position"][rows, limb, joint] = sim.joint_positions()[places]
-        arrays["joint_speed"][rows, limb, joint] = sim.joint_speeds()[places]
-        activations = sim.activations()
-        if activations is not None:
-            arrays["activation"][rows, limb, joint] = activations[places]
+        self.places = Places(body, rows, self.sim.controls.slots, aligned)
 
     @property
     def kept(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..snapshots import Kept
 from .bodies.limbs import is_held
@@ -25,9 +27,12 @@ class Goals(Kept):
         task: what is asked.
         bodies: the morphologies.
         body_of_row: (B,) index of each row's body.
+        device: of all tensors, in single precision; None: the host, in double precision.
 
     Attributes:
-        direction: (B, 2) unit vectors on the ground. target: (B, 3) m, not a number where there is none.
+        seen: what observations tell of them.
+        direction: (B, 2) unit vectors on the ground. target: (B, 3) m, not a number where there is none. Both
+            are arrays of the host: of the same memory as ``seen`` there, else what `tell` copies to it.
         reaching: (B,) bool, rows that are to reach a target.
         reach: (B,) m, how far their tip can be from the root; inf elsewhere.
 
@@ -35,26 +40,38 @@ class Goals(Kept):
         UserError: a body that cannot do the task.
     """
 
-    kept = ("direction", "target")
+    kept = ("seen",)
 
-    def __init__(self, task: LocomotionTask, bodies: Sequence[Morphology], body_of_row: np.ndarray) -> None:
+    def __init__(
+        self,
+        task: LocomotionTask,
+        bodies: Sequence[Morphology],
+        body_of_row: np.ndarray,
+        device: torch.device | None = None,
+    ) -> None:
         self.task = task
+        self.device = device
+        kind = {"dtype": torch.float64 if device is None else torch.float32, "device": device or "cpu"}
         reaching = [task.reaches(body.name, body.can_travel) for body in bodies]
-        self.reaching = np.array(reaching)[body_of_row]
+        self.any_reaches = any(reaching)
+        self.reaching = torch.from_numpy(np.array(reaching)[body_of_row]).to(kind["device"])
         reach = [body.limb_reach[body.tip] if body.tip >= 0 else np.inf for body in bodies]
         # The only limb of a wheel on a fixed axle reaches nowhere: it is at every target of its own.
-        self.reach = np.maximum(np.array(reach), 1e-6)[body_of_row]
+        self.reach = torch.from_numpy(np.maximum(np.array(reach), 1e-6)[body_of_row]).to(**kind)
         self._places = [
             tip_places(body) if reaches else None for body, reaches in zip(bodies, reaching, strict=True)
         ]
         self._body_of_row = body_of_row
-        self.direction = np.tile(
-            [1.0, 0.0] if task.direction == "random" else _unit(task.direction), (len(body_of_row), 1)
+        forward = [1.0, 0.0] if task.direction == "random" else _unit(task.direction)
+        b = len(body_of_row)
+        self.seen = Goal(
+            direction=torch.tensor(np.array(forward), **kind).repeat(b, 1),
+            speed=(task.target_speed or 0.0) * (~self.reaching).to(**kind)[:, None],
+            target=torch.full((b, 3), torch.nan, **kind),
         )
-        self.target = np.full((len(body_of_row), 3), np.nan)
-        speed = np.where(self.reaching, 0.0, task.target_speed or 0.0)[:, None]
-        # Shares memory with the arrays above.
-        self.seen = Goal(*(torch.from_numpy(x) for x in (self.direction, speed, self.target)))
+        # Of the same memory on the host.
+        self.direction, self.target = self.seen.direction.cpu().numpy(), self.seen.target.cpu().numpy()
+        self._places_of_row = None if device is None else self._pools(kind)
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """The goal of a row's next episode. Draws nothing where nothing varies."""
@@ -65,17 +82,47 @@ class Goals(Kept):
             angle = rng.uniform(-np.pi, np.pi)
             self.direction[row] = np.cos(angle), np.sin(angle)
 
-    def reward(self, velocity: np.ndarray) -> np.ndarray:
+    def tell(self) -> None:
+        """Copy what has been drawn for single rows to the device."""
+        self.seen.direction.copy_(torch.from_numpy(self.direction))
+        self.seen.target.copy_(torch.from_numpy(self.target))
+
+    def _pools(self, kind: dict[str, Any]) -> Tensor | None:
+        """(B, POSES, 3) places that targets are drawn from, repeated to be as many for every row."""
+        if not self.any_reaches:
+            return None
+        pools = [
+            np.zeros((POSES, 3)) if places is None else np.resize(places, (POSES, 3))
+            for places in self._places
+        ]
+        return torch.from_numpy(np.array(pools)[self._body_of_row]).to(**kind)
+
+    def draw_on_device(self, rows: Tensor, generator: torch.Generator) -> None:
+        """Goals of the next episodes of ``rows`` (B,) bool, of a device's random numbers."""
+        seen = self.seen
+        if self._places_of_row is not None:
+            number = torch.randint(POSES, (len(rows), 1, 1), generator=generator, device=self.device)
+            drawn = self._places_of_row.gather(1, number.expand(-1, 1, 3))[:, 0]
+            chosen = (rows & self.reaching)[:, None]
+            seen.target.copy_(torch.where(chosen, drawn, seen.target))
+        if self.task.direction == "random":
+            kind = {"dtype": seen.direction.dtype, "device": self.device}
+            angle = torch.pi * (2 * torch.rand(len(rows), generator=generator, **kind) - 1)
+            drawn = torch.stack((angle.cos(), angle.sin()), 1)
+            chosen = (rows & ~self.reaching)[:, None]
+            seen.direction.copy_(torch.where(chosen, drawn, seen.direction))
+
+    def reward(self, velocity: Tensor) -> Tensor:
         """(B,) reward of ``velocity`` (B,) m/s along the direction, 0 for rows that reach."""
         task = self.task
         if task.target_speed is not None:
-            velocity = 1 - np.abs(velocity - task.target_speed) / task.target_speed
-        return np.where(self.reaching, 0.0, task.forward_weight * velocity)
+            velocity = 1 - (velocity - task.target_speed).abs() / task.target_speed
+        return torch.where(self.reaching, 0.0, task.forward_weight * velocity)
 
-    def reach_reward(self, distance: np.ndarray) -> np.ndarray:
+    def reach_reward(self, distance: Tensor) -> Tensor:
         """(B,) reward of a tip at ``distance`` (B,) m from its target, 0 for rows that go forward."""
-        closeness = 1 - np.tanh(4 * distance / self.reach)
-        return np.where(self.reaching, self.task.reach_weight * closeness, 0.0)
+        closeness = 1 - (4 * distance / self.reach).tanh()
+        return torch.where(self.reaching, self.task.reach_weight * closeness, 0.0)
 
 
 def tip_places(body: Morphology) -> np.ndarray:

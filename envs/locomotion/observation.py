@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..snapshots import Kept
 from .bodies.morphology import Morphology
 from .features import LIMB_SPEC, joint_descriptor_slice
 
@@ -43,6 +44,13 @@ class LimbLayout:
     reference: torch.Tensor
     middle: torch.Tensor
     half_range: torch.Tensor
+
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> LimbLayout:
+        """On a device; what the simulator's numbers are compared with is of their type."""
+        own = {name: value.to(device) for name, value in vars(self).items()}
+        for name in ("ground", "untilt", "reference", "middle", "half_range"):
+            own[name] = own[name].to(dtype)
+        return LimbLayout(**own)
 
 
 def make_layout(
@@ -100,8 +108,8 @@ def _untilt(rotation: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class LimbState:
-    """The simulator's arrays of B rows in the layout's slots, float64 and in the world frame.
+class LimbState(Kept):
+    """The simulator's arrays of B rows in the layout's slots, in the world frame.
 
     Attributes:
         position: (B, N, 3). rotation: (B, N, 9). velocity: (B, N, 6) angular, linear at ``center``.
@@ -118,11 +126,13 @@ class LimbState:
     activation: torch.Tensor
 
     @classmethod
-    def empty(cls, b: int, n: int, j: int) -> LimbState:
+    def empty(
+        cls, b: int, n: int, j: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+    ) -> LimbState:
         """Zeros, to be written by simulations."""
 
         def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=torch.float64)
+            return torch.zeros(*shape, dtype=dtype, device=device)
 
         return cls(
             zeros(b, n, 3),
@@ -135,6 +145,11 @@ class LimbState:
             zeros(b, n, j),
         )
 
+    @property
+    def kept(self) -> tuple[str, ...]:  # type: ignore[override]
+        """All of it."""
+        return tuple(vars(self))
+
     def rows(self, rows: torch.Tensor) -> LimbState:
         """Only the given rows."""
         return LimbState(**{name: value[rows] for name, value in vars(self).items()})
@@ -146,8 +161,8 @@ def select_rows(layout: LimbLayout, rows: torch.Tensor) -> LimbLayout:
 
 
 @dataclass
-class Goal:
-    """What the task wants of B rows, float64, world frame.
+class Goal(Kept):
+    """What the task wants of B rows, world frame.
 
     Attributes:
         direction: (B, 2) unit vector on the ground, where to go.
@@ -158,6 +173,8 @@ class Goal:
     direction: torch.Tensor
     speed: torch.Tensor
     target: torch.Tensor
+
+    kept = ("direction", "speed", "target")
 
     def rows(self, rows: torch.Tensor) -> Goal:
         """Only the given rows."""
@@ -176,7 +193,7 @@ def observe(state: LimbState, layout: LimbLayout, goal: Goal) -> dict[str, torch
         ``tokens`` (B, N, F) and ``joints`` (B, N, J, G) float32, and the masks and parents.
     """
     b, n, j = state.joint_position.shape
-    every = torch.arange(b)
+    every = torch.arange(b, device=state.position.device)
     root = state.position[every, layout.root_slot]  # (B, 3)
     to_yaw = _to_yaw_frame(state.rotation[every, layout.root_slot].view(b, 3, 3) @ layout.untilt)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
+from torch import Tensor
 
 from ..errors import UserError
 from ..numbers import is_number
@@ -144,9 +144,7 @@ class LocomotionTask:
                 return low * standing_height, high * standing_height
         return -math.inf, math.inf
 
-    def healthy(
-        self, height: np.ndarray, limits: np.ndarray, cos_tilt: np.ndarray, largest_state: np.ndarray
-    ) -> np.ndarray:
+    def healthy(self, height: Tensor, limits: Tensor, cos_tilt: Tensor, largest_state: Tensor) -> Tensor:
         """(B,) bool: whether a body is still in shape.
 
         Args:

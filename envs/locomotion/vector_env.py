@@ -22,6 +22,7 @@ from .bodies import families
 from .bodies.morphology import Morphology
 from .features import LIMB_SPEC
 from .goals import Goals
+from .judge import Judge
 from .observation import select_rows
 from .readings import Readings
 from .task import LocomotionTask
@@ -151,15 +152,14 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self._readings = Readings(self._blocks, self.task, self.n_limbs, self.n_joints, uneven)
         b = self.num_envs
         self._told: dict[str, np.ndarray] = {}
-        self._height_limits = np.empty((b, 2))
-        self._tips, self._tip_centers = np.zeros(b, int), np.zeros((b, 3))
-        for row, body in enumerate(simulated):
-            self._adopt(row, body)
         if self._varied:
             self._make_conditions(self._varied, pools)
         self._dt = np.concatenate([np.full(block.sim.n, block.sim.dt) for block in self._blocks])
-        self._can_fall = np.array([self.bodies[i].can_fall for i in self.body_of_row])
         self._goals = Goals(self.task, self.bodies, self.body_of_row)
+        own = [self.bodies[i] for i in self.body_of_row]
+        self._judge = Judge(self.task, own, self._dt, self._readings, self._goals)
+        for row, body in enumerate(simulated):
+            self._adopt(row, body)
         self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
         self._diverged = np.zeros(b, bool)
         self._finished = np.zeros(b, bool)
@@ -173,18 +173,14 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                 block.sim,
                 [pools[i] for i in self.body_of_row[block.rows]],
                 select_rows(self._readings.layout, block.rows),  # shares memory
-                block.slots,
-                block.joint_slots,
+                block.places.slots,
+                block.places.joint_slots,
                 {name: array[block.rows] for name, array in self._told.items()},
             )
 
     def _adopt(self, row: int, body: Morphology) -> None:
-        """Take over what a row's body says of when it has fallen, and of its tip."""
-        limits = self.task.height_range(body.standing_height) if body.can_fall else (-np.inf, np.inf)
-        self._height_limits[row] = np.add(limits, body.ground)
-        if body.tip >= 0:
-            self._tips[row] = self._block_of(row).slots[body.tip]
-            self._tip_centers[row] = body.tip_center
+        """Judge a row by what its body says of when it has fallen, and of its tip."""
+        self._judge.adopt(row, body, self._block_of(row).places.slots)
 
     @property
     def body_names(self) -> tuple[str, ...]:
@@ -251,7 +247,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                     for rng in rngs
                 ]
             )
-            qvel *= block.sim.own_speeds  # objects in the scene start as their file says
+            qvel *= block.own_speeds  # objects in the scene start as their file says
             for row, rng in zip(own, rngs, strict=True):
                 self._goals.draw(row, rng)
             if block.conditions:
@@ -261,7 +257,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
                     body = block.conditions.body(place)
                     block.starts[place] = body.initial_qpos
                     self._adopt(row, body)
-            block.sim.reset(local, block.starts[local] + moves * block.sim.own_positions, qvel)
+            block.sim.reset(local, block.starts[local] + moves * block.own_positions, qvel)
         self._steps[rows] = 0
         self._start_age[rows] = 0
 
@@ -276,15 +272,15 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         actions = np.asarray(actions, float)
         if actions.shape != self.action_space.shape:
             raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
-        before = self._readings.progress.copy()
+        before = self._readings.progress.clone()
         cost = np.empty(self.num_envs)
         stepped = []
         for block in self._blocks:
-            chosen = actions[block.rows][:, block.action_slots[0], block.action_slots[1]]  # (n, actuated)
+            chosen = block.places.actions(actions)  # (n, actuated)
             if not self.physical_controls:
                 chosen = np.clip(chosen, -1.0, 1.0)
             cost[block.rows] = np.nan_to_num(np.square(chosen).sum(1))  # an action may be no number
-            controls = chosen if self.physical_controls else block.sim.to_physical(chosen)
+            controls = chosen if self.physical_controls else block.sim.controls.to_physical(chosen)
             if block.conditions:
                 block.conditions.before_step()
             stepped.append((block.sim.step, controls))
@@ -292,7 +288,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             self._diverged[block.rows] = diverged
         self._steps += 1
         self._readings.read()
-        rewards, terminated, info = self._judge(before, cost)
+        rewards, terminated, info = self._judged(before, cost)
         truncated = self._steps >= self.task.max_episode_steps
         ended = terminated | truncated
         if self.autoreset_mode == AutoresetMode.DISABLED:
@@ -302,34 +298,14 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             info |= self._drawn()  # of the episodes that now run; `final_info` has those that ended
         return self._observe(), rewards, terminated, truncated, info
 
-    def _judge(self, before: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        task, readings = self.task, self._readings
-        # A diverged row has been put back to the model's start by MuJoCo: its episode ends here.
-        travelled = np.where(self._diverged[:, None], 0.0, readings.progress - before)
-        velocity = (travelled * self._goals.direction).sum(1) / self._dt
-        cos_tilt = np.where(self._can_fall, readings.cos_tilt, 1.0)
-        alive = ~self._diverged & task.healthy(
-            readings.root[:, 2] - readings.raised, self._height_limits, cos_tilt, readings.largest
-        )
-        forward = self._goals.reward(velocity)
-        control = task.control_cost * cost
-        reaching = self._goals.reaching
-        bonus = task.alive_bonus * (alive & ~reaching)
-        info = {
-            "forward_velocity": velocity,
-            "reward_forward": forward,
-            "reward_control": -control,
-            "reward_alive": bonus,
-            "diverged": self._diverged.copy(),
-        }
-        reward = forward + bonus - control
-        if reaching.any():
-            tips = readings.points(self._tips, self._tip_centers)  # one substep behind
-            distance = np.where(reaching, np.linalg.norm(self._goals.target - tips, axis=1), 0.0)
-            reached = np.where(self._diverged, 0.0, self._goals.reach_reward(distance))
-            info |= {"target_distance": distance, "reward_reach": reached}
-            reward = reward + reached
-        return reward, ~alive, info | self._drawn()
+    def _judged(
+        self, before: torch.Tensor, cost: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        # A diverged row has been put back to the model's start by MuJoCo.
+        verdict = self._judge.judge(before, torch.from_numpy(cost), torch.from_numpy(self._diverged))
+        info = {name: part.numpy() for name, part in verdict.parts.items()}
+        info["diverged"] = self._diverged.copy()
+        return verdict.reward.numpy(), ~verdict.alive.numpy(), info | self._drawn()
 
     def _drawn(self) -> dict[str, np.ndarray]:
         return {name: array.copy() for name, array in self._told.items()}

@@ -163,7 +163,7 @@ class Conditions:
             layout, own = self._layout, self._layout_of(variant)
             for name in ("limb_descriptors", "joint_descriptors", "reference", "middle", "half_range"):
                 getattr(layout, name)[row] = getattr(own, name)[0]
-        self._sim.set_controls(row, variant.body)
+        self._sim.controls.set(row, variant.body)
 
     def _layout_of(self, variant: Variant) -> LimbLayout:
         return variant.layout(self._slots, self._layout.mask.shape[1], self._layout.joint_mask.shape[2])

@@ -289,9 +289,9 @@ def test_place_and_tilt_of_any_root_are_those_of_mujocos_kinematics(joints, anch
     up = start.xmat[1].reshape(3, 3).T @ [0, 0, 1]
     for seed in range(3):
         env.set_state(0, *random_state(body, seed, spread=0.7))
-        np.testing.assert_allclose(sim.root_position()[0], sim.limb_positions()[0, 0], atol=1e-12)
-        tilt = (sim.limb_rotations()[0, 0].reshape(3, 3) @ up)[2]
-        assert sim.root_cos_tilt()[0] == pytest.approx(tilt, abs=1e-12)
+        np.testing.assert_allclose(sim.limbs.root_position()[0], sim.limbs.positions()[0, 0], atol=1e-12)
+        tilt = (sim.limbs.rotations()[0, 0].reshape(3, 3) @ up)[2]
+        assert sim.limbs.root_cos_tilt()[0] == pytest.approx(tilt, abs=1e-12)
 
 
 def test_names_do_not_matter():

@@ -1,0 +1,110 @@
+"""What a step of many rows is worth, and which bodies are still in shape, whatever simulates them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..snapshots import Kept
+from .bodies.morphology import Morphology
+from .goals import Goals
+from .readings import Readings
+from .task import LocomotionTask
+
+
+@dataclass
+class Verdict:
+    """Of a step of B rows.
+
+    Attributes:
+        reward: (B,).
+        alive: (B,) bool.
+        parts: (B,) each, by the name that ``info`` has for it.
+    """
+
+    reward: Tensor
+    alive: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Judge(Kept):
+    """Rewards and ends of B rows.
+
+    Args:
+        task: says how.
+        bodies: the body of each row.
+        durations: (B,) s, of a step of each row.
+        readings: of the rows.
+        goals: of the rows.
+    """
+
+    kept = ("_height_limits", "_tips", "_tip_centers")
+
+    def __init__(
+        self,
+        task: LocomotionTask,
+        bodies: Sequence[Morphology],
+        durations: np.ndarray,
+        readings: Readings,
+        goals: Goals,
+    ) -> None:
+        self._task, self._readings, self._goals = task, readings, goals
+        kind = {"dtype": readings.root.dtype, "device": readings.root.device}
+        b = len(bodies)
+        self._durations = torch.from_numpy(durations).to(**kind)
+        self._can_fall = torch.tensor([body.can_fall for body in bodies], device=kind["device"])
+        self._height_limits = torch.empty(b, 2, **kind)
+        self._tips = torch.zeros(b, dtype=torch.int64, device=kind["device"])
+        self._tip_centers = torch.zeros(b, 3, **kind)
+
+    def adopt(self, row: int, body: Morphology, slots: Sequence[int]) -> None:
+        """Take over what a row's body says of when it has fallen, and of its tip.
+
+        Args:
+            row: of the environment.
+            body: what it simulates from now on.
+            slots: limb slot of each of its limbs.
+        """
+        limits = self._task.height_range(body.standing_height) if body.can_fall else (-np.inf, np.inf)
+        self._height_limits[row] = torch.from_numpy(np.add(limits, body.ground))
+        if body.tip >= 0:
+            self._tips[row] = slots[body.tip]
+            self._tip_centers[row] = torch.from_numpy(body.tip_center)
+
+    def judge(self, before: Tensor, cost: Tensor, diverged: Tensor) -> Verdict:
+        """Rewards of the step that has just been read.
+
+        Args:
+            before: (B, 2) m, `Readings.progress` before it.
+            cost: (B,) sum of squared actions.
+            diverged: (B,) bool. Such a row is not where it was any more: its episode ends here.
+        """
+        task, readings, goals = self._task, self._readings, self._goals
+        zero = torch.zeros((), dtype=before.dtype, device=before.device)
+        travelled = torch.where(diverged[:, None], zero, readings.progress - before)
+        velocity = (travelled * goals.seen.direction).sum(1) / self._durations
+        cos_tilt = torch.where(self._can_fall, readings.cos_tilt, 1.0)
+        height = readings.root[:, 2] - readings.raised
+        alive = ~diverged & task.healthy(height, self._height_limits, cos_tilt, readings.largest)
+        forward = goals.reward(velocity)
+        control = task.control_cost * cost
+        bonus = task.alive_bonus * (alive & ~goals.reaching).to(forward.dtype)
+        parts = {
+            "forward_velocity": velocity,
+            "reward_forward": forward,
+            "reward_control": -control,
+            "reward_alive": bonus,
+        }
+        reward = forward + bonus - control
+        if goals.any_reaches:
+            tips = readings.points(self._tips, self._tip_centers)  # one substep behind
+            distance = torch.linalg.vector_norm(goals.seen.target - tips, dim=1)
+            distance = torch.where(goals.reaching, distance, zero)
+            reached = torch.where(diverged, zero, goals.reach_reward(distance))
+            parts |= {"target_distance": distance, "reward_reach": reached}
+            reward = reward + reached
+        return Verdict(reward, alive, parts)
