@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
+import torch
 
 from .errors import UserError
+from .tensor_env import TensorEnv
 
 
 class TaskSet(abc.ABC):
@@ -16,9 +18,11 @@ class TaskSet(abc.ABC):
 
     Attributes:
         kind: of its tokens, ``limbs`` or ``sensors``.
+        device_simulation: what simulates it on a device, a value of the key ``simulation``; None: nothing does.
     """
 
     kind: str
+    device_simulation: str | None = None
 
     @property
     @abc.abstractmethod
@@ -50,6 +54,24 @@ class TaskSet(abc.ABC):
             num_envs: rows, spread evenly over them.
             options: ``aligned``, ``stagger``, ``threads``; ``once`` where each row has one episode only.
         """
+
+    def why_not_on_device(self) -> str | None:
+        """Half a sentence, why this cannot be simulated on a device as it is configured; None: it can."""
+        return None if self.device_simulation else "this task is simulated on the CPU only"
+
+    def make_tensor_env(
+        self, bodies: Sequence[Any], num_envs: int, device: torch.device, **options: Any
+    ) -> TensorEnv:
+        """The same as `make_vec` on a device.
+
+        Args:
+            bodies, num_envs, options: as of `make_vec`, but for ``threads``.
+            device: of all its tensors.
+
+        Raises:
+            UserError: it cannot be.
+        """
+        raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
 
     def for_evaluation(self) -> TaskSet:
         """The same without what only helps training, such as episodes that end early."""

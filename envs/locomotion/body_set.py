@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from ..errors import UserError
 from ..numbers import whole_number
 from ..task_set import TaskSet, build_parts, known_class
+from ..tensor_env import TensorEnv
 from .bodies import families
 from .bodies.compile_guard import SECONDS
 from .bodies.morphology import Morphology
 from .bodies.splits import Split, checked_split
 from .bodies.user_bodies import UserBodies, absolute_source, read_user_bodies
 from .task import LocomotionTask
+from .varied.conditions import why_not_varied
 from .varied.damage import Damage
 from .varied.variation import BodyVariation
 from .varied.world import World
@@ -118,6 +122,21 @@ class BodySet(TaskSet):
     def morphology(self, name: str) -> Morphology:
         """The body of that name. Raises UserError for an unknown one."""
         return self.source.build(self.source.canonical(name))
+
+    device_simulation = "warp"
+
+    def why_not_on_device(self) -> str | None:  # noqa: D102
+        return why_not_varied(self.varied["damage"], self.varied["world"])
+
+    def make_tensor_env(
+        self, bodies: Sequence[str | Morphology], num_envs: int, device: torch.device, **options: Any
+    ) -> TensorEnv:
+        """The same on a device; ``options`` are those of `LocomotionTensorEnv`."""
+        from .on_device import LocomotionTensorEnv  # which few need
+
+        named = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
+        options = {"frame_skip": self.frame_skip, **self.varied, **options}
+        return LocomotionTensorEnv(named, num_envs, self.task, device=device, **options)
 
     def make_vec(
         self, bodies: Sequence[str | Morphology], num_envs: int | None = None, **options: Any

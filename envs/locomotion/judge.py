@@ -40,9 +40,12 @@ class Judge(Kept):
         durations: (B,) s, of a step of each row.
         readings: of the rows.
         goals: of the rows.
+
+    Attributes:
+        height_limits: (B, 2) m. tips: (B,) slots of the limbs that reach farthest. tip_centers: (B, 3) m.
     """
 
-    kept = ("_height_limits", "_tips", "_tip_centers")
+    kept = ("height_limits", "tips", "tip_centers")
 
     def __init__(
         self,
@@ -57,9 +60,9 @@ class Judge(Kept):
         b = len(bodies)
         self._durations = torch.from_numpy(durations).to(**kind)
         self._can_fall = torch.tensor([body.can_fall for body in bodies], device=kind["device"])
-        self._height_limits = torch.empty(b, 2, **kind)
-        self._tips = torch.zeros(b, dtype=torch.int64, device=kind["device"])
-        self._tip_centers = torch.zeros(b, 3, **kind)
+        self.height_limits = torch.empty(b, 2, **kind)
+        self.tips = torch.zeros(b, dtype=torch.int64, device=kind["device"])
+        self.tip_centers = torch.zeros(b, 3, **kind)
 
     def adopt(self, row: int, body: Morphology, slots: Sequence[int]) -> None:
         """Take over what a row's body says of when it has fallen, and of its tip.
@@ -69,11 +72,16 @@ class Judge(Kept):
             body: what it simulates from now on.
             slots: limb slot of each of its limbs.
         """
-        limits = self._task.height_range(body.standing_height) if body.can_fall else (-np.inf, np.inf)
-        self._height_limits[row] = torch.from_numpy(np.add(limits, body.ground))
+        limits, center = self.limits_of(body)
+        self.height_limits[row] = torch.from_numpy(limits)
+        self.tip_centers[row] = torch.from_numpy(center)
         if body.tip >= 0:
-            self._tips[row] = slots[body.tip]
-            self._tip_centers[row] = torch.from_numpy(body.tip_center)
+            self.tips[row] = slots[body.tip]
+
+    def limits_of(self, body: Morphology) -> tuple[np.ndarray, np.ndarray]:
+        """(2,) m, heights that a body may not leave; (3,) m, the centre of its tip in that limb's frame."""
+        limits = self._task.height_range(body.standing_height) if body.can_fall else (-np.inf, np.inf)
+        return np.add(limits, body.ground), body.tip_center if body.tip >= 0 else np.zeros(3)
 
     def judge(self, before: Tensor, cost: Tensor, diverged: Tensor) -> Verdict:
         """Rewards of the step that has just been read.
@@ -89,7 +97,7 @@ class Judge(Kept):
         velocity = (travelled * goals.seen.direction).sum(1) / self._durations
         cos_tilt = torch.where(self._can_fall, readings.cos_tilt, 1.0)
         height = readings.root[:, 2] - readings.raised
-        alive = ~diverged & task.healthy(height, self._height_limits, cos_tilt, readings.largest)
+        alive = ~diverged & task.healthy(height, self.height_limits, cos_tilt, readings.largest)
         forward = goals.reward(velocity)
         control = task.control_cost * cost
         bonus = task.alive_bonus * (alive & ~goals.reaching).to(forward.dtype)
@@ -101,7 +109,7 @@ class Judge(Kept):
         }
         reward = forward + bonus - control
         if goals.any_reaches:
-            tips = readings.points(self._tips, self._tip_centers)  # one substep behind
+            tips = readings.points(self.tips, self.tip_centers)  # one substep behind
             distance = torch.linalg.vector_norm(goals.seen.target - tips, dim=1)
             distance = torch.where(goals.reaching, distance, zero)
             reached = torch.where(diverged, zero, goals.reach_reward(distance))

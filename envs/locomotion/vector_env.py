@@ -18,13 +18,13 @@ from ..resets import rows_to_reset
 from ..snapshots import put, take
 from ..tokens import limb_action_space, limb_observation_space
 from .block import Block, adjacent_rows
-from .bodies import families
 from .bodies.morphology import Morphology
 from .features import LIMB_SPEC
 from .goals import Goals
 from .judge import Judge
 from .observation import select_rows
 from .readings import Readings
+from .starts import draw_moves, padded_sizes, spread_rows
 from .task import LocomotionTask
 from .varied.conditions import STREAMS, Conditions, Varied
 from .varied.damage import DEAD, Damage, Part, parts_of
@@ -96,15 +96,10 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         world: World | None = None,
         editable: bool = False,
     ) -> None:
-        bodies = [bodies] if isinstance(bodies, (str, Morphology)) else list(bodies)
-        if not bodies:
-            raise UserError("no body given; at least one is needed")
+        self.bodies, self.body_of_row = spread_rows(bodies, num_envs)
         if frame_skip is not None and frame_skip < 1:
             raise UserError(f"frame_skip must be at least 1, not {frame_skip}")
-        self.bodies = tuple(families.build(body) if isinstance(body, str) else body for body in bodies)
-        self.num_envs = len(self.bodies) if num_envs is None else int(num_envs)
-        if self.num_envs < len(self.bodies):
-            raise UserError(f"{self.num_envs} environments cannot hold {len(self.bodies)} bodies")
+        self.num_envs = len(self.body_of_row)
         self.task = task or LocomotionTask()
         self.physical_controls, self.stagger = physical_controls, stagger
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
@@ -116,13 +111,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self._streams: list[list[np.random.Generator]] = []  # of what varies, for each row
 
     def _make_spaces(self, aligned: bool) -> None:
-        sized = [b.full_body or b for b in self.bodies] if aligned else self.bodies
-        if aligned and len({body.name for body in sized}) > 1:
-            raise UserError(
-                "aligned slots need bodies of one family; got those of "
-                + ", ".join(sorted({body.name for body in sized}))
-            )
-        n, j = max(b.n_limbs for b in sized), max(b.n_joints for b in sized)
+        n, j = padded_sizes(self.bodies, aligned)
         self.single_observation_space = limb_observation_space(LIMB_SPEC, n, j)
         self.single_action_space = limb_action_space(n, j)
         if self.physical_controls:
@@ -133,8 +122,6 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self.n_limbs, self.n_joints = n, j
 
     def _make_rows(self, frame_skip: int | None, threads: int, aligned: bool) -> None:
-        counts = [len(part) for part in np.array_split(np.arange(self.num_envs), len(self.bodies))]
-        self.body_of_row = np.repeat(np.arange(len(self.bodies)), counts)
         varied = self._varied or Varied()
         pools = [
             compile_variants(body, varied.variation, varied.world, self.task.direction)
@@ -235,21 +222,11 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             if len(own) == 0:
                 continue
             model, local = block.sim.morphology.model, own - block.rows.start
-            rngs = [self._rngs[row] for row in own]
-            noise = task.reset_noise
-            moves = np.array([rng.uniform(-noise, noise, model.nq) for rng in rngs])
-            noise = task.reset_speed_noise
-            qvel = np.array(
-                [
-                    rng.uniform(-noise, noise, model.nv)
-                    if task.speed_noise == "uniform"
-                    else noise * rng.standard_normal(model.nv)
-                    for rng in rngs
-                ]
-            )
+            drawn = [draw_moves(task, model.nq, model.nv, self._rngs[row]) for row in own]
+            moves, qvel = (np.array(part) for part in zip(*drawn, strict=True))
             qvel *= block.own_speeds  # objects in the scene start as their file says
-            for row, rng in zip(own, rngs, strict=True):
-                self._goals.draw(row, rng)
+            for row in own:
+                self._goals.draw(row, self._rngs[row])
             if block.conditions:
                 streams = [self._streams[row] for row in own]
                 block.conditions.start(local, streams, self._goals.direction[own])

@@ -278,3 +278,14 @@ class Conditions:
 
 def _limb_column(name: str) -> int:
     return LIMB_SPEC.token_slice(name).start - _TOKEN_STATES
+
+
+def why_not_varied(damage: Damage | None, world: World | None) -> str | None:
+    """Half a sentence, which of these cannot be simulated on a device; None: all of it can."""
+    if damage is not None and damage.active:
+        return "parts break in its episodes (env.damage)"
+    if world is not None and world.push is not None:
+        return "it is pushed (env.world.push)"
+    if world is not None and world.has_strips:
+        return "its ground is uneven (env.world.step_height, friction)"
+    return None

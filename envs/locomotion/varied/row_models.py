@@ -55,7 +55,7 @@ class RowModels:
     ) -> None:
         self._batch, self._model = batch, body.model
         self.models = [copy.copy(model) for model in initial]
-        self._fields = list(dict.fromkeys((*_EDITS, *_differing(sources))))
+        self._fields = list(dict.fromkeys((*_EDITS, *differing_arrays(sources))))
         self._views = {id(m): self._arrays(m) for m in (*sources, *self.models)}
         self._sources = list(sources)  # keeps them, and so their addresses, alive
         self._data = mujoco.MjData(body.model)
@@ -197,10 +197,10 @@ def _derived(model: mujoco.MjModel, data: mujoco.MjData) -> list[str]:
     edited.body_inertia[:] *= np.linspace(1.5, 2.5, model.nbody)[:, None]
     edited.dof_armature[:] += 0.1
     mujoco.mj_setConst(edited, data)
-    return _differing([model, edited])
+    return differing_arrays([model, edited])
 
 
-def _differing(sources: Sequence[mujoco.MjModel]) -> list[str]:
+def differing_arrays(sources: Sequence[mujoco.MjModel]) -> list[str]:
     """Names of the arrays in which models of one layout differ."""
     first, names = sources[0], []
     if len(sources) == 1:
