@@ -18,7 +18,7 @@ class TaskSet(abc.ABC):
 
     Attributes:
         kind: of its tokens, ``limbs`` or ``sensors``.
-        device_simulation: what simulates it on a device, a value of the key ``simulation``; None: nothing does.
+        device_simulation: what simulates it on a device, a value of the key ``simulation``; None: nothing.
     """
 
     kind: str
@@ -65,8 +65,10 @@ class TaskSet(abc.ABC):
         """The same as `make_vec` on a device.
 
         Args:
-            bodies, num_envs, options: as of `make_vec`, but for ``threads``.
+            bodies: names.
+            num_envs: rows, spread evenly over them.
             device: of all its tensors.
+            options: as of `make_vec`, but for ``threads``.
 
         Raises:
             UserError: it cannot be.

@@ -80,6 +80,9 @@ class LocomotionTask:
         self._check_numbers()
         if self.height is not None and self.relative_height is not None:
             raise UserError("give height or relative_height, not both")
+        for name in ("reset_noise", "reset_speed_noise"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be 0 or more, not {getattr(self, name)!r}")
         if self.max_episode_steps < 1:
             raise UserError(f"max_episode_steps must be at least 1, not {self.max_episode_steps}")
         for name, choices in (

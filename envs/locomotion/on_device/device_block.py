@@ -150,9 +150,14 @@ class DeviceBlock(Kept):
     def act(self, actions: Tensor) -> Tensor:
         """Set the controls of nominal actions (B, N, J); their cost before its weight, (n,)."""
         chosen = self.places.actions(actions).clamp(-1.0, 1.0)  # (n, actuated)
+        self._undefined = chosen.isnan().any(1)
         controls = self._center + self._half * chosen
         self.sim.set_controls(torch.minimum(torch.maximum(controls, self._low), self._high))
         return chosen.square().sum(1).nan_to_num(0.0)  # an action may be no number
+
+    def diverged(self) -> Tensor:
+        """(n,) bool: rows whose state is none any more, or whose last action was no number."""
+        return self._undefined | self.sim.diverged()
 
     def start(self, rows: Tensor, moves: Tensor, speeds: Tensor) -> None:
         """Put ``rows`` (n,) bool at their starts, ``moves`` (n, nq) away, with ``speeds`` (n, nv)."""

@@ -180,7 +180,7 @@ class LocomotionTensorEnv(TensorEnv):
         before = self._readings.progress.clone()
         costs = [block.act(actions) for block in self._blocks]
         self._launcher.launch()
-        diverged = torch.cat([block.sim.diverged() for block in self._blocks])
+        diverged = torch.cat([block.diverged() for block in self._blocks])
         self._steps += 1
         self._readings.read()
         verdict = self._judge.judge(before, torch.cat(costs), diverged)

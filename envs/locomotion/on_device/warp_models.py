@@ -27,7 +27,7 @@ def warp_modules() -> tuple[Any, Any]:
     try:
         import warp
 
-        warp.config.quiet = True  # it would tell of every kernel that it loads
+        warp.config.log_level = warp.LOG_WARNING  # it would tell of every kernel that it loads
         import mujoco_warp
     except ModuleNotFoundError as error:
         raise UserError(
