@@ -11,6 +11,8 @@ import torch
 
 from ..envs.errors import UserError, nearest
 from ..envs.numbers import whole_number
+from .gpus import count_gpus, why_no_gpu
+from .precision import turn_off_tf32
 
 log = logging.getLogger(__name__)
 
@@ -29,27 +31,24 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         The device.
 
     Raises:
-        UserError: If the name is unknown or torch sees no such GPU.
+        UserError: If the name is unknown or torch sees no such GPU; why, and what would help.
     """
+    turn_off_tf32()
     if isinstance(name, torch.device):
         return name
     name = str(name)
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        device = torch.device("cuda", 0) if gpus else torch.device("cpu")
-        log.info("device: %s (%s)", device, torch.cuda.get_device_name(0) if gpus else "torch sees no GPU")
-        return device
     if name == "cpu":
         return torch.device("cpu")
     kind, _, index = name.partition(":")
-    if kind != "cuda" or (name != "cuda" and not index.isdecimal()):
+    if name != "auto" and (kind != "cuda" or (name != "cuda" and not index.isdecimal())):
         raise UserError(f"unknown device {name!r}: {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0'))}")
+    gpus = count_gpus()
+    if name == "auto":
+        device = torch.device("cuda", 0) if gpus else torch.device("cpu")
+        log.info("device: %s (%s)", device, torch.cuda.get_device_name(0) if gpus else why_no_gpu())
+        return device
     if not gpus:
-        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
-        raise UserError(
-            f"device={name} was asked for, but torch {torch.__version__} (built for {build}) sees no GPU. "
-            "Use device=cpu or device=auto."
-        )
+        raise UserError(f"device={name} was asked for, but {why_no_gpu()}. Use device=cpu or device=auto.")
     if int(index or 0) >= gpus:
         raise UserError(f"device={name} was asked for, but torch sees {gpus} GPU(s), numbered from 0.")
     return torch.device("cuda", int(index or 0))

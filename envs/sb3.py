@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -13,17 +13,15 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from .errors import UserError
-from .snapshots import put, take
-
-_KEPT = ("diverged", "_returns", "_lengths")
 
 
 class SB3VecEnv(VecEnv):
-    """Adapter with SB3's conventions: ``terminal_observation``, ``TimeLimit.truncated``, ``episode``.
+    """Adapter for SB3's own algorithms, by its conventions.
 
-    The vector environment must reset rows in the same step. Episode statistics are of raw rewards. An
-    episode that started in the middle of its clock (``stagger``) is not reported, since its return is
-    not that of a whole one. ``info["body"]`` tells the index of the row's body where there are several.
+    ``info`` of a row that ends has ``terminal_observation``, ``TimeLimit.truncated`` and ``episode``. The
+    vector environment must reset rows in the same step. Episode statistics are of raw rewards. An episode
+    that started in the middle of its clock (``stagger``) is not reported, since its return is not that of a
+    whole one. ``info["body"]`` tells the index of the row's body where there are several.
 
     Args:
         env: the vector environment.
@@ -91,29 +89,6 @@ class SB3VecEnv(VecEnv):
                 "t": time.time() - self._start,
             }
         return told
-
-    def snapshot(self) -> dict[str, Any]:
-        """What the rows and their statistics go on from; see `somite.envs.snapshots`."""
-        return {"env": self.env.snapshot(), **take(self, _KEPT)}
-
-    def restore(self, taken: Mapping[str, Any]) -> VecEnvObs:
-        """Inverse of `snapshot`; the environment must have been reset once.
-
-        Returns:
-            The observation. `begun_anew` tells which rows are at the beginning of a new episode instead.
-
-        Raises:
-            Misfit: the snapshot is of other rows.
-        """
-        observation = self.env.restore(taken["env"])
-        put(self, _KEPT, {name: taken[name] for name in _KEPT})
-        self._returns[self.begun_anew], self._lengths[self.begun_anew] = 0, 0
-        return observation
-
-    @property
-    def begun_anew(self) -> np.ndarray:
-        """(B,) bool, rows whose simulation could not be brought back by the last `restore`."""
-        return getattr(self.env, "begun_anew", np.zeros(self.num_envs, bool))
 
     def close(self) -> None:
         """Close the vector environment."""

@@ -19,10 +19,12 @@ class TaskSet(abc.ABC):
     Attributes:
         kind: of its tokens, ``limbs`` or ``sensors``.
         device_simulation: what simulates it on a device, a value of the key ``simulation``; None: nothing.
+        device_options: options of `make_tensor_env` for this machine; no policy is saved with them.
     """
 
     kind: str
     device_simulation: str | None = None
+    device_options: Mapping[str, Any] = {}
 
     @property
     @abc.abstractmethod

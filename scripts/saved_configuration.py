@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.contained import check_links, read_regular
+from ..agents.runs.earlier import carried_over
 from ..envs.errors import UserError, one_line
 from .lookup import check_targets
 
@@ -40,7 +41,7 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
         given: keys that the command line gives, whatever was saved of them.
 
     Returns:
-        Plain values, with nothing for Hydra in them.
+        Plain values, with nothing for Hydra in them; of an earlier version with the keys of today.
 
     Raises:
         UserError: something in the run's folder leads out of it; or a configuration that is damaged, too
@@ -62,6 +63,7 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
     for name in _SECTIONS:
         if not OmegaConf.is_dict(config._get_node(name)) or config._get_node(name)._is_none():
             raise UserError(f"{file} has no section {name}, which every run has")
+    config = OmegaConf.create(carried_over(OmegaConf.to_container(config)))
     for key, name, value in _values(config):
         if key in given:
             continue  # what was saved is replaced

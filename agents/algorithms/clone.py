@@ -25,6 +25,7 @@ from ...envs.numbers import check_share, whole_number
 from ...envs.sensors import SensorVectorEnv
 from ...envs.snapshots import put, take
 from ..acting import Agent
+from ..memory import out_of_memory
 from ..policies.base import Policy
 from .finite import GradientGuard
 from .sb3_policy import SB3TokenPolicy
@@ -111,6 +112,7 @@ class CloneLearner:
         device: of the student.
         env_seed: of the rows' first starts.
         learner_seed: of minibatches and noise.
+        precision: that the student computes in, see `somite.agents.precision`.
 
     Attributes:
         num_timesteps: environment steps so far.
@@ -127,6 +129,7 @@ class CloneLearner:
         device: torch.device,
         env_seed: int,
         learner_seed: int,
+        precision: str = "float32",
     ) -> None:
         self.settings, self.env, self.teacher, self.device = settings, env, teacher, device
         self.student = SB3TokenPolicy(
@@ -134,6 +137,7 @@ class CloneLearner:
             env.single_action_space,
             lambda _: settings.learning_rate,
             policy=policy,
+            precision=precision,
         ).to(device)
         if torch.get_num_threads() > 1 and device.type == "cpu" and not self.student.remembers:
             self.student.shards = Shards(torch.get_num_threads())
@@ -195,7 +199,8 @@ class CloneLearner:
         with threads_of_an_operation(1):
             self._collect()
             middle = time.perf_counter()
-            loss = self._update()
+            with out_of_memory("an update", self.device, "algorithm.batch_size", self.settings.batch_size):
+                loss = self._update()
         self.seconds["rollout"] += middle - start
         self.seconds["update"] += time.perf_counter() - middle
         return loss
@@ -226,9 +231,11 @@ class CloneLearner:
             taught = self.teacher.act(env.beside_observation())  # (B, A), or choices (B,)
             labels = np.eye(env.n_actions, dtype=np.float32)[taught] if env.discrete else taught
             zeros = torch.zeros(env.num_envs)
-            buffer.add(self._observation, labels, nothing, self._starts, zeros, zeros)
             own = self._own(outputs)
-            self._step(np.where(teaching if env.discrete else teaching[:, None], taught, own))
+            env.step_begin(np.where(teaching if env.discrete else teaching[:, None], taught, own))
+            # Large where these are pictures: copied while worker processes simulate.
+            buffer.add(self._observation, labels, nothing, self._starts, zeros, zeros)
+            self._finish_step()
 
     def _own(self, outputs: Tensor) -> np.ndarray:
         """The student's actions."""
@@ -239,8 +246,8 @@ class CloneLearner:
             actions = actions + self.settings.noise * self._rng.standard_normal(actions.shape)
         return actions
 
-    def _step(self, actions: np.ndarray) -> None:
-        self._observation, rewards, terminated, truncated, info = self.env.step(actions)
+    def _finish_step(self) -> None:
+        self._observation, rewards, terminated, truncated, info = self.env.step_finish()
         self.diverged += int(info["diverged"].sum())
         ended = terminated | truncated
         self._starts = ended.astype(np.float32)

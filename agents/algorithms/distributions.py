@@ -61,8 +61,13 @@ class Choice:
         return self._distribution.logits.argmax(-1)
 
     def sample(self) -> Tensor:
-        """(B,)."""
-        return self._distribution.sample()
+        """(B,).
+
+        As `torch.multinomial` draws one choice, but for its check of the probabilities, which waits for the
+        device: the least of exponential times whose rates are the probabilities.
+        """
+        probabilities = self._distribution.probs
+        return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """(B,) of choices (B,) or (B, 1)."""

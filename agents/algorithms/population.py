@@ -7,9 +7,8 @@ population gives the same, bit for bit, on any number of threads or machines of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,12 +19,20 @@ import torch
 from ...envs.task_set import TaskSet
 from ..policies import Policy
 from .cma_es import Recipe
+from .device_population import DeviceSimulator
+from .scores import CHECK_EVERY, Scores, Stop, joined
 from .stacked import Actors, count_parameters, get_parameters, set_parameters
 
-__all__ = ["Population", "Scores", "Simulator", "count_parameters", "get_parameters", "set_parameters"]
-
-CHECK_EVERY = 8
-"""Steps between looks at which rows still run; looking is cheap, but not free."""
+__all__ = [
+    "Population",
+    "Scores",
+    "Simulator",
+    "Stop",
+    "count_parameters",
+    "get_parameters",
+    "joined",
+    "set_parameters",
+]
 
 ROWS = {"sensors": 4096}
 """Of a shard where one machine computes: what a thread does for small arrays between two steps takes longer
@@ -36,28 +43,6 @@ ROWS_SPREAD = {"sensors": 1024}
 
 ROWS_OTHERWISE, ROWS_OF_A_BODY = 128, 32
 """Of a shard whose simulation or policy takes longer; at least so many of each body."""
-
-Stop = Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What P candidates have reached on M bodies in E episodes of each.
-
-    Attributes:
-        returns: (P, M, E).
-        lengths: (P, M, E), steps.
-        diverged: (P, M, E) bool, episodes that ended because their simulation diverged.
-    """
-
-    returns: np.ndarray
-    lengths: np.ndarray
-    diverged: np.ndarray
-
-
-def joined(scores: Sequence[Scores]) -> Scores:
-    """Scores of all candidates from those of shards, in order."""
-    return Scores(*(np.concatenate([getattr(s, f.name) for s in scores]) for f in fields(Scores)))
 
 
 def shards_of(size: int, shard_size: int) -> list[slice]:
@@ -139,7 +124,7 @@ class Population:
     """Evaluates whole populations on this machine.
 
     Threads take shards in turn; each steps its own batched environment and its own stacked parameters, one
-    operation on one thread.
+    operation on one thread. Where the task is simulated on the device, one shard is computed after another.
 
     Args:
         policy: whose acting parameters candidates are.
@@ -149,6 +134,10 @@ class Population:
         threads: as many shards are simulated beside each other.
         device: of the networks.
         shard_size: candidates that are simulated together; None: as `automatic_shard_size` says.
+        simulation: ``cpu``, or anything else for the task's own on the ``device``.
+
+    Raises:
+        UserError: the task has none there.
     """
 
     def __init__(
@@ -160,18 +149,25 @@ class Population:
         threads: int = 1,
         device: torch.device | str = "cpu",
         shard_size: int | None = None,
+        simulation: str = "cpu",
     ) -> None:
         self.policy, self.bodies = policy.to(device), task_set.seen
+        on_host = simulation == "cpu"
         if shard_size is None:
-            shard_size = automatic_shard_size(size, len(self.bodies), episodes, policy.kind, device)
+            shard_size = automatic_shard_size(
+                size, len(self.bodies), episodes, policy.kind, device, simulation=simulation
+            )
         self.shards = shards_of(size, shard_size)
         # One shard at a time keeps a GPU busy.
-        count = min(threads, len(self.shards)) if torch.device(device).type == "cpu" else 1
+        count = min(threads, len(self.shards)) if on_host and torch.device(device).type == "cpu" else 1
         simulation_threads = max(1, threads // count)  # the shards have the cores
-        self._simulators = [
-            Simulator(self.policy, task_set, episodes, simulation_threads) for _ in range(count)
+        self._simulators: list[Simulator | DeviceSimulator] = [
+            Simulator(self.policy, task_set, episodes, simulation_threads)
+            if on_host
+            else DeviceSimulator(self.policy, task_set, episodes, torch.device(device))
+            for _ in range(count)
         ]
-        self._free: SimpleQueue[Simulator] = SimpleQueue()
+        self._free: SimpleQueue[Simulator | DeviceSimulator] = SimpleQueue()
         for simulator in self._simulators:
             self._free.put(simulator)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="population")
@@ -223,7 +219,13 @@ class Population:
 
 
 def automatic_shard_size(
-    size: int, bodies: int, episodes: int, kind: str, device: torch.device | str = "cpu", spread: bool = False
+    size: int,
+    bodies: int,
+    episodes: int,
+    kind: str,
+    device: torch.device | str = "cpu",
+    spread: bool = False,
+    simulation: str = "cpu",
 ) -> int:
     """Candidates of a shard where nobody says otherwise; the number of threads or machines has no influence.
 
@@ -234,8 +236,9 @@ def automatic_shard_size(
         kind: of tokens.
         device: of the networks.
         spread: whether several processes share the shards.
+        simulation: ``cpu`` or on the device, where all are simulated at once.
     """
-    if torch.device(device).type != "cpu":
+    if torch.device(device).type != "cpu" or simulation != "cpu":
         return size
     otherwise = max(ROWS_OTHERWISE, ROWS_OF_A_BODY * bodies)
     rows = (ROWS_SPREAD if spread else ROWS).get(kind, otherwise)

@@ -6,61 +6,80 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+import torch
+from torch import Tensor
 
-from ...envs.sb3 import SB3VecEnv
 from ...envs.snapshots import Misfit, put, take
 
 REWARD_CLIP = 10.0
+FIRST_COUNT = 1e-4
+"""Weight of the mean 0 and the variance 1 that the statistics begin with."""
 _KEPT = ("_returns",)
 
 
-class BodyRewardScaling(VecEnvWrapper):
+class RewardScaling:
     """Divides rewards by a running deviation of the discounted return, one for each body.
 
-    This is SB3's ``VecNormalize`` for rewards, kept for each body apart: a body that returns 3000 and one
-    that returns 300 ask the same of the critic, and their advantages weigh the same before they are
-    normalised together. Only the learner sees scaled rewards; logs and evaluation stay raw.
+    This is what Stable-Baselines3's ``VecNormalize`` does with rewards, kept for each body apart: a body that
+    returns 3000 and one that returns 300 ask the same of the critic, and their advantages weigh the same
+    before they are normalised together. Only the learner sees scaled rewards; logs and evaluation stay raw.
 
     Args:
-        venv: rows of one or several bodies.
+        body_of_row: (B,) int, from 0 on; M bodies.
         gamma: discount of the return.
+        device: of the rewards.
+
+    Attributes:
+        mean, var, count: (M,) float64, of each body's discounted returns so far.
     """
 
-    def __init__(self, venv: SB3VecEnv, gamma: float) -> None:
-        super().__init__(venv)
+    def __init__(self, body_of_row: np.ndarray, gamma: float, device: torch.device) -> None:
         self.gamma = gamma
-        self.rows = [np.flatnonzero(venv.body_of_row == body) for body in range(venv.body_of_row.max() + 1)]
-        self.statistics = [RunningMeanStd(shape=()) for _ in self.rows]
-        self._returns = np.zeros(venv.num_envs)
+        rows = np.bincount(body_of_row)  # rows: (M,) of each body
+        # A product with a matrix, and no sum by index: on a GPU that one adds in another order every time.
+        shares = (np.arange(len(rows))[:, None] == body_of_row) / rows[:, None]
+        self._shares = torch.from_numpy(shares).to(device)  # (M, B), of a row in its body's mean
+        self._rows = torch.from_numpy(rows.astype(float)).to(device)
+        self._body = torch.from_numpy(body_of_row.astype(np.int64)).to(device)
+        self.mean, self.var = torch.zeros_like(self._rows), torch.ones_like(self._rows)
+        self.count = torch.full_like(self._rows, FIRST_COUNT)
+        self._returns = torch.zeros(len(body_of_row), dtype=torch.float64, device=device)
 
-    def reset(self) -> VecEnvObs:
-        """Start new episodes in all rows."""
-        self._returns[:] = 0
-        return self.venv.reset()
+    def __call__(self, rewards: Tensor, ended: Tensor) -> Tensor:
+        """Scaled rewards (B,) float32 of a step.
 
-    def step_wait(self) -> VecEnvStepReturn:
-        """As the wrapped environment, with scaled rewards."""
-        observation, rewards, dones, infos = self.venv.step_wait()
+        Args:
+            rewards: (B,) raw.
+            ended: (B,) bool.
+        """
+        rewards = rewards.float()
         self._returns = self._returns * self.gamma + rewards
-        for rows, statistics in zip(self.rows, self.statistics, strict=True):
-            statistics.update(self._returns[rows])
-        rewards = np.clip(rewards / self.scale(), -REWARD_CLIP, REWARD_CLIP)
-        self._returns[dones] = 0
-        return observation, rewards.astype(np.float32), dones, infos
+        self._update()
+        scaled = (rewards / self.scale()).clamp(-REWARD_CLIP, REWARD_CLIP)
+        self._returns.masked_fill_(ended, 0.0)
+        return scaled.float()
 
-    def scale(self) -> np.ndarray:
-        """(B,) what each row's reward is divided by."""
-        scale = np.empty(self.num_envs)
-        for rows, statistics in zip(self.rows, self.statistics, strict=True):
-            scale[rows] = np.sqrt(statistics.var + 1e-8)
-        return scale
+    def _update(self) -> None:
+        """Merge the present returns: Chan, Golub, LeVeque, "Updating formulae …", 1982."""
+        new_mean = self._shares @ self._returns
+        new_var = self._shares @ (self._returns - new_mean[self._body]).square()
+        delta, count = new_mean - self.mean, self.count + self._rows
+        squares = self.var * self.count + new_var * self._rows
+        self.var = (squares + delta.square() * self.count * self._rows / count) / count
+        self.mean = self.mean + delta * self._rows / count
+        self.count = count
+
+    def scale(self) -> Tensor:
+        """(B,) float64, what each row's reward is divided by."""
+        return (self.var + 1e-8).sqrt()[self._body]
+
+    def begin_episodes(self) -> None:
+        """All rows start new episodes."""
+        self._returns.zero_()
 
     def snapshot(self) -> dict[str, Any]:
-        """The rewards' scales and the rows' discounted returns; the rows themselves are ``venv``'s."""
-        statistics = [[float(s.mean), float(s.var), float(s.count)] for s in self.statistics]
+        """The rewards' scales and the rows' discounted returns."""
+        statistics = torch.stack((self.mean, self.var, self.count), 1).tolist()
         return {**take(self, _KEPT), "statistics": statistics}
 
     def restore(self, taken: Mapping[str, Any], begun_anew: np.ndarray) -> None:
@@ -74,12 +93,12 @@ class BodyRewardScaling(VecEnvWrapper):
             Misfit: of other rows.
         """
         put(self, _KEPT, {name: taken[name] for name in _KEPT})
-        self._returns[begun_anew] = 0
+        self._returns.masked_fill_(torch.from_numpy(begun_anew).to(self._returns.device), 0.0)
         self.restore_statistics(taken)
 
     def restore_statistics(self, taken: Mapping[str, Any]) -> None:
         """The rewards' scales of a snapshot alone. Raises Misfit: of other bodies."""
-        if len(taken["statistics"]) != len(self.statistics):
-            raise Misfit(f"rewards of {len(self.statistics)} bodies, not of {len(taken['statistics'])}")
-        for statistics, (mean, var, count) in zip(self.statistics, taken["statistics"], strict=True):
-            statistics.mean, statistics.var, statistics.count = np.float64(mean), np.float64(var), count
+        if len(taken["statistics"]) != len(self.mean):
+            raise Misfit(f"rewards of {len(self.mean)} bodies, not of {len(taken['statistics'])}")
+        kept = torch.tensor(taken["statistics"], dtype=torch.float64, device=self.mean.device)
+        self.mean, self.var, self.count = kept.unbind(1)

@@ -43,7 +43,7 @@ class RunCallback(BaseCallback):
     (simulations that diverged so far).
 
     Args:
-        body_names: of the training bodies, in the order of ``info["body"]``.
+        body_names: of the training bodies, in the order of ``body_of_row``'s values.
         total_steps: where the run ends.
         save: writes a checkpoint of the present state.
         validate: returns a score of the present policy, or None to never validate.
@@ -100,12 +100,10 @@ class RunCallback(BaseCallback):
         if self._saves.reached(self.num_timesteps):
             self.save()
         self._diverged = self._diverged_of_bodies()
+        self._mean = self._mean_return()
 
     def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
-            if "episode" in info:
-                self.returns[info["body"]].append(info["episode"]["r"])
-        self.progress.update(self.num_timesteps, self._mean_return())
+        self.progress.update(self.num_timesteps, self._mean)
         return self.stopped_by is None
 
     def _mean_return(self) -> float | None:
@@ -113,6 +111,9 @@ class RunCallback(BaseCallback):
         return float(np.mean(means)) if means else None
 
     def _on_rollout_end(self) -> None:
+        finished = self.model.finished
+        for body, kept in enumerate(self.returns):
+            kept.extend(finished.returns[finished.bodies == body][-EPISODES_KEPT:].tolist())
         record_bodies(
             self.logger, {n: np.mean(r) for n, r in zip(self.body_names, self.returns, strict=True) if r}
         )
@@ -129,13 +130,13 @@ class RunCallback(BaseCallback):
         """Log how many simulations have diverged so far; raises RunFault: too many."""
         diverged = self._diverged_of_bodies()
         self.logger.record("rollout/diverged", int(diverged.sum()))
-        rows = np.bincount(self.training_env.get_attr("body_of_row")[0])
+        rows = np.bincount(self.model.env.body_of_row)
         when = f"the rollout that ended at step {self.num_timesteps:,}"
         steps = rows * self.model.n_steps  # steps: (bodies,)
         check_physics(diverged - self._diverged, steps, self.body_names, self.max_diverged, when)
 
     def _diverged_of_bodies(self) -> np.ndarray:
-        return self.training_env.get_attr("diverged")[0].copy()
+        return self.model.env.records.diverged.copy()
 
     def _on_training_end(self) -> None:
         if self.stopped_by is None:  # the last policy, too, can be the best

@@ -91,8 +91,9 @@ class SB3TokenPolicy(ActorCriticPolicy):
     def outputs_of(self, obs: Observation) -> Tensor:
         """Means or logits of stored observations, or of stretches of them, to learn from."""
         if STARTS in obs:
-            features, obs = self._features_of_sequences(obs)
-            return self.token_policy.act(features, obs).float()
+            with self._autocast(obs):
+                features, obs = self._features_of_sequences(obs)
+                return self.token_policy.act(features, obs).float()
         outputs, *auxiliary = self._shared_out(self._outputs_alone, obs)
         return self._with_auxiliary(outputs, auxiliary)
 
@@ -118,19 +119,18 @@ class SB3TokenPolicy(ActorCriticPolicy):
         log_prob = self._with_auxiliary(distribution.log_prob(actions), auxiliary)
         return value[:, None], log_prob, distribution.entropy()
 
-    def predict_values(self, obs: Observation, rows: np.ndarray | None = None) -> Tensor:
-        """Values (B, 1); of ``rows`` of the rollout only, where given."""
+    def predict_values(self, obs: Observation, memory: Memory | None = None) -> Tensor:
+        """Values (B, 1), with this memory; None: with the present one of the rollout."""
         if not self.remembers:
             return self._outputs_and_value(obs)[1][:, None]
-        memory = self._memory_of(obs) if rows is None else {k: v[rows] for k, v in self.memory.items()}
-        return self._evaluate(obs, memory)[1][:, None]
+        return self._evaluate(obs, self._memory_of(obs) if memory is None else memory)[1][:, None]
 
-    def forget(self, rows: np.ndarray) -> None:
+    def forget(self, rows: Tensor | np.ndarray) -> None:
         """Episodes have ended in ``rows`` (B,) bool."""
-        if self.memory and rows.any():
+        if self.memory:
             size, n_tokens = next(iter(self.memory.values())).shape[:2]
             start = self.token_policy.initial_memory(size, n_tokens)
-            self.memory = forget(self.memory, start, torch.from_numpy(rows).to(self.device))
+            self.memory = forget(self.memory, start, torch.as_tensor(rows, device=self.device))
 
     def _memory_of(self, obs: Observation) -> Memory:
         size, n_tokens = obs["tokens"].shape[:2]

@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 from torch import Tensor
 
 from ...envs.errors import UserError
+from .rollout_buffer import RolloutBuffer
 
 STARTS = "episode_starts"
 MEMORY = "memory:"
 """Keys beside the observation's own in what `SequenceRolloutBuffer` gives."""
 
 
-class SequenceRolloutBuffer(DictRolloutBuffer):
-    """SB3's buffer, whose minibatches are whole stretches of ``length`` steps, flattened step by step.
+class SequenceRolloutBuffer(RolloutBuffer):
+    """A rollout whose minibatches are whole stretches of ``length`` steps, flattened step by step.
 
     Args:
-        args: as SB3 passes them.
+        args: as of `RolloutBuffer`.
         length: of a stretch; it divides the steps of a rollout.
-        kwargs: as SB3 passes them.
+        kwargs: as of `RolloutBuffer`.
 
     Attributes:
         policy: tells (``memory_before``) what it remembered when it acted; set by the learner.
@@ -37,15 +37,15 @@ class SequenceRolloutBuffer(DictRolloutBuffer):
     def __init__(self, *args: Any, length: int = 16, **kwargs: Any) -> None:
         self.length = length
         super().__init__(*args, **kwargs)
-        if self.buffer_size % length:
+        if self.n_steps % length:
             raise UserError(
-                f"algorithm.n_steps is {self.buffer_size}, not a multiple of algorithm.sequence_length "
+                f"algorithm.n_steps is {self.n_steps}, not a multiple of algorithm.sequence_length "
                 f"{length}: a rollout is cut into sequences"
             )
         self.policy: Any = None
 
     def reset(self) -> None:
-        """Empty the buffer."""
+        """Begin again."""
         super().reset()
         self.memories: list[dict[str, Tensor]] = []
 
@@ -57,34 +57,24 @@ class SequenceRolloutBuffer(DictRolloutBuffer):
 
     def get(self, batch_size: int | None = None) -> Iterator[DictRolloutBufferSamples]:
         """Minibatches of about ``batch_size`` samples, of stretches in random order."""
-        parts = self.buffer_size // self.length
+        self._check_full()
         # Flat number of a stretch: part * n_envs + row.
-        order = np.random.permutation(parts * self.n_envs)
-        count = max(1, (batch_size or self.buffer_size * self.n_envs) // self.length)
-        for first in range(0, len(order), count):
-            yield self._stretches(order[first : first + count])
+        order = np.random.permutation(self.n_steps // self.length * self.n_envs)
+        count = max(1, (batch_size or self.n_steps * self.n_envs) // self.length)
+        memories = {  # (parts * B, ...) each
+            key: torch.cat([memory[key] for memory in self.memories]) for key in self.memories[0]
+        }
+        for chosen in torch.from_numpy(order).to(self.device).split(count):
+            yield self._stretches(chosen, memories)
 
-    def _stretches(self, chosen: np.ndarray) -> DictRolloutBufferSamples:
-        part, row = np.divmod(chosen, self.n_envs)
-        step = part[None] * self.length + np.arange(self.length)[:, None]  # step: (L, b)
-
-        def take(values: np.ndarray) -> Tensor:
-            picked = values[step, row[None]]  # (L, b, ...)
-            return self.to_torch(picked.reshape(-1, *values.shape[2:]))
-
-        observations = {key: take(value) for key, value in self.observations.items()}
-        observations[STARTS] = take(self.episode_starts)
-        for key in self.memories[0]:
-            stacked = torch.stack([memory[key] for memory in self.memories])  # (parts, B, ...)
-            observations[MEMORY + key] = stacked[torch.from_numpy(part), torch.from_numpy(row)]
-        return DictRolloutBufferSamples(
-            observations=observations,
-            actions=take(self.actions),
-            old_values=take(self.values).flatten(),
-            old_log_prob=take(self.log_probs).flatten(),
-            advantages=take(self.advantages).flatten(),
-            returns=take(self.returns).flatten(),
-        )
+    def _stretches(self, chosen: Tensor, memories: dict[str, Tensor]) -> DictRolloutBufferSamples:
+        part, row = chosen // self.n_envs, chosen % self.n_envs
+        steps = part * self.length + torch.arange(self.length, device=self.device)[:, None]  # (L, b)
+        places = (steps * self.n_envs + row).flatten()
+        more = {STARTS: self.episode_starts.flatten().index_select(0, places)}
+        for key, values in memories.items():
+            more[MEMORY + key] = values.index_select(0, chosen)
+        return self._samples(places, more)
 
 
 def forget(memory: dict[str, Tensor], start: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

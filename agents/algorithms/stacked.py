@@ -79,8 +79,12 @@ class StackedPolicy:
 
     def _share(self, memory: Memory, rows: int) -> None:
         """Parts of the sets, each with what it remembers."""
-        self._parts = shares(len(next(iter(self._parameters.values()))), rows)
+        self._parts = self._divide(len(next(iter(self._parameters.values()))), rows)
         self._memories = [{key: value[part] for key, value in memory.items()} for part in self._parts]
+
+    def _divide(self, sets: int, rows: int) -> list[slice]:
+        """Sets that are computed together."""
+        return shares(sets, rows)
 
     def keep(self, sets: Tensor, rows: Tensor) -> None:
         """Go on with some sets (P',) and, of each, some rows (P', R') only."""
@@ -90,11 +94,7 @@ class StackedPolicy:
 
     def act(self, observation: Observation) -> Tensor:
         """Actions (P, R, ...), or logits, of observations (P, R, ...); the memory goes on."""
-        shape = observation["tokens"].shape[:2]
-        # What depends on the data's values cannot run under vmap.
-        prepared = self._policy.prepare({key: value.flatten(0, 1) for key, value in observation.items()})
-        prepared = {key: value.unflatten(0, shape) for key, value in prepared.items()}
-        actions = []
+        prepared, actions = self._prepare(observation), []
         for index, part in enumerate(self._parts):
             own = [
                 {key: value[part] for key, value in values.items()} for values in (self._parameters, prepared)
@@ -102,6 +102,12 @@ class StackedPolicy:
             found, self._memories[index] = self._act(*own, self._memories[index])
             actions.append(found)
         return torch.cat(actions)
+
+    def _prepare(self, observation: Observation) -> Observation:
+        """What depends on the data's values, and cannot run under vmap, is added."""
+        shape = observation["tokens"].shape[:2]
+        prepared = self._policy.prepare({key: value.flatten(0, 1) for key, value in observation.items()})
+        return {key: value.unflatten(0, shape) for key, value in prepared.items()}
 
 
 class _Acting(nn.Module):

@@ -34,6 +34,8 @@ def evaluate_trimmed(
 ) -> tuple[Tensor, Tensor]:
     """Action means (B, N, J) and values (B,), as ``evaluate(observation)`` gives them, with less work.
 
+    On a GPU the batch stays whole: the host would have to wait to learn which rows are short.
+
     Args:
         evaluate: from an observation of any number of rows and slots to means and values.
         observation: limb token sets, (B, N, ...).
@@ -43,7 +45,7 @@ def evaluate_trimmed(
     mask = observation["mask"]
     size, n_slots = mask.shape
     groups = GROUPS if share is None else GROUPS_OF_A_SHARD * shards
-    if size < GROUPS * SMALLEST_GROUP:
+    if size < GROUPS * SMALLEST_GROUP or mask.device.type != "cpu":
         return evaluate(observation)
     numbers = torch.arange(1, n_slots + 1, device=mask.device)
     used, order = ((mask != 0) * numbers).amax(1).sort(descending=True)  # used: (B,) last slot in use

@@ -43,12 +43,20 @@ class Compute(abc.ABC):
     spread = False
     """Whether several processes share a population."""
 
-    def shard_size(self, settings: CMAES, task_set: TaskSet, policy: Policy, device: torch.device) -> int:
+    def shard_size(
+        self,
+        settings: CMAES,
+        task_set: TaskSet,
+        policy: Policy,
+        device: torch.device,
+        simulation: str = "cpu",
+    ) -> int:
         """Candidates of a shard: what was set, or what suits this choice."""
         if settings.shard_size != "auto":
             return int(settings.shard_size)
+        bodies = len(task_set.seen)
         return automatic_shard_size(
-            settings.population, len(task_set.seen), settings.episodes, policy.kind, device, self.spread
+            settings.population, bodies, settings.episodes, policy.kind, device, self.spread, simulation
         )
 
     @abc.abstractmethod
@@ -60,6 +68,7 @@ class Compute(abc.ABC):
         environment: Mapping[str, Any],
         threads: int,
         device: torch.device,
+        simulation: str = "cpu",
     ) -> Evaluator:
         """What evaluates populations.
 
@@ -70,6 +79,7 @@ class Compute(abc.ABC):
             environment: its configuration, of which others can make it.
             threads: of this machine.
             device: of the networks.
+            simulation: where the task is simulated, as of `Population`.
         """
 
 
@@ -88,9 +98,11 @@ class Local(Compute):
         environment: Mapping[str, Any],
         threads: int,
         device: torch.device,
+        simulation: str = "cpu",
     ) -> Population:
-        size = self.shard_size(settings, task_set, policy, device)
-        return Population(policy, task_set, settings.population, settings.episodes, threads, device, size)
+        size = self.shard_size(settings, task_set, policy, device, simulation)
+        population, episodes = settings.population, settings.episodes
+        return Population(policy, task_set, population, episodes, threads, device, size, simulation)
 
 
 def compute_of(config: DictConfig) -> Compute:

@@ -84,6 +84,7 @@ class Ray(Compute):
         environment: Mapping[str, Any],
         threads: int,
         device: torch.device,
+        simulation: str = "cpu",
     ) -> Evaluator:
         # Shards are computed on the processors of the cluster, whatever device validates here.
         size = self.shard_size(settings, task_set, policy, torch.device("cpu"))

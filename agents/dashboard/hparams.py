@@ -29,6 +29,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, float | str]:
     found: dict[str, float | str] = {"seed": config["seed"]}
     if config.get("start_from"):
         found["start_from"] = str(config["start_from"])
+    found |= {name: str(config[name]) for name in ("precision", "simulation") if config.get(name)}
     for group in GROUPS:
         node = config[group]
         found[group] = str(node["_target_"]).rpartition(".")[2]

@@ -38,6 +38,7 @@ class CloneRun(Run):
 
     algorithm: Clone
     name = "clone"
+    needs_cpu = "cloning has its rows on the CPU, where the teacher looks on"
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         super().__init__(config, folder, device)
@@ -56,7 +57,14 @@ class CloneRun(Run):
         self.policy = build_policy(config.agent, self.env).to(device)
         self.start_policy()
         self.learner = CloneLearner(
-            self.algorithm, self.policy, self.env, teacher, device, self.env_seed, self.learner_seed
+            self.algorithm,
+            self.policy,
+            self.env,
+            teacher,
+            device,
+            self.env_seed,
+            self.learner_seed,
+            self.precision,
         )
         if self.state:
             self._restore(self.state)

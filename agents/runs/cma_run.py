@@ -47,8 +47,11 @@ class CMARun(Run):
     influences = ("device", "processor")  # shards are of one size, however many threads there are
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
+        self._compute = compute_of(config)
+        if self._compute.spread:
+            self.needs_cpu = f"compute={self._compute.name} simulates on the processors of its cluster"
         super().__init__(config, folder, device)
-        settings = self.algorithm
+        settings, simulation = self.algorithm, self.simulation
         if getattr(self.bodies, "starts", "random") == "fixed":
             raise UserError(
                 "algorithm=cma_es compares candidates on the same starts, new ones every generation; "
@@ -61,8 +64,7 @@ class CMARun(Run):
         # On a GPU one part keeps the device busy; its simulation still has the cores.
         automatic = config.threads == "auto"
         threads = available_cores() if automatic else whole_number(config.threads, "threads", 1)
-        self._compute = compute_of(config)
-        self.shard_size = self._compute.shard_size(settings, self.bodies, self.policy, device)
+        self.shard_size = self._compute.shard_size(settings, self.bodies, self.policy, device, simulation)
         self._steps, self._chosen_at, self._in_turn = 0, -1, True
         self._diverged = 0
         if self.state:
@@ -75,7 +77,7 @@ class CMARun(Run):
             set_parameters(self.policy, start)
         environment = OmegaConf.to_container(config.env, resolve=True)
         self.population = self._compute.evaluator(
-            settings, self.policy, self.bodies, environment, threads, device
+            settings, self.policy, self.bodies, environment, threads, device, simulation
         )
         self.logger = self.make_logger()
 

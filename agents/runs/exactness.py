@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..policy_json import installed_version
+from .earlier import carried_over
 from .training_state import PACKAGES
 
 WITHOUT_INFLUENCE = (
@@ -18,7 +19,7 @@ WITHOUT_INFLUENCE = (
 )
 """Settings of an algorithm that decide what is saved and shown, and nothing that is learnt."""
 
-COMPARED = ("env", "agent", "algorithm", "seed")
+COMPARED = ("env", "agent", "algorithm", "seed", "precision")
 """Of the configuration, what a training state keeps to be compared."""
 
 
@@ -52,19 +53,21 @@ def find_changes(
         harmless: further settings of the algorithm that have no influence.
     """
     ignored = {f"algorithm.{name}" for name in (*WITHOUT_INFLUENCE, *harmless)}
-    then = _flat({name: state["config"].get(name) for name in COMPARED})
+    before = carried_over(state["config"])
+    then = _flat({name: before.get(name) for name in COMPARED})
     now = _flat({name: config.get(name) for name in COMPARED})
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in ignored]
     notes = [f"{key} is {now.get(key)}, was {then.get(key)}" for key in keys]
-    notes += [
-        f"{n} is {value}, was {facts.get(n)}" for n, value in own_facts.items() if value != facts.get(n)
-    ]
+    was = {"simulation": before["simulation"], **facts}  # which earlier versions do not tell
+    others = [name for name, value in own_facts.items() if value != was.get(name)]
+    notes += [f"{name} is {own_facts[name]}, was {was.get(name)}" for name in others]
     versions = facts.get("versions", {})
     for package in PACKAGES:
         if (version := installed_version(package)) != versions.get(package):
             notes.append(f"{package} is {version}, was {versions.get(package)}")
     rows = ("seed", "algorithm.num_envs")
-    return Changes(tuple(notes), any(key.startswith("env.") or key in rows for key in keys))
+    elsewhere = "simulation" in others or any(key.startswith("env.") or key in rows for key in keys)
+    return Changes(tuple(notes), new_episodes=elsewhere)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

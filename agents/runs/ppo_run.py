@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from ...envs.snapshots import Misfit, put, take
 from ..algorithms.finite import NotFinite
 from ..algorithms.ppo import PPO, TokenPPO
-from ..algorithms.reward_scaling import BodyRewardScaling
 from ..algorithms.run_callback import RunCallback
 from ..composition import build_policy, policy_class
 from .diagnosis import stop_for
@@ -39,13 +38,15 @@ class PPORun(Run):
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         super().__init__(config, folder, device)
         aligned = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
-        self.rows = self.algorithm.make_rows(self.bodies, aligned)
+        self.rows = self.algorithm.make_rows(
+            self.bodies, aligned, simulation=self.simulation, device=self.device
+        )
         self.policy = build_policy(config.agent, self.rows.env).to(device)
         self.start_policy()
         self.learner: TokenPPO = self.algorithm.make_learner(
-            self.policy, self.rows, device, self.learner_seed, self.env_seed
+            self.policy, self.rows, device, self.learner_seed, self.env_seed, self.precision
         )
-        self._scales = self.learner.env if isinstance(self.learner.env, BodyRewardScaling) else None
+        self._scales = self.learner.scaling
         self._mark: dict[str, Any] | None = None
         if self.state:
             self._restore(self.state)
@@ -147,8 +148,8 @@ class PPORun(Run):
         if mark["rows"] is None:
             self.note_change("it had not begun", new_episodes=True)
         if not self.changes.new_episodes:
-            learner.env.reset()
-            learner._last_episode_starts = np.ones(learner.env.num_envs, bool)
+            self.rows.reset()
+            learner.begin_episodes()
             try:
                 learner._last_obs = self.rows.restore(mark["rows"])
                 put(learner, _KEPT, mark["learner"])
@@ -171,7 +172,8 @@ class PPORun(Run):
     def _begin_anew(self, rows: np.ndarray) -> None:
         """Single rows (B,) bool could not be brought back."""
         if rows.any():
-            self.learner._last_episode_starts[rows] = True
+            starts = self.learner._last_episode_starts
+            starts |= torch.from_numpy(rows).to(starts.device)
             self.learner.policy.forget(rows)
             self.note_change(f"{np.count_nonzero(rows)} of {len(rows)} rows begin new episodes")
 

@@ -24,15 +24,18 @@ from ..acting import Agent
 from ..algorithms.metrics_csv import MetricsCsv
 from ..algorithms.tensorboard import TensorBoard
 from ..atomic_folder import replace_file
-from ..checkpoint import load_policy, policy_folder_of, save_policy
+from ..checkpoint import load_policy, save_policy
 from ..dashboard import Dashboard
 from ..episodes import run_episodes
 from ..machine import machine_name, processor
 from ..policies.base import Policy
+from ..precision import check_precision
 from ..run_folder import keep_newest, last_checkpoint, list_checkpoints, new_checkpoint, publish
+from ..simulation import WARP, read_places, resolve_simulation
 from .exactness import COMPARED, Changes, find_changes
 from .run_logger import RunLogger
 from .save_errors import CHECKPOINT, SaveErrors
+from .start_from import take_over
 from .training_state import FOLDER as STATE_FOLDER
 from .training_state import read_facts, read_training_state, write_training_state
 
@@ -52,6 +55,8 @@ class Run(abc.ABC):
 
     Attributes:
         bodies: what is trained on.
+        simulation: where: ``cpu``, or ``warp`` or ``torch`` on the device.
+        precision: what the policy computes in, see `somite.agents.precision`.
         algorithm: its settings.
         policy: trained in place.
         state: what the run goes on from; None: it starts.
@@ -62,11 +67,17 @@ class Run(abc.ABC):
     """Of the algorithm, as in ``conf/algorithm``."""
     budget = "total_steps"
     """Setting of the algorithm that says how long a run is; ``zero_shot_every`` counts in the same units."""
+    needs_cpu: str | None = None
+    """Half a sentence, why its rows cannot be simulated on a device; None: they can where the task can."""
     influences: tuple[str, ...] = ("device", "processor", "threads")
-    """Of what a training state says about itself, what numbers depend on; packages' versions do, too."""
+    """Of what a training state says about itself, what numbers depend on.
+
+    Where it was simulated and packages' versions always count.
+    """
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
+        self.precision = check_precision(config.precision, self.name)
         folder.mkdir(parents=True, exist_ok=True)
         self._begun = time.monotonic()
         self.save_errors = SaveErrors(folder, config.get("on_save_error", "stop"))
@@ -78,6 +89,9 @@ class Run(abc.ABC):
         seeds = np.random.SeedSequence([int(config.seed), self.start_steps]).generate_state(3)
         self.learner_seed, self.env_seed, init_seed = (int(seed) for seed in seeds)
         self.bodies: TaskSet = hydra.utils.instantiate(config.env, _convert_="all")
+        self.simulation = resolve_simulation(config.simulation, self.bodies, device, self.needs_cpu)
+        if self.simulation == WARP:
+            self.bodies.device_options = read_places(config.warp)
         self.algorithm: Any = hydra.utils.instantiate(config.algorithm, _convert_="all")
         self.best_score = -np.inf
         torch.manual_seed(init_seed)
@@ -140,7 +154,7 @@ class Run(abc.ABC):
             self.state,
             read_facts(last_checkpoint(self.folder)),
             self._compared(),
-            {name: value for name, value in self._setting().items() if name in self.influences},
+            {n: value for n, value in self._setting().items() if n in (*self.influences, "simulation")},
             self.without_influence(),
         )
 
@@ -214,29 +228,10 @@ class Run(abc.ABC):
         self.policy.load_state_dict(saved.state_dict())
 
     def start_policy(self) -> None:
-        """Give a new run's policy what another one has learnt, if ``start_from`` names one.
-
-        Taken over are the parameters that act and the normaliser; critic and exploration start anew.
-
-        Raises:
-            UserError: there is no such run, or its agent is another one.
-        """
+        """Give a new run's policy what another one has learnt, if ``start_from`` names one."""
         if self.state or not self.config.get("start_from"):
             return
-        folder = policy_folder_of(str(self.config.start_from))
-        other = load_policy(folder).policy
-        own, theirs = (_acting_architecture(policy) for policy in (self.policy, other))
-        names = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
-        if names:
-            held, asked = (", ".join(f"{n}={found.get(n)}" for n in names) for found in (theirs, own))
-            given = f"start_from={self.config.start_from}"
-            raise UserError(f"{given} holds {held}; the configuration asks for {asked}")
-        self.policy.normalizer.load_state_dict(other.normalizer.state_dict())
-        learnt = other.acting_parameters()
-        with torch.no_grad():
-            for name, parameter in self.policy.acting_parameters().items():
-                parameter.copy_(learnt[name])
-        log.info("starting with what %s has learnt", folder)
+        take_over(self.policy, str(self.config.start_from))
 
     def save(self) -> None:
         """Write a checkpoint and make its policy the run's.
@@ -249,6 +244,8 @@ class Run(abc.ABC):
             with new_checkpoint(self.folder, self.steps) as writing:
                 training = {
                     "algorithm": OmegaConf.to_container(self.config.algorithm, resolve=True),
+                    "precision": self.precision,
+                    "simulation": self.simulation,
                     "command": self.command(),
                     "seconds": round(self.seconds),
                     "machine": machine_name(),
@@ -277,7 +274,8 @@ class Run(abc.ABC):
 
     def _setting(self) -> dict[str, Any]:
         threads = torch.get_num_threads()
-        return {"device": str(self.device), "processor": processor(), "threads": threads}
+        where = {"device": str(self.device), "simulation": self.simulation}
+        return {**where, "processor": processor(), "threads": threads}
 
     def environment(self) -> dict[str, Any]:
         """What is saved beside a policy of what it was trained in."""
@@ -326,11 +324,3 @@ class Run(abc.ABC):
                 self.best_score = score  # not where it could not be kept: the next one better is
             self.save_seconds += time.perf_counter() - begun
         return score
-
-
-def _acting_architecture(policy: Policy) -> dict[str, Any]:
-    """What acts, and what it reads: without what only learning needs."""
-    of_learning = ("critic", "initial_log_std", "identify", "n_sensors", "grid")
-    found = {name: value for name, value in policy.architecture().items() if name not in of_learning}
-    reads = {f.name: f.size for f in (*policy.spec.token, *policy.spec.joint, *policy.spec.trace)}
-    return {"agent": type(policy).__name__, **found, "features": reads}

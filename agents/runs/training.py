@@ -9,14 +9,18 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
+from ...envs.numbers import whole_number
 from ..algorithms.clone import Clone
 from ..algorithms.cma_es import CMAES
 from ..algorithms.ppo import PPO
 from ..algorithms.stopping import StopSignals
 from ..compute import check_algorithm, compute_of
 from ..device import resolve_device, set_threads
+from ..memory import out_of_memory
+from ..precision import check_precision, use_precision
 from ..run_folder import tidy
 from ..run_lock import hold
+from ..simulation import check_simulation
 from .clone_run import CloneRun
 from .cma_run import CMARun
 from .ppo_run import PPORun
@@ -37,9 +41,13 @@ def train(config: DictConfig, folder: Path) -> None:
     """
     with ExitStack() as stack:
         stack.enter_context(StopSignals())  # from here on a signal ends in a checkpoint
+        check_simulation(config.simulation)
+        check_precision(config.precision, _kind(config).name)
         device = resolve_device(config.device)
+        use_precision(config.precision, device)
         set_threads(config.threads)
         keep_log_going()
+        stack.enter_context(out_of_memory("this run", device, *_rows(config)))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold(folder))
@@ -54,7 +62,20 @@ def train(config: DictConfig, folder: Path) -> None:
         run.save_errors.check_end()
 
 
+def _kind(config: DictConfig) -> type[Run]:
+    return RUNS[hydra.utils.get_class(config.algorithm._target_)]
+
+
+def _rows(config: DictConfig) -> tuple[str, int]:
+    """The key that the memory of a rollout grows with, and its value."""
+    algorithm = config.algorithm
+    if "num_envs" in algorithm:
+        return "algorithm.num_envs", whole_number(algorithm.num_envs, "algorithm.num_envs", 1)
+    size = algorithm.population if algorithm.shard_size == "auto" else algorithm.shard_size
+    return "algorithm.shard_size", whole_number(size, "algorithm.shard_size", 1)
+
+
 def _make(config: DictConfig, folder: Path, device: torch.device) -> Run:
-    kind = RUNS[hydra.utils.get_class(config.algorithm._target_)]
+    kind = _kind(config)
     check_algorithm(compute_of(config), kind.name)
     return kind(config, folder, device)

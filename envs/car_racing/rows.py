@@ -73,8 +73,15 @@ class Rows(Protocol):
         """Start an episode in some rows: the seeds of each one's track and look."""
         ...
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """Act in the rows that are running: (B, 3) steering, gas, brake; (B,) bool."""
+    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
+        """Act in the rows that are running: (B, 3) steering, gas, brake; (B,) bool.
+
+        What is in `results` has no meaning until `step_finish`.
+        """
+        ...
+
+    def step_finish(self) -> None:
+        """Wait until the step that was begun is done."""
         ...
 
     def replay(self, pasts: Mapping[int, Past]) -> None:
@@ -111,8 +118,16 @@ class LocalRows:
         self._painter.start(index, env)
         self._tracks.set(index, env)
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> None:
+    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
+        """See `Rows`. One process does one thing after another: all of it waits for `step_finish`."""
+        self._begun = actions, running
+
+    def step_finish(self) -> None:
         """See `Rows`."""
+        self.step(*self._begun)
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> None:
+        """Both."""
         results = self.results
         indices = np.flatnonzero(running).tolist()
         for index in indices:

@@ -75,9 +75,18 @@ class RacingSource(Source):
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Nominal actions (B, 3), affine to the car's controls; see `Source`."""
-        controls = LOW + (actions + 1.0) * (HIGH - LOW) / 2.0
-        self._rows.step(controls, running)
-        self._episodes.enter(controls, running)
+        self.step_begin(actions, running)
+        return self.step_finish()
+
+    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
+        """Worker processes, where there are some, simulate and draw from now on; see `Source`."""
+        self._begun = LOW + (actions + 1.0) * (HIGH - LOW) / 2.0, running.copy()
+        self._rows.step_begin(*self._begun)
+
+    def step_finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `Source`."""
+        self._rows.step_finish()
+        self._episodes.enter(*self._begun)
         results = self._rows.results
         return results.rewards.copy(), results.ended.copy(), results.cut.copy()
 

@@ -126,10 +126,14 @@ class WorkerRows:
         """See `Rows`."""
         self._share_out("start", seeds)
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """See `Rows`."""
+    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
+        """See `Rows`. Workers write into `results` from now on."""
         self._actions[:], self._running[:] = actions, running
-        self._do([(worker, "step", None) for worker in self.workers])
+        self._tell([(worker, "step", None) for worker in self.workers])
+
+    def step_finish(self) -> None:
+        """See `Rows`."""
+        self._await([(worker, "step", None) for worker in self.workers])
         for worker in self.workers:
             worker.deaths = 0
 
@@ -144,12 +148,15 @@ class WorkerRows:
             own = {row - first: value for row, value in of_rows.items() if first <= row < end}
             if own:
                 tasks.append((worker, command, own))
-        self._do(tasks)
+        self._tell(tasks)
+        self._await(tasks)
 
-    def _do(self, tasks: list[tuple[Worker, str, Any]]) -> None:
-        """Have everything done, however many workers die of it."""
+    def _tell(self, tasks: list[tuple[Worker, str, Any]]) -> None:
         for worker, *task in tasks:
             worker.tell(*task)
+
+    def _await(self, tasks: list[tuple[Worker, str, Any]]) -> None:
+        """Until everything that was told is done, however many workers die of it."""
         for worker, *task in tasks:
             while not worker.answers():
                 self._replace(worker)

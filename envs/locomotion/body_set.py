@@ -135,7 +135,7 @@ class BodySet(TaskSet):
         from .on_device import LocomotionTensorEnv  # which few need
 
         named = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
-        options = {"frame_skip": self.frame_skip, **self.varied, **options}
+        options = {"frame_skip": self.frame_skip, **self.varied, **self.device_options, **options}
         return LocomotionTensorEnv(named, num_envs, self.task, device=device, **options)
 
     def make_vec(

@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from ..errors import UserError, nearest
+from .on_device.source import TensorSource
 from .senses import Senses
 from .source import Source
 from .task import SensorTask, checked_scales, describe_scales
@@ -22,6 +25,7 @@ from .task import SensorTask, checked_scales, describe_scales
 GRAVITY, CART_MASS, POLE_MASS, LENGTH, FRICTION = 9.82, 0.5, 0.5, 0.6, 0.1  # m/s², kg, kg, m, N s/m
 TIME_STEP, FORCE, TRACK = 0.01, 10.0, 2.4  # s, N of the action 1, m to each side
 START_SPEED = 10.0  # m/s and rad/s to each side
+BEND = np.pi / 2  # rad, at the track's end
 SENSORS = ("x", "x_dot", "cos_theta", "sin_theta", "theta_dot")
 STARTS = ("random", "fixed")
 _STARTS_FILE = Path(__file__).with_name("swingup_starts.csv")
@@ -39,6 +43,43 @@ def draw_start(rng: np.random.Generator) -> np.ndarray:
     """(4,) x, x_dot, theta, theta_dot, each uniform: ±2.4, ±10, π ± π/2, ±10."""
     x, speed, angle, turning = rng.uniform(-1.0, 1.0, 4)
     return np.array([TRACK * x, START_SPEED * speed, np.pi + np.pi / 2 * angle, START_SPEED * turning])
+
+
+Numbers = TypeVar("Numbers", np.ndarray, torch.Tensor)
+
+
+def accelerations(
+    x_dot: Numbers, theta_dot: Numbers, cos: Numbers, sin: Numbers, action: Numbers
+) -> tuple[Numbers, Numbers]:
+    """Of carts (m/s²) and poles (rad/s²), by arrays or tensors (B,) of float64.
+
+    Args:
+        x_dot: m/s.
+        theta_dot: rad/s.
+        cos: of the angle from upright.
+        sin: likewise.
+        action: -1 to 1.
+    """
+    mass, total = POLE_MASS * LENGTH, CART_MASS + POLE_MASS
+    push = FORCE * action - FRICTION * x_dot
+    swing = mass * theta_dot * theta_dot * sin
+    x_acceleration = (-2 * swing + 3 * POLE_MASS * GRAVITY * sin * cos + 4 * push) / (
+        4 * total - 3 * POLE_MASS * cos * cos
+    )
+    theta_acceleration = (-3 * swing * cos + 6 * total * GRAVITY * sin + 6 * push * cos) / (
+        4 * LENGTH * total - 3 * mass * cos * cos
+    )
+    return x_acceleration, theta_acceleration
+
+
+def reward(cos: Numbers, cos_of_place: Numbers) -> Numbers:
+    """(B,), 1 where the pole stands upright in the middle of the track.
+
+    Args:
+        cos: of the pole's angle.
+        cos_of_place: of `BEND` times the share of the track's half that the cart is away from its middle.
+    """
+    return (cos + 1) / 2 * cos_of_place
 
 
 class CartPoles(Source):
@@ -96,15 +137,8 @@ class CartPoles(Source):
         few = 4 * np.count_nonzero(running) < self.num_envs
         rows = np.flatnonzero(running) if few else slice(None)
         x, x_dot, theta, theta_dot = self.state[:, rows]
-        s, c, force = self._sin[rows], self._cos[rows], FORCE * actions[rows, 0]
-        mass, total = POLE_MASS * LENGTH, CART_MASS + POLE_MASS
-        push = force - FRICTION * x_dot
-        swing = mass * theta_dot * theta_dot * s
-        x_acceleration = (-2 * swing + 3 * POLE_MASS * GRAVITY * s * c + 4 * push) / (
-            4 * total - 3 * POLE_MASS * c * c
-        )
-        theta_acceleration = (-3 * swing * c + 6 * total * GRAVITY * s + 6 * push * c) / (
-            4 * LENGTH * total - 3 * mass * c * c
+        x_acceleration, theta_acceleration = accelerations(
+            x_dot, theta_dot, self._cos[rows], self._sin[rows], actions[rows, 0]
         )
         dt = TIME_STEP * running[rows]
         x, theta = x + dt * x_dot, theta + dt * theta_dot
@@ -112,7 +146,7 @@ class CartPoles(Source):
         self.state[:, rows] = x, x_dot, theta, theta_dot
         self._cos[rows], self._sin[rows] = np.cos(theta), np.sin(theta)
         rewards = np.zeros(self.num_envs)
-        rewards[rows] = (self._cos[rows] + 1) / 2 * np.cos(np.pi / 2 * x / TRACK)
+        rewards[rows] = reward(self._cos[rows], np.cos(BEND * x / TRACK))
         return rewards, np.abs(self.state[0]) > TRACK, np.zeros(self.num_envs, bool)
 
     def read(self) -> np.ndarray:
@@ -139,6 +173,7 @@ class CartPoleSwingUp(SensorTask):
     """
 
     name = CartPoles.name
+    device_simulation = "torch"
 
     def __init__(
         self,
@@ -156,6 +191,12 @@ class CartPoleSwingUp(SensorTask):
     def make_source(self, num_envs: int, threads: int = 0) -> CartPoles:
         """So many carts; they need no threads."""
         return CartPoles(num_envs, self.max_episode_steps, self.starts, self.sensor_scales)
+
+    def make_tensor_source(self, num_envs: int, device: torch.device) -> TensorSource:
+        """So many carts on a device."""
+        from .on_device.carts import TensorCarts  # which is made of the equations above
+
+        return TensorCarts(num_envs, device, self.max_episode_steps, self.starts, self.sensor_scales)
 
     def notes(self) -> tuple[str, ...]:
         """Constants of single sensors, if there are any."""

@@ -55,6 +55,17 @@ class Source(Protocol):
         """
         ...
 
+    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
+        """Begin what `step` does; until `step_finish` nothing else may be asked.
+
+        Where other processes simulate they do so from now on. Elsewhere all of it waits for `step_finish`.
+        """
+        self._begun = actions, running
+
+    def step_finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Finish it; what `step` returns."""
+        return self.step(*self._begun)
+
     def read(self) -> np.ndarray:
         """(B, S, *reading_shape) readings of the present states: float32 in raw units, or uint8."""
         ...

@@ -7,9 +7,13 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ..errors import UserError, nearest
 from ..numbers import is_number, whole_number
 from ..task_set import TaskSet
+from .on_device.env import SensorTensorEnv
+from .on_device.source import TensorSource
 from .senses import Senses
 from .source import Source
 from .vector_env import SensorVectorEnv
@@ -107,6 +111,36 @@ class SensorTask(TaskSet):
         return SensorVectorEnv(
             source, self.senses, stagger=stagger, once=once, beside=beside, beside_sees=beside_sees
         )
+
+    def make_tensor_source(self, num_envs: int, device: torch.device) -> TensorSource:
+        """Simulations of so many rows on a device. Raises UserError: this task has none."""
+        raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
+
+    def make_tensor_env(
+        self,
+        bodies: Sequence[str] | None = None,
+        num_envs: int | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        aligned: bool = False,
+        stagger: bool = False,
+        once: bool = False,
+    ) -> SensorTensorEnv:
+        """Environment of ``num_envs`` rows whose tensors live on a device.
+
+        Args:
+            bodies: of no meaning here.
+            num_envs: rows; one if None.
+            device: of the tensors.
+            aligned: of no meaning here.
+            stagger: as in `SensorTensorEnv`.
+            once: likewise.
+
+        Raises:
+            UserError: there is no simulation of this task on a device.
+        """
+        source = self.make_tensor_source(num_envs or 1, torch.device(device))
+        return SensorTensorEnv(source, self.senses, stagger=stagger, once=once)
 
 
 def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | None:

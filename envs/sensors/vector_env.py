@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -15,6 +14,7 @@ from ..errors import UserError
 from ..resets import rows_to_reset
 from ..snapshots import Misfit, put, take
 from ..tokens import sensor_observation_space
+from .actions import Actions
 from .channels import Channels
 from .onlooker import Onlooker
 from .readings import Readings, sums_up
@@ -24,6 +24,9 @@ from .source import Source
 
 STREAMS = 2
 """Of a row beside that of its starts: the order of its slots, and its channels."""
+
+Step = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+"""Observation, rewards (B,) float64, terminated (B,), truncated (B,), info."""
 
 _PARTS = ("_readings", "channels", "slots", "_beside")
 _KEPT = ("_recent", "_steps", "_start_age", "_running", "_rngs", "_orders", "_channel_rngs", *_PARTS)
@@ -82,8 +85,8 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self.privileged = privileged and n_state > 0
         self.channels = Channels(self.senses, b, len(source.sensor_names), shape)
         space = source.single_action_space
-        self.discrete = isinstance(space, spaces.Discrete)
-        self.n_actions = int(space.n) if self.discrete else int(space.shape[0])
+        self._actions = Actions(space, b)
+        self.discrete, self.n_actions = self._actions.discrete, self._actions.n
         self.slots = Slots(self.senses, b, self.channels.n, shape, self.n_actions)
         self._beside = None if beside is None else Onlooker(beside, source, beside_sees, self.n_actions)
         remembered = max(self.senses.history, beside.history if beside else 0)
@@ -103,6 +106,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self.body_of_row = np.zeros(b, int)
         self._steps, self._start_age = np.zeros(b, int), np.zeros(b, int)
         self._running, self.begun_anew = np.zeros((2, b), bool)
+        self._begun: np.ndarray | None = None  # of a step that is not finished: (B,) bool, no number to act
         self._readings = Readings(source)
         self._rngs: list[np.random.Generator] = []
         self._orders: list[np.random.Generator] = []
@@ -135,6 +139,8 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
             options: ``reset_mask`` (B,) bool, to reset (and seed) these rows only.
         """
+        if self._begun is not None:
+            raise UserError("reset() in the midst of a step: call step_finish() first")
         rows = rows_to_reset(options, self.num_envs, bool(self._rngs))
         if not self._rngs and seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -190,17 +196,32 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         if self._beside:
             self._beside.enter(readings.values, readings.state, newest, rows)
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> Step:
         """Advance every row. Rewards (B,) float64; see the class for the rest."""
-        if not self._rngs:
-            raise UserError("step() before reset(): call reset() first")
+        self.step_begin(actions)
+        return self.step_finish()
+
+    def step_begin(self, actions: np.ndarray) -> None:
+        """Begin a step and return; where processes simulate they do so until `step_finish` is called.
+
+        Raises:
+            UserError: actions that do not fit, or rows that are not ready.
+        """
+        self._check_ready("step()")
         if self.autoreset_mode == AutoresetMode.DISABLED and not self.once and not self._running.all():
             raise UserError(f"rows {np.flatnonzero(~self._running).tolist()} have ended; reset them first")
-        actions, lost = self._applied(actions)
+        actions, newest, self._begun = self._actions.applied(actions)
+        self._recent[:, :-1] = self._recent[:, 1:].copy()  # the newest stands last
+        self._recent[:, -1] = newest
+        self.source.step_begin(actions, self._running)
+
+    def step_finish(self) -> Step:
+        """Finish the step that `step_begin` began; what `step` returns."""
+        if self._begun is None:
+            raise UserError("step_finish() before step_begin()")
+        lost, self._begun = self._begun, None
         running = self._running
-        rewards, terminated, cut = self.source.step(actions, running)
+        rewards, terminated, cut = self.source.step_finish()
         self._steps += running
         lost = lost | self.source.diverged
         if not sums_up(rewards):
@@ -223,6 +244,12 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             info |= self._finish(np.flatnonzero(ended), ended)
         return self._observation(), rewards, terminated, truncated, info
 
+    def _check_ready(self, what: str) -> None:
+        if not self._rngs:
+            raise UserError(f"{what} before reset(): call reset() first")
+        if self._begun is not None:
+            raise UserError(f"{what} in the midst of a step: call step_finish() first")
+
     def reorder(self, row: int, rng: np.random.Generator) -> None:
         """Put the sensors of a row into another order by hand, from the next step to the episode's end.
 
@@ -236,10 +263,9 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         """All that the rows' futures depend on, random streams included; see `somite.envs.snapshots`.
 
         Raises:
-            UserError: before the first reset.
+            UserError: before the first reset, or in the midst of a step.
         """
-        if not self._rngs:
-            raise UserError("snapshot() before reset(): call reset() first")
+        self._check_ready("snapshot()")
         return {"form": self._form, "source": self.source.snapshot(), **take(self, _KEPT)}
 
     def restore(self, taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -260,8 +286,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
                 changed then.
             UserError: before the first reset.
         """
-        if not self._rngs:
-            raise UserError("restore() before reset(): call reset() first")
+        self._check_ready("restore()")
         for name, own in self._form.items():
             other = taken["form"].get(name)
             if own != other:
@@ -287,28 +312,6 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "once": self.once,
             "autoreset": self.autoreset_mode.value,
         }
-
-    def _applied(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Actions as applied, which are remembered, and (B,) bool where one was no number, and 0 is done."""
-        actions = np.asarray(actions)
-        undefined = np.zeros(self.num_envs, bool)
-        if actions.shape != self.action_space.shape:
-            raise UserError(f"actions have shape {actions.shape}; expected {self.action_space.shape}")
-        if self.discrete:
-            actions = actions.astype(np.int64)
-            if ((actions < 0) | (actions >= self.n_actions)).any():
-                found = f"{actions.min()} to {actions.max()}"
-                raise UserError(f"actions are 0 to {self.n_actions - 1}, got {found}")
-            newest = np.eye(self.n_actions, dtype=np.float32)[actions]
-        else:
-            actions = actions.astype(float)
-            if not sums_up(actions):
-                undefined = np.isnan(actions).any(1)
-                actions[undefined] = 0.0
-            newest = actions = np.clip(actions, -1.0, 1.0)
-        self._recent[:, :-1] = self._recent[:, 1:].copy()  # the newest stands last
-        self._recent[:, -1] = newest
-        return actions, undefined
 
     def _finish(self, rows: np.ndarray, ended: np.ndarray) -> dict[str, Any]:
         """Reset ended rows in the same step; keep their last observation."""

@@ -75,7 +75,7 @@ class PPOSpeed:
             "shares": {phase: self._seconds[phase] / total for phase in PHASES} if total else {},
             "agent": type(policy).__name__,
             "parameters": sum(parameter.numel() for parameter in policy.parameters()),
-            "precision": setup.algorithm.precision,
+            "precision": setup.precision,
             "device": str(next(policy.parameters()).device),
             "torch_threads": setup.torch_threads,
             "bodies": len(setup.bodies.seen),

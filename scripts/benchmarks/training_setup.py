@@ -15,10 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from stable_baselines3.common.logger import Logger
 
 from ...agents.algorithms.ppo import PPO, TokenPPO
+from ...agents.algorithms.training_rows import TrainingRows
 from ...agents.composition import build_policy, policy_class
 from ...agents.device import resolve_device, set_threads
+from ...agents.simulation import resolve_simulation
 from ...envs.errors import UserError
-from ...envs.sb3 import SB3VecEnv
 from ...envs.task_set import TaskSet
 from ..lookup import CONFIG_MODULE, check_arguments, check_targets
 
@@ -72,10 +73,14 @@ class TrainingSetup:
         self.algorithm: PPO = hydra.utils.instantiate(config.algorithm, _convert_="all")
         self.aligned: bool = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
         simulation_threads = 0 if config.threads == "auto" else self.torch_threads
-        self.rows: SB3VecEnv = self.algorithm.make_rows(self.bodies, self.aligned, simulation_threads)
+        self.simulation = resolve_simulation(config.simulation, self.bodies, device)
+        self.precision = str(config.precision)
+        self.rows: TrainingRows = self.algorithm.make_rows(
+            self.bodies, self.aligned, simulation_threads, self.simulation, device
+        )
         torch.manual_seed(init_seed)
         self.policy = build_policy(config.agent, self.rows.env).to(device)
         self.learner: TokenPPO = self.algorithm.make_learner(
-            self.policy, self.rows, device, learner_seed, env_seed
+            self.policy, self.rows, device, learner_seed, env_seed, self.precision
         )
         self.learner.set_logger(Logger(None, []))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
 from somite.agents.run_folder import last_checkpoint
-from somite.agents.runs.training_state import DESCRIPTION, FOLDER
+from somite.agents.runs.training_state import (
+    DESCRIPTION,
+    FOLDER,
+    read_training_state,
+    write_training_state,
+)
 from somite.envs.snapshots import Misfit
 
 from .exact import differences
@@ -72,6 +78,44 @@ def test_other_environments_begin_new_episodes(
     assert "all rows begin new episodes" in caplog.text
 
 
+def as_of_an_earlier_version(folder: Path, precision: str) -> None:
+    """The last checkpoint as it was when precision was a key of PPO, and none told where it simulates."""
+    state_of = last_checkpoint(folder) / FOLDER
+    state, facts = read_training_state(state_of.parent), json.loads((state_of / DESCRIPTION).read_text())
+    del state["config"]["precision"], facts["simulation"]
+    state["config"]["algorithm"]["precision"] = precision
+    shutil.rmtree(state_of)
+    kept = ("sha256", "size", "format", "versions")
+    write_training_state(state_of, state, {key: value for key, value in facts.items() if key not in kept})
+
+
+def test_a_run_of_an_earlier_version_is_exact(finished: Path) -> None:
+    as_of_an_earlier_version(finished, "float32")
+    assert notes_of(finished, LONGER) == "algorithm.total_steps is 640, was 384"
+
+
+def test_another_precision_is_said_and_episodes_go_on(finished: Path) -> None:
+    assert "precision is bf16, was float32" in "; ".join(make_run(finished, "precision=bf16").changes.notes)
+    as_of_an_earlier_version(finished, "bf16")
+    run = make_run(finished, LONGER)
+    assert "precision is float32, was bf16" in run.changes.notes and not run.changes.new_episodes
+
+
+def test_what_was_simulated_elsewhere_begins_new_episodes(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = last_checkpoint(finished) / FOLDER / DESCRIPTION
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"simulation": "warp"}))
+    with caplog.at_level(logging.WARNING):
+        assert "simulation is cpu, was warp" in notes_of(finished, LONGER)
+    assert "all rows begin new episodes" in caplog.text
+
+
+def test_what_it_was_trained_with_is_told_beside_the_policy(finished: Path) -> None:
+    training = json.loads((finished / "policy" / "policy.json").read_text())["training"]
+    assert (training["precision"], training["simulation"]) == ("float32", "cpu")
+
+
 def test_another_machine_and_other_versions_are_said(finished: Path) -> None:
     file = last_checkpoint(finished) / FOLDER / DESCRIPTION
     said = json.loads(file.read_text())
@@ -97,7 +141,7 @@ def test_rows_of_a_snapshot_that_does_not_fit_begin_new_episodes(
     def refuse(self, taken):
         raise Misfit("the snapshot is of an older version")
 
-    monkeypatch.setattr("somite.envs.sb3.SB3VecEnv.restore", refuse)
+    monkeypatch.setattr("somite.agents.algorithms.training_rows.HostRows.restore", refuse)
     with caplog.at_level(logging.WARNING):
         assert "the snapshot is of an older version" in notes_of(finished, LONGER)
     assert "all rows begin new episodes" in caplog.text

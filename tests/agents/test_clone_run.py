@@ -69,14 +69,14 @@ def test_the_teacher_hands_over_row_by_row(tmp_path: Path, teacher: Path) -> Non
     settings = ("algorithm.teacher_steps=1024", "algorithm.handover_steps=2048", "algorithm.total_steps=4096")
     run = make_clone(tmp_path, teacher, *settings)
     learner, shares = run.learner, []
-    acted, step = [], learner._step
+    acted, begin = [], learner.env.step_begin
 
     def watched(actions: np.ndarray) -> None:
         taught = learner.teacher.act(learner.env.beside_observation())
         acted.append(np.isclose(actions, taught).all(1))
-        step(actions)
+        begin(actions)
 
-    learner._step = watched
+    learner.env.step_begin = watched
     for _ in range(4):
         shares.append(learner.teacher_share)
         learner.iterate()
@@ -143,8 +143,8 @@ def test_the_labels_are_the_teachers_actions(tmp_path: Path, teacher: Path) -> N
 def test_the_teacher_drives_first_and_the_student_then(tmp_path: Path, teacher: Path) -> None:
     run = make_clone(tmp_path, teacher, "algorithm.teacher_steps=1024")
     acted = []
-    step = run.env.step
-    run.env.step = lambda actions: acted.append(np.array(actions)) or step(actions)
+    begin = run.env.step_begin
+    run.env.step_begin = lambda actions: acted.append(np.array(actions)) or begin(actions)
     labels = []
     for _ in range(2):
         run.learner._collect()
@@ -187,6 +187,24 @@ def test_a_run_is_gone_on_with_and_evaluated(
     assert all(f"`{name}`" in page for name in set(read_metrics(folder)[-1]) - {"step"})
     (row,) = evaluate(folder, "env.senses.shuffle=10", "env.senses.noise_channels=2")
     assert row.body == "cartpole_swingup" and np.isfinite(row.mean)
+
+
+def test_a_student_learns_in_bf16_and_acts_in_it(tmp_path: Path, teacher: Path) -> None:
+    losses = []
+    for precision in ("float32", "bf16"):
+        run = make_clone(tmp_path / precision, teacher, f"precision={precision}")
+        assert run.learner.student.precision == precision
+        losses.append([run.learner.iterate() for _ in range(4)])
+        assert all(p.dtype == torch.float32 for p in run.policy.parameters())
+    exact, rounded = np.array(losses)
+    assert not np.array_equal(exact, rounded), "it is computed in another precision"
+    assert np.allclose(exact, rounded, rtol=0.1), "and learns the same"
+
+
+def test_cloning_is_simulated_on_the_cpu(tmp_path: Path, teacher: Path) -> None:
+    assert make_clone(tmp_path / "a", teacher).simulation == "cpu"
+    with pytest.raises(UserError, match="simulation=torch was asked for"):
+        make_clone(tmp_path / "b", teacher, "simulation=torch")
 
 
 def test_what_cannot_be_cloned_is_said(tmp_path: Path, teacher: Path) -> None:

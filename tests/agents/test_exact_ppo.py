@@ -17,6 +17,7 @@ from .runs import ROLLOUT, TINY, compose
 BUDGET = f"algorithm.total_steps={6 * ROLLOUT}"
 SENSORS = (*(setting for setting in TINY if not setting.startswith("env.")), BUDGET)
 DISTURBED = ("env.senses.shuffle=7", "env.senses.noise_channels=2", "env.senses.blinking=0.2")
+ON_WARP = ("env.bodies=[cheetah_2_back]", "simulation=warp", "env.variation.mass=[0.5,2]")
 CASES = {
     "limbs": (*TINY, BUDGET),
     "limbs that vary": (
@@ -28,6 +29,11 @@ CASES = {
         *(*SENSORS, "env=cartpole_swingup", "agent=deep_set", "agent.recurrent=true"),
         *("algorithm.sequence_length=8", *DISTURBED),
     ),
+    "sensors on a device": (
+        *(*SENSORS, "env=cartpole_swingup", "simulation=torch", "agent=deep_set", "agent.recurrent=true"),
+        "algorithm.sequence_length=8",
+    ),
+    "bodies on a device": (*TINY, BUDGET, *ON_WARP),
     "another Gymnasium task": (*SENSORS, "env=gymnasium", "env.id=Pendulum-v1", "agent=sensor_transformer"),
     "patches of a car's picture": (
         *(*SENSORS, "env=car_racing", "env.patch_size=24", "env.max_episode_steps=200", "env.slips=0.1"),

@@ -107,7 +107,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert moments(second)[0].abs().max() > 0
     for key, value in first.policy.state_dict().items():  # the normaliser's buffers, too
         assert torch.equal(second.policy.state_dict()[key], value), key
-    scales = [run.learner.env.snapshot()["statistics"] for run in (first, second)]
+    scales = [run.learner.scaling.snapshot()["statistics"] for run in (first, second)]
     assert scales[0] == scales[1]
     assert second.best_score == first.best_score > -np.inf
 

@@ -146,6 +146,27 @@ def test_constraints_are_exact_and_name_no_source():
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line), line
 
 
+def simulates_on_a_gpu(path):
+    """Whether a module belongs to the simulation by MuJoCo Warp, or decides about it."""
+    folder, module = ROOT / "envs" / "locomotion" / "on_device", ROOT / "agents" / "simulation.py"
+    return path.parent == folder or path == module
+
+
+def test_what_is_simulated_on_a_gpu_is_tested_without_one():
+    """The extra and the tests' own packages are the same, so that parity is tested with what users get."""
+    extras = settings()["options.extras_require"]
+    assert set(lines(extras["gpu"])) <= set(lines(extras["dev"]))
+    assert {normal(re.split(r"[<>=]", line)[0]) for line in lines(extras["gpu"])} == {
+        "mujoco-warp",
+        "warp-lang",
+    }
+
+
+def test_nothing_is_pinned_twice():
+    pinned = [normal(line.split("==")[0]) for line in lines((ROOT / "constraints.txt").read_text())]
+    assert len(set(pinned)) == len(pinned)
+
+
 def test_what_the_code_imports_is_required():
     provided = {
         "hydra": "hydra-core",
@@ -154,6 +175,7 @@ def test_what_the_code_imports_is_required():
         "markdown_it": "markdown-it-py",
     }
     provided |= {"cv2": "opencv-python-headless", "pygame": "pygame-ce", "ale_py": "ale-py"}
+    provided |= {"warp": "warp-lang", "mujoco_warp": "mujoco-warp"}
 
     def names_of(texts: str) -> set[str]:
         return {normal(re.split(r"[<>=!~\[]", text)[0]) for text in lines(texts)}
@@ -164,6 +186,7 @@ def test_what_the_code_imports_is_required():
     exporting = names_of(extras["export"])
     viewing = names_of(extras["view"])
     computing = names_of(extras["ray"])
+    on_a_gpu = names_of(extras["gpu"])
     for path in python_files(*FOLDERS):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -174,5 +197,6 @@ def test_what_the_code_imports_is_required():
                 optional = exporting if path.parent.name == "export" else optional
                 optional = viewing if path.parent.name == "viewing" else optional
                 optional = computing if path.parent.name == "compute" else optional
+                optional = on_a_gpu if simulates_on_a_gpu(path) else optional
                 found = normal(provided.get(name, name))
                 assert found in required | optional, f"{path} imports {name}"

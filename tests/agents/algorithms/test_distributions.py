@@ -92,3 +92,19 @@ def test_gradients_raise_the_probability_of_what_was_chosen() -> None:
     gaussian.log_prob(torch.tensor([[2.0, 2.0]])).sum().backward()
     torch.testing.assert_close(mean.grad, torch.tensor([[2.0, 0.0]]))
     assert log_std.grad.item() == pytest.approx(2.0**2 - 1), "of the one that exists"
+
+
+def test_choices_are_those_that_torch_draws() -> None:
+    """Drawn without torch's check, which would wait for a device."""
+    logits = 2 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    found = Choice(logits).sample()
+    torch.manual_seed(1)
+    assert torch.equal(found, Categorical(logits=logits).sample())
+    assert len(found.unique()) == 4
+
+
+def test_impossible_choices_are_never_drawn() -> None:
+    torch.manual_seed(0)
+    counts = Choice(torch.tensor([0.0, -torch.inf, 0.0]).expand(1000, 3)).sample().bincount(minlength=3)
+    assert counts[1] == 0 and 400 < counts[0] < 600

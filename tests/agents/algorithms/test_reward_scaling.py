@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-from somite.agents.algorithms.reward_scaling import REWARD_CLIP, BodyRewardScaling
-from somite.envs.sb3 import SB3VecEnv
+from somite.agents.algorithms.reward_scaling import REWARD_CLIP, RewardScaling
+from somite.envs.snapshots import Misfit
 
-from .worlds import Script
-
+CPU = torch.device("cpu")
 STEPS, ROWS, GAMMA = 40, 7, 0.9
 UNIT_OF_BODY = np.array([1.0, 100.0, 0.01])
 
@@ -21,17 +22,19 @@ def script(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rewards, rng.random((STEPS, ROWS)) < 0.1
 
 
-def scaled(seed: int = 0) -> tuple[BodyRewardScaling, np.ndarray, list[list[dict]]]:
-    """The wrapper after all steps, the rewards (T, B) it gave, and its infos."""
-    rewards, ends = script(seed)
-    rows = BodyRewardScaling(SB3VecEnv(Script(rewards, terminated=ends)), GAMMA)
-    rows.reset()
-    given, infos = [], []
-    for _ in range(STEPS):
-        _, reward, _, info = rows.step(np.zeros(rows.venv.env.action_space.shape))
-        given.append(reward)
-        infos.append(info)
-    return rows, np.array(given), infos
+BODY_OF_ROW = np.arange(ROWS) % 3
+
+
+def scale(scaling: RewardScaling, rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The rewards (T, B) after scaling."""
+    steps = zip(torch.from_numpy(rewards), torch.from_numpy(ends), strict=True)
+    return np.array([scaling(reward, end).numpy() for reward, end in steps])
+
+
+def scaled(seed: int = 0) -> tuple[RewardScaling, np.ndarray]:
+    """The scaling after all steps, and the rewards (T, B) it gave."""
+    scaling = RewardScaling(BODY_OF_ROW, GAMMA, CPU)
+    return scaling, scale(scaling, *script(seed))
 
 
 def reference(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -55,49 +58,55 @@ def reference(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def test_rewards_are_divided_by_each_bodys_deviation_so_far() -> None:
-    rows, given, _ = scaled()
+    scaling, given = scaled()
+    assert given.dtype == np.float32
     np.testing.assert_allclose(given, reference(*script()), rtol=1e-5)
-    by_body = rows.scale()[:3]
+    by_body = scaling.scale()[:3]
     np.testing.assert_allclose(by_body / by_body[0], UNIT_OF_BODY, rtol=0.3)
-    assert np.array_equal(rows.scale()[3:], rows.scale()[:4]), "rows of one body share its scale"
+    assert torch.equal(scaling.scale()[3:], scaling.scale()[:4]), "rows of one body share its scale"
+
+
+def test_the_statistics_are_those_of_stable_baselines() -> None:
+    scaling, _ = scaled()
+    rewards, ends = script()
+    returns, theirs = np.zeros(ROWS), [RunningMeanStd(shape=()) for _ in range(3)]
+    for reward, end in zip(rewards.astype(np.float32), ends, strict=True):
+        returns = returns * GAMMA + reward
+        for body in range(3):
+            theirs[body].update(returns[BODY_OF_ROW == body])
+        returns[end] = 0
+    wanted = [[float(s.mean), float(s.var), float(s.count)] for s in theirs]
+    np.testing.assert_allclose(scaling.snapshot()["statistics"], wanted, rtol=1e-12)
 
 
 def test_scaled_rewards_are_bounded() -> None:
-    rewards = np.full((STEPS, ROWS), 0.1)
+    rewards = np.full((10 * STEPS, ROWS), 0.1)
     rewards[-1] = 1e6
-    rows = BodyRewardScaling(SB3VecEnv(Script(rewards)), GAMMA)
-    rows.reset()
-    for _ in range(STEPS):
-        _, reward, _, _ = rows.step(np.zeros(rows.venv.env.action_space.shape))
-    assert reward.max() <= REWARD_CLIP and reward.dtype == np.float32
-
-
-def test_logged_returns_are_raw() -> None:
-    rewards, ends = script()
-    _, _, infos = scaled()
-    running, found = np.zeros(ROWS), 0
-    for reward, end, info in zip(rewards, ends, infos, strict=True):
-        running += reward
-        for row in range(ROWS):
-            assert ("episode" in info[row]) == end[row]
-            if end[row]:
-                assert info[row]["episode"]["r"] == pytest.approx(running[row])
-                assert info[row]["body"] == row % 3
-                found += 1
-        running[end] = 0
-    assert found > 10
+    given = scale(RewardScaling(BODY_OF_ROW, GAMMA, CPU), rewards, np.zeros_like(rewards, bool))
+    assert given[-1].max() == REWARD_CLIP and given[-2].max() < REWARD_CLIP
 
 
 def test_the_state_restores_every_bodys_scale() -> None:
-    rows, _, _ = scaled()
-    rewards, _ = script(1)
-    other = BodyRewardScaling(SB3VecEnv(Script(rewards)), GAMMA)
-    other.restore_statistics(rows.snapshot())
-    assert np.array_equal(other.scale(), rows.scale())
-    assert other.snapshot()["statistics"] == rows.snapshot()["statistics"]
+    scaling, _ = scaled()
+    other = RewardScaling(BODY_OF_ROW, GAMMA, CPU)
+    other.restore_statistics(scaling.snapshot())
+    assert torch.equal(other.scale(), scaling.scale())
     # And goes on with the same weight: the next step moves both alike.
-    for wrapper in (rows, other):
-        wrapper.reset()
-        wrapper.venv.env.script[0] = rewards
-        wrapper.step(np.zeros(wrapper.venv.env.action_space.shape))
-    np.testing.assert_allclose(other.scale(), rows.scale(), rtol=1e-12)
+    rewards, ends = script(1)
+    for each in (scaling, other):
+        each.begin_episodes()
+    assert np.array_equal(scale(scaling, rewards, ends), scale(other, rewards, ends))
+    with pytest.raises(Misfit, match="rewards of 2 bodies, not of 3"):
+        RewardScaling(BODY_OF_ROW % 2, GAMMA, CPU).restore_statistics(scaling.snapshot())
+
+
+def test_returns_in_progress_are_restored_but_for_rows_that_begin_anew() -> None:
+    rewards, _ = script()
+    running = np.zeros_like(rewards, bool)
+    one, other = RewardScaling(BODY_OF_ROW, GAMMA, CPU), RewardScaling(BODY_OF_ROW, GAMMA, CPU)
+    scale(one, rewards, running)
+    anew = np.arange(ROWS) == 4
+    other.restore(one.snapshot(), anew)
+    returns = [each.snapshot()["_returns"].numpy() for each in (one, other)]
+    assert returns[1][4] == 0 != returns[0][4]
+    assert np.array_equal(returns[0][~anew], returns[1][~anew])

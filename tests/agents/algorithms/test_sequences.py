@@ -51,7 +51,7 @@ def filled(parts: int, length: int, rows: int) -> SequenceRolloutBuffer:
         values, log_probs = torch.from_numpy(code + 0.25), torch.from_numpy(code + 0.5)
         buffer.add(observation, code[:, None], code + 0.75, starts, values, log_probs)
         buffer.policy.memory_before["hidden"].fill_(-1)  # what is kept is a copy
-    buffer.compute_returns_and_advantage(torch.zeros(rows), np.zeros(rows))
+    buffer.compute_returns_and_advantage(torch.zeros(rows), torch.zeros(rows, dtype=torch.bool))
     return buffer
 
 
@@ -220,14 +220,14 @@ def test_with_a_wrong_memory_it_is_judged_otherwise(name: str, wrong: Any) -> No
 def test_a_cut_episode_is_bootstrapped_once_with_the_rows_own_memory(name: str) -> None:
     """Every episode of every row is told to the policy anew, from what the buffer holds of it."""
     learner = make(name, normalize_returns=False)
-    step, infos_of_steps = learner.env.step, []
+    step, infos_of_steps = learner.env.env.step, []
 
     def recorded(actions: np.ndarray) -> Any:
         result = step(actions)
-        infos_of_steps.append(result[3])
+        infos_of_steps.append(result[4])
         return result
 
-    learner.env.step = recorded
+    learner.env.env.step = recorded
     learner.learn(ROLLOUT)
     buffer, policy = learner.rollout_buffer, learner.policy.token_policy
 
@@ -240,12 +240,12 @@ def test_a_cut_episode_is_bootstrapped_once_with_the_rows_own_memory(name: str) 
     cuts, ends, forgotten = 0, 0, []
     for row in range(B):
         age, memory = 0, policy.initial_memory(1, 3)
-        for t, infos in enumerate(infos_of_steps):
+        for t, info in enumerate(infos_of_steps):
             _, memory = value_of({key: values[t, row] for key, values in buffer.observations.items()}, memory)
             age += 1
-            added = buffer.rewards[t, row] - 1
+            added = buffer.rewards[t, row].item() - 1
             if age == (Walk.end if row % 2 else Walk.max_episode_steps):
-                last = infos[row]["terminal_observation"]
+                last = info["final_obs"][row]
                 if row % 2:
                     assert added == 0, "it ended"
                     ends += 1
@@ -269,11 +269,11 @@ def test_the_value_after_a_rollout_is_of_the_present_memory_and_changes_it_not()
         features, _ = policy.token_policy.encode(observation, kept)
         wanted = policy.token_policy.value(features, observation)[:, None]
         assert torch.equal(policy.predict_values(observation), wanted)
-        rows = np.array([1, 4])
-        some = {key: value[rows] for key, value in observation.items()}
-        torch.testing.assert_close(policy.predict_values(some, rows), wanted[rows])
+        rows = torch.tensor([1, 4])
+        some, memory = ({key: value[rows] for key, value in of.items()} for of in (observation, kept))
+        torch.testing.assert_close(policy.predict_values(some, memory), wanted[rows])
     assert all(torch.equal(policy.memory[key], value) for key, value in kept.items())
-    policy.forget(np.arange(B) == 2)
+    policy.forget(torch.arange(B) == 2)
     for key, value in policy.memory.items():
         assert torch.all(value[2] == 0) and torch.equal(value[[0, 1, 3, 4, 5]], kept[key][[0, 1, 3, 4, 5]])
         assert kept[key][2].abs().max() > 0

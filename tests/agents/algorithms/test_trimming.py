@@ -72,3 +72,9 @@ def test_small_batches_stay_whole():
     lengths = []
     trimming.evaluate_trimmed(evaluation(LimbTransformer(SPEC), lengths), observation)
     assert lengths == [observation["mask"].shape[1]]
+
+
+def test_batches_elsewhere_stay_whole_and_are_not_looked_at(monkeypatch):
+    monkeypatch.setattr(trimming, "SMALLEST_GROUP", 1)
+    observation = {key: value.to("meta") for key, value in random_observation(batch=30, seed=0).items()}
+    assert trimming.evaluate_trimmed(lambda whole: whole is observation, observation)

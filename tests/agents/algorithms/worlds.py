@@ -14,8 +14,9 @@ from stable_baselines3.common.logger import Logger
 
 from somite.agents.algorithms import PPO
 from somite.agents.algorithms.ppo import TokenPPO
+from somite.agents.algorithms.training_rows import DeviceRows, HostRows
 from somite.agents.policies import Policy
-from somite.envs.sb3 import SB3VecEnv
+from somite.envs.tensor_env import TensorEnv
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import SPEC
 
@@ -143,9 +144,16 @@ class Echo(World):
         return none, np.full(self.num_envs, (self.time + 1) % self.steps == 0)
 
 
-def make_learner(policy: Policy, env: gymnasium.vector.VectorEnv, seed: int = 0, **settings: Any) -> TokenPPO:
+def make_learner(
+    policy: Policy,
+    env: gymnasium.vector.VectorEnv | TensorEnv,
+    seed: int = 0,
+    precision: str = "float32",
+    **settings: Any,
+) -> TokenPPO:
     """The package's PPO on these rows, which writes no log."""
     algorithm = PPO(**{"num_envs": env.num_envs, **settings})
-    learner = algorithm.make_learner(policy, SB3VecEnv(env), torch.device("cpu"), seed=seed, env_seed=seed)
+    rows = DeviceRows(env) if isinstance(env, TensorEnv) else HostRows(env)
+    learner = algorithm.make_learner(policy, rows, torch.device("cpu"), seed, seed, precision)
     learner.set_logger(Logger(None, []))
     return learner

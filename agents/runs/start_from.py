@@ -1,0 +1,49 @@
+"""``start_from=<run>``: a new run begins with what another one has learnt."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from ...envs.errors import UserError
+from ..checkpoint import load_policy, policy_folder_of
+from ..policies.base import Policy
+
+log = logging.getLogger(__name__)
+
+
+def take_over(policy: Policy, start_from: str) -> None:
+    """Give a policy the parameters that act, and the normaliser, of another run's.
+
+    Critic and exploration start anew.
+
+    Args:
+        policy: of the new run.
+        start_from: the other run.
+
+    Raises:
+        UserError: there is no such run, or its agent is another one.
+    """
+    folder = policy_folder_of(start_from)
+    other = load_policy(folder).policy
+    own, theirs = (_acting_architecture(policy) for policy in (policy, other))
+    names = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
+    if names:
+        held, asked = (", ".join(f"{n}={found.get(n)}" for n in names) for found in (theirs, own))
+        raise UserError(f"start_from={start_from} holds {held}; the configuration asks for {asked}")
+    policy.normalizer.load_state_dict(other.normalizer.state_dict())
+    learnt = other.acting_parameters()
+    with torch.no_grad():
+        for name, parameter in policy.acting_parameters().items():
+            parameter.copy_(learnt[name])
+    log.info("starting with what %s has learnt", folder)
+
+
+def _acting_architecture(policy: Policy) -> dict[str, Any]:
+    """What acts, and what it reads: without what only learning needs."""
+    of_learning = ("critic", "initial_log_std", "identify", "n_sensors", "grid")
+    found = {name: value for name, value in policy.architecture().items() if name not in of_learning}
+    reads = {f.name: f.size for f in (*policy.spec.token, *policy.spec.joint, *policy.spec.trace)}
+    return {"agent": type(policy).__name__, **found, "features": reads}

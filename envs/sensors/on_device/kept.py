@@ -1,0 +1,63 @@
+"""Tensors that an environment goes on from, which stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...snapshots import Misfit, put
+
+
+class KeptTensors:
+    """Goes on from the tensors that ``kept`` names.
+
+    They are written to in place, in every step and when they are restored: a CUDA graph that was captured
+    once goes on with the memory that it has seen.
+    """
+
+    kept: tuple[str, ...]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Copies on the host."""
+        return {name: _taken(getattr(self, name)) for name in self.kept}
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit: of another form; nothing has been changed then."""
+        self.check_fit(taken)
+        put(self, self.kept, taken)
+
+    def check_fit(self, taken: Mapping[str, Any]) -> None:
+        """Raises Misfit: ``taken`` is no snapshot of one that was made in the same way."""
+        if set(taken) != set(self.kept):
+            raise Misfit(f"{type(self).__name__} keeps {', '.join(self.kept)}, not {', '.join(taken)}")
+        for name in self.kept:
+            own, other = getattr(self, name), taken[name]
+            if isinstance(own, KeptTensors):
+                own.check_fit(other)
+            elif isinstance(own, Tensor) and own.shape != getattr(other, "shape", None):
+                found = tuple(getattr(other, "shape", ()))
+                raise Misfit(f"{type(self).__name__}.{name} is {tuple(own.shape)}, the snapshot {found}")
+
+
+def _taken(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return None if value is None else value.snapshot()
+
+
+def replace(values: Tensor, where: Tensor, others: Tensor | float) -> None:
+    """Write ``others`` into the rows of ``values`` (B, ...) that ``where`` (B,) names, in place."""
+    values.copy_(torch.where(wide(where, values), others, values))
+
+
+def clear(values: Tensor, where: Tensor) -> None:
+    """Write 0 into the rows of ``values`` (B, ...) that ``where`` (B,) names, in place."""
+    values.masked_fill_(wide(where, values), 0)
+
+
+def wide(where: Tensor, values: Tensor) -> Tensor:
+    """A condition on leading dimensions as one on ``values``, which have more."""
+    return where.reshape(*where.shape, *[1] * (values.ndim - where.ndim))

@@ -1,0 +1,81 @@
+"""The keys around the device, as a whole run takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from somite.agents.algorithms import CMAES, PPO
+from somite.agents.runs import training
+from somite.envs.errors import UserError
+
+from .runs import TINY, compose, make_run
+
+SEARCH = ("env=cartpole_swingup", "agent=attention_neuron", "algorithm=cma_es", "device=cpu")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*TINY, "simulation=wrap"), "simulation cannot be 'wrap'; did you mean 'warp'"),
+        ((*TINY, "precision=bf61"), "precision cannot be 'bf61'; did you mean 'bf16'"),
+        ((*SEARCH, "precision=bf16"), "precision=bf16 was asked for, but algorithm=cma_es"),
+        ((*TINY, "device=gpu"), "unknown device 'gpu'"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_anything_is_built(
+    overrides: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+    monkeypatch.setattr("hydra.utils.instantiate", lambda *args, **kwargs: built.append(args))
+    with pytest.raises(UserError, match=message):
+        training.train(compose(*overrides), tmp_path / "run")
+    assert not built and not (tmp_path / "run").exists()
+
+
+def test_a_run_knows_where_it_is_simulated_and_in_what_it_computes(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "precision=bf16")
+    assert run.simulation == "cpu" and run.precision == "bf16"
+    assert run.learner.policy.precision == "bf16"
+
+
+class Greedy:
+    """A run that wants more memory than there is, while it is made or later."""
+
+    name, when = "ppo", "made"
+
+    def __init__(self, *args: Any) -> None:
+        self.ask("made")
+
+    def learn(self) -> None:
+        self.ask("learn")
+
+    def ask(self, now: str) -> None:
+        if self.when == now:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+
+
+@pytest.mark.parametrize("when", ["made", "learn"])
+@pytest.mark.parametrize(
+    ("algorithm", "overrides", "message"),
+    [
+        (PPO, (*TINY, "algorithm.num_envs=4096"), "algorithm.num_envs=4096"),
+        (CMAES, SEARCH, "algorithm.shard_size=256"),
+        (CMAES, (*SEARCH, "algorithm.shard_size=64"), "algorithm.shard_size=64"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_said_with_the_key(
+    when: str,
+    algorithm: type,
+    overrides: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Greedy, "when", when)
+    monkeypatch.setitem(training.RUNS, algorithm, Greedy)
+    with pytest.raises(UserError, match=f"this run does not fit into the memory of cpu with {message}"):
+        training.train(compose(*overrides), tmp_path / "run")

@@ -1,0 +1,180 @@
+"""Small worlds on a device, and what is done in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from somite.envs.sensors import Senses
+from somite.envs.sensors.on_device.chance import Chance
+from somite.envs.sensors.on_device.env import SensorTensorEnv
+from somite.envs.sensors.on_device.kept import KeptTensors, clear, replace
+from somite.envs.sensors.on_device.source import TensorSource
+from somite.envs.tensor_env import TensorStep
+
+CPU = torch.device("cpu")
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
+"""Operations whose result the host must know before it can go on."""
+
+
+class Waves(TensorSource):
+    """Sensor i reads 10 (i + 1) + sin(speed * steps): another speed for each episode.
+
+    Args:
+        num_envs: B.
+        ends: (B,) steps after which a row's episodes end; 0: they do not.
+        length: steps after which they are cut.
+        breaks: ``reading``, ``reward`` or ``state``: what is no number in step `at` of row 1.
+        value: what it is instead.
+        at: step of the first episode.
+        choices: actions to choose from; 0: two continuous ones.
+    """
+
+    name, device = "waves", CPU
+    kept = ("speed", "time", "_whole")
+
+    def __init__(
+        self,
+        num_envs: int = 3,
+        n_sensors: int = 5,
+        ends: Sequence[int] | int = 0,
+        length: int = 9,
+        breaks: str = "",
+        value: float = float("nan"),
+        at: int = 4,
+        choices: int = 0,
+    ) -> None:
+        self.num_envs, self.max_episode_steps = num_envs, length
+        self.sensor_names = tuple(f"sensor_{i}" for i in range(n_sensors))
+        box = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.single_action_space = spaces.Discrete(choices) if choices else box
+        self.ends = torch.from_numpy(np.broadcast_to(ends, num_envs).copy())
+        self.breaks, self.value, self.at = breaks, value, at
+        self.speed, self.time = torch.zeros(num_envs, n_sensors), torch.zeros(num_envs, dtype=torch.int64)
+        self._whole = torch.ones(num_envs, dtype=torch.bool)  # no episode has broken
+        self._one = torch.arange(num_envs) == 1
+
+    def seed(self, rngs: Sequence[np.random.Generator], stream: np.ndarray) -> None:
+        drawn = np.array([rng.uniform(0.5, 1.5, len(self.sensor_names)) for rng in rngs])[stream]
+        self.speed.copy_(torch.from_numpy(drawn))
+        self.time.zero_()
+        self._whole.fill_(True)
+
+    def start(self, where: Tensor, chance: Chance) -> None:
+        replace(self.speed, where, 0.5 + chance.uniform(len(self.sensor_names)))
+        clear(self.time, where)
+        self._whole &= ~where
+
+    def _breaks(self, what: str) -> Tensor:
+        return self._one & self._whole & (self.time == self.at) & (self.breaks == what)
+
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.time += running
+        rewards = torch.where(self._breaks("reward"), self.value, 1.0 + self.time.double())
+        return rewards, self.time == self.ends, torch.zeros_like(running)
+
+    def read(self) -> Tensor:
+        waves = (self.speed * (self.time.unsqueeze(1) + 1)).sin()
+        readings = waves + 10 * (torch.arange(len(self.sensor_names)) + 1)
+        return torch.where(self._breaks("reading").unsqueeze(1), self.value, readings)
+
+    @property
+    def diverged(self) -> Tensor:
+        return self._breaks("state")
+
+
+def waves(senses: Senses | None = None, once: bool = False, stagger: bool = False, **source: Any) -> Any:
+    """An environment of `Waves`."""
+    return SensorTensorEnv(Waves(**source), senses, once=once, stagger=stagger)
+
+
+def act(env: SensorTensorEnv, rng: np.random.Generator) -> Tensor:
+    """Random actions."""
+    if env.discrete:
+        return torch.from_numpy(rng.integers(env.n_actions, size=env.num_envs))
+    return torch.from_numpy(rng.uniform(-1.2, 1.2, (env.num_envs, env.n_actions)).astype(np.float32))
+
+
+def go_on(env: SensorTensorEnv, steps: int, seed: int = 0) -> list[dict[str, Tensor]]:
+    """Everything that random actions lead to, copied."""
+    rng = np.random.default_rng(seed)
+    return [flat(env.step(act(env, rng))) for _ in range(steps)]
+
+
+def flat(step: TensorStep) -> dict[str, Tensor]:
+    """A copy of all that a step gave."""
+    found = {
+        name: getattr(step, name) for name in ("rewards", "terminated", "truncated", "diverged", "whole")
+    }
+    found |= step.observation | {f"final_{name}": value for name, value in step.final.items()}
+    return {name: value.clone() for name, value in found.items()}
+
+
+def equal(one: Sequence[dict[str, Tensor]], other: Sequence[dict[str, Tensor]]) -> bool:
+    """Whether all of it is the same, to the last bit."""
+    return all(
+        a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def tensors(holder: KeptTensors) -> dict[str, Tensor]:
+    """All that an environment goes on from, by where it is."""
+    found: dict[str, Tensor] = {}
+    for name in holder.kept:
+        value = getattr(holder, name)
+        if isinstance(value, KeptTensors):
+            found |= {f"{name}.{inner}": tensor for inner, tensor in tensors(value).items()}
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where the host would wait for a device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        assert name not in WAITS, f"{name} waits for the device"
+        if name.startswith("index"):
+            picked = [a for a in torch.utils._pytree.tree_leaves(args[1:]) if isinstance(a, Tensor)]
+            assert not any(a.dtype in (torch.bool, torch.uint8) for a in picked), f"{name} by a mask waits"
+        return func(*args, **(kwargs or {}))
+
+
+class Recorded(TorchDispatchMode):
+    """What a CUDA graph keeps of a run: operations on memory, without the Python that led to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[Any, tuple, dict, list[Tensor]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        found = func(*args, **kwargs)
+        own = {_place(value) for value in _tensors((args, kwargs))}
+        # Results that have memory of their own; views and what is written in place have none.
+        made = [value if _place(value) not in own else None for value in _tensors(found)]
+        self._calls.append((func, args, kwargs, made))
+        return found
+
+    def replay(self) -> None:
+        """All of it again, to the same memory."""
+        for func, args, kwargs, made in self._calls:
+            for old, new in zip(made, _tensors(func(*args, **kwargs)), strict=True):
+                if old is not None:
+                    old.copy_(new)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in torch.utils._pytree.tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def _place(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()

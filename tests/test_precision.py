@@ -1,0 +1,54 @@
+"""What a learner computes in, and what that means for TF32."""
+
+import logging
+
+import pytest
+import torch
+
+from somite.agents.precision import check_precision, use_precision
+from somite.envs.errors import UserError
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def as_torch_begins():
+    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = True, True
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+
+
+@pytest.mark.parametrize("name", ["float32", "bf16"])
+def test_tf32_is_off_whatever_is_chosen(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    use_precision(name, GPU)
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_what_it_means_on_a_gpu_is_said(monkeypatch, caplog):
+    with caplog.at_level(logging.INFO):
+        use_precision("float32", torch.device("cpu"))
+        assert not caplog.text, "on a CPU there is nothing to say"
+        use_precision("float32", GPU)
+        assert "precision: float32 (TF32 off, for matrix products and convolutions)" in caplog.text
+        for has_it in (True, False):
+            caplog.clear()
+            monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, own=has_it: own)
+            use_precision("bf16", GPU)
+            assert "precision: bf16 (autocast)" in caplog.text
+            assert ("emulates" in caplog.text) == (not has_it)
+
+
+def test_a_search_computes_in_float32():
+    assert check_precision("float32", "cma_es") == "float32"
+    assert check_precision("bf16", "ppo") == check_precision("bf16", "clone") == "bf16"
+    with pytest.raises(UserError, match="algorithm=cma_es ranks .* in float32: use precision=float32"):
+        check_precision("bf16", "cma_es")
+
+
+@pytest.mark.parametrize("name", ["bf1", "tf32", "float16", ""])
+def test_an_unknown_name_gets_the_choices(name):
+    with pytest.raises(UserError, match=rf"precision cannot be '{name}'; .*choices: bf16, float32"):
+        check_precision(name, "ppo")
