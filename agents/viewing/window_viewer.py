@@ -12,7 +12,7 @@ import numpy as np
 
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import BodyRenderer, find_backend
-from ...envs.sensors.cartpole_swingup import LENGTH, TRACK, CartPoles
+from ...envs.sensors.carts import LENGTH, TRACK, CartPoles
 from ..patch_video import patch_picture
 from .session import Bars, Session
 

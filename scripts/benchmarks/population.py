@@ -24,7 +24,7 @@ from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ...envs.sensors import CartPoleSwingUp, Senses
-from ...envs.sensors.cartpole_swingup import (
+from ...envs.sensors.carts import (
     CART_MASS,
     FORCE,
     FRICTION,

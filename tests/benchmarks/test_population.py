@@ -13,7 +13,7 @@ from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
-from somite.envs.sensors.cartpole_swingup import draw_start
+from somite.envs.sensors.carts import draw_start
 from somite.scripts import benchmark
 from somite.scripts.benchmarks.population import (
     SEED,

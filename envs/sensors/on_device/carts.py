@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cartpole_swingup import (
+from ..carts import (
     BEND,
     START_SPEED,
     TIME_STEP,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses, task_from_config
-from somite.envs.sensors.cartpole_swingup import CartPoles, fixed_starts
+from somite.envs.sensors.carts import CartPoles, fixed_starts
 
 CENTRE, REACH = np.array([0, 0, np.pi, 0]), np.array([2.4, 10, np.pi / 2, 10])
 """Of the starts: x, its speed, the angle, its speed."""

@@ -10,7 +10,7 @@ import torch
 
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorVectorEnv
-from somite.envs.sensors.cartpole_swingup import SENSORS, draw_start, fixed_starts
+from somite.envs.sensors.carts import SENSORS, draw_start, fixed_starts
 from somite.envs.sensors.on_device.env import SensorTensorEnv
 
 ROWS, STEPS = 12, 200
