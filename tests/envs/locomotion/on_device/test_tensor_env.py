@@ -96,6 +96,17 @@ def test_an_action_that_is_no_number_ends_its_row_only():
     assert torch.isfinite(step.rewards).all()
 
 
+def test_a_recorded_step_is_what_plain_launches_do():
+    recorded, plain = make(2), make(2)
+    plain._launcher._run = lambda _, work: [work(block.sim) for block in plain._blocks]
+    recorded.reset(seed=0)
+    plain.reset(seed=0)
+    for _ in range(20):  # until it stands on its feet and its solver iterates
+        one, two = recorded.step(act(recorded)), plain.step(act(plain))
+        torch.testing.assert_close(one.observation, two.observation, atol=0, rtol=0)
+        torch.testing.assert_close(one.rewards, two.rewards, atol=0, rtol=0)
+
+
 class NoWaiting(TorchDispatchMode):
     """Refuses what makes the host wait for a device."""
 

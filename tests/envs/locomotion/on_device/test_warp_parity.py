@@ -129,7 +129,6 @@ def test_a_target_is_reached_for_by_the_same_reward():
         np.testing.assert_allclose(step.rewards.numpy(), rewards, atol=REWARD)
 
 
-@pytest.mark.slow
 def test_returns_of_random_actions_have_the_same_statistics():
     rows, steps = 96, 60
     device, host = both(["cheetah_7_full"], rows, {})
