@@ -14,7 +14,7 @@ from ...envs.errors import UserError, nearest
 CONFIG_NAME = "benchmark"
 _OVERRIDE = re.compile(r"(\+\+|\+|~)?([^=]+)(=.*)?", re.DOTALL)
 # What is said to somite-train in the same words. agent=<choice> is not: a benchmark compares several.
-_OF_TRAINING = re.compile(r"(env|device|threads)=|(env|agent|algorithm)\.|algorithm=")
+_OF_TRAINING = re.compile(r"(env|device|simulation|precision|threads)=|(env|agent|algorithm)\.|algorithm=")
 
 
 def benchmark_names(config: DictConfig) -> list[str]:
@@ -30,7 +30,8 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
     Returns:
         The arguments with ``seconds`` as ``locomotion.seconds``, and ``env=walker``, which is meant for the
-        training runs, in the list ``locomotion.train``. ``output`` and Hydra's own keys stay.
+        training runs, in the list ``locomotion.train``; not so a key that the section has itself, such as
+        ``gpu.device``. ``output`` and Hydra's own keys stay.
 
     Raises:
         UserError: the first word names no benchmark, with the nearest one that does.
@@ -48,7 +49,11 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     name, *others = arguments
     if name not in names:
         raise UserError(f"there is no benchmark {name!r}; {nearest(name, names)}")
-    training = [argument for argument in others if _OF_TRAINING.match(argument)]
+    training = [
+        argument
+        for argument in others
+        if _OF_TRAINING.match(argument) and argument.partition("=")[0] not in config[name]
+    ]
     own = [_in_section(argument, name, config) for argument in others if argument not in training]
     # JSON's quotes are those of Hydra's grammar, in which a list's items hold no bare "=".
     further = [f"{name}.train={json.dumps(training, ensure_ascii=False)}"] if training else []

@@ -19,6 +19,7 @@ def run(config: DictConfig) -> None:
 
     Raises:
         UserError: a setting that cannot be meant, or an output that cannot be written.
+        SystemExit: a benchmark that says so has found something to fail.
     """
     name, names = str(config.benchmark), benchmark_names(config)
     if name not in names:
@@ -34,9 +35,11 @@ def run(config: DictConfig) -> None:
     if warning:
         console.print(warning, style="yellow", soft_wrap=True)
     try:
-        benchmark.run(results, console)
+        code = benchmark.run(results, console)
     except KeyboardInterrupt:
         console.print("stopped")
         raise SystemExit(128 + signal.SIGINT) from None
     if results.path is not None:
         console.print(f"written to {results.path}", soft_wrap=True)
+    if code:
+        raise SystemExit(code)
