@@ -16,7 +16,7 @@ from .processes import LONG, ROLLOUT, TINY, Nursery, only_run
 FIRST = {
     "ppo": "somite.agents.algorithms.run_callback:RunCallback._on_step",
     "cma_es": "somite.agents.runs.cma_run:CMARun._starts",
-    "clone": "somite.agents.algorithms.clone:CloneLearner._step",
+    "clone": "somite.agents.algorithms.clone:CloneLearner._finish_step",
 }
 """Something of each algorithm that happens before its first rollout or generation is complete."""
 SAVING = "somite.agents.runs.run:write_training_state"
