@@ -123,10 +123,15 @@ class TokenPPO(stable_baselines3.PPO):
         """All rows act and advance."""
         buffer, policy = self.rollout_buffer, self.policy
         actions, values, log_probs = policy(self._last_obs)
-        # Before the rows advance: they may write their next observation into the same memory.
-        buffer.add(self._last_obs, actions, None, self._last_episode_starts, values, log_probs)
+        met = (self._last_obs, actions, None, self._last_episode_starts, values, log_probs)
         self._clock.start()
-        step = self.env.step(self._bounded(actions))
+        if self.env.overlaps:  # what was met is kept while the rows advance
+            self.env.begin(self._bounded(actions))
+            buffer.add(*met)
+            step = self.env.finish()
+        else:  # before they do: they may write their next observation into the same memory
+            buffer.add(*met)
+            step = self.env.step(self._bounded(actions))
         rewards = self.scaling(step.rewards, step.ended) if self.scaling else step.rewards
         self._clock.stop()
         buffer.add_rewards(rewards)

@@ -53,6 +53,8 @@ class TrainingRows(abc.ABC):
         device: of the observations that it gives and of the actions that it takes: the learner's.
         simulated_on: the device of rewards, ends and records.
         knows_ends: whether the host knows of each step which rows have ended.
+        overlaps: whether something else can be done between `begin` and `finish`: rows are simulated by other
+            processes, and the last observation is not theirs to write to.
         observation_space, action_space: of a row.
         body_of_row: (B,) int.
         max_episode_steps: steps after which an episode is cut.
@@ -60,6 +62,7 @@ class TrainingRows(abc.ABC):
     """
 
     knows_ends: bool
+    overlaps = False
     device: torch.device
     simulated_on: torch.device
 
@@ -81,9 +84,18 @@ class TrainingRows(abc.ABC):
         self.records.begin(torch.ones(self.num_envs, dtype=torch.bool, device=self.simulated_on))
         return observation
 
-    @abc.abstractmethod
     def step(self, actions: Tensor) -> RowsStep:
         """Advance all rows by actions (B, ...) on `device`."""
+        self.begin(actions)
+        return self.finish()
+
+    @abc.abstractmethod
+    def begin(self, actions: Tensor) -> None:
+        """Begin what `step` does. Where `overlaps`, the rows are simulated from now on."""
+
+    @abc.abstractmethod
+    def finish(self) -> RowsStep:
+        """The rest of it."""
 
     def snapshot(self) -> dict[str, Any]:
         """What the rows and their records go on from; see `somite.envs.snapshots`."""
@@ -144,10 +156,18 @@ class HostRows(TrainingRows):
         self.device = device
         self.records = EpisodeRecords(self.body_of_row, self.simulated_on)
         self._pinned: dict[str, Tensor] = {}
+        self.overlaps = self._is_away and hasattr(env, "step_begin")
 
-    def step(self, actions: Tensor) -> RowsStep:
-        """As of the environment; waits for the actions."""
-        observation, rewards, terminated, truncated, info = self.env.step(actions.cpu().numpy())
+    def begin(self, actions: Tensor) -> None:
+        """Waits for the actions."""
+        self._actions = actions.cpu().numpy()
+        if self.overlaps:
+            self.env.step_begin(self._actions)
+
+    def finish(self) -> RowsStep:
+        """As of the environment."""
+        told = self.env.step_finish() if self.overlaps else self.env.step(self._actions)
+        observation, rewards, terminated, truncated, info = told
         ended = terminated | truncated
         whole, diverged = info.get("episode_is_whole", True) & ended, info.get("diverged", ended & False)
         rewards, tensor = torch.as_tensor(rewards), torch.from_numpy(ended)
@@ -201,9 +221,13 @@ class DeviceRows(TrainingRows):
         self.device = self.simulated_on = env.device
         self.records = EpisodeRecords(self.body_of_row, env.device)
 
-    def step(self, actions: Tensor) -> RowsStep:
+    def begin(self, actions: Tensor) -> None:
+        """All of it waits for `finish`: whoever launches it waits for nothing."""
+        self._actions = actions
+
+    def finish(self) -> RowsStep:
         """As of the environment."""
-        step = self.env.step(actions)
+        step = self.env.step(self._actions)
         ended = step.ended
         self.records.add(step.rewards, ended, step.whole, step.diverged)
         if step.final is None:

@@ -220,3 +220,35 @@ def test_rows_of_another_device_are_refused() -> None:
     rows = HostRows(DriftVectorEnv(B), torch.device("meta"))
     with pytest.raises(UserError, match="the learner is on cpu, but the rows were made for one on meta"):
         PPO(num_envs=B).make_learner(POLICIES["without"](), rows, torch.device("cpu"), 0, 0)
+
+
+class BegunDriftEnv(DriftVectorEnv):
+    """Offers to begin a step and to finish it later, and writes down what is done in between."""
+
+    def step_begin(self, actions: np.ndarray) -> None:
+        self.done.append("begin")
+        self._begun = actions.copy()
+
+    def step_finish(self) -> Any:
+        self.done.append("finish")
+        return self.step(self._begun)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_was_met_is_kept_while_other_processes_simulate(policy: str, monkeypatch) -> None:
+    """Of a learner elsewhere; made believe here, where tensors are sent by copies."""
+    here = learner_of(DriftVectorEnv(B), policy)
+    here.learn(STEPS * B * UPDATES)
+    monkeypatch.setattr(HostRows, "_is_away", property(lambda rows: True))
+    monkeypatch.setattr(HostRows, "_sent", lambda rows, key, value: value.clone())
+    env = BegunDriftEnv(B)
+    env.done = []
+    away = learner_of(env, policy)
+    assert away.env.overlaps and not here.env.overlaps
+    add = away.rollout_buffer.add
+    monkeypatch.setattr(away.rollout_buffer, "add", lambda *met: (env.done.append("add"), add(*met)))
+    away.learn(STEPS * B * UPDATES)
+    assert env.done == ["begin", "add", "finish"] * (STEPS * UPDATES)
+    learnt = [learner.policy.token_policy.parameters() for learner in (here, away)]
+    for one, other in zip(*learnt, strict=True):
+        assert torch.equal(one, other)
