@@ -41,8 +41,9 @@ def resolve_simulation(name: str, task_set: TaskSet, device: torch.device, why_n
     """Turns the ``simulation`` key of a configuration into where the task is simulated.
 
     Args:
-        name: ``cpu``; ``warp`` (bodies, by MuJoCo Warp) or ``torch`` (the swing-up) on the learner's device;
-            ``auto``: on a GPU the task's own if it can, else ``cpu``, which is logged with the reason.
+        name: ``cpu``; ``warp`` (bodies and Gymnasium's MuJoCo tasks, by MuJoCo Warp) or ``torch`` (the swing-up)
+            on the learner's device; ``auto``: on a GPU the task's own if it can, else ``cpu``, which is logged
+            with the reason.
         task_set: what is simulated.
         device: of the learner.
         why_not: half a sentence, why the algorithm cannot do with it; None: it can.
@@ -57,6 +58,11 @@ def resolve_simulation(name: str, task_set: TaskSet, device: torch.device, why_n
     if name == CPU or (name == "auto" and device.type == "cpu"):
         return CPU
     own = task_set.device_simulation
+    if name != "auto" and own is None:
+        why_not = task_set.why_not_on_device()
+        raise UserError(
+            f"simulation={name} was asked for, but {why_not}: use simulation=cpu or simulation=auto"
+        )
     if name != "auto" and name != own:
         raise UserError(_of_another_task(name, own))
     why_not = why_not or task_set.why_not_on_device() or (_why_no_warp(device) if own == WARP else None)
@@ -70,10 +76,8 @@ def resolve_simulation(name: str, task_set: TaskSet, device: torch.device, why_n
     raise UserError(f"simulation={name} was asked for, but {why_not}. Or use simulation=cpu.")
 
 
-def _of_another_task(name: str, own: str | None) -> str:
+def _of_another_task(name: str, own: str) -> str:
     asked = f"simulation={name} was asked for, but this task"
-    if own is None:
-        return f"{asked} is simulated on the CPU only: use simulation=cpu or simulation=auto"
     return f"{asked} is simulated by {own} on a device: use simulation={own}, cpu or auto"
 
 

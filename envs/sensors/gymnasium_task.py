@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from ..errors import UserError, nearest
 from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env, n_readings
 from .mujoco_source import MujocoSource, rules_of, why_not_batched
+from .on_device.source import TensorSource
 from .senses import Senses
 from .source import Source
 from .task import SensorTask, checked_scales, describe_scales
@@ -54,7 +57,7 @@ class GymnasiumTask(SensorTask):
         if not isinstance(kwargs or {}, Mapping):
             raise UserError(f"env.kwargs is {kwargs!r}; expected names and values, such as {{gravity: -5}}")
         super().__init__(senses, episode_limit(spec, max_episode_steps))
-        self.name, self.kwargs = spec.id, dict(kwargs or {})
+        self.name, self.kwargs, self._simulation = spec.id, dict(kwargs or {}), simulation
         env = make_env(self.name, self.kwargs)
         n_sensors = n_readings(env)
         NominalActions(env)  # refuses those that do not fit
@@ -75,10 +78,32 @@ class GymnasiumTask(SensorTask):
             logger.info("%s: %d sensors, each row stepped by Gymnasium: %s", self.name, n_sensors, reason)
         return reason is None
 
+    def why_not_on_device(self) -> str | None:  # noqa: D102
+        reason = why_not_batched(self.name, self.kwargs)
+        if rules_of(self.name) is None:
+            return f"{reason}, which is simulated on the CPU only"
+        if self._simulation == "gymnasium":
+            return "env.simulation=gymnasium steps each row by itself, on the CPU only"
+        return reason
+
+    @property
+    def device_simulation(self) -> str | None:  # type: ignore[override]
+        """MuJoCo Warp, of tasks that can be simulated in a batch; not with all arguments."""
+        return "warp" if rules_of(self.name) else None
+
     def make_source(self, num_envs: int, threads: int = 0) -> Source:
         """So many rows; only a batched simulation has threads."""
         given = (num_envs, self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
         return MujocoSource(*given, threads) if self.batched else GymnasiumSource(*given)
+
+    def make_tensor_source(self, num_envs: int, device: torch.device) -> TensorSource:
+        """So many rows on a device. Raises UserError: with these arguments there is no such simulation."""
+        if self.why_not_on_device():
+            return super().make_tensor_source(num_envs, device)  # which says it
+        from .on_device.mujoco import TensorMujoco  # which few need
+
+        given = (num_envs, device, self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
+        return TensorMujoco(*given, **self.device_options)
 
     def notes(self) -> tuple[str, ...]:
         """Constants of single sensors, if there are any."""

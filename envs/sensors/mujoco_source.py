@@ -18,6 +18,7 @@ import numpy as np
 
 # Its import also keeps MuJoCo's warnings out of the user's folder.
 from ..locomotion.simulation import DIVERGED as DIVERGED
+from .carts import Numbers
 from .gymnasium_source import NominalActions, find_spec, make_env, start_seed
 from .source import Source
 
@@ -112,7 +113,83 @@ def _has_rules(env_id: str) -> bool:
     return str(gymnasium.registry[env_id].entry_point).removeprefix("gymnasium.envs.mujoco.") in RULES
 
 
-class MujocoSource(Source):
+class MujocoTask:
+    """One of these tasks, for whoever simulates it: formulas take arrays of the host or tensors of a device.
+
+    Args:
+        env_id: of a task for which `why_not_batched` finds nothing.
+        kwargs: its own arguments.
+
+    Attributes:
+        name: of the task.
+        sensor_names: of the S sensors: positions but for the place on the ground, then velocities.
+        single_action_space: the nominal one.
+        step_duration: simulated seconds of a step.
+    """
+
+    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
+        env = make_env(env_id, kwargs)
+        task, self._rules = env.unwrapped, rules_of(env_id)
+        self.name, self._settings = env_id, _settings(task)
+        self._physical = NominalActions(env)
+        self.single_action_space, self._controls = self._physical.space, task.action_space
+        self._skipped = task.observation_structure["skipped_qpos"]
+        self._start_qpos, self._start_qvel = task.init_qpos, task.init_qvel
+        self._frame_skip, self._dt = task.frame_skip, task.dt
+        self.step_duration, self._model = float(task.dt), task.model
+        positions, speeds = state_names(task.model)
+        self.sensor_names = (*positions[self._skipped :], *speeds)
+        env.close()
+
+    @property
+    def _noise(self) -> float:
+        """Of starts: how far positions and velocities may be from the model's own."""
+        return self._settings["reset_noise_scale"]
+
+    def _draw_start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (nq,) and velocities (nv,) of the episode that a generator's seed starts in Gymnasium."""
+        own, _ = gymnasium.utils.seeding.np_random(start_seed(rng))
+        noise, nq, nv = self._noise, len(self._start_qpos), len(self._start_qvel)
+        qpos = self._start_qpos + own.uniform(-noise, noise, nq)
+        if self._rules.speed_noise == "normal":
+            return qpos, self._start_qvel + noise * own.standard_normal(nv)
+        return qpos, self._start_qvel + own.uniform(-noise, noise, nv)
+
+    def _judge(
+        self, velocity: Numbers, qpos: Numbers, qvel: Numbers, controls: Numbers, diverged: Numbers
+    ) -> tuple[Numbers, Numbers]:
+        """Rewards and which episodes are terminated, (B,) each.
+
+        Args:
+            velocity: (B,) forward, m/s; 0 where a simulation diverged.
+            qpos: (B, nq) after the step.
+            qvel: (B, nv), the same.
+            controls: (B, nu), physical.
+            diverged: (B,) bool.
+        """
+        settings, healthy = self._settings, self._is_healthy(qpos, qvel, ~diverged)
+        rewards = (
+            settings["forward_reward_weight"] * velocity
+            + settings.get("healthy_reward", 0.0) * healthy
+            - settings["ctrl_cost_weight"] * (controls * controls).sum(1)
+        )
+        return rewards, diverged | (~healthy & settings.get("terminate_when_unhealthy", False))
+
+    def _is_healthy(self, qpos: Numbers, qvel: Numbers, healthy: Numbers) -> Numbers:
+        """(B,) bool, those of ``healthy`` that are within every range that the task has."""
+        settings = self._settings
+        for name, column in (("healthy_z_range", self._rules.height), ("healthy_angle_range", 2)):
+            if name in settings:
+                low, high = settings[name]
+                healthy = healthy & (low < qpos[:, column]) & (qpos[:, column] < high)
+        if "healthy_state_range" in settings:
+            low, high = settings["healthy_state_range"]
+            for state in (qpos[:, 2:], qvel):
+                healthy = healthy & ((low < state) & (state < high)).all(1)
+        return healthy
+
+
+class MujocoSource(MujocoTask, Source):
     """B simulations in one batch; a :class:`~somite.envs.sensors.source.Source`.
 
     Started from the same generators as `GymnasiumSource`, it gives the same episodes. One thing differs: a
@@ -139,21 +216,11 @@ class MujocoSource(Source):
         sensor_scales: Sequence[float] | None = None,
         threads: int = 0,
     ) -> None:
-        env = make_env(env_id, kwargs)
-        task, self._rules = env.unwrapped, rules_of(env_id)
-        self.name, self.num_envs, self.max_episode_steps = env_id, num_envs, max_episode_steps
-        self._settings = _settings(task)
-        self._physical = NominalActions(env)
-        self.single_action_space = self._physical.space
+        super().__init__(env_id, kwargs)
+        self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
-        self._skipped = task.observation_structure["skipped_qpos"]
-        self._start_qpos, self._start_qvel = task.init_qpos, task.init_qvel
-        self._frame_skip, self._dt = task.frame_skip, task.dt
-        self.step_duration, self._model = float(task.dt), task.model
-        positions, speeds = state_names(task.model)
-        self.sensor_names = (*positions[self._skipped :], *speeds)
         threads = min(threads or os.cpu_count() or 1, num_envs)
-        self._batch = mujoco.batch.Batch(task.model, nsim=num_envs, nthread=threads)
+        self._batch = mujoco.batch.Batch(self._model, nsim=num_envs, nthread=threads)
         self.qpos, self.qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
         self._ctrl = self._batch.bind("ctrl")
         self._xpos, self._com = self._batch.bind("xpos"), self._batch.bind("subtree_com")
@@ -161,20 +228,13 @@ class MujocoSource(Source):
         # Kept, since what it is derived from is a substep behind the state, and no part of it.
         self._progress = self._place()
         self._diverged = np.zeros(num_envs, bool)
-        env.close()
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Start as Gymnasium's task does, with a seed of each row's generator."""
-        noise = self._settings["reset_noise_scale"]
         qpos = np.tile(self._start_qpos, (len(rows), 1))
         qvel = np.tile(self._start_qvel, (len(rows), 1))
         for i, rng in enumerate(rngs):
-            own, _ = gymnasium.utils.seeding.np_random(start_seed(rng))
-            qpos[i] += own.uniform(-noise, noise, qpos.shape[1])
-            if self._rules.speed_noise == "normal":
-                qvel[i] += noise * own.standard_normal(qvel.shape[1])
-            else:
-                qvel[i] += own.uniform(-noise, noise, qvel.shape[1])
+            qpos[i], qvel[i] = self._draw_start(rng)
         self.place(rows, qpos, qvel)
 
     def place(self, rows: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
@@ -203,13 +263,7 @@ class MujocoSource(Source):
         self._diverged = diverged
         self._progress = np.where(running, self._place(), before)
         velocity = np.where(diverged, 0.0, self._progress - before) / self._dt
-        settings, healthy = self._settings, self._healthy() & ~diverged
-        rewards = (
-            settings["forward_reward_weight"] * velocity
-            + settings.get("healthy_reward", 0.0) * healthy
-            - settings["ctrl_cost_weight"] * np.square(controls).sum(1)
-        )
-        terminated = diverged | (~healthy & settings.get("terminate_when_unhealthy", False))
+        rewards, terminated = self._judge(velocity, self.qpos, self.qvel, controls, diverged)
         return rewards, terminated, np.zeros(self.num_envs, bool)
 
     def _place(self) -> np.ndarray:
@@ -217,19 +271,6 @@ class MujocoSource(Source):
         if self._rules.progress == "body":
             return self._xpos[:, 1, 0].copy()  # body 0 is the world
         return (self._com[:, 0, 0] if self._rules.progress == "center" else self.qpos[:, 0]).copy()
-
-    def _healthy(self) -> np.ndarray:
-        """(B,) bool: within every range that the task has."""
-        healthy, settings = np.ones(self.num_envs, bool), self._settings
-        for name, column in (("healthy_z_range", self._rules.height), ("healthy_angle_range", 2)):
-            if name in settings:
-                low, high = settings[name]
-                healthy &= (low < self.qpos[:, column]) & (self.qpos[:, column] < high)
-        if "healthy_state_range" in settings:
-            low, high = settings["healthy_state_range"]
-            state = np.hstack((self.qpos[:, 2:], self.qvel))
-            healthy &= ((low < state) & (state < high)).all(1)
-        return healthy
 
     def read(self) -> np.ndarray:
         """(B, S) float32: positions but for the place on the ground, then velocities."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .warp_models import warp_modules
-from .warp_simulation import WarpSimulation
+from .warp_worlds import WarpWorlds
 
 
 class Launcher:
@@ -24,20 +24,20 @@ class Launcher:
         device: theirs.
     """
 
-    def __init__(self, simulations: Sequence[WarpSimulation], device: torch.device) -> None:
+    def __init__(self, simulations: Sequence[WarpWorlds], device: torch.device) -> None:
         self._simulations, self._device = list(simulations), device
         self._graphs: dict[str, list[Any]] = {}
         self._streams: list[Any] = []
 
     def launch(self) -> None:
         """Advance all rows by a step."""
-        self._run("substeps", WarpSimulation.substeps)
+        self._run("substeps", WarpWorlds.substeps)
 
     def kinematics(self) -> None:
         """Compute what is read of the limbs from the present state of all rows."""
-        self._run("kinematics", WarpSimulation.kinematics)
+        self._run("kinematics", WarpWorlds.kinematics)
 
-    def _run(self, name: str, work: Callable[[WarpSimulation], None]) -> None:
+    def _run(self, name: str, work: Callable[[WarpWorlds], None]) -> None:
         warp, _ = warp_modules()
         if name not in self._graphs:
             self._graphs[name] = [self._record(simulation, work) for simulation in self._simulations]
@@ -55,7 +55,7 @@ class Launcher:
             warp.capture_launch(graph, stream=stream)
             torch_stream.wait_event(stream.record_event())
 
-    def _record(self, simulation: WarpSimulation, work: Callable[[WarpSimulation], None]) -> Any:
+    def _record(self, simulation: WarpWorlds, work: Callable[[WarpWorlds], None]) -> Any:
         """A graph of a simulation's work; its state stays what it is."""
         warp, _ = warp_modules()
         name = str(self._device)

@@ -65,7 +65,7 @@ class WarpModels:
             except (NotImplementedError, ValueError) as error:
                 raise UserError(f"MuJoCo Warp cannot simulate {name!r}: {error}") from error
             self._check_what_is_shared(mujoco_warp, models, set(batched))
-        # Kernels print when a capacity is too small; here that is looked at, see `WarpSimulation.overflow`.
+        # Kernels print when a capacity is too small; here that is looked at, see `WarpWorlds.check`.
         self.model.opt.warn_overflow = 0
         self.fields: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}

@@ -54,7 +54,6 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
     """
 
     kind = "sensors"
-    can_be_captured = True
     kept = (*_STATE, *_PARTS)
 
     def __init__(
@@ -67,6 +66,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
     ) -> None:
         self.source, self.senses, self.stagger, self.once = source, senses or Senses(), stagger, once
         self.num_envs, self.device = source.num_envs, source.device
+        self.can_be_captured = source.can_be_captured
         b, device = self.num_envs, self.device
         self.max_episode_steps = source.max_episode_steps
         self.single_action_space = space = source.single_action_space

@@ -27,6 +27,7 @@ class TensorSource(KeptTensors, abc.ABC):
         sensor_names: of the S sensors, in the task's own (canonical) order.
         single_action_space: ``Box`` in [-1, 1] of shape (A,) (nominal), or ``Discrete``.
         max_episode_steps: steps after which an episode is cut.
+        can_be_captured: whether a CUDA graph can hold a step; not where it launches graphs of its own.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TensorSource(KeptTensors, abc.ABC):
     sensor_names: tuple[str, ...]
     single_action_space: spaces.Box | spaces.Discrete
     max_episode_steps: int
+    can_be_captured: bool = True
 
     @abc.abstractmethod
     def seed(self, rngs: Sequence[np.random.Generator], stream: np.ndarray) -> None:
