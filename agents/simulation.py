@@ -41,9 +41,9 @@ def resolve_simulation(name: str, task_set: TaskSet, device: torch.device, why_n
     """Turns the ``simulation`` key of a configuration into where the task is simulated.
 
     Args:
-        name: ``cpu``; ``warp`` (bodies and Gymnasium's MuJoCo tasks, by MuJoCo Warp) or ``torch`` (the swing-up)
-            on the learner's device; ``auto``: on a GPU the task's own if it can, else ``cpu``, which is logged
-            with the reason.
+        name: ``cpu``; ``warp`` (bodies and Gymnasium's MuJoCo tasks) or ``torch`` (the swing-up) on the
+            learner's device; ``auto``: on a GPU the task's own if it can, else ``cpu``, which is logged with
+            the reason.
         task_set: what is simulated.
         device: of the learner.
         why_not: half a sentence, why the algorithm cannot do with it; None: it can.
