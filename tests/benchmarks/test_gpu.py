@@ -87,6 +87,7 @@ def finished(tmp_path_factory):
     return done.stdout, report
 
 
+@pytest.mark.slow
 def test_everything_is_measured_and_printed(finished):
     printed, report = finished
     assert [row["name"] for row in report["rows"]] == NAMES
@@ -97,6 +98,7 @@ def test_everything_is_measured_and_printed(finished):
     assert set(report["machine"]["versions_of_simulation"]) == {"warp-lang", "mujoco-warp"}
 
 
+@pytest.mark.slow
 def test_the_checks_tell_what_differs(finished):
     rows = {row["name"]: row for row in finished[1]["rows"]}
     assert rows["compile"]["seconds_of_bodies"].keys() >= {"cheetah_2_back", "round:cheetah_2_back"}
@@ -106,6 +108,7 @@ def test_the_checks_tell_what_differs(finished):
     assert 0 < rewards["largest_difference"] <= rewards["tolerance"] == 1e-3
 
 
+@pytest.mark.slow
 def test_ratios_are_of_numbers_that_were_measured(finished):
     rows = {row["name"]: row for row in finished[1]["rows"]}
     for ours, rivals in (
@@ -123,6 +126,7 @@ def test_ratios_are_of_numbers_that_were_measured(finished):
     assert rows["simulation/cheetah/3/bare"]["ratios"] == rows["ppo/cheetah/cpu"]["ratios"] == {}
 
 
+@pytest.mark.slow
 def test_ppo_tells_its_phases_and_where_it_ran(finished):
     rows = {row["name"]: row for row in finished[1]["rows"]}
     for name, simulation, num_envs in (("ppo/cheetah/cpu", "cpu", 192), ("ppo/cheetah/2", "warp", 2)):
@@ -133,6 +137,7 @@ def test_ppo_tells_its_phases_and_where_it_ran(finished):
         assert len(row["rounds"]) == 2
 
 
+@pytest.mark.slow
 def test_learning_tells_what_was_reached_where_the_return_was_not(finished):
     rows = {row["name"]: row for row in finished[1]["rows"]}
     for name in ("learning/cheetah/2", "learning/cheetah/cpu"):
@@ -142,6 +147,7 @@ def test_learning_tells_what_was_reached_where_the_return_was_not(finished):
         assert row["steps"] == row["curve"][-1][1] > 0
 
 
+@pytest.mark.slow
 def test_populations_tell_seconds_of_the_same_work(finished):
     rows = {row["name"]: row for row in finished[1]["rows"]}
     for kind, steps in (("swingup", 3 * 2 * 20), ("limbs", 2 * 4)):
@@ -151,6 +157,7 @@ def test_populations_tell_seconds_of_the_same_work(finished):
             assert row["rounds"] == pytest.approx([steps / each for each in row["seconds"]])
 
 
+@pytest.mark.slow
 def test_memory_is_told_by_what_it_grows_with(finished):
     rows = {row["name"]: row for row in finished[1]["rows"]}
     two, three = (rows[f"memory/worlds/cheetah/{n}"] for n in (2, 3))

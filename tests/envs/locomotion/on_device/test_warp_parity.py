@@ -60,7 +60,13 @@ def difference(device, host):
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("a hopper in the padding of another", "a direction and a speed to keep")
+"""Whose kernels take long to compile, where nobody has done so before."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES]
+)
 def test_steps_are_those_of_the_cpu(case):
     names, rows, options = CASES[case]
     device, host = both(names, rows, options)
