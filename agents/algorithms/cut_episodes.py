@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...envs.in_place import replace
 from ..policies.base import Memory
 from .training_rows import RowsStep, TrainingRows
 
@@ -100,8 +101,9 @@ class UnknownCuts(CutEpisodes):
         for slot in range(self._slots):
             here = step.cut & (self._count == slot)  # here: (B,)
             self._times[slot].masked_fill_(here, time)
-            _keep(self._kept[slot], step.final, here)
-            _keep(self._memories[slot], memory, here)
+            for kept, new in ((self._kept[slot], step.final), (self._memories[slot], memory)):
+                for key, value in kept.items():
+                    replace(value, here, new[key])
         self._count += step.cut
 
     def _begin(self, step: RowsStep, memory: Memory) -> None:
@@ -130,11 +132,6 @@ class UnknownCuts(CutEpisodes):
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in tensors.items()}
-
-
-def _keep(kept: dict[str, Tensor], new: dict[str, Tensor], rows: Tensor) -> None:
-    for key, value in kept.items():
-        torch.where(rows.view(-1, *[1] * (value.ndim - 1)), new[key], value, out=value)
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

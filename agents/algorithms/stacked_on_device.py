@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from ..policies import AttentionNeuron, Policy
@@ -140,18 +139,5 @@ class DeviceNeurons(StackedAttentionNeuron):
         sizes = 4 * self.hidden, self._scores.shape[1], self.hidden
         self._parts = [_Part(self, slice(0, p), *(self._cell.new_empty(p, size, n * r) for size in sizes))]
 
-    def act(self, observation: Observation) -> Tensor:
-        """Actions (P, R, A), or logits, of observations (P, R, ...); the memory goes on."""
-        tokens = observation["tokens"]
-        last = self.hidden + 1 + tokens.shape[-1]
-        own = self._inputs[:, self.hidden + 1 : last]  # own: (P, F, N, R)
-        own.copy_(tokens.permute(0, 3, 2, 1))
-        self._inputs[:, last:] = observation["recent_actions"].flatten(2).mT.unsqueeze(2)
-        there = None
-        if not self._complete:
-            there = (observation["mask"] != 0).mT.unsqueeze(1)  # there: (P, 1, N, R)
-            own *= there
-            there = there.flatten(2)
-        answers = [part.step(None if there is None else there[part.sets]) for part in self._parts]
-        actions = torch.cat(answers).mT  # actions: (P, R, A)
-        return actions if self.discrete else actions.tanh()
+    def _is_complete(self, mask: Tensor) -> bool:
+        return self._complete  # to look would wait for the device

@@ -200,13 +200,17 @@ class StackedAttentionNeuron:
         own.copy_(tokens.permute(0, 3, 2, 1))
         self._inputs[:, last:] = observation["recent_actions"].flatten(2).mT.unsqueeze(2)
         there = None
-        if not mask.all():
+        if not self._is_complete(mask):
             there = (mask != 0).mT.unsqueeze(1)  # there: (P, 1, N, R)
             own *= there
             there = there.flatten(2)
         answers = [part.step(None if there is None else there[part.sets]) for part in self._parts]
         actions = torch.cat(answers).mT  # actions: (P, R, A)
         return actions if self.discrete else actions.tanh()
+
+    def _is_complete(self, mask: Tensor) -> bool:
+        """Whether no token is missing."""
+        return bool(mask.all())
 
 
 class _Part:

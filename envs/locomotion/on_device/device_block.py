@@ -11,15 +11,16 @@ from torch import Tensor
 
 from ...snapshots import Kept
 from ..bodies.morphology import Morphology
+from ..controls import Actuated
 from ..judge import Judge
 from ..limb_reader import own_coordinates
 from ..observation import LimbLayout
 from ..places import Places
-from .capacities import capacities
+from .capacities import Capacities, capacities
 from .prepared import VARIED, Prepared
 from .warp_simulation import WarpSimulation
 
-_CONTROLS = ("center", "half", "low", "high")
+_CONTROLS = Actuated.kept
 
 
 class DeviceBlock(Kept):
@@ -58,8 +59,8 @@ class DeviceBlock(Kept):
         of_row = [index[id(pool)] for pool in variants]
         self._pools = pools
         models = [model for pool in pools for model in pool.models]
-        needed = [capacities(model, *room) for model in (pool.models[0] for pool in pools)]
-        largest = type(needed[0])(*(max(getattr(c, f) for c in needed) for f in ("contacts", "constraints")))
+        needed = [capacities(pool.models[0], *room) for pool in pools]
+        largest = Capacities(max(c.contacts for c in needed), max(c.constraints for c in needed))
         self.sim = WarpSimulation(body, models, n, frame_skip, device, largest)
         self.places = Places(body, rows, self.sim.controls.slots, aligned, device)
 
@@ -71,8 +72,9 @@ class DeviceBlock(Kept):
         self._count = tensor([len(pool.models) for pool in pools], torch.int64)[tensor(of_row, torch.int64)]
         self._number = self._first.clone()
         self._all_starts = tensor(np.concatenate([pool.starts for pool in pools]))
+        controls = [pool.controls() for pool in pools]
         self._all_controls = {
-            name: tensor(np.concatenate([pool.controls(name) for pool in pools])) for name in _CONTROLS
+            name: tensor(np.concatenate([getattr(own, name) for own in controls])) for name in _CONTROLS
         }
         self._varies = any(len(pool.models) > 1 for pool in pools)
         own_positions, own_speeds = own_coordinates(body.model, body.limbs)

@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from ...errors import UserError
+from ...in_place import replace
 from ...snapshots import put, take
 from ...tensor_env import TensorEnv, TensorStep
 from ...tokens import limb_action_space, limb_observation_space
@@ -22,7 +23,7 @@ from ..judge import Judge
 from ..readings import Readings
 from ..starts import draw_moves, padded_sizes, spread_rows
 from ..task import LocomotionTask
-from ..varied.conditions import Varied, why_not_varied
+from ..varied.conditions import why_not_varied
 from ..varied.damage import Damage
 from ..varied.variation import BodyVariation
 from ..varied.world import World
@@ -88,12 +89,7 @@ class LocomotionTensorEnv(TensorEnv):
         self.task, self.device, self.stagger = task or LocomotionTask(), torch.device(device), stagger
         self.num_envs = len(self.body_of_row)
         self._make_spaces(aligned)
-        variants = [
-            prepare(body, self.task, frame_skip, variation, world, prepared)
-            if Varied.read(variation, None, world)
-            else prepare(body, self.task, frame_skip)
-            for body in self.bodies
-        ]
+        variants = [prepare(body, self.task, frame_skip, variation, world, prepared) for body in self.bodies]
         own = [self.bodies[index] for index in self.body_of_row]
         room = (contacts, constraints)
         self._blocks = [
@@ -191,8 +187,7 @@ class LocomotionTensorEnv(TensorEnv):
         self._start_episodes(ended)
         observation = self._readings.observe(self._goals.seen)
         for name, last in final.items():  # of a simulation that diverged there is nothing to be read
-            lost = diverged.view(-1, *[1] * (last.ndim - 1))
-            final[name] = torch.where(lost, observation[name], last)
+            replace(last, diverged, observation[name])
         return TensorStep(observation, verdict.reward, terminated, truncated, final, diverged, whole)
 
     def _start_episodes(self, rows: Tensor) -> None:
@@ -213,12 +208,11 @@ class LocomotionTensorEnv(TensorEnv):
         self._start_age.masked_fill_(rows, 0)
         readings = self._readings
         # Readings of the rows that go on are one substep behind, and stay so.
-        kept = {id(tensor): tensor.clone() for tensor in self._read_tensors()}
+        kept = [tensor.clone() for tensor in self._read_tensors()]
         self._launcher.kinematics()
         readings.read()
-        for tensor in self._read_tensors():
-            new = rows.view(-1, *[1] * (tensor.ndim - 1))
-            tensor.copy_(torch.where(new, tensor, kept[id(tensor)]))
+        for tensor, last in zip(self._read_tensors(), kept, strict=True):
+            replace(tensor, ~rows, last)
 
     def _read_tensors(self) -> list[Tensor]:
         return [*vars(self._readings.state).values(), *(getattr(self._readings, name) for name in _READ)]

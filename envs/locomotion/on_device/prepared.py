@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import mujoco
@@ -10,8 +9,9 @@ import numpy as np
 
 from ..bodies.morphology import Morphology
 from ..controls import Actuated
-from ..observation import LimbLayout, select_rows
+from ..observation import LimbLayout
 from ..task import LocomotionTask
+from ..varied.conditions import Varied
 from ..varied.variation import BodyVariation
 from ..varied.world import World
 from ..vector_env import LocomotionVectorEnv
@@ -38,21 +38,21 @@ class Prepared:
     starts: np.ndarray
     layout: LimbLayout | None = None
 
-    def controls(self, name: str) -> np.ndarray:
-        """(K, actuated): ``center``, ``half``, ``low`` or ``high``, see `Actuated`."""
+    def controls(self) -> Actuated:
+        """What actions mean to each of the K."""
         found = Actuated(self.bodies[0], len(self.bodies))
         for row, body in enumerate(self.bodies):
             found.set(row, body)
-        return getattr(found, name)
+        return found
 
 
 def prepare(
     body: Morphology,
     task: LocomotionTask,
     frame_skip: int | None,
-    variation: BodyVariation | None = None,
-    world: World | None = None,
-    count: int = 1,
+    variation: BodyVariation | None,
+    world: World | None,
+    count: int,
 ) -> Prepared:
     """Draw variants of a body; the body alone where nothing varies.
 
@@ -66,7 +66,7 @@ def prepare(
         world: what varies around it.
         count: K.
     """
-    if variation is None and world is None:
+    if Varied.read(variation, None, world) is None:
         return Prepared([body.model], [body], body.initial_qpos[None])
     env = LocomotionVectorEnv(
         [body], count, task, frame_skip=frame_skip, threads=1, variation=variation, world=world
@@ -74,12 +74,11 @@ def prepare(
     env.reset(seed=_SEED)
     block = env._blocks[0]
     conditions = block.conditions
-    rows = slice(0, count)
     prepared = Prepared(
         list(conditions.models.models),
         [conditions.body(row) for row in range(count)],
         block.starts.copy(),
-        dataclasses.replace(select_rows(env._readings.layout, rows)),
+        env._readings.layout,
     )
     env.close()
     return prepared

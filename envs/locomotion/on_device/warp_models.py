@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...in_place import replace
 from ..varied.row_models import differing_arrays
 
 GRAVITY = "gravity"
@@ -105,8 +106,7 @@ class WarpModels:
             numbers: (n,) which of the models.
         """
         for field, own in self.fields.items():
-            chosen = worlds.view(-1, *[1] * (own.ndim - 1))
-            own.copy_(torch.where(chosen, self.values[field][numbers], own))
+            replace(own, worlds, self.values[field][numbers])
 
 
 def _fields_of_each_world(mujoco_warp: Any) -> set[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
+from ...in_place import clear, replace
 from ...snapshots import Kept
 from .capacities import Capacities
 from .warp_models import WarpModels, warp_modules
@@ -96,12 +97,11 @@ class WarpWorlds(Kept):
             qpos: (n, nq), of which those rows are taken; or (nq,) for all of them.
             qvel: (n, nv) or (nv,), the same.
         """
-        state, chosen = self._state, rows[:, None]
+        state = self._state
         for name, value in (("qpos", qpos), ("qvel", qvel), ("act", self._home)):
-            state[name].copy_(torch.where(chosen, value, state[name]))
-        for name in ("ctrl", "qacc_warmstart"):
-            state[name].masked_fill_(chosen, 0.0)
-        state["time"].masked_fill_(rows, 0.0)
+            replace(state[name], rows, value)
+        for name in ("ctrl", "qacc_warmstart", "time"):
+            clear(state[name], rows)
 
     def kinematics(self) -> None:
         """Compute what is read of the bodies from the present state of all rows."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...in_place import replace
 from ..carts import (
     BEND,
     START_SPEED,
@@ -20,7 +21,6 @@ from ..carts import (
     reward,
 )
 from .chance import Chance
-from .kept import replace
 from .source import TensorSource
 
 

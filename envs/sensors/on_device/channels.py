@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...in_place import replace
 from ..channels import Channels
 from ..senses import Senses
 from .chance import Chance
-from .kept import KeptTensors, replace
+from .kept import KeptTensors
 
 
 class TensorChannels(KeptTensors):

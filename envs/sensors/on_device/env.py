@@ -12,13 +12,14 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ...errors import UserError
+from ...in_place import clear
 from ...snapshots import Misfit
 from ...tensor_env import TensorEnv, TensorStep
 from ...tokens import sensor_observation_space
 from ..senses import Senses
 from .chance import Chance
 from .channels import TensorChannels
-from .kept import KeptTensors, clear
+from .kept import KeptTensors
 from .readings import TensorReadings
 from .seeds import generators, one_seed
 from .slots import TensorSlots

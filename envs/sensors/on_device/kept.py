@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...snapshots import Misfit, put
@@ -46,18 +45,3 @@ def _taken(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     return None if value is None else value.snapshot()
-
-
-def replace(values: Tensor, where: Tensor, others: Tensor | float) -> None:
-    """Write ``others`` into the rows of ``values`` (B, ...) that ``where`` (B,) names, in place."""
-    values.copy_(torch.where(wide(where, values), others, values))
-
-
-def clear(values: Tensor, where: Tensor) -> None:
-    """Write 0 into the rows of ``values`` (B, ...) that ``where`` (B,) names, in place."""
-    values.masked_fill_(wide(where, values), 0)
-
-
-def wide(where: Tensor, values: Tensor) -> Tensor:
-    """A condition on leading dimensions as one on ``values``, which have more."""
-    return where.reshape(*where.shape, *[1] * (values.ndim - where.ndim))

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...in_place import replace
 from ...locomotion.on_device.capacities import capacities
 from ...locomotion.on_device.launching import Launcher
 from ...locomotion.on_device.warp_worlds import WarpWorlds
 from ..mujoco_source import MujocoTask
 from .chance import Chance
-from .kept import replace
 from .source import TensorSource
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .kept import KeptTensors, replace
+from ...in_place import replace
+from .kept import KeptTensors
 from .source import TensorSource
 
 

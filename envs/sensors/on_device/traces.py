@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...in_place import clear
 from ..traces import OUTLIER, SMALLEST, WARM
-from .kept import KeptTensors, clear
+from .kept import KeptTensors
 
 
 class TensorTraces(KeptTensors):

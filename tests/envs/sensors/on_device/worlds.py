@@ -11,10 +11,11 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from somite.envs.in_place import clear, replace
 from somite.envs.sensors import Senses
 from somite.envs.sensors.on_device.chance import Chance
 from somite.envs.sensors.on_device.env import SensorTensorEnv
-from somite.envs.sensors.on_device.kept import KeptTensors, clear, replace
+from somite.envs.sensors.on_device.kept import KeptTensors
 from somite.envs.sensors.on_device.source import TensorSource
 from somite.envs.tensor_env import TensorStep
 
