@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,12 @@ def test_keys_are_the_constructors_arguments(group: str, choice: str) -> None:
 @pytest.mark.parametrize("group", GROUPS[:3])
 def test_an_unknown_key_is_refused_by_what_is_built(group: str) -> None:
     for choice in CHOICES[group]:
-        for node in nodes(OmegaConf.create({group: compose(f"{group}={choice}")[group]})):
+        whole = compose(f"{group}={choice}")
+        for node in nodes(OmegaConf.create({group: whole[group]})):
+            config = copy.deepcopy(whole)
+            OmegaConf.update(config, f"{node}.widht", 3, force_add=True)  # as +node.widht=3 does
             with pytest.raises(UserError, match=rf"there is no key '{node}.widht'"):
-                build_all(compose(f"{group}={choice}", f"+{node}.widht=3"))
+                build_all(config)
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "describe", "export", "view", "references", "results"])

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ TINY = {
         "algorithm.num_envs=12",
         "algorithm.n_steps=16",
         "algorithm.batch_size=64",
+        "algorithm.n_epochs=1",
+        "threads=1",
+        "device=cpu",
+    ],
+    "somite-train racing": [
+        "env.max_episode_steps=10",
+        "algorithm.total_steps=60",
+        "algorithm.num_envs=4",
+        "algorithm.n_steps=8",
+        "algorithm.batch_size=16",
         "algorithm.n_epochs=1",
         "threads=1",
         "device=cpu",
@@ -101,7 +112,9 @@ def tiny(command: list[str]) -> list[str]:
     words = " ".join(command)
     if command[0] == "somite-train" and "algorithm=cma_es" in words:
         kind = "somite-train cma_es"
-    elif command[0] == "somite-train" and re.search("swingup|gymnasium|racing", words):
+    elif command[0] == "somite-train" and "racing" in words:
+        kind = "somite-train racing"
+    elif command[0] == "somite-train" and re.search("swingup|gymnasium", words):
         kind = "somite-train sensors"
     elif command[0] == "somite-evaluate" and "bundled/" in words:
         kind = "somite-evaluate bundled"
@@ -150,6 +163,16 @@ def run(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     getattr(importlib.import_module(module), function)()
 
 
+def run_once(command: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a tiny run of a command the last run: trained the first time, then copied under a new date."""
+    kept = folder / "kept" / next(argument.split("=")[1] for argument in command if "experiment=" in argument)
+    if not kept.exists():
+        run([*command, *tiny(command)], monkeypatch)
+        shutil.copytree(find_run("last"), kept)
+    else:
+        shutil.copytree(kept, folder / "runs" / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}-{kept.name}")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one tiny run, made by the README's first training command."""
@@ -191,7 +214,7 @@ def test_every_command_runs_with_a_tiny_budget(
     resumed = any(argument.startswith("resume=") for argument in command)
     if is_about_senses(command) or {"algorithm.teacher=last", "start_from=last"} & set(command):
         for earlier in those_before(command):
-            run([*earlier, *tiny(earlier)], monkeypatch)
+            run_once(earlier, in_folder, monkeypatch)
     before = set((in_folder / "runs").iterdir())
     if "--help" in command:
         with pytest.raises(SystemExit, match="0"):

@@ -21,6 +21,7 @@ PARENT_DEATH_SIGNAL = 1
 
 def main() -> None:
     import torch
+    import torch._dynamo  # else each run imports it, for seconds, where it makes its optimiser
 
     from somite.agents.runs import training  # noqa: F401
     from somite.scripts import train  # noqa: F401
