@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...envs.errors import UserError, nearest
+from ...envs.locomotion import BodyVariation, Damage, World
 from ...envs.numbers import whole_number
 from ...envs.task_set import with_changes
 
@@ -20,8 +21,8 @@ UNDISTURBED: dict[str, Any] = {
 }  # fmt: skip
 """Values at which senses and scenery are those of the task itself."""
 
-_VARIED = ("variation", "damage", "world")
-"""Nodes of bodies that say nothing when nothing varies."""
+VARIED = {"variation": BodyVariation, "damage": Damage, "world": World}
+"""Nodes of bodies that say nothing when nothing varies, and what they build."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def undisturbed(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     present = {name: values for name, values in UNDISTURBED.items() if config.get(name) is not None}
     plain = with_changes(config, present)
-    for name in _VARIED:
+    for name in VARIED:
         if plain.get(name):
             plain[name] = {key: value for key, value in plain[name].items() if key == "_target_"}
     return plain

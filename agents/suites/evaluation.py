@@ -22,6 +22,7 @@ from .plan import AgentPlan, make_plan
 from .report import Report, write_report
 from .store import EpisodeStore
 from .tables import suite_cells, terminal_table
+from .training_conditions import told_apart
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def evaluate_suites(config: DictConfig) -> Report:
         for folder in folders
     ]
     _check_names(plans)
+    plans = told_apart(plans)
     output = _output(config.output, folders)
     store = EpisodeStore(output / STORE)
     _run(plans, store, device, _workers(config.workers, device))
