@@ -10,6 +10,8 @@ from typing import Any
 from .conditions import UNDISTURBED, VARIED
 from .plan import AgentPlan
 
+_ASIDE = ("variants", "seed", "draw", "extrapolation")
+"""Keys that say how something is drawn, not what varies."""
 LIKE_BUDGETS = 1.25
 """Most that the training steps of two seeds of one agent differ by, as a factor."""
 
@@ -33,10 +35,19 @@ def _told(plan: AgentPlan, alike: Sequence[AgentPlan]) -> list[str]:
     others = [_disturbances(other.description) for other in alike]
     own = _disturbances(plan.description)
     told = [f"{key}={value}" for key, value in own.items() if any(d.get(key) != value for d in others)]
-    steps = [other.description.get("training", {}).get("steps") or 0 for other in alike]
-    if max(steps) > LIKE_BUDGETS * min(steps) > 0:
-        told.append(f"{plan.description['training']['steps'] / 1e6:.2g} M steps")
+    budgets = [_budget(other.description) for other in alike]
+    steps, started = zip(*budgets, strict=True)
+    if max(steps) > LIKE_BUDGETS * min(steps) > 0 or len(set(started)) > 1:
+        own_steps, goes_on = _budget(plan.description)
+        told.append(f"{own_steps / 1e6:.2g} M {'more ' if goes_on else ''}steps")
     return told
+
+
+def _budget(description: Mapping[str, Any]) -> tuple[int, bool]:
+    """Training steps, and whether they come after those of a run that this one started from."""
+    training = description.get("training", {})
+    goes_on = any(str(argument).startswith("start_from=") for argument in training.get("command", []))
+    return training.get("steps") or 0, goes_on
 
 
 def _disturbances(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,15 +59,12 @@ def _disturbances(description: Mapping[str, Any]) -> dict[str, Any]:
         found |= {f"{node}.{key}": given[key] for key in plain if key in given and given[key] != plain[key]}
     for node, kind in VARIED.items():
         defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
-        given = {key: value for key, value in (config.get(node) or {}).items() if key in defaults}
-        found |= {f"{node}.{key}": v for key, v in given.items() if not _same(v, defaults[key])}
+        told = defaults.keys() - set(_ASIDE)
+        given = {key: value for key, value in (config.get(node) or {}).items() if key in told}
+        found |= {f"{node}.{key}": v for key, v in given.items() if _listed(v) != _listed(defaults[key])}
     return found
 
 
-def _same(value: Any, default: Any) -> bool:
-    """A file has lists where the code has tuples, and nodes of nothing where it has None."""
-    if isinstance(value, Mapping):
-        return not any(v is not None for v in value.values())
-    return (list(value) if isinstance(value, list | tuple) else value) == (
-        list(default) if isinstance(default, list | tuple) else default
-    )
+def _listed(value: Any) -> Any:
+    """A file has lists where the code has tuples."""
+    return list(value) if isinstance(value, tuple) else value

@@ -12,8 +12,9 @@ VARIATION = {"_target_": "somite.envs.locomotion.BodyVariation", "length": None,
 SENSES = {"_target_": "somite.envs.sensors.Senses", "shuffle": "never", "history": 3}
 
 
-def plan(agent: str = "SMP", steps: int | None = 3_000_000, **config: Any) -> AgentPlan:
-    description = {"environment": {"config": config}, "training": {} if steps is None else {"steps": steps}}
+def plan(agent: str = "SMP", steps: int | None = 3_000_000, command: Any = (), **config: Any) -> AgentPlan:
+    training = {} if steps is None else {"steps": steps, "command": list(command)}
+    description = {"environment": {"config": config}, "training": training}
     return AgentPlan(Path("run"), "run", agent, "limbs", frozenset(), description, (), ())
 
 
@@ -31,10 +32,7 @@ def test_seeds_are_one_agent() -> None:
 
 def test_varied_bodies_are_another_training() -> None:
     varied = plan(variation=VARIATION | {"length": [0.5, 1.5], "variants": 64})
-    assert names(plan(variation=VARIATION), varied) == [
-        "SMP",
-        "SMP variation.length=[0.5, 1.5] variation.variants=64",
-    ]
+    assert names(plan(variation=VARIATION), varied) == ["SMP", "SMP variation.length=[0.5, 1.5]"]
     assert names(varied, plan("MLP")) == ["SMP", "MLP"], "nobody it could be mistaken for"
 
 
@@ -54,3 +52,9 @@ def test_disturbed_senses_are_another_training() -> None:
 def test_another_budget_is_another_training() -> None:
     assert names(plan(steps=3_004_416), plan(steps=3_502_080)) == ["SMP", "SMP"]
     assert names(plan(steps=3_004_416), plan(steps=6_002_688)) == ["SMP 3 M steps", "SMP 6 M steps"]
+
+
+def test_a_run_that_goes_on_from_another_is_another_training() -> None:
+    first, second = plan(), plan(command=["env=cheetah", "start_from=runs/a"])
+    assert names(first, second) == ["SMP 3 M steps", "SMP 3 M more steps"]
+    assert names(second, plan(command=["start_from=runs/b"])) == ["SMP", "SMP"]
