@@ -12,7 +12,6 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -49,19 +48,23 @@ def check_arguments(arguments: Sequence[str], config_name: str) -> None:
         config_name = parsed.config_name or config_name
         search = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
         defaults = hydra.compose(config_name, search, return_hydra_config=True)
-        # The folder holds the groups of every command; this command has those of its defaults.
-        groups = set(_groups(loader, config_name, search)) & set(defaults.hydra.runtime.choices)
+        # The folder holds the groups of every command; this command has those of its defaults. To look for
+        # the others in the folder would take longer than to compose.
+        groups = {str(group) for group in defaults.hydra.runtime.choices if "@" not in group}
         chosen, values = [], []
         for override in overrides:
-            if override.key_or_group in groups:
+            group = override.key_or_group
+            choices = loader.get_group_options(group, None, config_name, search) if group in groups else []
+            if choices:
                 chosen.append(override)
-                choices = loader.get_group_options(override.key_or_group, None, config_name, search)
                 _check_choices(override, choices)
             else:
                 values.append(override)
         for combination in _combinations(chosen):
-            composed = hydra.compose(config_name, [*search, *combination], return_hydra_config=True)
-            _check_experiment(composed, config_name, search, combination)
+            composed = defaults
+            if combination:
+                composed = hydra.compose(config_name, [*search, *combination], return_hydra_config=True)
+            _check_experiment(composed, config_name, search)
             for override in values:
                 _check_key(override, composed, groups)
 
@@ -131,13 +134,6 @@ def configuration(parsed: argparse.Namespace) -> Iterator[Any]:
         yield loader
 
 
-def _groups(loader: Any, config_name: str, search: list[str], parent: str = "") -> Iterator[str]:
-    for name in loader.get_group_options(parent, ObjectType.GROUP, config_name, search):
-        path = f"{parent}/{name}" if parent else name
-        yield path
-        yield from _groups(loader, config_name, search, path)
-
-
 def _values(override: Override) -> list[str]:
     """Every value of an override, as strings; several if it is a sweep."""
     if override.is_sweep_override():
@@ -171,7 +167,7 @@ def _combinations(chosen: list[Override]) -> Iterator[list[str]]:
         yield list(combination)
 
 
-def _check_experiment(composed: DictConfig, config_name: str, search: list[str], lines: list[str]) -> None:
+def _check_experiment(composed: DictConfig, config_name: str, search: list[str]) -> None:
     """An experiment may change keys, never add one that no part would read."""
     choices = composed.hydra.runtime.choices
     if not choices.get("experiment"):
