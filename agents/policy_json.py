@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from importlib import metadata
 from pathlib import Path
@@ -111,6 +112,7 @@ def read_description(file: Path) -> dict[str, Any]:
     return values
 
 
+@functools.cache  # each look goes through the folder of packages, and every checkpoint wants ten
 def installed_version(package: str) -> str | None:
     """Version of an installed distribution, None if there is none.
 

@@ -16,12 +16,11 @@ from ...agents.device import available_cores
 from ...envs.car_racing import CarRacing
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
-from .ppo_speed import ppo_rows
+from .ppo_speed import ppo_configs, ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
 from .simulation import ACTION_SETS
 from .tables import keep
-from .training_setup import compose
 
 GYMNASIUM = "frames/gymnasium_1_core"
 LOW, HIGH = (-0.3, -1.0, -1.0), (0.3, 0.0, -0.8)
@@ -68,17 +67,14 @@ class CarRacingSpeed:
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print tables."""
-        # Wrong arguments are refused before minutes are spent.
-        arguments = {f"ppo/{name}": [*given, *self.train] for name, given in self.ppo.items()}
-        for given in arguments.values():
-            compose(given)
+        configs = ppo_configs(self.ppo, self.train) if self.iterations else {}
         with console.status("starting") as status, ExitStack() as stack:
             if self.rounds:
                 rows = self._frames(status.update, stack)
                 title = f"CarRacing, frames/s of {self.num_envs} rows, median of {self.rounds} rounds"
                 keep(rows, title, results, console)
-            if self.iterations and arguments:
-                rows = ppo_rows(arguments, self.iterations, status.update)
+            if configs:
+                rows = ppo_rows(configs, self.iterations, status.update)
                 keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
 
     def _frames(self, announce: Callable[[str], None], stack: ExitStack) -> list[dict]:

@@ -14,7 +14,7 @@ from ...envs.errors import UserError
 from ...envs.locomotion import BodySet
 from ...envs.numbers import whole_number
 from . import process_rivals, simulation
-from .ppo_speed import ppo_rows
+from .ppo_speed import ppo_configs, ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
 from .tables import keep
@@ -59,17 +59,14 @@ class Locomotion:
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print tables."""
-        # Wrong arguments are refused before minutes are spent.
-        arguments = {f"ppo/{name}": [*given, *self.train] for name, given in self.ppo.items()}
-        for given in arguments.values():
-            compose(given)
+        configs = ppo_configs(self.ppo, self.train) if self.iterations else {}
         with console.status("starting") as status:
             announce = status.update
             if self.rounds:
                 rows = self._ant(announce) + self._cheetahs(announce)
                 keep(rows, f"Simulation, median of {self.rounds} rounds", results, console)
-            if self.iterations and arguments:
-                rows = ppo_rows(arguments, self.iterations, announce)
+            if configs:
+                rows = ppo_rows(configs, self.iterations, announce)
                 keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
 
     def _ant(self, announce: Callable[[str], None]) -> list[dict]:

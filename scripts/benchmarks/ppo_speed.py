@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from omegaconf import DictConfig
+
 from ...agents.device import set_threads
+from .naive_transformer import NaiveTransformer
 from .rates import interleave, make_rows
 from .training_setup import TrainingSetup, compose
 
@@ -22,15 +25,11 @@ class PPOSpeed:
     advantages, what SB3 does between steps).
 
     Args:
-        arguments: of ``somite-train``; ``agent=naive`` is a choice too.
-
-    Raises:
-        UserError: an argument that cannot be meant.
+        config: of :func:`ppo_configs`.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        # Every measured iteration is the last that SB3 knows of, where a linear rate would be zero.
-        self._setup = TrainingSetup(compose([*arguments, "algorithm.learning_rate_schedule=constant"]))
+    def __init__(self, config: DictConfig) -> None:
+        self._setup = TrainingSetup(config)
         self._learner = self._setup.learner
         self._seconds = dict.fromkeys(PHASES, 0.0)
         policy = self._learner.policy
@@ -87,20 +86,35 @@ class PPOSpeed:
         self._setup.rows.close()
 
 
+def ppo_configs(variants: Mapping[str, Sequence[str]], train: Sequence[str]) -> dict[str, DictConfig]:
+    """Configurations of variants of PPO, made before minutes are spent, so that a wrong name is told at once.
+
+    Args:
+        variants: arguments of ``somite-train`` by the variant's name; ``agent=naive`` is a choice too.
+        train: further ones for all of them.
+
+    Raises:
+        UserError: an argument that cannot be meant.
+    """
+    # Every measured iteration is the last that SB3 knows of, where a linear rate would be zero.
+    train = [*train, "algorithm.learning_rate_schedule=constant"]
+    return {f"ppo/{name}": compose([*given, *train]) for name, given in variants.items()}
+
+
 def ppo_rows(
-    arguments: Mapping[str, Sequence[str]], iterations: int, announce: Callable[[str], None]
+    configs: Mapping[str, DictConfig], iterations: int, announce: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Rows of a report: variants of PPO in turn, after an iteration of each that is not counted.
 
     Args:
-        arguments: of ``somite-train``, by the variant's name; others are compared with ``agent=naive``.
+        configs: of :func:`ppo_configs`; the others are compared with those whose agent is the naive one.
         iterations: of each.
         announce: told what comes next.
     """
     with ExitStack() as stack:
         variants: dict[str, PPOSpeed] = {}
-        for name, given in arguments.items():
-            variants[name] = PPOSpeed(given)
+        for name, config in configs.items():
+            variants[name] = PPOSpeed(config)
             stack.callback(variants[name].close)
         measures = {name: variant.measure for name, variant in variants.items()}
         interleave(measures, 1, lambda text: announce(f"warm-up: {text}"))
@@ -108,5 +122,5 @@ def ppo_rows(
             variant.forget()
         rates = interleave(measures, iterations, announce)
         more = {name: variant.describe() for name, variant in variants.items()}
-        naive = [name for name, given in arguments.items() if "agent=naive" in given]
+        naive = [name for name, row in more.items() if row["agent"] == NaiveTransformer.__name__]
         return make_rows(rates, naive, more)

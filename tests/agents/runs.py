@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import functools
 from pathlib import Path
 
 import hydra
@@ -31,6 +33,11 @@ TINY = (
 
 def compose(*overrides: str, name: str = "train") -> DictConfig:
     """A configuration as the command line composes it."""
+    return copy.deepcopy(_composed(name, overrides))
+
+
+@functools.cache  # Hydra needs a fifth of a second, and tests of runs that go on ask for the same again
+def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     with hydra.initialize_config_module("somite.conf", version_base="1.3"):
         return hydra.compose(name, list(overrides))
 

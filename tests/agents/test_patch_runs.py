@@ -92,7 +92,7 @@ def test_a_student_of_patches_clones_a_teacher_of_states(
 def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_path: Path) -> None:
     agent = ("agent=patch_attention_neuron", "agent.map_size=8")
     small = ("algorithm.generations=2", "algorithm.population=4", "algorithm.episodes=1")
-    small += ("algorithm.validation_episodes=2",)  # each is a track of its own, which takes a second to lay
+    small += ("algorithm.validation_episodes=2", "algorithm.diagonal=true")
     cma = CMARun(compose(*RACING, *agent, "algorithm=cma_es", *small), tmp_path, torch.device("cpu"))
     cma.learn()
     assert type(load_policy(tmp_path).policy).__name__ == "PatchAttentionNeuron"

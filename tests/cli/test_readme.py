@@ -32,6 +32,7 @@ PROGRAMS = dict(line.split(" = ") for line in SCRIPTS)
 TINY = {
     "somite-train": [
         "env.task.max_episode_steps=20",
+        "env.variation.variants=2",
         "agent.width=16",
         "algorithm.total_steps=300",
         "algorithm.num_envs=12",
