@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from ..faults.processes import Nursery
 from .exact import differences
 from .runs import ROLLOUT, TINY
 
@@ -47,11 +45,6 @@ CASES = {
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(CASES)[1:]]
 
 
-def train(folder: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "somite.scripts.train", *arguments]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
-
-
 def rows(folder: Path) -> int:
     file = folder / "metrics.csv"
     return len(file.read_text().splitlines()) - 1 if file.exists() else 0
@@ -59,19 +52,17 @@ def rows(folder: Path) -> int:
 
 @pytest.mark.parametrize("case", [next(iter(CASES)), *SLOW])
 def test_a_program_that_is_stopped_and_resumed_ends_as_if_it_had_run_through(
-    case: str, tmp_path: Path
+    case: str, nursery: Nursery, tmp_path: Path
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    through = train(tmp_path, *CASES[case], f"hydra.run.dir={whole}")
-    assert through.wait(600) == 0, through.stdout.read()
-    first = train(tmp_path, *CASES[case], f"hydra.run.dir={stopped}")
-    while rows(stopped) < 2 and first.poll() is None:
-        time.sleep(0.005)
-    first.send_signal(signal.SIGTERM)
-    assert first.wait(600) == 128 + signal.SIGTERM, first.stdout.read()
-    told = first.stdout.read()
-    assert f"resume={stopped}" in told
-    second = train(tmp_path, f"resume={stopped}")
-    assert second.wait(600) == 0, second.stdout.read()
-    assert "had it never stopped" not in second.stdout.read()
+    through = nursery.start(tmp_path, *CASES[case], f"hydra.run.dir={whole}")
+    assert through.wait(600) == 0, through.printed
+    first = nursery.start(tmp_path, *CASES[case], f"hydra.run.dir={stopped}")
+    first.until(lambda: rows(stopped) >= 2)
+    first.send(signal.SIGTERM)
+    assert first.wait(600) == 128 + signal.SIGTERM, first.printed
+    assert f"resume={stopped}" in first.printed
+    second = nursery.start(tmp_path, f"resume={stopped}")
+    assert second.wait(600) == 0, second.printed
+    assert "had it never stopped" not in second.printed
     assert differences(whole, stopped) == []

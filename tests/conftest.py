@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .processes import Nursery
+from .faults.processes import Nursery
 
 
 @pytest.fixture(scope="session")
