@@ -24,10 +24,16 @@ from .runs import ROLLOUT, make_run, read_metrics
 LONGER = f"algorithm.total_steps={5 * ROLLOUT}"
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original") / "run"
+    make_run(folder).learn()
+    return folder
+
+
 @pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    make_run(tmp_path / "run").learn()
-    return tmp_path / "run"
+def finished(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path / "run")
 
 
 def notes_of(folder: Path, *settings: str) -> str:

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -7,10 +9,9 @@ from somite.scripts import command_line
 from somite.scripts.resume import rewrite_for_resume
 
 
-@pytest.fixture
-def started(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
     """A run that was started by the command line, left a checkpoint, and was stopped."""
-    monkeypatch.chdir(tmp_path)
     folders = []
 
     def task(config):
@@ -18,8 +19,17 @@ def started(tmp_path, monkeypatch):
         with run_folder.new_checkpoint(folders[0], 100) as folder:
             (folder / "training_state").mkdir()
 
-    command_line.run(task, "train", ["agent=smp", "seed=3", "algorithm.total_steps=1000"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("first"))
+        command_line.run(task, "train", ["agent=smp", "seed=3", "algorithm.total_steps=1000"])
     return folders[0]
+
+
+@pytest.fixture
+def started(first, tmp_path, monkeypatch):
+    """A copy of that run, for one test, in the folder where it is the only one."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(first, tmp_path / "runs" / first.name)
 
 
 def resumed(*arguments):
