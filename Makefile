@@ -35,7 +35,9 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		"$$(python3 --version 2>&1)." 'Name another one: make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo 'No virtual environment could be made; Debian and Ubuntu have it in python3-venv.' >&2; exit 1; }
-	.venv/bin/python -m pip install $(PIP_OPTIONS) -e '.[dev]' -c constraints.txt
+	.venv/bin/python -m pip install --no-compile $(PIP_OPTIONS) -e '.[dev]' -c constraints.txt
+	@# pip compiles on one core, for half of its time. What is for another Python stays as it is, as with pip.
+	@.venv/bin/python -m compileall -qq -j 0 -x '/(tests?|examples)/' .venv/lib || true
 	@touch $@
 
 # Ray and Submitit, some 100 MB, which only slow tests need.

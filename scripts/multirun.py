@@ -100,11 +100,17 @@ def run_sweep(
         UserError: The jobs cannot be composed, or another process runs this sweep.
     """
     with _hydra(parse(arguments), config_name) as (config, context):
-        keys = OmegaConf.to_container(config.hydra.overrides.task)
-        planned = _planned(config, context) if folder is None else []
-        sweep = write_sweep(config.hydra.sweep.dir, planned) if folder is None else read_sweep(folder)
+        if folder is None:
+            keys: list[str] = []
+            planned, composed = _planned(config, context)
+            sweep = write_sweep(config.hydra.sweep.dir, planned)
+        else:
+            keys = OmegaConf.to_container(config.hydra.overrides.task)
+            sweep = read_sweep(folder)
+            jobs = enumerate(sweep.jobs)
+            composed = [_compose(config, context, [*job.overrides, *keys], number) for number, job in jobs]
         with hold(sweep.folder):
-            return _run_rest(task, config, context, sweep, keys if folder is not None else [])
+            return _run_rest(task, config, context, sweep, composed, keys)
 
 
 def has_basic_sweeper(parsed: argparse.Namespace, config_name: str) -> bool:
@@ -119,9 +125,13 @@ def has_basic_sweeper(parsed: argparse.Namespace, config_name: str) -> bool:
 
 
 def _run_rest(
-    task: Task, config: DictConfig, context: HydraContext, sweep: Sweep, keys: list[str]
+    task: Task,
+    config: DictConfig,
+    context: HydraContext,
+    sweep: Sweep,
+    composed: list[DictConfig],
+    keys: list[str],
 ) -> list[Exception]:
-    composed = [_compose(config, context, [*job.overrides, *keys], n) for n, job in enumerate(sweep.jobs)]
     states = [state_of(job, of.algorithm) for job, of in zip(sweep.jobs, composed, strict=True)]
     print(table(sweep.jobs, states))
     left = [
@@ -150,15 +160,15 @@ def _run_rest(
     return errors
 
 
-def _planned(config: DictConfig, context: HydraContext) -> list[Job]:
-    """The jobs of a new sweep, their folders made where the user has not named them."""
+def _planned(config: DictConfig, context: HydraContext) -> tuple[list[Job], list[DictConfig]]:
+    """The jobs of a new sweep, their folders made where the user has not named them; and as composed."""
     given = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     given += OmegaConf.to_container(config.hydra.overrides.task)
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(given), None)
     root, named = Path(config.hydra.sweep.dir), _SUBDIR in str(config.hydra.overrides.hydra)
     planned = []
-    for number, overrides in enumerate(jobs):
-        composed = _compose(config, context, overrides, number)
+    configs = [_compose(config, context, overrides, number) for number, overrides in enumerate(jobs)]
+    for overrides, composed in zip(jobs, configs, strict=True):
         try:
             with hydra_knows(composed):
                 folder = root / str(composed.hydra.sweep.subdir)
@@ -170,7 +180,9 @@ def _planned(config: DictConfig, context: HydraContext) -> list[Job]:
         raise UserError(
             f"{_SUBDIR} gives two runs of this sweep the folder {max(folders, key=folders.count)}"
         )
-    return [job if named else Job(job.overrides, claim_folder(job.folder)) for job in planned]
+    if not named:
+        planned = [Job(job.overrides, claim_folder(job.folder)) for job in planned]
+    return planned, configs
 
 
 def _compose(config: DictConfig, context: HydraContext, overrides: Sequence[str], number: int) -> DictConfig:
