@@ -109,7 +109,8 @@ def bodies_as_dots(bodies: pd.DataFrame, look: Look, path: Path) -> Path | None:
     rows = bodies[bodies["suite"] == "unseen_morphology"]
     if rows["body"].nunique() < 2:
         return None
-    order = rows.drop_duplicates("body").sort_values(["seen", "body"], ascending=[True, False])
+    # From the bottom upwards: unseen bodies, then seen ones, each in the family's order (10 links after 9).
+    order = rows.drop_duplicates("body")[::-1].sort_values("seen", kind="stable")
     if len(order) > 40:  # of endless families: too many to name
         return None
     heights = {body: i for i, body in enumerate(order["body"])}
