@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from somite.agents.suites.results_page import write_results
 from somite.envs.errors import UserError
 
 ROOT = Path(__file__).parents[3]
+ABSOLUTE = re.compile(r"""[="'\[,]/\w+/""")  # the value of a saved argument, or one of a list
 ROW = {
     "agent": "SMP", "suite": "permutation", "condition": "shuffled", "runs": 3, "mean": 471.25,
     "mean_low": 400.0, "mean_high": 500.5, "deviation": 12.5,
@@ -61,3 +63,10 @@ def test_what_no_report_has_is_refused(tmp_path: Path, changes: dict, message: s
 def test_the_page_in_the_repository_is_what_the_command_writes(tmp_path: Path) -> None:
     write_results(ROOT / "docs" / "results" / "results.yaml", tmp_path / "RESULTS.md")
     assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
+
+
+def test_what_is_kept_holds_no_path_of_one_machine() -> None:
+    kept = [*(ROOT / "docs/results").rglob("*.json"), *(ROOT / "agents/bundled").rglob("*.json")]
+    assert kept
+    typed = [str(path.relative_to(ROOT)) for path in kept if ABSOLUTE.search(path.read_text())]
+    assert not typed, "saved commands with absolute paths"
