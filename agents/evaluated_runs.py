@@ -20,6 +20,7 @@ from .acting import Agent
 from .bundled import PREFIX, bundled_names, is_bundled
 from .checkpoint import policy_folder_of
 from .contained import check_inside, check_links
+from .policies.sensor_policy import fitting_critic
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ def agent_name(agent: Agent) -> str:
     """``SMP``, or ``SMP messages=up`` where the architecture is not the default one."""
     policy = agent.policy
     defaults = {name: p.default for name, p in inspect.signature(type(policy)).parameters.items()}
+    if defaults.get("critic") == "auto":
+        defaults["critic"] = fitting_critic(policy.n_privileged)
     other = [
         f"{name}={value}"
         for name, value in policy.architecture().items()

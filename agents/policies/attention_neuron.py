@@ -48,7 +48,7 @@ class AttentionNeuron(SensorPolicy):
         bias: Of the query and key projections.
         scaled: Divide scores by the root of ``key_size``.
         head: Size of a hidden layer before the actions; 0 for none.
-        critic: ``privileged`` or ``shared``; for PPO.
+        critic: as in `SensorPolicy`; for PPO.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
     """
 
@@ -65,7 +65,7 @@ class AttentionNeuron(SensorPolicy):
         bias: bool = False,
         scaled: bool = False,
         head: int = 0,
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         plain = TokenNormalizer(spec, n_privileged, fixed=True)

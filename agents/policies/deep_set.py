@@ -24,7 +24,7 @@ class DeepSet(SensorPolicy):
         n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
         width: Size of a sensor's features, and of the hidden layer before the actions.
         recurrent: Whether every sensor has a recurrent cell.
-        critic: ``privileged`` or ``shared``.
+        critic: as in `SensorPolicy`.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
     """
 
@@ -37,7 +37,7 @@ class DeepSet(SensorPolicy):
         n_privileged: int = 0,
         width: int = 32,
         recurrent: bool = True,
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         super().__init__(spec, n_actions, n_recent, discrete, n_privileged, width, critic, initial_log_std)

@@ -34,7 +34,7 @@ class PatchAttentionNeuron(PatchPolicy):
         vote_size: of the queries and keys among the map's places.
         places: that are chosen.
         hidden: State of the recurrent cell.
-        critic: ``privileged`` or ``shared``; never trained.
+        critic: as in `SensorPolicy`; never trained.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
     """
 
@@ -52,7 +52,7 @@ class PatchAttentionNeuron(PatchPolicy):
         vote_size: int = 4,
         places: int = 10,
         hidden: int = 16,
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         super().__init__(spec, n_actions, n_recent, discrete, n_privileged, hidden, critic, initial_log_std)

@@ -28,7 +28,7 @@ class PatchCNN(PatchPolicy):
         n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
         width: Size of the layer after the convolutions.
         head: Size of the hidden layer before the actions.
-        critic: ``privileged`` or ``shared``.
+        critic: as in `SensorPolicy`.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
@@ -46,7 +46,7 @@ class PatchCNN(PatchPolicy):
         n_privileged: int = 0,
         width: int = 256,
         head: int = 64,
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         super().__init__(spec, n_actions, n_recent, discrete, n_privileged, width, critic, initial_log_std)

@@ -51,7 +51,7 @@ class PatchJigsaw(PatchPolicy):
         features: Size of the layer after the convolutions.
         head: Size of the hidden layer before the actions.
         identify: Weight of the cross-entropies of the row and the column of every patch; 0: not asked.
-        critic: ``privileged`` or ``shared``.
+        critic: as in `SensorPolicy`.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
@@ -72,7 +72,7 @@ class PatchJigsaw(PatchPolicy):
         features: int = 256,
         head: int = 64,
         identify: float = 0.1,
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         if not spec.trace_size:

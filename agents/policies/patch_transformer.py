@@ -39,7 +39,7 @@ class PatchTransformer(PatchPolicy):
         place: Hidden layers of the guess where a patch is.
         identify: Weight of the cross-entropies of the row and the column of every patch; 0: not asked.
         grid: Rows and columns of patches that are told apart; of use to ``identify`` alone.
-        critic: ``privileged`` or ``shared``.
+        critic: as in `SensorPolicy`.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
@@ -66,7 +66,7 @@ class PatchTransformer(PatchPolicy):
         place: int = 48,
         identify: float = 0.0,
         grid: Sequence[int] = (0, 0),
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         if width % heads:

@@ -24,7 +24,7 @@ class SensorMLP(SensorPolicy):
         width: Size of the hidden layers.
         layers: Number of hidden layers.
         sees_actions: Whether it reads the recent actions.
-        critic: ``privileged`` or ``shared``.
+        critic: as in `SensorPolicy`.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
     """
 
@@ -39,7 +39,7 @@ class SensorMLP(SensorPolicy):
         width: int = 64,
         layers: int = 2,
         sees_actions: bool = False,
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         inputs = n_tokens * (spec.token_size + 1) + sees_actions * n_recent * n_actions

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...envs.errors import UserError
+from ...envs.errors import UserError, nearest
 from ...envs.numbers import is_number
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Observation, Policy
 from .layers import linear
 
-SENSOR_CRITICS = ("privileged", "shared")
-"""A network of its own on the task's readings in their own order, or a layer on the actor's features."""
+SENSOR_CRITICS = ("auto", "privileged", "shared")
+"""A network of its own on what only training sees (the task's readings in their own order, or the state
+behind a picture), or a layer on the actor's features; ``auto``: the former where the task tells so much."""
 
 CRITIC_WIDTH = 64
 TANH_GAIN = 5 / 3
@@ -26,6 +27,11 @@ def tanh_network(inputs: int, width: int, layers: int, outputs: int, gain: float
         parts += [linear(inputs, width, TANH_GAIN), nn.Tanh()]
         inputs = width
     return nn.Sequential(*parts, linear(inputs, outputs, gain))
+
+
+def fitting_critic(n_privileged: int) -> str:
+    """What ``critic=auto`` means for a task that tells so many privileged readings."""
+    return "privileged" if n_privileged else "shared"
 
 
 def check_weight(identify: float) -> None:
@@ -44,7 +50,8 @@ class SensorPolicy(Policy):
         discrete: Whether the action is one of A choices; ``act`` then gives logits.
         n_privileged: S, readings that the critic sees; 0 where the task tells none.
         feature_size: Size of what ``encode`` gives.
-        critic: ``privileged`` or ``shared``.
+        critic: ``privileged``, ``shared``, or ``auto``: ``privileged`` where the task tells privileged
+            readings, else ``shared``.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
         normalizer: of what it reads; None: tokens are brought to a common scale by running statistics.
 
@@ -68,9 +75,14 @@ class SensorPolicy(Policy):
     ) -> None:
         super().__init__(spec, initial_log_std, normalizer or TokenNormalizer(spec, n_privileged))
         if critic not in SENSOR_CRITICS:
-            raise UserError(f"critic must be one of {', '.join(SENSOR_CRITICS)}, got {critic!r}")
+            raise UserError(f"agent.critic cannot be {critic!r}; {nearest(str(critic), SENSOR_CRITICS)}")
+        if critic == "auto":
+            critic = fitting_critic(n_privileged)
         if critic == "privileged" and not n_privileged:
-            raise UserError("critic=privileged, but this task tells no canonical readings; use critic=shared")
+            raise UserError(
+                "agent.critic=privileged, but this task tells critics no more than policies; say "
+                "agent.critic=shared, or auto"
+            )
         self.n_actions, self.n_recent, self.discrete = n_actions, n_recent, discrete
         self.n_privileged, self.critic = n_privileged, critic
         inputs = n_privileged if critic == "privileged" else feature_size

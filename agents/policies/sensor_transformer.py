@@ -36,7 +36,7 @@ class SensorTransformer(SensorPolicy):
         identify: Weight of the cross-entropy of what each sensor is; 0: it is not asked.
         n_sensors: S, of the task, which are told apart, beside channels of noise.
         head: Size of the hidden layer before the actions.
-        critic: ``privileged`` or ``shared``.
+        critic: as in `SensorPolicy`.
         initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
@@ -58,7 +58,7 @@ class SensorTransformer(SensorPolicy):
         head: int = 64,
         identify: float = 0.0,
         n_sensors: int = 0,
-        critic: str = "privileged",
+        critic: str = "auto",
         initial_log_std: float = -0.5,
     ) -> None:
         check_weight(identify)

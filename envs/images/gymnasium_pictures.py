@@ -11,19 +11,90 @@ from gymnasium import spaces
 
 from ..errors import UserError
 from ..sensors.gymnasium_source import GymnasiumSource
-from .patches import check_patch, cut, patch_names
+from .patches import cut, patch_names
+
+CHANNELS = (1, 3, 4)
+"""Numbers of channels that a picture may have."""
 
 
-def picture_shape(env: gymnasium.Env) -> tuple[int, int, int]:
-    """Height, width and colours. Raises UserError for observations that are no pictures."""
-    space = env.observation_space
-    shape = space.shape if isinstance(space, spaces.Box) else None
-    if shape is None or space.dtype != np.uint8 or len(shape) not in (2, 3) or (*shape, 1)[2] not in (1, 3):
-        raise UserError(
-            f"{env.spec.id} observes {space}, which is no picture; patches are cut from a Box of uint8 of "
-            "two or three dimensions, the third of 1 or 3 colours; numbers are read by env=gymnasium"
-        )
-    return shape[0], shape[1], (*shape, 1)[2]
+LARGEST_BOUND = 1e6
+"""Of what a picture's numbers are declared to lie between: beyond it, no bounds are meant."""
+
+
+class PictureForm:
+    """How an environment's pictures are stored, and how they become grey levels or colours of 8 bits.
+
+    Taken is a ``Box`` of two dimensions (rows, columns), or of three with the channels last or, where these
+    can be no channels, first: one (grey), three (colours) or four (colours and an alpha, which is left out).
+    Numbers of any type are brought from the bounds that the ``Box`` declares to 0 to 255; those from 0 to
+    255 stay as they are.
+
+    Args:
+        env: gives the ``observation_space``.
+
+    Attributes:
+        height, width: in pixels.
+        colors: 1 or 3.
+        notes: what has been taken for granted, for the user.
+
+    Raises:
+        UserError: observations that are no pictures, or that have no bounds.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        space, self._name = env.observation_space, env.spec.id
+        shape = space.shape if isinstance(space, spaces.Box) else ()
+        self._first = len(shape) == 3 and shape[2] not in CHANNELS
+        if self._first:
+            shape = (shape[1], shape[2], shape[0])
+        self.height, self.width, channels = (*shape, 1)[:3] if len(shape) in (2, 3) else (0, 0, 0)
+        if channels not in CHANNELS:
+            raise UserError(
+                f"{self._name} observes {space}, which is no picture; patches are cut from a Box (height, "
+                "width), (height, width, channels) or (channels, height, width) with 1, 3 or 4 channels; "
+                "numbers are read by env=gymnasium"
+            )
+        self.colors = min(channels, 3)
+        self._low, self._high = float(space.low.min()), float(space.high.max())
+        if not -LARGEST_BOUND <= self._low < self._high <= LARGEST_BOUND:
+            raise UserError(
+                f"{self._name} observes {space}, whose numbers lie between {self._low:g} and {self._high:g}: "
+                "pictures need bounds, such as 0 and 1, from which they are brought to 0 to 255"
+            )
+        self._is_ready = space.dtype == np.uint8 and (self._low, self._high) == (0, 255)
+        self.notes = self._notes(channels)
+
+    def _notes(self, channels: int) -> tuple[str, ...]:
+        notes = []
+        if self._first:
+            notes.append("the channels come first")
+        if channels == 4:
+            notes.append("four channels are red, green, blue and alpha, which is left out")
+        if not self._is_ready:
+            notes.append(f"numbers from {self._low:g} to {self._high:g} become 0 to 255")
+        return tuple(notes)
+
+    def check(self, observation: np.ndarray) -> None:
+        """Compare an episode's first picture with the declared bounds. Raises UserError: it is beyond."""
+        if self._is_ready:
+            return
+        slack = 0.01 * (self._high - self._low)
+        least, most = np.nanmin(observation, initial=self._high), np.nanmax(observation, initial=self._low)
+        if least < self._low - slack or most > self._high + slack:
+            raise UserError(
+                f"{self._name} declares pictures of {self._low:g} to {self._high:g}, and shows numbers from "
+                f"{least:g} to {most:g}: its observation_space must say what it shows"
+            )
+
+    def convert(self, observation: np.ndarray) -> np.ndarray:
+        """(height, width, colors) uint8, from an observation of the declared shape; NaN becomes 0."""
+        if self._first:
+            observation = np.moveaxis(observation, 0, -1)
+        picture = observation.reshape(self.height, self.width, -1)[..., : self.colors]
+        if self._is_ready:
+            return np.ascontiguousarray(picture)
+        levels = (picture.astype(np.float64) - self._low) * (255 / (self._high - self._low))
+        return np.rint(np.nan_to_num(levels).clip(0, 255)).astype(np.uint8)
 
 
 class GymnasiumPictures(GymnasiumSource):
@@ -35,7 +106,7 @@ class GymnasiumPictures(GymnasiumSource):
         kwargs: its own arguments.
         max_episode_steps: steps after which an episode is cut.
         size: height and width that pictures are shrunk to; None: as they are.
-        patch_size: pixels of a patch's side.
+        patch_size: pixels of a patch's side, which divides both.
         grey: grey levels, or colours.
 
     Attributes:
@@ -59,28 +130,40 @@ class GymnasiumPictures(GymnasiumSource):
         super().__init__(num_envs, env_id, kwargs, max_episode_steps)
 
     def _make_room(self) -> None:
-        height, width, colors = picture_shape(self._envs[0])
-        height, width = self._size or (height, width)
-        check_patch(height, width, self._patch)
-        colors = 1 if self._grey else colors
+        self._form = form = PictureForm(self._envs[0])
+        height, width = self._size or (form.height, form.width)
+        colors = 1 if self._grey else form.colors
         grid = (height // self._patch, width // self._patch)
         self.sensor_names = patch_names(*grid)
         self.reading_shape = (self._patch * self._patch * colors,)
         self.sizes = {"grid": grid, "patch_size": self._patch}
+        self._broken = np.zeros(self.num_envs, bool)
         self.pictures = np.zeros((self.num_envs, height, width, 3), np.uint8)
         self._shown = np.zeros((self.num_envs, height, width, colors), np.uint8)
+
+    def _begin(self, row: int, seed: int) -> np.ndarray:
+        observation = super()._begin(row, seed)
+        self._form.check(observation)
+        return observation
 
     def _keep(self, row: int, observation: np.ndarray) -> None:
         import cv2
 
+        self._broken[row] = observation.dtype.kind == "f" and not np.isfinite(observation).all()
+        picture = self._form.convert(observation)
         height, width = self.pictures.shape[1:3]
-        if observation.shape[:2] != (height, width):
-            observation = cv2.resize(observation, (width, height), interpolation=cv2.INTER_AREA)
-        observation = observation.reshape(height, width, -1)
-        self.pictures[row] = observation
-        if self._grey and observation.shape[2] == 3:
-            observation = cv2.cvtColor(observation, cv2.COLOR_RGB2GRAY)[..., None]
-        self._shown[row] = observation
+        if picture.shape[:2] != (height, width):
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        picture = picture.reshape(height, width, -1)
+        self.pictures[row] = picture
+        if self._grey and picture.shape[2] == 3:
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
+        self._shown[row] = picture
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """(B,) bool, rows whose picture holds what is not a finite number."""
+        return self._broken.copy()
 
     @property
     def state_names(self) -> tuple[str, ...]:

@@ -7,15 +7,36 @@ import numpy as np
 from ..errors import UserError
 
 
-def check_patch(height: int, width: int, size: int) -> None:
-    """Refuses a patch that does not divide the picture. Raises UserError."""
-    if height % size or width % size:
-        sides = range(1, min(height, width) + 1)
-        fitting = [side for side in sides if not height % side and not width % side]
-        raise UserError(
-            f"patches of {size} x {size} pixels do not divide a picture of {height} x {width}; sizes that "
-            f"do: {', '.join(map(str, fitting))}"
-        )
+def check_patch(height: int, width: int, size: int, of: tuple[int, int] | None = None) -> None:
+    """Refuses a patch that does not divide the picture.
+
+    Args:
+        height: of the picture, in pixels.
+        width: likewise.
+        size: of the patch's side.
+        of: height and width of the picture that it may be shrunk from; None: it has this size always.
+
+    Raises:
+        UserError: which sizes of patches do, and the nearest sizes of pictures.
+    """
+    if not height % size and not width % size:
+        return
+    sides = range(1, min(height, width) + 1)
+    fitting = [side for side in sides if not height % side and not width % side]
+    shrunk = ""
+    if of is not None and size <= min(of):
+        rows, columns = _multiples(height, size, of[0]), _multiples(width, size, of[1])
+        sizes = dict.fromkeys(zip(rows, columns, strict=True))
+        shrunk = f"; or say env.size={' or '.join(f'[{h},{w}]' for h, w in sizes)}"
+    raise UserError(
+        f"patches of {size} x {size} pixels do not divide a picture of {height} x {width}; "
+        f"env.patch_size can be {', '.join(map(str, fitting))}{shrunk}"
+    )
+
+
+def _multiples(side: int, size: int, most: int) -> tuple[int, int]:
+    """The nearest multiples of a ``size`` below and above a ``side``, from one to as many as ``most`` has."""
+    return max(1, side // size) * size, min(-(-side // size), most // size) * size
 
 
 def patch_names(rows: int, columns: int) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ from ..numbers import whole_number
 from ..sensors.gymnasium_source import NominalActions, episode_limit, find_spec, make_env
 from ..sensors.senses import Senses
 from ..sensors.source import Source
-from ..sensors.task import SensorTask
-from .gymnasium_pictures import GymnasiumPictures, picture_shape
+from ..sensors.task import SensorTask, checked_kwargs
+from .gymnasium_pictures import GymnasiumPictures, PictureForm
 from .patches import check_patch
 
 ATARI = "ALE/"
@@ -22,12 +23,14 @@ ATARI = "ALE/"
 
 FRAMES_PER_SECOND = 30
 
+logger = logging.getLogger(__name__)
+
 
 class GymnasiumImage(SensorTask):
     """The keys of ``conf/env/gymnasium_image.yaml``.
 
     Args:
-        id: of a registered environment that observes a picture (a ``Box`` of uint8) and acts by a bounded
+        id: of a registered environment that observes a picture (see `PictureForm`) and acts by a bounded
             ``Box`` of one dimension, or by ``Discrete`` actions.
         kwargs: arguments of the environment's own.
         senses: what happens to the patches.
@@ -58,18 +61,19 @@ class GymnasiumImage(SensorTask):
         _register_atari(id)
         spec = find_spec(id)
         super().__init__(senses, episode_limit(spec, max_episode_steps))
-        self.name, self.kwargs, self.grey = spec.id, dict(kwargs or {}), bool(grey)
+        if not isinstance(grey, bool):
+            raise UserError(f"env.grey is true or false, got {grey!r}")
+        self.name, self.kwargs, self.grey = spec.id, checked_kwargs(kwargs), grey
         self.patch_size = whole_number(patch_size, "env.patch_size", 1)
-        self.size = None
-        if size is not None:
-            if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
-                raise UserError(f"env.size is height and width, such as [84, 84]; got {size!r}")
-            self.size = tuple(whole_number(side, "env.size", 1) for side in size)
         env = make_env(self.name, self.kwargs)
-        height, width, _ = picture_shape(env)
+        form = PictureForm(env)
         NominalActions(env)  # refuses those that do not fit
         env.close()
-        check_patch(*(self.size or (height, width)), self.patch_size)
+        own = form.height, form.width
+        self.size = None if size is None else _checked_size(size, own)
+        check_patch(*(self.size or own), self.patch_size, own)
+        if form.notes:
+            logger.info("%s: %s", self.name, "; ".join(form.notes))
 
     @property
     def frames_per_second(self) -> float:
@@ -80,6 +84,20 @@ class GymnasiumImage(SensorTask):
         """So many rows, one after another."""
         given = (num_envs, self.name, self.kwargs, self.max_episode_steps)
         return GymnasiumPictures(*given, self.size, self.patch_size, self.grey)
+
+
+def _checked_size(size: Any, own: tuple[int, int]) -> tuple[int, int]:
+    """The key ``env.size`` of pictures whose ``own`` size is this. Raises UserError."""
+    if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+        hint = f"[{size},{size}]" if isinstance(size, int) and size > 0 else "[84,84]"
+        raise UserError(f"env.size is height and width, such as {hint}; got {size!r}")
+    height, width = (whole_number(side, "env.size", 1) for side in size)
+    if height > own[0] or width > own[1]:
+        raise UserError(
+            f"env.size=[{height},{width}] is larger than the picture, which is {own[0]} x {own[1]}: pictures "
+            "are shrunk; leave env.size out to keep them as they are"
+        )
+    return height, width
 
 
 def _register_atari(env_id: Any) -> None:

@@ -14,7 +14,7 @@ from .mujoco_source import MujocoSource, rules_of, why_not_batched
 from .on_device.source import TensorSource
 from .senses import Senses
 from .source import Source
-from .task import SensorTask, checked_scales, describe_scales
+from .task import SensorTask, checked_kwargs, checked_scales, describe_scales
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,8 @@ class GymnasiumTask(SensorTask):
             raise UserError(
                 f"env.simulation cannot be {simulation!r}; {nearest(str(simulation), SIMULATIONS)}"
             )
-        if not isinstance(kwargs or {}, Mapping):
-            raise UserError(f"env.kwargs is {kwargs!r}; expected names and values, such as {{gravity: -5}}")
         super().__init__(senses, episode_limit(spec, max_episode_steps))
-        self.name, self.kwargs, self._simulation = spec.id, dict(kwargs or {}), simulation
+        self.name, self.kwargs, self._simulation = spec.id, checked_kwargs(kwargs), simulation
         env = make_env(self.name, self.kwargs)
         n_sensors = n_readings(env)
         NominalActions(env)  # refuses those that do not fit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -141,6 +141,13 @@ class SensorTask(TaskSet):
         """
         source = self.make_tensor_source(num_envs or 1, torch.device(device))
         return SensorTensorEnv(source, self.senses, stagger=stagger, once=once)
+
+
+def checked_kwargs(kwargs: Any) -> dict[str, Any]:
+    """The key ``env.kwargs``, arguments of an environment's own. Raises UserError: no names and values."""
+    if not isinstance(kwargs or {}, Mapping):
+        raise UserError(f"env.kwargs is {kwargs!r}; expected names and values, such as {{gravity: -5}}")
+    return dict(kwargs or {})
 
 
 def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | None:

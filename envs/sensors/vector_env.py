@@ -50,7 +50,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             together. ``info["episode_is_whole"]`` tells such shortened episodes apart.
         once: one episode for each row: a row that has ended stays as it is, with rewards of 0, until the
             next reset.
-        privileged: tell the task's state and which sensor stands where, too, for training.
+        privileged: tell which sensor stands where, too, and the task's state if it tells one, for training.
         beside: senses of an onlooker (a teacher), who meets the same episodes; see `beside_observation`.
         beside_sees: what the onlooker reads: the task's ``state``, or its ``readings``, which differ where
             these are pictures.
@@ -82,7 +82,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self.num_envs = b = source.num_envs
         shape, n_state = source.reading_shape, len(source.state_names)
         self.kind = "patches" if shape else "sensors"
-        self.privileged = privileged and n_state > 0
+        self.privileged, self._tells_state = privileged, privileged and n_state > 0
         self.channels = Channels(self.senses, b, len(source.sensor_names), shape)
         space = source.single_action_space
         self._actions = Actions(space, b)
@@ -98,7 +98,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             self.channels.n,
             (self.senses.history, self.n_actions),
             n_state if privileged else 0,
-            len(source.sensor_names) if self.privileged else 0,
+            len(source.sensor_names) if privileged else 0,
             are_pictures=bool(shape),
         )
         self.observation_space = batch_space(self.single_observation_space, b)
@@ -125,7 +125,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "n_actions": self.n_actions,
             "n_recent": self.senses.history,
             "discrete": self.discrete,
-            "n_privileged": len(self.source.state_names) if self.privileged else 0,
+            "n_privileged": len(self.source.state_names) if self._tells_state else 0,
             "n_sensors": len(self.source.sensor_names),
             **getattr(self.source, "sizes", {}),
         }
@@ -331,8 +331,9 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             "recent_actions": self._recent[:, -self.senses.history :].copy(),
         }
         observation.update(self.slots.beside_tokens())
-        if self.privileged:
+        if self._tells_state:
             observation["privileged"] = self._readings.state.astype(np.float32)
+        if self.privileged:
             observation["sensor"] = self.channels.sensor[self.slots.order]
         return observation
 

@@ -113,7 +113,10 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
             ("agent=patch_jigsaw",),
             r"guess where patches are, which shows in env.senses.traces=\[30,250\]",
         ),
-        (("agent=cnn", "agent.critic=both"), "critic must be one of privileged, shared, got 'both'"),
+        (
+            ("agent=cnn", "agent.critic=both"),
+            "agent.critic cannot be .both.; choices: auto, privileged, shared",
+        ),
         (("agent=cnn", "env.patch_size=5"), "patches of 5 x 5 pixels do not divide a picture of 96 x 96"),
         (("agent=cnn", "env.scenery.background=cluds"), "did you mean 'clouds'"),
     ],

@@ -212,7 +212,10 @@ def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
         (["agent=deep_set", "env.senses.stuck=9"], "senses.stuck is 9, but the sensors have 5 channels"),
         (["agent=deep_set", "env.sensor_scales=3"], "env.sensor_scales must be 5 numbers, for x, x_dot"),
         (["agent=deep_set", "env.max_episode_steps=long"], "env.max_episode_steps must be a whole number"),
-        (["agent=deep_set", "agent.critic=mine"], "critic must be one of privileged, shared, got 'mine'"),
+        (
+            ["agent=deep_set", "agent.critic=mine"],
+            "agent.critic cannot be .mine.; choices: auto, privileged, shared",
+        ),
         (["agent=deep_set", "env.senses.suffle=episode"], "did you mean 'env.senses.shuffle'"),
     ],
 )

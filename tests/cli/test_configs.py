@@ -49,8 +49,7 @@ def compose(*overrides: str, name: str = "train") -> DictConfig:
     if any(f"agent={agent}" in overrides for agent in PATCH_AGENTS):
         overrides = ("env=car_racing", *overrides)
     elif any(f"env={env}" in overrides for env in PATCH_ENVS):
-        critic = ("agent.critic=shared",) * ("env=gymnasium_image" in overrides)
-        overrides = ("agent=cnn", *critic, *overrides)
+        overrides = ("agent=cnn", *overrides)
     if any(f"agent={agent}" in overrides for agent in SENSOR_AGENTS):
         overrides = ("env=cartpole_swingup", *overrides)
     if any(f"env={env}" in overrides for env in SENSOR_ENVS) and "agent=mlp" not in overrides:

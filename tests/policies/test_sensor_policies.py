@@ -522,10 +522,10 @@ def test_in_the_swing_up_the_ordinary_network_never_recovers() -> None:
 
 
 def test_refusals_say_what_came_and_what_was_wanted() -> None:
-    with pytest.raises(UserError, match="critic must be one of privileged, shared, got 'own'"):
+    with pytest.raises(UserError, match="agent.critic cannot be 'own'; choices: auto, privileged, shared"):
         DeepSet(ONE, 1, 1, n_privileged=5, critic="own")
-    with pytest.raises(UserError, match="tells no canonical readings; use critic=shared"):
-        AttentionNeuron(ONE, 1, 1)
+    with pytest.raises(UserError, match="say agent.critic=shared, or auto"):
+        AttentionNeuron(ONE, 1, 1, critic="privileged")
     with pytest.raises(UserError, match="width 10 and heads 4"):
         SensorTransformer(ONE, 1, 1, n_privileged=5, width=10, heads=4)
     policy = SensorMLP(ONE, 5, 1, 1, n_privileged=5)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("cv2")
 
+from somite.agents.policies import PatchTransformer
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
 from somite.envs.images.patches import cut, join
@@ -48,11 +49,43 @@ class Painted(gymnasium.Env):
         return self._picture(), float(action), action == 2, False, {}
 
 
+STORED = {
+    "channels first": (lambda p: np.moveaxis(p, -1, 0), 255, np.uint8),
+    "alpha": (lambda p: np.concatenate((p, np.full_like(p[..., :1], 77)), -1), 255, np.uint8),
+    "alpha, first": (lambda p: np.moveaxis(STORED["alpha"][0](p), -1, 0), 255, np.uint8),
+    "16 bits": (lambda p: 257 * p.astype(np.uint16), 65535, np.uint16),
+    "shares": (lambda p: (p / 255).astype(np.float32), 1.0, np.float32),
+    "levels": (lambda p: p.astype(np.float64), 255.0, np.float64),
+    "whole numbers": (lambda p: p.astype(np.int64), 255, np.int64),
+    "two channels": (lambda p: p[..., :2], 255, np.uint8),
+    "no bounds": (lambda p: p.astype(np.float32), np.inf, np.float32),
+    "other bounds": (lambda p: p.astype(np.float32), 1.0, np.float32),
+}
+"""How a picture may be stored, what its numbers are declared to reach, and their type."""
+
+
+class Stored(gymnasium.ObservationWrapper):
+    """The same pictures, stored otherwise; from the third step on with a NaN, if so asked."""
+
+    def __init__(self, stored: str, breaks: bool = False) -> None:
+        super().__init__(Painted())
+        self.change, high, kind = STORED[stored]
+        shape = self.change(self.env.observation_space.sample()).shape
+        self.observation_space, self.breaks = spaces.Box(0, high, shape, kind), breaks
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        changed = self.change(observation)
+        if self.breaks and self.env.steps == 3:
+            changed[0, 0, 0] = np.nan
+        return changed
+
+
 @pytest.fixture(autouse=True)
 def painted() -> Iterator[None]:
     gymnasium.register(PAINTED, entry_point=Painted, max_episode_steps=9)
+    gymnasium.register("SomiteStored-v0", entry_point=Stored, max_episode_steps=9)
     yield
-    del gymnasium.registry[PAINTED]
+    del gymnasium.registry[PAINTED], gymnasium.registry["SomiteStored-v0"]
 
 
 @settings(max_examples=25, deadline=None)
@@ -98,6 +131,41 @@ def test_grey_and_shrunk(colors: int) -> None:
     assert (np.diff(frame, axis=0) > 0).all(), "brighter from row to row"
 
 
+@pytest.mark.parametrize(
+    "stored", [name for name in STORED if "channels" not in name and "bounds" not in name]
+)
+@pytest.mark.parametrize("grey", [True, False])
+def test_however_a_picture_is_stored_its_patches_are_the_same(stored: str, grey: bool) -> None:
+    plain = GymnasiumImage(PAINTED, grey=grey).make_vec(num_envs=1)
+    other = GymnasiumImage("SomiteStored-v0", {"stored": stored}, grey=grey).make_vec(num_envs=1)
+    for seed in (0, None):
+        (wanted, _), (found, _) = (
+            env.reset(seed=0) if seed == 0 else (env.step([1])[0], 0) for env in (plain, other)
+        )
+        np.testing.assert_array_equal(found["tokens"], wanted["tokens"])
+    np.testing.assert_array_equal(other.source.pictures, plain.source.pictures)
+
+
+def test_pictures_of_other_numbers_than_declared_are_refused_and_nan_ends_an_episode() -> None:
+    env = GymnasiumImage("SomiteStored-v0", {"stored": "other bounds"}).make_vec(num_envs=1)
+    with pytest.raises(UserError, match="declares pictures of 0 to 1, and shows numbers from 0 to 170"):
+        env.reset(seed=0)
+    env = GymnasiumImage("SomiteStored-v0", {"stored": "shares", "breaks": True}).make_vec(num_envs=1)
+    env.reset(seed=0)
+    ended = [env.step([0])[4]["diverged"][0] for _ in range(4)]
+    assert ended == [False, False, True, False]
+
+
+def test_training_is_told_which_patch_stands_where_and_a_critic_that_fits_is_chosen() -> None:
+    env = GymnasiumImage(PAINTED, senses=Senses(shuffle="episode", noise_channels=1)).make_vec(num_envs=2)
+    observation, _ = env.reset(seed=3)
+    np.testing.assert_array_equal(observation["sensor"], env.slots.order)
+    assert env.observation_space.contains(observation) and "privileged" not in observation
+    sizes = {name: env.sizes[name] for name in ("n_actions", "n_recent", "discrete", "n_privileged")}
+    policy = PatchTransformer(env.spec_of_tokens, **sizes, width=8, latents=2, size=4, head=4, feedforward=8)
+    assert policy.critic == "shared" and policy.architecture()["critic"] == "shared"
+
+
 def test_a_saved_task_is_built_again_and_strangers_are_refused() -> None:
     config = {"_target_": "somite.envs.images.GymnasiumImage", "id": PAINTED, "patch_size": 3}
     task = task_set_of(config)
@@ -111,8 +179,26 @@ def test_a_saved_task_is_built_again_and_strangers_are_refused() -> None:
     [
         ({"id": "CartPole-v1"}, "CartPole-v1 observes Box.*which is no picture; .*env=gymnasium"),
         ({"id": PAINTED, "patch_size": 5}, "patches of 5 x 5 pixels do not divide a picture of 12 x 18"),
-        ({"id": PAINTED, "size": [7, 12]}, "do not divide a picture of 7 x 12"),
-        ({"id": PAINTED, "size": 84}, r"env.size is height and width, such as \[84, 84\]; got 84"),
+        (
+            {"id": PAINTED, "patch_size": 5},
+            r"picture of 12 x 18; env.patch_size can be 1, 2, 3, 6; or say env.size=\[10,15\]$",
+        ),
+        ({"id": PAINTED, "size": [7, 12], "patch_size": 5}, r"7 x 12; .* env.size=\[5,10\] or \[10,15\]$"),
+        ({"id": PAINTED, "patch_size": 24}, r"env.patch_size can be 1, 2, 3, 6$"),
+        ({"id": PAINTED, "size": 12}, r"env.size is height and width, such as \[12,12\]; got 12"),
+        ({"id": PAINTED, "size": [0, 12]}, r"env.size must be a whole number of 1 or more, got 0"),
+        ({"id": PAINTED, "size": [12, 24]}, r"env.size=\[12,24\] is larger than the picture, .* 12 x 18"),
+        ({"id": PAINTED, "size": "[6,6]"}, "env.size is height and width"),
+        ({"id": PAINTED, "grey": "no"}, "env.grey is true or false, got 'no'"),
+        ({"id": PAINTED, "kwargs": "colors"}, "env.kwargs is 'colors'; expected names and values"),
+        (
+            {"id": "SomiteStored-v0", "kwargs": {"stored": "two channels"}},
+            r"Box.*12, 18, 2.* no picture; .* 1, 3 or 4",
+        ),
+        (
+            {"id": "SomiteStored-v0", "kwargs": {"stored": "no bounds"}},
+            "between 0 and inf: pictures need bounds",
+        ),
         ({"id": "SomitePaintd-v0"}, "did you mean 'SomitePainted-v0'"),
         ({"id": None}, "env.id is None"),
     ],
