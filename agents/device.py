@@ -9,6 +9,7 @@ import os
 import numpy as np
 import torch
 
+from ..envs.cores import available_cores
 from ..envs.errors import UserError, nearest
 from ..envs.numbers import whole_number
 from .gpus import count_gpus, why_no_gpu
@@ -55,7 +56,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def set_threads(threads: str | int = "auto") -> int:
-    """Sets the number of threads within one torch operation.
+    """Sets the number of threads within one operation of torch or NumPy.
 
     ``auto`` is one per core, at most four, where OpenMP's threads wait for each other only briefly
     (``GOMP_SPINCOUNT``, which our console scripts set before torch starts), and one otherwise. Measured on
@@ -76,13 +77,23 @@ def set_threads(threads: str | int = "auto") -> int:
     if threads == "auto":
         count = min(available_cores(), MAX_AUTO_THREADS) if "GOMP_SPINCOUNT" in os.environ else 1
     else:
-        count = whole_number(threads, "threads (or auto)", minimum=1)
+        count = thread_limit(threads)
+        threads_for_numpy(count)
     torch.set_num_threads(count)
     return count
 
 
-def one_thread_for_numpy() -> None:
-    """NumPy's linear algebra, which pycma is made of, on one thread, where NumPy brings OpenBLAS along.
+def thread_limit(threads: str | int) -> int:
+    """Threads or processes that the key ``threads`` lets anything that computes have; ``auto``: one per core.
+
+    Raises:
+        UserError: it is neither ``auto`` nor a number of at least one.
+    """
+    return available_cores() if threads == "auto" else whole_number(threads, "threads (or auto)", minimum=1)
+
+
+def threads_for_numpy(count: int) -> None:
+    """NumPy's linear algebra, which pycma is made of, on so many threads, where NumPy brings OpenBLAS along.
 
     Its threads wait for each other without pause: with other processes on both cores, moving a search over
     913 parameters on by a generation took 1.3 s of computing on two threads and 0.3 s on one. The variable
@@ -91,11 +102,4 @@ def one_thread_for_numpy() -> None:
     library = ctypes.CDLL(np._core._multiarray_umath.__file__)
     for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads"):
         if hasattr(library, name):
-            getattr(library, name)(1)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+            getattr(library, name)(count)

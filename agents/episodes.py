@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,27 +58,27 @@ def run_episodes(
         progress: called with the steps made so far, of at most the task's time limit.
     """
     env = task_set.make_vec(bodies, len(bodies) * episodes, aligned=aligned, threads=threads, once=True)
-    if act is None:
-        env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-    observation, _ = env.reset(seed=[[seed, i] for _ in bodies for i in range(first, first + episodes)])
-    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
-    running = np.ones(env.num_envs, bool)
-    kept: list[np.ndarray] = []
-    step = 0
-    while running.any():
-        observation, rewards, terminated, truncated, _ = env.step(
-            env.action_space.sample() if act is None else act(observation)
-        )
-        rewards = rewards * running
-        returns += rewards
-        if keep_rewards:
-            kept.append(rewards)
-        lengths += running
-        running &= ~(terminated | truncated)
-        step += 1
-        if progress is not None:
-            progress(step)
-    env.close()
+    with closing(env):
+        if act is None:
+            env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+        observation, _ = env.reset(seed=[[seed, i] for _ in bodies for i in range(first, first + episodes)])
+        returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
+        running = np.ones(env.num_envs, bool)
+        kept: list[np.ndarray] = []
+        step = 0
+        while running.any():
+            observation, rewards, terminated, truncated, _ = env.step(
+                env.action_space.sample() if act is None else act(observation)
+            )
+            rewards = rewards * running
+            returns += rewards
+            if keep_rewards:
+                kept.append(rewards)
+            lengths += running
+            running &= ~(terminated | truncated)
+            step += 1
+            if progress is not None:
+                progress(step)
     by_step = np.stack(kept, 1) if keep_rewards else None
     parts = [slice(i * episodes, (i + 1) * episodes) for i in range(len(bodies))]
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..envs.task_set import TaskSet
 from .acting import Agent
 from .checkpoint import load_policy
 from .composition import check_fit
-from .device import resolve_device
+from .device import resolve_device, set_threads, thread_limit
 from .episodes import Episodes, run_episodes
 from .evaluated_runs import agent_name, beside, body_set_of, policy_folders, run_name, trained_on
 from .filming import film_episode
@@ -39,6 +40,7 @@ def evaluate(config: DictConfig) -> list[Row]:
     Raises:
         UserError: a run, body or number that is not there or cannot be meant.
     """
+    set_threads(config.threads)
     if config.get("suite"):
         evaluate_suites(config)
         return []
@@ -47,11 +49,14 @@ def evaluate(config: DictConfig) -> list[Row]:
     device = resolve_device(config.device)
     folders = policy_folders(config.run)
     rows: list[Row] = []
+    threads = thread_limit(config.threads)
     for folder in folders:
         agent = load_policy(folder, device)
         bodies = body_set_of(agent, _changes(config)).for_evaluation()
         names = bodies.choose(_plain(config.bodies or "all"))
-        own = _evaluate_agent(agent, bodies, names, episodes, seed, run_name(folder), config.random_baseline)
+        own = _evaluate_agent(
+            agent, bodies, names, episodes, seed, run_name(folder), config.random_baseline, threads
+        )
         output = _output(config.output, folder, several=len(folders) > 1)
         write_results(own, output)
         _print(own, agent, bodies.notes())
@@ -78,10 +83,12 @@ def _evaluate_agent(
     seed: int,
     run: str,
     random_baseline: bool,
+    threads: int,
 ) -> list[Row]:
     limit, seen = bodies.max_episode_steps, trained_on(agent, bodies)
     if bodies.kind != "limbs":
-        check_fit(agent.policy, bodies.make_vec(names, 1))
+        with closing(bodies.make_vec(names, 1, threads=1)) as env:
+            check_fit(agent.policy, env)
     aligned = agent.policy.aligned_slots
     with Progress(transient=True) as progress:
         bar = progress.add_task(f"{len(names)} bodies × {episodes} episodes", total=limit)
@@ -93,6 +100,7 @@ def _evaluate_agent(
             episodes,
             seed,
             aligned=aligned,
+            threads=threads,
             progress=lambda step: progress.update(bar, completed=step),
         )
         baseline: list[Episodes] | list[None] = [None] * len(names)
@@ -104,6 +112,7 @@ def _evaluate_agent(
                 names,
                 episodes,
                 seed,
+                threads=threads,
                 progress=lambda step: progress.update(bar, completed=step),
             )
     return [

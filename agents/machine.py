@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from .device import available_cores
+from ..envs.cores import available_cores
 
 
 def machine_name() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import imageio
@@ -33,15 +34,15 @@ def film_patches(agent: Agent, task: SensorTask, path: Path, seed: int) -> None:
         seed: of the start, as in `run_episodes`.
     """
     env = task.make_vec(num_envs=1, threads=1, once=True)
-    observation, _ = env.reset(seed=[[seed, 0]])
-    agent.reset()
-    running = True
-    with imageio.get_writer(path, fps=task.frames_per_second, macro_block_size=None) as writer:
-        while running:
-            writer.append_data(_picture(agent, env, observation))
-            observation, _, terminated, truncated, _ = env.step(agent.act(observation))
-            running = not (terminated[0] or truncated[0])
-    env.close()
+    with closing(env):
+        observation, _ = env.reset(seed=[[seed, 0]])
+        agent.reset()
+        running = True
+        with imageio.get_writer(path, fps=task.frames_per_second, macro_block_size=None) as writer:
+            while running:
+                writer.append_data(_picture(agent, env, observation))
+                observation, _, terminated, truncated, _ = env.step(agent.act(observation))
+                running = not (terminated[0] or truncated[0])
 
 
 def _picture(agent: Agent, env: SensorVectorEnv, observation: dict[str, np.ndarray]) -> np.ndarray:

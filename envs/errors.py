@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 LONGEST_MESSAGE = 4000
 """Characters."""
@@ -18,6 +19,12 @@ class UserError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(shown(message, LONGEST_MESSAGE))
+
+
+def check_open(env: Any) -> None:
+    """Raises UserError: an environment has been closed, which has let its simulations go."""
+    if env.closed:
+        raise UserError("this environment has been closed, and its simulations are gone: make another one")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

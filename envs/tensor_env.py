@@ -60,6 +60,7 @@ class TensorEnv(abc.ABC):
         body_names: names of the bodies. body_of_row: (B,) int, on the host; rows of a body lie together.
         sizes: what a policy may be built for, by the names of its arguments.
         max_episode_steps: steps after which an episode is cut.
+        closed: whether `close` has been called; nothing but the spaces and sizes is to be asked then.
     """
 
     num_envs: int
@@ -72,6 +73,7 @@ class TensorEnv(abc.ABC):
     body_of_row: np.ndarray
     sizes: dict[str, Any]
     max_episode_steps: int
+    closed = False
 
     @abc.abstractmethod
     def reset(self, seed: int | Sequence[Any] | None = None) -> dict[str, Tensor]:
@@ -118,4 +120,4 @@ class TensorEnv(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let the simulations go."""
+        """Let the simulations go; may be called twice."""

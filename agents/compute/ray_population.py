@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from ...envs.task_set import TaskSet
 from ..algorithms.cma_es import CMAES, Recipe
 from ..algorithms.population import Scores, Stop, joined, shards_of
 from ..algorithms.stopping import STOPS
-from ..device import available_cores
 from ..policies.base import Policy
 from .choices import Compute, Evaluator
 from .sent import Sent, drawn_again, shared_bytes, whole
@@ -88,7 +87,8 @@ class Ray(Compute):
     ) -> Evaluator:
         # Shards are computed on the processors of the cluster, whatever device validates here.
         size = self.shard_size(settings, task_set, policy, torch.device("cpu"))
-        return RayPopulation(self, settings, policy, task_set, environment, size)
+        cluster = replace(self, workers=threads) if self.workers == "auto" else self
+        return RayPopulation(cluster, settings, policy, task_set, environment, size)
 
 
 class RayPopulation:
@@ -295,10 +295,9 @@ def _connect(settings: Ray) -> tuple[Any, bool]:
     handlers = {number: signal.getsignal(number) for number in STOPS}
     try:
         if settings.address is None:
-            count = available_cores() if settings.workers == "auto" else settings.workers
             ray.init(
                 address="local",
-                num_cpus=count,
+                num_cpus=settings.workers,
                 num_gpus=0,
                 object_store_memory=STORE_BYTES,
                 _node_ip_address="127.0.0.1",  # nobody else is to reach it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import imageio
 import numpy as np
@@ -104,21 +105,18 @@ def _film_body(
         UserError: no backend draws on this machine.
     """
     env = bodies.make_vec([body], 1, aligned=agent.policy.aligned_slots, threads=1)
-    renderer = BodyRenderer(env, WIDTH, HEIGHT, shadows=False)  # three times as fast
     every = max(1, round(every_seconds / env.step_duration))
-    observation, _ = env.reset(seed=[[seed, 0]])
-    agent.reset()
     frames: list[np.ndarray] = []
-    try:
+    # Without shadows it is three times as fast.
+    with closing(env), closing(BodyRenderer(env, WIDTH, HEIGHT, shadows=False)) as renderer:
+        observation, _ = env.reset(seed=[[seed, 0]])
+        agent.reset()
         for step in range(FRAMES * every):
             if step % every == 0:
                 frames.append(renderer.picture(0))
             observation, _, terminated, truncated, _ = env.step(agent.act(observation))
             if terminated[0] or truncated[0]:
                 break
-    finally:
-        renderer.close()
-        env.close()
     return frames, every * env.step_duration / 2
 
 
@@ -126,17 +124,16 @@ def _film_patches(
     agent: Agent, task: TaskSet, body: str, seed: int, every: int = 8
 ) -> tuple[list[np.ndarray], float]:
     """Frames as `film_patches` makes them, of every eighth step."""
-    env = task.make_vec([body], 1, threads=1, once=True)
-    observation, _ = env.reset(seed=[[seed, 0]])
-    agent.reset()
     frames: list[np.ndarray] = []
-    for step in range(FRAMES * every):
-        if step % every == 0:
-            attention = attention_of(agent, observation)
-            picture = patch_picture(env, observation, None if attention is None else attention[0])
-            frames.append(picture.repeat(2, 0).repeat(2, 1))
-        observation, _, terminated, truncated, _ = env.step(agent.act(observation))
-        if terminated[0] or truncated[0]:
-            break
-    env.close()
+    with closing(task.make_vec([body], 1, threads=1, once=True)) as env:
+        observation, _ = env.reset(seed=[[seed, 0]])
+        agent.reset()
+        for step in range(FRAMES * every):
+            if step % every == 0:
+                attention = attention_of(agent, observation)
+                picture = patch_picture(env, observation, None if attention is None else attention[0])
+                frames.append(picture.repeat(2, 0).repeat(2, 1))
+            observation, _, terminated, truncated, _ = env.step(agent.act(observation))
+            if terminated[0] or truncated[0]:
+                break
     return frames, 1 / 8

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +190,9 @@ def _start(agent: Agent, name: str) -> dict[str, np.ndarray]:
     """What a body observes at the start of an episode, each part (1, ...)."""
     bodies = body_set_of(agent).for_evaluation()
     env = bodies.make_vec([name], 1, aligned=agent.policy.aligned_slots, threads=1)
-    observation, _ = env.reset(seed=0)
-    copied = {key: np.array(value) for key, value in observation.items()}  # those are the simulation's own
-    env.close()
-    return copied
+    with closing(env):
+        observation, _ = env.reset(seed=0)
+        return {key: np.array(value) for key, value in observation.items()}  # those are the simulation's own
 
 
 def _tell(graph: ActingGraph, name: str, body: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,23 +136,23 @@ def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, ste
     if not looks_inside(agent.policy):
         raise UserError(_nothing_inside(agent.policy))
     env = task_set.make_vec(names, 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
-    agent.reset()
-    observation, _ = env.reset(seed=[[seed, 0]])
-    attention, messages, rewards, shuffles = [], [], [], []
-    order, running = _order(env), True
-    while running and len(rewards) < steps:
-        if (_order(env) != order).any():
-            order = _order(env)
-            shuffles.append(len(rewards))
-        seen = attention_of(agent, observation)
-        if seen is not None:
-            attention.append(by_channel(seen[0], order) if seen.ndim == 2 else seen[0])
-        messages.append(messages_of(agent, observation))
-        observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
-        rewards.append(float(reward[0]))
-        running = not (terminated[0] or truncated[0])
-    tokens, parents = token_names(env), _parents(env)
-    env.close()
+    with closing(env):
+        agent.reset()
+        observation, _ = env.reset(seed=[[seed, 0]])
+        attention, messages, rewards, shuffles = [], [], [], []
+        order, running = _order(env), True
+        while running and len(rewards) < steps:
+            if (_order(env) != order).any():
+                order = _order(env)
+                shuffles.append(len(rewards))
+            seen = attention_of(agent, observation)
+            if seen is not None:
+                attention.append(by_channel(seen[0], order) if seen.ndim == 2 else seen[0])
+            messages.append(messages_of(agent, observation))
+            observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+            rewards.append(float(reward[0]))
+            running = not (terminated[0] or truncated[0])
+        tokens, parents = token_names(env), _parents(env)
     return Inside(
         agent=type(agent.policy).__name__,
         body=names[0],

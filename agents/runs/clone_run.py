@@ -52,7 +52,12 @@ class CloneRun(Run):
         if self.algorithm.episode_steps is not None:
             task = task.with_limit(min(self.algorithm.episode_steps, task.max_episode_steps))
         self.env = task.make_vec(
-            task.seen, self.algorithm.num_envs, stagger=True, beside=senses, beside_sees=sees
+            task.seen,
+            self.algorithm.num_envs,
+            stagger=True,
+            beside=senses,
+            beside_sees=sees,
+            threads=self.threads,
         )
         self.policy = build_policy(config.agent, self.env).to(device)
         self.start_policy()
@@ -76,6 +81,10 @@ class CloneRun(Run):
         return self.learner.num_timesteps
 
     def learn(self) -> None:  # noqa: D102
+        with closing(self.env):
+            self._learn()
+
+    def _learn(self) -> None:
         algorithm, learner, total = self.algorithm, self.learner, self.algorithm.total_steps
         self.check_budget("total_steps", self.steps)
         log.info("cloning %s; run folder: %s", algorithm.teacher, self.folder)
@@ -115,7 +124,6 @@ class CloneRun(Run):
         if self.steps >= total:
             self.dashboard.finish()
         self.logger.close()
-        self.env.close()
         if signals.received is not None and self.steps < total:
             self.leave(signals.received)
         log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
@@ -171,7 +179,6 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
         raise UserError(f"the teacher was trained on {described[0]}, the student is to learn {described[1]}")
     senses = own.senses.with_values(shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0)
-    env = own.with_senses(senses).make_vec(own.seen, 1)
-    check_fit(teacher.policy, env)
-    env.close()
+    with closing(own.with_senses(senses).make_vec(own.seen, 1, threads=1)) as env:
+        check_fit(teacher.policy, env)
     return senses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
 from ..algorithms.cma_es import CMAES, KEPT, Search
 from ..algorithms.physics import check_physics
 from ..algorithms.population import Scores, count_parameters, get_parameters, set_parameters
@@ -22,7 +22,7 @@ from ..algorithms.run_callback import record_bodies
 from ..algorithms.stopping import StopSignals
 from ..composition import build_policy, policy_class
 from ..compute import compute_of
-from ..device import available_cores, one_thread_for_numpy
+from ..device import threads_for_numpy
 from ..faults import RunFault
 from .exactness import Changes
 from .run import Run
@@ -62,8 +62,6 @@ class CMARun(Run):
         if config.get("start_from") and settings.start == "zero":
             raise UserError("start_from is where the search is to start: say algorithm.start=initial, too")
         # On a GPU one part keeps the device busy; its simulation still has the cores.
-        automatic = config.threads == "auto"
-        threads = available_cores() if automatic else whole_number(config.threads, "threads", 1)
         self.shard_size = self._compute.shard_size(settings, self.bodies, self.policy, device, simulation)
         self._steps, self._chosen_at, self._in_turn = 0, -1, True
         self._diverged = 0
@@ -77,16 +75,15 @@ class CMARun(Run):
             set_parameters(self.policy, start)
         environment = OmegaConf.to_container(config.env, resolve=True)
         self.population = self._compute.evaluator(
-            settings, self.policy, self.bodies, environment, threads, device, simulation
+            settings, self.policy, self.bodies, environment, self.threads, device, simulation
         )
         self.logger = self.make_logger()
 
     def _build_policy(self, config: DictConfig) -> Any:
         aligned = policy_class(config.agent, self.bodies.kind).aligned_slots
         env = self.bodies.make_vec(self.bodies.seen, len(self.bodies.seen), aligned=aligned, threads=1)
-        policy = build_policy(config.agent, env)
-        env.close()
-        return policy
+        with closing(env):
+            return build_policy(config.agent, env)
 
     @property
     def steps(self) -> int:
@@ -104,7 +101,7 @@ class CMARun(Run):
         log.info("searching %s parameters; run folder: %s", f"{count_parameters(self.policy):,}", self.folder)
         # One thread within an operation: the candidates are shared out among threads.
         torch.set_num_threads(1)
-        one_thread_for_numpy()
+        threads_for_numpy(1)
         try:
             with StopSignals() as signals:
                 self._search_until(generations, signals)

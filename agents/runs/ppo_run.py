@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class PPORun(Run):
         super().__init__(config, folder, device)
         aligned = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
         self.rows = self.algorithm.make_rows(
-            self.bodies, aligned, simulation=self.simulation, device=self.device
+            self.bodies, aligned, self.threads, self.simulation, self.device
         )
         self.policy = build_policy(config.agent, self.rows.env).to(device)
         self.start_policy()
@@ -59,6 +60,10 @@ class PPORun(Run):
         return self.learner.num_timesteps
 
     def learn(self) -> None:  # noqa: D102
+        with closing(self.rows):
+            self._learn()
+
+    def _learn(self) -> None:
         callback, total = self.callback, self.algorithm.total_steps
         self.check_budget("total_steps", self.steps)
         seen, unseen = ", ".join(self.bodies.seen), ", ".join(self.bodies.unseen) or "none"
@@ -81,7 +86,6 @@ class PPORun(Run):
             self.learner.logger.dump(self.steps)
             self.dashboard.finish()
         self.learner.logger.close()
-        self.rows.close()
         if stopped:
             self.leave(callback.stopped_by)
         log.info("done; evaluate with: somite-evaluate run=%s", self.folder)

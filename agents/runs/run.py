@@ -26,6 +26,7 @@ from ..algorithms.tensorboard import TensorBoard
 from ..atomic_folder import replace_file
 from ..checkpoint import load_policy, save_policy
 from ..dashboard import Dashboard
+from ..device import thread_limit
 from ..episodes import run_episodes
 from ..machine import machine_name, processor
 from ..policies.base import Policy
@@ -78,6 +79,7 @@ class Run(abc.ABC):
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.precision = check_precision(config.precision, self.name)
+        self.threads = thread_limit(config.threads)
         folder.mkdir(parents=True, exist_ok=True)
         self._begun = time.monotonic()
         self.save_errors = SaveErrors(folder, config.get("on_save_error", "stop"))
@@ -295,6 +297,7 @@ class Run(abc.ABC):
             episodes,
             VALIDATION_SEED,
             aligned=policy.aligned_slots,
+            threads=self.threads,
         )
         policy.train()
         return float(np.mean([result.returns.mean() for result in results]))

@@ -97,18 +97,22 @@ def run_chunk(chunk: Chunk, device: str, threads: int) -> dict[str, Any]:
 
 
 def run_chunks(
-    chunks: Sequence[Chunk], device: torch.device, workers: int
+    chunks: Sequence[Chunk], device: torch.device, workers: int, threads: int = 0
 ) -> Iterator[tuple[Chunk, dict[str, Any]]]:
     """Every chunk with its record, as they are done.
 
     Args:
         chunks: to run.
         device: of the policies; a GPU has one worker.
-        workers: processes, each on one core; 1: this process, with the threads it has.
+        workers: processes, each on one core; 1: this process.
+        threads: of a simulation in this process; 0: one for each core.
     """
     if workers == 1 or len(chunks) <= 1:
-        for chunk in chunks:
-            yield chunk, run_chunk(chunk, str(device), 0)
+        try:
+            for chunk in chunks:
+                yield chunk, run_chunk(chunk, str(device), threads)
+        finally:
+            _agent.cache_clear()  # a policy may be another one the next time, in the same folder
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(min(workers, len(chunks)), context, _begin) as pool:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
-from ..device import available_cores, resolve_device
+from ..device import resolve_device, thread_limit
 from ..evaluated_runs import beside, policy_folders
 from .chunks import Chunk, run_chunks
 from .conditions import read_suite
@@ -37,6 +37,7 @@ def evaluate_suites(config: DictConfig) -> Report:
     """
     episodes = None if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
     seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
+    workers = _workers(config.workers, config.threads, device)
     plain = OmegaConf.to_container(config, resolve=True)
     suites = [read_suite(str(name), node) for name, node in plain["suite"].items()]
     folders = policy_folders(config.run)
@@ -60,7 +61,7 @@ def evaluate_suites(config: DictConfig) -> Report:
     plans = told_apart(plans)
     output = _output(config.output, folders)
     store = EpisodeStore(output / STORE)
-    _run(plans, store, device, _workers(config.workers, device))
+    _run(plans, store, device, workers, thread_limit(config.threads))
     report = write_report(plans, suites, store, output, seed, video=bool(config.video))
     for suite in suites:
         rows = report.agents[report.agents["suite"] == suite.name]
@@ -70,7 +71,9 @@ def evaluate_suites(config: DictConfig) -> Report:
     return report
 
 
-def _run(plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, workers: int) -> None:
+def _run(
+    plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, workers: int, threads: int
+) -> None:
     """Run the chunks that the store has not, each once."""
     wanted: dict[str, Chunk] = {}
     for plan in plans:
@@ -86,7 +89,7 @@ def _run(plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, 
     try:
         with Progress(*columns, transient=True) as progress:
             bar = progress.add_task("parts of the evaluation", total=len(missing))
-            for chunk, bodies in run_chunks(missing, device, workers):
+            for chunk, bodies in run_chunks(missing, device, workers, threads):
                 store.append(chunk.key, {"bodies": bodies})
                 progress.advance(bar)
     except KeyboardInterrupt:
@@ -94,11 +97,14 @@ def _run(plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, 
         raise SystemExit(130) from None
 
 
-def _workers(given: Any, device: torch.device) -> int:
-    """Processes: one per core, or one where a GPU does the work."""
+def _workers(given: Any, threads: Any, device: torch.device) -> int:
+    """Processes: as many as threads; one where a GPU does the work. Raises UserError: more than threads."""
     if given == "auto":
-        return 1 if device.type != "cpu" else available_cores()
-    return whole_number(given, "workers (or auto)", minimum=1)
+        return 1 if device.type != "cpu" else thread_limit(threads)
+    workers = whole_number(given, "workers (or auto)", minimum=1)
+    if threads != "auto" and workers > thread_limit(threads):
+        raise UserError(f"workers={workers} are more than threads={threads}, which bounds all of them")
+    return workers
 
 
 def _check_names(plans: Sequence[AgentPlan]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,8 @@ class _Maker:
 
     def _misfit(self, task: TaskSet) -> str | None:
         try:
-            env = task.make_vec(task.seen, 1)
-            try:
+            with closing(task.make_vec(task.seen, 1, threads=1)) as env:
                 check_fit(self.agent.policy, env)
-            finally:
-                env.close()
         except UserError as error:  # said in the report, beside the conditions that do fit
             return str(error)
         return None

@@ -16,6 +16,7 @@ from ...envs.numbers import whole_number
 from ...envs.saved import task_set_of
 from ..acting import Agent
 from ..checkpoint import load_policy
+from ..device import set_threads, thread_limit
 from ..episodes import run_episodes
 from ..evaluated_runs import body_set_of, policy_folders, run_name, saved_environment
 from .conditions import undisturbed
@@ -41,12 +42,13 @@ def make_references(config: DictConfig) -> Path:
     """
     episodes = whole_number(config.episodes, "episodes", minimum=1)
     seed = whole_number(config.seed, "seed")
-    output = Path(config.output)
+    set_threads(config.threads)
+    threads, output = thread_limit(config.threads), Path(config.output)
     if output.suffix != ".json":
         raise UserError(f"output={config.output} must be a .json file")
     table = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else read_table()
     for folder in track(policy_folders(config.run), "specialists", transient=True):
-        _add(table, folder, episodes, seed)
+        _add(table, folder, episodes, seed, threads)
     output.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(table, indent=1, sort_keys=True)
     output.write_text(text + "\n", encoding="utf-8")
@@ -54,7 +56,7 @@ def make_references(config: DictConfig) -> Path:
     return output
 
 
-def _add(table: dict[str, Any], folder: Path, episodes: int, seed: int) -> None:
+def _add(table: dict[str, Any], folder: Path, episodes: int, seed: int, threads: int) -> None:
     agent = load_policy(folder)
     seen = agent.environment.get("seen", [])
     bodies = body_set_of(agent, None, undisturbed(saved_environment(agent)))
@@ -62,8 +64,8 @@ def _add(table: dict[str, Any], folder: Path, episodes: int, seed: int) -> None:
         raise UserError(f"{run_name(folder)} was trained on {', '.join(seen)}: a specialist has one body")
     environment = undisturbed(saved_environment(agent))
     (name,) = seen
-    specialist = _returns(agent, environment, name, episodes, seed)
-    random = _returns(None, environment, name, episodes, seed)
+    specialist = _returns(agent, environment, name, episodes, seed, threads)
+    random = _returns(None, environment, name, episodes, seed, threads)
     entry = table.setdefault(signature(environment), task_of(environment) | {"bodies": {}})
     body = entry["bodies"].setdefault(name, {"specialists": []})
     body |= {"random": random, "hash": bodies.morphology(name).hash}
@@ -81,13 +83,15 @@ def _add(table: dict[str, Any], folder: Path, episodes: int, seed: int) -> None:
     log.info("%s: specialist %.0f, random %.0f", name, specialist, random)
 
 
-def _returns(agent: Agent | None, environment: dict[str, Any], name: str, episodes: int, seed: int) -> float:
+def _returns(
+    agent: Agent | None, environment: dict[str, Any], name: str, episodes: int, seed: int, threads: int
+) -> float:
     bodies = task_set_of(environment).for_evaluation()
     act, aligned = None, False
     if agent is not None:
         agent.reset()
         act, aligned = agent.act, agent.policy.aligned_slots
-    (result,) = run_episodes(act, bodies, [name], episodes, seed, aligned=aligned)
+    (result,) = run_episodes(act, bodies, [name], episodes, seed, aligned=aligned, threads=threads)
     return float(result.returns.mean())
 
 

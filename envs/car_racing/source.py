@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from ..cores import thread_count
 from ..images.patches import cut, patch_names
 from ..sensors.episodes import Episodes, tell_lost
 from ..sensors.source import Source
@@ -52,7 +52,7 @@ class RacingSource(Source):
         grid = SIZE // patch_size
         self.sensor_names = patch_names(grid, grid) if rules.pictures else STATE_NAMES
         self.sizes = {"grid": (grid, grid), "patch_size": patch_size} if rules.pictures else {}
-        workers = min(threads or len(os.sched_getaffinity(0)), num_envs // ROWS_OF_A_WORKER)
+        workers = thread_count(threads, num_envs // ROWS_OF_A_WORKER)
         self._episodes = Episodes(num_envs, n_seeds=2, action=(3,), dtype=np.float64)
         self._rows = make_rows(num_envs, workers, rules, self._episodes)
         self._origins, self._states = self._rows.results.origins, self._rows.results.states

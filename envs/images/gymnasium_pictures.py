@@ -149,6 +149,7 @@ class GymnasiumPictures(GymnasiumSource):
     def _keep(self, row: int, observation: np.ndarray) -> None:
         import cv2
 
+        cv2.setNumThreads(1)  # pictures are small: threads within a call only wait for each other
         self._broken[row] = observation.dtype.kind == "f" and not np.isfinite(observation).all()
         picture = self._form.convert(observation)
         height, width = self.pictures.shape[1:3]

@@ -9,6 +9,7 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
+from ..cores import thread_count
 from ..snapshots import Kept
 from .arrays import NAMES
 from .bodies.morphology import Morphology
@@ -58,7 +59,7 @@ class Simulation(Kept):
         model = morphology.model
         self.frame_skip = frame_skip_of(model) if frame_skip is None else frame_skip
         self.dt = model.opt.timestep * self.frame_skip
-        self.batch = mujoco.batch.Batch(model, nsim=n, nthread=max(1, min(threads, n)))
+        self.batch = mujoco.batch.Batch(model, nsim=n, nthread=thread_count(threads, n))
         self._state = self.batch.state  # (n, all that MuJoCo integrates)
         arrays = {name: self.batch.bind(name) for name in NAMES}
         self.qpos, self.qvel, self._act, self._ctrl = (arrays[n] for n in ("qpos", "qvel", "act", "ctrl"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from ..errors import UserError
+from ..cores import thread_count
+from ..errors import UserError, check_open
 from ..resets import rows_to_reset
 from ..snapshots import put, take
 from ..tokens import limb_action_space, limb_observation_space
@@ -106,7 +106,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self._varied = Varied.read(variation, damage, world) or (Varied() if editable else None)
         self._make_spaces(aligned)
-        self._make_rows(frame_skip, threads or os.cpu_count() or 1, aligned)
+        self._make_rows(frame_skip, thread_count(threads, self.num_envs), aligned)
         self._rngs: list[np.random.Generator] = []
         self._streams: list[list[np.random.Generator]] = []  # of what varies, for each row
 
@@ -193,6 +193,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
             seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
             options: ``reset_mask`` (B,) bool, to reset (and seed) these rows only.
         """
+        check_open(self)
         rows = rows_to_reset(options, self.num_envs, bool(self._rngs))
         if not self._rngs and seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -242,6 +243,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Advance every row. Rewards (B,) float64; see the class for the rest."""
+        check_open(self)
         if not self._rngs:
             raise UserError("step() before reset(): call reset() first")
         if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
@@ -312,6 +314,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
 
     def snapshot(self) -> dict[str, Any]:
         """All that the rows' futures depend on, random streams included; see `somite.envs.snapshots`."""
+        check_open(self)
         return take(self, _KEPT)
 
     def restore(self, taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -325,6 +328,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         Raises:
             Misfit: the snapshot is of other rows; the environment then has to be reset.
         """
+        check_open(self)
         put(self, _KEPT, taken)
         for block in self._blocks:
             for place in range(block.sim.n if block.conditions else 0):
@@ -403,12 +407,13 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         return model, data, block.sim.root
 
     def _block_of(self, row: int) -> Block:
+        check_open(self)
         return self._block_of_row[row]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
-        self._blocks, self._block_of_row = [], []
         self._workers.close()
+        del self._blocks, self._block_of_row, self._readings, self._judge, self._told
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -7,7 +7,6 @@ weight and bound. What stands here is only what no argument says.
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import mujoco.batch
 import numpy as np
 
 # Its import also keeps MuJoCo's warnings out of the user's folder.
+from ..cores import thread_count
 from ..locomotion.simulation import DIVERGED as DIVERGED
 from .carts import Numbers
 from .gymnasium_source import NominalActions, find_spec, make_env, start_seed
@@ -219,7 +219,7 @@ class MujocoSource(MujocoTask, Source):
         super().__init__(env_id, kwargs)
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
-        threads = min(threads or os.cpu_count() or 1, num_envs)
+        threads = thread_count(threads, num_envs)
         self._batch = mujoco.batch.Batch(self._model, nsim=num_envs, nthread=threads)
         self.qpos, self.qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
         self._ctrl = self._batch.bind("ctrl")

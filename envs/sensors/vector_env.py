@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from ..errors import UserError
+from ..errors import UserError, check_open
 from ..resets import rows_to_reset
 from ..snapshots import Misfit, put, take
 from ..tokens import sensor_observation_space
@@ -139,6 +139,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             seed: one for all (row i then draws from ``(seed, i)``) or one for each row.
             options: ``reset_mask`` (B,) bool, to reset (and seed) these rows only.
         """
+        check_open(self)
         if self._begun is not None:
             raise UserError("reset() in the midst of a step: call step_finish() first")
         rows = rows_to_reset(options, self.num_envs, bool(self._rngs))
@@ -207,6 +208,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         Raises:
             UserError: actions that do not fit, or rows that are not ready.
         """
+        check_open(self)
         self._check_ready("step()")
         if self.autoreset_mode == AutoresetMode.DISABLED and not self.once and not self._running.all():
             raise UserError(f"rows {np.flatnonzero(~self._running).tolist()} have ended; reset them first")
@@ -217,6 +219,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
 
     def step_finish(self) -> Step:
         """Finish the step that `step_begin` began; what `step` returns."""
+        check_open(self)
         if self._begun is None:
             raise UserError("step_finish() before step_begin()")
         lost, self._begun = self._begun, None
@@ -265,6 +268,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         Raises:
             UserError: before the first reset, or in the midst of a step.
         """
+        check_open(self)
         self._check_ready("snapshot()")
         return {"form": self._form, "source": self.source.snapshot(), **take(self, _KEPT)}
 
@@ -286,6 +290,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
                 changed then.
             UserError: before the first reset.
         """
+        check_open(self)
         self._check_ready("restore()")
         for name, own in self._form.items():
             other = taken["form"].get(name)

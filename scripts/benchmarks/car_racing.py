@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from ...agents.device import available_cores
 from ...envs.car_racing import CarRacing
+from ...envs.cores import available_cores
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from .ppo_speed import ppo_configs, ppo_rows

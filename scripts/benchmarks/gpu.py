@@ -11,9 +11,10 @@ import hydra
 import torch
 from rich.console import Console
 
-from ...agents.device import available_cores, resolve_device, set_threads
+from ...agents.device import resolve_device, set_threads
 from ...agents.precision import FLOAT32, use_precision
 from ...agents.simulation import WARP, resolve_simulation
+from ...envs.cores import available_cores
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion import BodySet
 from ...envs.numbers import whole_number

@@ -14,8 +14,8 @@ import torch
 from ...agents.algorithms.population import Population, count_parameters, get_parameters
 from ...agents.checkpoint import load_policy
 from ...agents.composition import build_policy
-from ...agents.device import available_cores
 from ...agents.policies import Policy
+from ...envs.cores import available_cores
 from ...envs.sensors import CartPoleSwingUp, Senses
 from ...envs.task_set import TaskSet
 from .gpu_report import Report, Row

@@ -118,6 +118,7 @@ class Learning:
             self.episodes,
             EVALUATION_SEED,
             aligned=setup.aligned,
+            threads=setup.threads,
         )
         means = {result.body: float(result.returns.mean()) for result in found}
         return {

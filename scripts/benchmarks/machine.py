@@ -7,8 +7,8 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from ...agents.device import available_cores
 from ...agents.machine import cpuinfo, processor
+from ...envs.cores import available_cores
 
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
 BUSY_LOAD_PER_CORE = 0.25

@@ -17,10 +17,10 @@ from torch import nn
 from ...agents.acting import Agent
 from ...agents.algorithms.population import Population, count_parameters, set_parameters
 from ...agents.composition import build_policy, sizes_for
-from ...agents.device import available_cores
 from ...agents.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
 from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
+from ...envs.cores import available_cores
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ...envs.sensors import CartPoleSwingUp, Senses

@@ -25,7 +25,8 @@ from ...agents.algorithms.population import Population, Simulator, count_paramet
 from ...agents.checkpoint import load_policy
 from ...agents.compute import Ray
 from ...agents.compute.sent import SEED_BYTES
-from ...agents.device import available_cores, one_thread_for_numpy
+from ...agents.device import threads_for_numpy
+from ...envs.cores import available_cores
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ...envs.sensors import CartPoleSwingUp, Senses
@@ -93,7 +94,7 @@ class Scaling:
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print what generations cost."""
         torch.set_num_threads(1)
-        one_thread_for_numpy()
+        threads_for_numpy(1)
         self._task = CartPoleSwingUp(Senses(), self.steps)
         self._policy = load_policy(AGENT).policy
         n = count_parameters(self._policy)

@@ -9,7 +9,7 @@ import gymnasium
 import mujoco.batch
 import numpy as np
 
-from ...agents.device import available_cores
+from ...envs.cores import available_cores
 from ...envs.locomotion import BodySet, Morphology, build
 
 ACTION_SETS = 64

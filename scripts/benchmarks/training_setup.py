@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import Logger
 from ...agents.algorithms.ppo import PPO, TokenPPO
 from ...agents.algorithms.training_rows import TrainingRows
 from ...agents.composition import build_policy, policy_class
-from ...agents.device import resolve_device, set_threads
+from ...agents.device import resolve_device, set_threads, thread_limit
 from ...agents.simulation import resolve_simulation
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
@@ -60,23 +60,21 @@ class TrainingSetup:
     """Bodies, rows, policy and learner as a training run has them.
 
     Args:
-        config: of :func:`compose`. An integer ``threads`` holds for the simulation too, so that
-            ``threads=1`` is one core in all; ``auto`` is what ``somite-train`` does.
+        config: of :func:`compose`.
     """
 
     def __init__(self, config: DictConfig) -> None:
-        self.torch_threads = set_threads(config.threads)
+        self.torch_threads, self.threads = set_threads(config.threads), thread_limit(config.threads)
         device = resolve_device(config.device)
         seeds = np.random.SeedSequence([int(config.seed), 0]).generate_state(3)
         learner_seed, env_seed, init_seed = (int(seed) for seed in seeds)
         self.bodies: TaskSet = hydra.utils.instantiate(config.env, _convert_="all")
         self.algorithm: PPO = hydra.utils.instantiate(config.algorithm, _convert_="all")
         self.aligned: bool = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
-        simulation_threads = 0 if config.threads == "auto" else self.torch_threads
         self.simulation = resolve_simulation(config.simulation, self.bodies, device)
         self.precision = str(config.precision)
         self.rows: TrainingRows = self.algorithm.make_rows(
-            self.bodies, self.aligned, simulation_threads, self.simulation, device
+            self.bodies, self.aligned, self.threads, self.simulation, device
         )
         torch.manual_seed(init_seed)
         self.policy = build_policy(config.agent, self.rows.env).to(device)

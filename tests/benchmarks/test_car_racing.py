@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("Box2D")
 
-from somite.agents.device import available_cores
+from somite.envs.cores import available_cores
 from somite.envs.errors import UserError
 from somite.scripts import benchmark
 from somite.scripts.benchmarks.car_racing import GYMNASIUM, CarRacingSpeed

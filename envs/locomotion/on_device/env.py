@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import UserError, check_open
 from ...in_place import replace
 from ...snapshots import put, take
 from ...tensor_env import TensorEnv, TensorStep
@@ -134,6 +134,7 @@ class LocomotionTensorEnv(TensorEnv):
 
     @torch.no_grad()
     def reset(self, seed: int | Sequence[Any] | None = None) -> dict[str, Tensor]:  # noqa: D102
+        check_open(self)
         if seed is None and not self._rngs:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         if seed is not None:
@@ -169,6 +170,7 @@ class LocomotionTensorEnv(TensorEnv):
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> TensorStep:  # noqa: D102
+        check_open(self)
         if not self._rngs:
             raise UserError("step() before reset(): call reset() first")
         if actions.shape != self.action_space.shape:
@@ -223,6 +225,7 @@ class LocomotionTensorEnv(TensorEnv):
 
     def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put one row into a state: positions (nq,), velocities (nv,) of its model."""
+        check_open(self)
         for block in self._blocks:
             if block.rows.start <= row < block.rows.stop:
                 chosen = torch.arange(block.rows.start, block.rows.stop, device=self.device) == row
@@ -240,9 +243,11 @@ class LocomotionTensorEnv(TensorEnv):
         self._generator.set_state(state.cpu())
 
     def snapshot(self) -> dict[str, Any]:  # noqa: D102
+        check_open(self)
         return take(self, _KEPT)
 
     def restore(self, taken: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: D102
+        check_open(self)
         # A property's value is no memory to write into.
         put(self, _KEPT[:-1], {name: taken[name] for name in _KEPT[:-1]})
         self._random_state = taken[_KEPT[-1]]
@@ -251,5 +256,7 @@ class LocomotionTensorEnv(TensorEnv):
         return self._readings.observe(self._goals.seen)
 
     def close(self) -> None:  # noqa: D102
-        self._launcher.close()
-        self._blocks = []
+        if not self.closed:
+            self.closed = True
+            self._launcher.close()
+            del self._blocks, self._readings, self._judge, self._launcher

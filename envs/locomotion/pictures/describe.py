@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 from dataclasses import dataclass
 
 import mujoco
@@ -165,11 +166,9 @@ def describe(body: Morphology, frame_skip: int) -> Description:
 def start_tokens(body: Morphology) -> np.ndarray:
     """(N, F) float32: what each limb observes in the start pose, at rest; columns as in `LIMB_SPEC`."""
     still = LocomotionTask(reset_noise=0.0, reset_speed_noise=0.0)
-    env = LocomotionVectorEnv([body], 1, still, threads=1)
-    observation, _ = env.reset(seed=0)
-    tokens = observation["tokens"][0].copy()
-    env.close()
-    return tokens
+    with closing(LocomotionVectorEnv([body], 1, still, threads=1)) as env:
+        observation, _ = env.reset(seed=0)
+        return observation["tokens"][0].copy()
 
 
 def _count(number: int, what: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,19 +17,26 @@ from .world import Terrain, World
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A body as it is simulated in an episode: ``lengths`` (N,) factors of its limbs, and its terrain."""
+    """A body as it is simulated in an episode: ``lengths`` (N,) factors of its limbs, and its terrain.
+
+    It is kept by the environment that compiled it and by nobody else: a model has some hundred kilobytes, and
+    every validation compiles its own.
+    """
 
     body: Morphology
     lengths: np.ndarray
     terrain: Terrain | None = None
+    _layouts: dict[tuple, LimbLayout] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _ = self.body.standing_height, self.body.tip  # computed here and not at the start of an episode
 
-    @functools.cache  # noqa: B019 - there are as many as there are compiled variants
     def layout(self, slots: tuple[int, ...], n_limbs: int, n_joints: int) -> LimbLayout:
         """Its row of a layout."""
-        return make_layout([(self.body, slots)], n_limbs, n_joints)
+        key = slots, n_limbs, n_joints
+        if key not in self._layouts:
+            self._layouts[key] = make_layout([(self.body, slots)], n_limbs, n_joints)
+        return self._layouts[key]
 
 
 def compile_variants(

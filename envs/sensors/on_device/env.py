@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import UserError, check_open
 from ...in_place import clear
 from ...snapshots import Misfit
 from ...tensor_env import TensorEnv, TensorStep
@@ -120,6 +120,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
         Raises:
             UserError: another number of seeds, or episodes begin with what is not finite.
         """
+        check_open(self)
         if seed is None and not self._is_seeded:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         clear(self._recent, self._everywhere)
@@ -159,6 +160,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
         Raises:
             UserError: before the first reset, or actions of another shape.
         """
+        check_open(self)
         if not self._is_seeded:
             raise UserError("step() before reset(): call reset() first")
         applied, lost = self._applied(actions)
@@ -238,6 +240,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
 
     def snapshot(self) -> dict[str, Any]:
         """See `TensorEnv.snapshot`. Raises UserError: before the first reset."""
+        check_open(self)
         if not self._is_seeded:
             raise UserError("snapshot() before reset(): call reset() first")
         return {"form": self._form, **super().snapshot()}
@@ -250,6 +253,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
             Misfit: the snapshot is of another task, other senses or another number of rows.
             UserError: before the first reset.
         """
+        check_open(self)
         if not self._is_seeded:
             raise UserError("restore() before reset(): call reset() first")
         for name, own in self._form.items():
@@ -273,4 +277,6 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
 
     def close(self) -> None:
         """Let the simulations go."""
-        self.source.close()
+        if not self.closed:
+            self.closed = True
+            self.source.close()

@@ -149,3 +149,4 @@ class TensorMujoco(MujocoTask, TensorSource):
     def close(self) -> None:
         """Let the simulations go."""
         self._launcher.close()
+        del self.qpos, self.qvel, self._warm_start, self._xpos, self._com, self._worlds

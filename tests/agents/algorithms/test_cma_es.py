@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from somite.agents.algorithms import CMAES
 from somite.agents.algorithms import cma_es as module
 from somite.agents.algorithms.cma_es import Search
-from somite.agents.device import one_thread_for_numpy
+from somite.agents.device import threads_for_numpy
 from somite.envs.errors import UserError
 
 MODES = {
@@ -341,6 +341,6 @@ def test_numpys_products_take_one_thread() -> None:
         pytest.skip("this NumPy brings no OpenBLAS of its own")
     before = library.scipy_openblas_get_num_threads64_()
     library.scipy_openblas_set_num_threads64_(2)
-    one_thread_for_numpy()
+    threads_for_numpy(1)
     assert library.scipy_openblas_get_num_threads64_() == 1
     library.scipy_openblas_set_num_threads64_(before)
