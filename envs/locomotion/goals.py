@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..snapshots import Kept
 from .bodies.limbs import is_held
+from .bodies.model_numbers import joint_range
 from .bodies.morphology import UNLIMITED_SLIDE, Morphology
 from .observation import Goal
 from .task import LocomotionTask
@@ -143,14 +144,12 @@ def tip_places(body: Morphology) -> np.ndarray:
             address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
             if kind == int(mujoco.mjtJoint.mjJNT_FREE):  # of a root that is tied
                 continue
+            ends = joint_range(model, joint)
             if kind == int(mujoco.mjtJoint.mjJNT_BALL):
-                _turn_ball(data.qpos[address : address + 4], model.jnt_range[joint, 1] or np.pi, rng)
+                _turn_ball(data.qpos[address : address + 4], ends[1] if ends else np.pi, rng)
                 continue
             half = np.pi if kind == int(mujoco.mjtJoint.mjJNT_HINGE) else UNLIMITED_SLIDE
-            low, high = home[address] - half, home[address] + half
-            if model.jnt_limited[joint]:
-                low, high = model.jnt_range[joint]
-            data.qpos[address] = rng.uniform(low, high)
+            data.qpos[address] = rng.uniform(*ends or (home[address] - half, home[address] + half))
         mujoco.mj_kinematics(model, data)
         places.append(data.xpos[tip] + data.xmat[tip].reshape(3, 3) @ body.tip_center)
     found = np.array(places)

@@ -16,6 +16,9 @@ from ..snapshots import Kept
 from .bodies.morphology import Morphology
 from .features import LIMB_SPEC, joint_descriptor_slice
 
+SMALLEST_RANGE = 1e-4
+"""Of a joint (rad, m) in whose range a position is told; limits are soft, and give way as far."""
+
 _LIMITED, _RANGE = joint_descriptor_slice("is_limited"), joint_descriptor_slice("range")
 
 
@@ -90,7 +93,8 @@ def make_layout(
                 if descriptors[_LIMITED]:
                     low, high = (float(end) for end in descriptors[_RANGE])
                     layout.middle[row, slot, k] = reference + (low + high) / 2
-                    layout.half_range[row, slot, k] = (high - low) / 2
+                    if high - low > SMALLEST_RANGE:
+                        layout.half_range[row, slot, k] = (high - low) / 2
     return layout
 
 

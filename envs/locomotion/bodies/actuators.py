@@ -7,15 +7,20 @@ body, a motor on a ball or free joint) *transmit*: they belong to the outermost 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
 from ...errors import UserError
+from .model_numbers import control_bounds, force_bound, joint_range, tendon_range
 
 UNLIMITED_CONTROL = 1.0
 """Half span of the physical control that a nominal action of 1 means where nothing tells a range."""
+
+SHOWN = 5
+"""Names in a note; further ones are counted."""
 
 _JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 _BODY = int(mujoco.mjtTrn.mjTRN_BODY)
@@ -30,6 +35,12 @@ _TENDON, _SITE = int(mujoco.mjtTrn.mjTRN_TENDON), int(mujoco.mjtTrn.mjTRN_SITE)
 def actuator_label(model: mujoco.MjModel, actuator: int) -> str:
     """Name of an actuator for messages, its number where it has none."""
     return repr(model.actuator(actuator).name or actuator)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def driven_joint(model: mujoco.MjModel, actuator: int) -> int:
@@ -113,15 +124,32 @@ def read_controls(
     data.qpos[:] = model.qpos0 if qpos is None else qpos
     mujoco.mj_forward(model, data)
     center, low, high = np.zeros(model.nu), np.zeros(model.nu), np.zeros(model.nu)
+    guessed: list[int] = []
     for actuator in range(model.nu):
-        low[actuator], high[actuator] = _span(model, actuator, float(data.actuator_length[actuator]))
+        low[actuator], high[actuator] = _span(model, actuator, float(data.actuator_length[actuator]), guessed)
         middle = (low[actuator] + high[actuator]) / 2
         if home is not None:
             middle = home[actuator]
         elif is_position_servo(model, actuator):
             middle = _holding(model, actuator, float(data.actuator_length[actuator]))
         center[actuator] = np.clip(middle, low[actuator], high[actuator])
+    _warn_of_guesses(model, guessed, center)
     return Controls(center, np.maximum(high - center, center - low), low, high)
+
+
+def _warn_of_guesses(model: mujoco.MjModel, guessed: Sequence[int], center: np.ndarray) -> None:
+    """One warning for each kind of actuator of which nothing tells a range."""
+    for servos in (False, True):
+        group = [actuator for actuator in guessed if is_position_servo(model, actuator) == servos]
+        if not group:
+            continue
+        names = listed([actuator_label(model, actuator) for actuator in group])
+        who, about = f"{len(group)} actuators ({names}) have", " about those that hold the home pose"
+        if len(group) == 1:
+            who, about = f"actuator {names} has", f" about {center[group[0]]:.3g}, which holds its home pose"
+        warnings.warn(
+            f"{who} no control range; actions -1 to 1 mean ±{UNLIMITED_CONTROL}{about * servos}", stacklevel=4
+        )
 
 
 def held_activation(model: mujoco.MjModel, controls: Controls, lengths: np.ndarray) -> np.ndarray:
@@ -185,9 +213,8 @@ def force_span(model: mujoco.MjModel, actuator: int, half: float) -> float:
         span = force if force > 0 else scale / max(float(model.actuator_acc0[actuator]), 1e-9)
     else:
         span = abs(model.actuator_gainprm[actuator, 0]) * half
-    if model.actuator_forcelimited[actuator]:
-        span = min(span, float(np.abs(model.actuator_forcerange[actuator]).max()))
-    return float(span)
+    bound = force_bound(model, actuator)
+    return float(span if bound is None else min(span, bound))
 
 
 def force_sign(model: mujoco.MjModel, actuator: int) -> float:
@@ -199,19 +226,35 @@ def force_sign(model: mujoco.MjModel, actuator: int) -> float:
 def _length_range(model: mujoco.MjModel, actuator: int) -> np.ndarray | None:
     """(2,) lengths that the joint or tendon which is driven can have; None if nothing limits it."""
     gear, joint = model.actuator_gear[actuator, 0], driven_joint(model, actuator)
-    if joint >= 0 and model.jnt_limited[joint]:
-        return gear * model.jnt_range[joint]
-    tendon = int(model.actuator_trnid[actuator, 0])
-    if int(model.actuator_trntype[actuator]) == _TENDON and model.tendon_limited[tendon]:
-        return gear * model.tendon_range[tendon]
-    return None
+    ends = joint_range(model, joint) if joint >= 0 else None
+    if int(model.actuator_trntype[actuator]) == _TENDON:
+        ends = tendon_range(model, int(model.actuator_trnid[actuator, 0]))
+    return None if ends is None else gear * np.array(ends)
 
 
-def _span(model: mujoco.MjModel, actuator: int, length: float) -> tuple[float, float]:
-    """Lower and upper end of the physical control of an actuator that has ``length`` at home."""
-    if model.actuator_ctrllimited[actuator]:
-        low, high = model.actuator_ctrlrange[actuator]
-        return float(low), float(high)
+def _span(model: mujoco.MjModel, actuator: int, length: float, guessed: list[int]) -> tuple[float, float]:
+    """Lower and upper end of the physical control of an actuator that has ``length`` at home.
+
+    It is added to ``guessed`` where nothing tells them.
+    """
+    low, high = control_bounds(model, actuator)
+    if np.isinf(low) or np.isinf(high):
+        # Of a range with one end, or none, what else tells a span is taken as far as it is in the range.
+        least, most = _span_without_range(model, actuator, length, guessed)
+        span = most - least
+        if np.isfinite(high):
+            most = min(most, high)
+            least = least if least < most else most - span
+        elif np.isfinite(low):
+            least = max(least, low)
+            most = most if most > least else least + span
+        return least, most
+    return low, high
+
+
+def _span_without_range(
+    model: mujoco.MjModel, actuator: int, length: float, guessed: list[int]
+) -> tuple[float, float]:
     servo, home = is_position_servo(model, actuator), 0.0
     if servo:
         ends, home = _length_range(model, actuator), _holding(model, actuator, length)
@@ -221,16 +264,8 @@ def _span(model: mujoco.MjModel, actuator: int, length: float) -> tuple[float, f
     if int(model.actuator_dyntype[actuator]) == _MUSCLE_STATE:
         return 0.0, 1.0
     gain = abs(float(model.actuator_gainprm[actuator, 0]))
-    if (
-        model.actuator_forcelimited[actuator]
-        and gain > 0
-        and int(model.actuator_biastype[actuator]) != _AFFINE
-    ):
-        half = float(np.abs(model.actuator_forcerange[actuator]).max()) / gain
-        return -half, half
-    warnings.warn(
-        f"actuator {actuator_label(model, actuator)} has no control range; actions -1 to 1 mean "
-        f"±{UNLIMITED_CONTROL}" + (f" about {home:.3g}, which holds its home pose" if servo else ""),
-        stacklevel=3,
-    )
+    bound = force_bound(model, actuator)
+    if bound is not None and gain > 0 and int(model.actuator_biastype[actuator]) != _AFFINE:
+        return -bound / gain, bound / gain
+    guessed.append(actuator)
     return home - UNLIMITED_CONTROL, home + UNLIMITED_CONTROL

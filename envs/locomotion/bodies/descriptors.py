@@ -7,6 +7,7 @@ import numpy as np
 
 from .actuators import Controls, force_sign, force_span, position_gain, time_constant, velocity_gain
 from .limbs import JointSlot, Limb, body_joints
+from .model_numbers import LARGEST_FEATURE, joint_range, tendon_range
 
 # Units of the descriptors, stated in features.py. They decide how visible it is to a policy which limb
 # is which: with lengths in metres and masses in 10 kg all descriptors of a cheetah are far below its
@@ -99,24 +100,26 @@ def _joint(model: mujoco.MjModel, slot: JointSlot, reference: float) -> np.ndarr
     """(15,) what a joint is, without its actuator."""
     joint = slot.joint
     kind, dof = int(model.jnt_type[joint]), int(model.jnt_dofadr[joint]) + slot.axis
-    limited, limits = bool(model.jnt_limited[joint]), np.zeros(2)
+    ends, limits = joint_range(model, joint), np.zeros(2)
     # The leading coefficient of MuJoCo's polynomial springs and dampers.
     stiffness, damping = np.ravel(model.jnt_stiffness[joint])[0], np.ravel(model.dof_damping[dof])[0]
+    # What holds a joint does so however strong it is.
+    resistance = np.minimum([damping / DAMPING_UNIT, stiffness / STIFFNESS_UNIT], LARGEST_FEATURE)
     if kind == _BALL:
         axis, rest = np.eye(3)[slot.axis], 0.0
-        limits = np.array([-1, 1]) * model.jnt_range[joint, 1] * limited
+        limits = np.array([-1, 1]) * (ends[1] if ends else 0.0)
     else:
         axis = model.jnt_axis[joint]
-        limits = model.jnt_range[joint] - reference if limited else limits
+        limits = np.array(ends) - reference if ends else limits
         rest = model.qpos_spring[int(model.jnt_qposadr[joint])] - reference if stiffness > 0 else 0.0
     return np.concatenate(
         [
             [kind in (_HINGE, _BALL), 0.0],
             axis,
             model.jnt_pos[joint] / LENGTH_UNIT,
-            [limited],
+            [ends is not None],
             limits,
-            [rest, damping / DAMPING_UNIT, stiffness / STIFFNESS_UNIT, model.dof_armature[dof]],
+            [rest, *resistance, model.dof_armature[dof]],
         ]
     )
 
@@ -129,8 +132,9 @@ def _transmission(model: mujoco.MjModel, limb: Limb, slot: JointSlot, reference:
     limited, limits, rest, damping, stiffness = False, np.zeros(2), 0.0, 0.0, 0.0
     if kind == _TENDON:
         gear = float(model.actuator_gear[actuator, 0])
-        limited = bool(model.tendon_limited[target])
-        limits = np.sort(gear * model.tendon_range[target]) - reference if limited else limits
+        ends = tendon_range(model, target)
+        limited = ends is not None
+        limits = np.sort(gear * np.array(ends)) - reference if ends else limits
         damping, stiffness = (
             np.ravel(model.tendon_damping[target])[0],
             np.ravel(model.tendon_stiffness[target])[0],

@@ -18,7 +18,10 @@ import mujoco
 import numpy as np
 
 from ...errors import UserError, one_line
-from .actuators import held_activation
+from ..features import LIMB_SPEC
+from .actuators import actuator_label, held_activation, listed
+from .limbs import JointSlot
+from .model_numbers import check_features, check_keyframe, check_model
 from .morphology import Morphology
 
 HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial")
@@ -28,7 +31,6 @@ STABLE_SECONDS = 0.2
 """How long a body is simulated under its home controls when it is read."""
 
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-_SHOWN = 5  # names in a note
 _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
 
 
@@ -47,7 +49,12 @@ def load_morphology(name: str, path: Path) -> Morphology:
             the reason and the element.
     """
     try:
-        return _load(name, path)
+        body = _load(name, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # told when the body is used
+            _check_descriptors(body, path)
+            notes = _check_stable(body, path)
+        return dataclasses.replace(body, notes=(*body.notes, *notes))
     except (mujoco.FatalError, mujoco.UnexpectedError) as error:
         raise UserError(f"{path} cannot be simulated: {one_line(str(error))}") from error
 
@@ -56,11 +63,12 @@ def _load(name: str, path: Path) -> Morphology:
     spec = functools.partial(_parse, path)
     body = Morphology(name, _compile(spec(), path), spec=spec)
     try:
+        check_model(body.model)
         _ = body.limbs
+        notes = [*_scenery(body)]
+        home = _home(body)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    notes = [*_scenery(body)]
-    home = _home(body)
     notes += home.notes
     body = dataclasses.replace(
         body, home=home.qpos, home_controls=home.controls, home_activation=home.activation
@@ -78,7 +86,6 @@ def _load(name: str, path: Path) -> Morphology:
     body = dataclasses.replace(body, floats=floats, notes=tuple(notes))
     if home.activation is None and body.model.na:
         body = dataclasses.replace(body, home_activation=_held_activation(body))
-    _check_stable(body, path)
     return body
 
 
@@ -152,12 +159,7 @@ def _scenery(body: Morphology) -> list[str]:
         if model.body_jntnum[tree].any() or model.body_mocapid[part] >= 0:
             why = "moved by the user alone" if model.body_mocapid[part] >= 0 else "without an actuator"
             found.setdefault(why, []).append(model.body(part).name or f"body {part}")
-    return [f"{why}, so scenery and no limb: {_listed(names)}" for why, names in found.items()]
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return [f"{why}, so scenery and no limb: {listed(names)}" for why, names in found.items()]
 
 
 @dataclass
@@ -179,6 +181,7 @@ def _home(body: Morphology) -> Home:
         chosen = [0]
     if chosen:
         key = chosen[0]
+        check_keyframe(model, key)
         controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
         activation = model.key_act[key].copy() if model.key_act[key].any() else None
         named = f"keyframe {names[key]!r}" if names[key] else "only keyframe"
@@ -192,7 +195,7 @@ def _home(body: Morphology) -> Home:
             if home[at] != model.qpos0[at]:
                 moved.append(model.joint(int(joint)).name or str(joint))
     if moved:
-        notes.append(f"start at an end of their range, as qpos0 is outside: {_listed(moved)}")
+        notes.append(f"start at an end of their range, as qpos0 is outside: {listed(moved)}")
     return Home(home, notes=notes)
 
 
@@ -222,20 +225,52 @@ def _held_activation(body: Morphology) -> np.ndarray:
     return held_activation(body.model, controls, data.actuator_length)
 
 
-def _check_stable(body: Morphology, path: Path) -> None:
-    model, data = body.model, mujoco.MjData(body.model)
-    data.qpos[:] = body.initial_qpos
-    if body.home_activation is not None:
-        data.act[:] = body.home_activation
-    data.ctrl[:] = body.controls.center
-    for _ in range(int(min(max(STABLE_SECONDS / model.opt.timestep, 1), 1000))):
-        mujoco.mj_step(model, data)
-        joint = _diverged_joint(model, data)
-        if joint is not None:
-            raise UserError(
-                f"{path}: the simulation diverges within {STABLE_SECONDS} s of its start, at joint {joint!r};"
-                f" a smaller timestep (now {model.opt.timestep:g} s) or more damping and armature often help"
-            )
+def _check_descriptors(body: Morphology, path: Path) -> None:
+    limb_columns, joint_columns = (
+        tuple(feature for feature in features if feature.kind == "descriptor")
+        for features in (LIMB_SPEC.token, LIMB_SPEC.joint)
+    )
+    with np.errstate(over="ignore"):
+        limbs, joints = body.limb_descriptors, body.joint_descriptors
+    try:
+        for limb, values, rows in zip(body.limbs, limbs, joints, strict=True):
+            check_features(f"limb {limb.name!r}", limb_columns, values)
+            for slot, row in zip(limb.slots, rows, strict=True):
+                check_features(_slot_label(body.model, slot), joint_columns, row)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _slot_label(model: mujoco.MjModel, slot: JointSlot) -> str:
+    named = [f"joint {model.joint(slot.joint).name or slot.joint!r}"] if slot.joint >= 0 else []
+    named += [f"actuator {actuator_label(model, slot.actuator)}"] if slot.actuator >= 0 else []
+    return ", ".join(named)
+
+
+def _check_stable(body: Morphology, path: Path) -> list[str]:
+    """What is to be noted of its first steps. Raises UserError: they diverge though nothing is done."""
+    model, controls, rng = body.model, body.controls, np.random.default_rng(0)
+    steps = int(min(max(STABLE_SECONDS / model.opt.timestep, 1), 1000))
+    for acted in (False, True):
+        data = body.placed(body.initial_qpos)
+        if body.home_activation is not None:
+            data.act[:] = body.home_activation
+        data.ctrl[:] = controls.center
+        for step in range(steps):
+            if acted and step % 10 == 0:
+                data.ctrl[:] = rng.uniform(controls.low, controls.high)
+            mujoco.mj_step(model, data)
+            joint = _diverged_joint(model, data)
+            if joint is not None:
+                told = (
+                    f"the simulation diverges within {STABLE_SECONDS} s of "
+                    f"{'random actions' if acted else 'its start'}, at joint {joint!r}; a smaller timestep "
+                    f"(now {model.opt.timestep:g} s) or more damping and armature often help"
+                )
+                if not acted:
+                    raise UserError(f"{path}: {told}")
+                return [told + ", or a smaller ctrlrange, gear or gain"]
+    return []
 
 
 def _diverged_joint(model: mujoco.MjModel, data: mujoco.MjData) -> str | int | None:

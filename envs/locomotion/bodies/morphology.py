@@ -20,6 +20,7 @@ from .descriptors import (
 )
 from .identity import body_hash
 from .limbs import JointSlot, Limb, body_joints, is_held, is_tied, read_limbs
+from .model_numbers import joint_range
 
 _FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 
@@ -148,7 +149,7 @@ class Morphology:
         level = quaternion_matrix(model.body_quat[self.root])[2]  # the vertical, in the body's frame
         for joint in body_joints(model, self.root):
             kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
-            endless = not model.jnt_limited[joint] and not is_held(model, joint)
+            endless = joint_range(model, joint) is None and not is_held(model, joint)
             if kind == _FREE or (kind == _SLIDE and endless and vertical < 0.99):
                 return True
         return False
@@ -208,10 +209,9 @@ class Morphology:
                 continue
             if kind != _SLIDE:
                 total += 2 * float(np.linalg.norm(model.jnt_pos[joint]))
-            elif model.jnt_limited[joint]:
-                total += float(np.abs(model.jnt_range[joint] - reference).max())
             else:
-                total += UNLIMITED_SLIDE
+                ends = joint_range(model, joint)
+                total += float(np.abs(np.array(ends) - reference).max()) if ends else UNLIMITED_SLIDE
         return total
 
     @functools.cached_property

@@ -18,6 +18,7 @@ from ..bodies.actuators import (
 )
 from ..bodies.descriptors import LENGTH_UNIT, gear_size, transmission_axis
 from ..bodies.limbs import JointSlot, Limb, body_joints
+from ..bodies.model_numbers import joint_range, tendon_range
 from ..bodies.morphology import Morphology
 from ..features import LIMB_SPEC
 from ..task import LocomotionTask
@@ -185,10 +186,9 @@ def _joint_row(body: Morphology, limb: Limb, slot: JointSlot) -> JointRow:
     if slot.joint < 0:
         return _transmission_row(model, limb, slot, actuator)
     name, kind = _label(model.joint(slot.joint).name, "joint", slot.joint), int(model.jnt_type[slot.joint])
-    low, high = (float(end) for end in model.jnt_range[slot.joint])
-    limits = (low, high) if model.jnt_limited[slot.joint] else None
+    limits = joint_range(model, slot.joint)
     if kind == _BALL:  # its range is that of the whole turn, whatever the axis
-        return JointRow(name, f"ball {'xyz'[slot.axis]}", limits and (-high, high), "rad", actuator)
+        return JointRow(name, f"ball {'xyz'[slot.axis]}", limits and (-limits[1], limits[1]), "rad", actuator)
     return JointRow(
         name, "hinge" if kind == _HINGE else "slide", limits, "rad" if kind == _HINGE else "m", actuator
     )
@@ -201,9 +201,7 @@ def _transmission_row(
     what = _TRANSMISSIONS.get(kind, "transmission")
     owner = {"tendon": model.tendon, "adhesion": model.body, "joint": model.joint}.get(what, model.site)
     name = _label(owner(target).name, "body" if what == "adhesion" else what, target)
-    limits = None
-    if what == "tendon" and model.tendon_limited[target]:
-        limits = (float(model.tendon_range[target, 0]), float(model.tendon_range[target, 1]))
+    limits = tendon_range(model, target) if what == "tendon" else None
     if what == "joint":
         what = "ball motor" if int(model.jnt_type[target]) == _BALL else "free motor"
     return JointRow(name, what, limits, _length_unit(model, limb, slot), actuator)

@@ -345,3 +345,14 @@ def test_several_actuators_of_one_joint_have_rows_with_its_state(tmp_path):
     env = one_row(body, STILL)
     env.step(placed(body, np.array([0.5, 0, -1.0])))
     np.testing.assert_allclose(env._blocks[0].sim.batch.ctrl[0], [0.5, 0, -3])
+
+
+def test_actuators_without_a_range_are_told_of_in_one_line_for_each_kind(tmp_path):
+    kinds = '<motor name="{0}" joint="elbow"/><position name="servo_{0}" joint="shoulder" kp="40" kv="4"/>'
+    free = 'axis="0 1 0" damping="0.5"'
+    text = arm("".join(kinds.format(name) for name in "abcdefgh"), shoulder=free)
+    with pytest.warns(UserWarning) as caught:
+        _ = load(tmp_path, text, quiet=False).controls
+    motors, servos = sorted(str(warning.message) for warning in caught)
+    assert motors.startswith("8 actuators ('a', 'b', 'c', 'd', 'e' and 3 more) have no control range")
+    assert "'servo_a'" in servos and servos.endswith("about those that hold the home pose")

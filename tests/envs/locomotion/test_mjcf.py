@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from somite.envs.errors import UserError
 from somite.envs.locomotion import LocomotionTask
 
 from .helpers import observed, one_row, token
@@ -204,3 +205,111 @@ def test_a_keyframe_gives_controls_and_activations(tmp_path):
         env.step(np.zeros(env.action_space.shape))
     env.reset()
     assert batch.act[0] == pytest.approx(0.2), "and so after every reset"
+
+
+def option(text):
+    return walker(PLANE.format("0 0 0"), first=f"<option {text}/>")
+
+
+def driven(actuator, **more):
+    return walker(PLANE.format("0 0 0"), actuators=actuator, **more)
+
+
+BALL = '<body name="ball" pos="0 0 -0.3"><joint name="ball" type="ball" {}/><geom size="0.03"/></body>'
+CORD = '<tendon><fixed name="cord" {}><joint joint="hip" coef="1"/></fixed></tendon>'
+TWO = '<motor joint="shoulder" ctrlrange="-1 1"/><motor joint="elbow" ctrlrange="-1 1"/>'
+ENDLESS = {
+    "hinge": walker(hip='limited="true" range="-inf inf"'),
+    "hinge, huge": walker(hip='limited="true" range="-1e300 1e300"'),
+    "hinge, one end": walker(hip='limited="true" range="-1 inf"'),
+    "hinge, the other end": walker(hip='limited="true" range="-1e12 1"'),
+    "ball": walker(shin=BALL.format('limited="true" range="0 inf"')),
+    "locked ball": walker(shin=BALL.format('limited="true" range="0 0"')),
+    "fixed root": arm(TWO, shoulder='axis="0 1 0" limited="true" range="-inf inf" damping="0.5"'),
+    "slide on a fixed root": arm(TWO, shoulder='type="slide" axis="0 0 1" limited="true" range="0 inf"'),
+    "control": driven('<motor joint="hip" ctrllimited="true" ctrlrange="-inf inf"/>'),
+    "control, one end": driven('<motor joint="hip" ctrllimited="true" ctrlrange="0 inf"/>'),
+    "control, huge": driven('<motor joint="hip" ctrlrange="-1e30 1e30"/>'),
+    "servo of an endless joint": driven(
+        '<position joint="hip" kp="9"/>', hip='limited="true" range="-inf inf"'
+    ),
+    "force": driven('<motor joint="hip" forcelimited="true" forcerange="-inf inf"/>'),
+    "force, huge": driven('<motor joint="hip" ctrlrange="-1 1" forcerange="-1e300 1e300"/>'),
+    "no gear": driven('<motor joint="hip" gear="0" ctrlrange="-1 1"/>'),
+    "tendon": driven('<position tendon="cord" kp="1"/>', last=CORD.format('limited="true" range="-inf inf"')),
+    "no weight": option('gravity="0 0 0"'),
+    "a keyframe that is not the start": walker(
+        last='<keyframe><key name="home"/><key name="other" qpos="nan 0 1 1 0 0 0 0"/></keyframe>'
+    ),
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=list(ENDLESS))
+def test_numbers_that_mean_no_limit_leave_features_and_actions_finite(tmp_path, text):
+    body = load(tmp_path, text)
+    env = one_row(body)
+    assert np.isfinite(body.controls.half).all() and body.controls.half.max() < 100
+    for value in (*env.step(np.ones(env.action_space.shape))[0].values(), env._goals.target[:, :0]):
+        assert np.isfinite(value).all() and (np.abs(value) < 1e4).all()
+    assert not env.step(np.ones(env.action_space.shape))[4]["diverged"].any()
+    env.close()
+
+
+def at_home(text):
+    return walker(last=f'<keyframe><key name="home" {text}/></keyframe>')
+
+
+MEANINGLESS = {
+    "range": (walker(hip='limited="true" range="nan 1"'), "joint 'hip': range is nan 0.0174533"),
+    "gear": (driven('<motor joint="hip" gear="inf" ctrlrange="-1 1"/>'), "actuator 0: gear is inf"),
+    "gear, huge": (
+        driven('<motor name="m" joint="hip" gear="1e12" ctrlrange="-1 1"/>'),
+        "actuator 'm': gear, gain, ctrlrange or forcerange gives a strength of 1e+10",
+    ),
+    "gain": (driven('<position joint="hip" kp="1e300" ctrlrange="-1 1"/>'), "actuator 0: gainprm (kp"),
+    "filter": (
+        driven('<general joint="hip" dyntype="filter" dynprm="inf" ctrlrange="-1 1"/>'),
+        "actuator 0: dynprm (timeconst) is inf",
+    ),
+    "damping": (walker(hip='damping="inf"'), "joint 'hip': damping is inf"),
+    "armature": (walker(hip='armature="1e300"'), "joint 'hip': armature is 1e+300"),
+    "springref": (walker(hip='stiffness="1" springref="inf"'), "joint 'hip': springref is inf"),
+    "friction": (walker(leg='friction="1e300"'), "geom 'leg': friction is 1e+300"),
+    "mass": (walker(leg='mass="1e30"'), "body 'leg': mass is 1e+30"),
+    "mass, large": (walker(leg='mass="1e9"'), "limb 'leg': mass gives a mass of 1e+09"),
+    "size": (walker(shin='<geom size="1e7" mass="1e-9"/>'), "limb 'leg': size of its geoms gives a size of"),
+    "place": (walker(trunk='pos="nan 0 0" mass="1"'), "geom 'trunk': pos is nan"),
+    "tendon": (
+        driven('<motor tendon="cord" ctrlrange="-1 1"/>', last=CORD.format('damping="inf"')),
+        "tendon 'cord': damping is inf",
+    ),
+    "keyframe": (at_home('qpos="nan 0 1 1 0 0 0 0"'), "keyframe 'home': qpos is nan 0 1"),
+    "controls of a keyframe": (at_home('ctrl="inf"'), "keyframe 'home': ctrl is inf"),
+    "timestep 0": (option('timestep="0"'), "option timestep is 0"),
+    "timestep, negative": (option('timestep="-1e-3"'), "option timestep is -0.001"),
+    "timestep, infinite": (option('timestep="inf"'), "option timestep is inf"),
+    "gravity": (option('gravity="0 0 nan"'), "option: gravity is 0 0 nan"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), MEANINGLESS.values(), ids=list(MEANINGLESS))
+def test_a_number_that_cannot_be_simulated_is_told_with_its_element_and_attribute(tmp_path, text, said):
+    with pytest.raises(UserError) as error:
+        load(tmp_path, text)
+    assert str(error.value).startswith(f"{tmp_path / 'robot.xml'}: ") and said in str(error.value)
+
+
+def test_a_robot_that_diverges_under_random_actions_says_so(tmp_path):
+    filtered = '<general joint="hip" dyntype="filter" dynprm="{}" ctrlrange="-1 1"/>'
+    notes = [" ".join(load(tmp_path, driven(filtered.format(time))).notes) for time in (0, 0.1)]
+    assert ["diverges within 0.2 s of random actions" in note for note in notes] == [True, False]
+
+
+def test_of_a_control_range_with_one_end_that_end_holds(tmp_path):
+    def controls(attributes):
+        found = load(tmp_path, driven(f'<motor joint="hip" ctrllimited="true" {attributes}/>')).controls
+        return float(found.low[0]), float(found.high[0])
+
+    assert controls('ctrlrange="0 inf"') == (0, 1)
+    assert controls('ctrlrange="5 inf"') == (5, 7)
+    assert controls('ctrlrange="-inf -2" forcelimited="true" forcerange="-9 9"') == (-9, -2)
