@@ -48,6 +48,8 @@ CASES = {
     "a batched Gymnasium task": (*SENSORS, "env=gymnasium", "env.id=Hopper-v5", "agent=sensor_transformer"),
 }
 
+SLOW = ("bodies on a device",)  # Warp compiles for a minute; snapshots of its bodies are tested apart
+
 
 class Stopper:
     """A signal after so many environment steps, as if the user had sent it then."""
@@ -68,7 +70,9 @@ def make(folder: Path, *settings: str) -> PPORun:
     return PPORun(compose(*settings), folder, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else []) for case in CASES]
+)
 def test_a_run_that_is_stopped_twice_is_the_run_that_was_not(case: str, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     make(whole, *CASES[case]).learn()

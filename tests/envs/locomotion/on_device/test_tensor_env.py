@@ -177,3 +177,12 @@ def test_wrong_input_is_said():
         env.step(torch.zeros(2, 5, 1))
     with pytest.raises(UserError, match="3 seeds for 2"):
         env.reset(seed=[1, 2, 3])
+
+
+def test_a_closed_environment_says_so():
+    env = make(2)
+    env.close()
+    env.close()
+    for ask in (env.reset, lambda: env.step(torch.zeros(env.action_space.shape)), env.snapshot):
+        with pytest.raises(UserError, match="has been closed"):
+            ask()

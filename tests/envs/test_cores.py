@@ -1,0 +1,112 @@
+"""Threads are counted by the cores that this process may use, not by those that the machine has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import mujoco.batch
+import pytest
+
+from somite.envs import cores
+from somite.envs.car_racing import CarRacing
+from somite.envs.locomotion.vector_env import LocomotionVectorEnv
+from somite.envs.sensors import GymnasiumTask
+
+V1 = "9:memory:/x\n4:cpu,cpuacct:{path}\n"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A machine of 64 cores, to be bound, limited and shared out."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores, "OWN_CGROUP", tmp_path / "own")
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def limit(own: str, files: dict[str, str]) -> None:
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "wanted"),
+    [
+        ("0::/\n", {}, 64),
+        ("0::/a/b\n", {"a/b/cpu.max": "300000 100000\n"}, 3),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 100000\n"}, 2),
+        ("0::/not/shown/here\n", {"cpu.max": "250000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "nonsense\n"}, 64),
+        ("1:cpu:/\n0::/a\n", {"unified/a/cpu.max": "500000 100000\n"}, 5),
+        *(
+            (
+                V1.format(path=path),
+                {
+                    f"cpu,cpuacct{path}/cpu.cfs_quota_us": quota,
+                    f"cpu,cpuacct{path}/cpu.cfs_period_us": "50000\n",
+                },
+                wanted,
+            )
+            for path, quota, wanted in (("/job", "200000\n", 4), ("/job", "-1\n", 64))
+        ),
+        (V1.format(path="/host"), {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+    ],
+)
+def test_quotas_of_control_groups_count(machine, own: str, files: dict[str, str], wanted: int) -> None:
+    machine(own, files)
+    assert cores.available_cores() == wanted
+
+
+def test_the_least_counts(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("0::/\n", {"cpu.max": "800000 100000"})
+    assert cores.available_cores() == 8
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "7")
+    assert cores.available_cores() == 7
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert cores.available_cores() == 6
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 9})
+    assert cores.available_cores() == 3
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "")
+    assert cores.available_cores() == 3
+
+
+ENVIRONMENTS = {
+    "bodies": lambda **options: LocomotionVectorEnv(["cheetah_2_back"], 12, **options),
+    "Gymnasium": lambda **options: GymnasiumTask("Hopper-v5").make_vec(num_envs=12, **options),
+}
+
+
+@pytest.mark.parametrize("kind", ENVIRONMENTS)
+def test_simulations_have_as_many_threads(machine, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    counts, make = [], mujoco.batch.Batch
+
+    def batch(*arguments, nthread: int, **options):
+        counts.append(nthread)
+        return make(*arguments, nthread=1, **options)
+
+    monkeypatch.setattr(mujoco.batch, "Batch", batch)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    for options in ({}, {"threads": 2}, {"threads": 50}):
+        ENVIRONMENTS[kind](**options).close()
+    assert counts == [3, 2, 12]  # no more than there are rows
+
+
+def test_cars_have_as_many_workers(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("Box2D")
+    from somite.envs.car_racing import source
+
+    counts, make = [], source.make_rows
+    monkeypatch.setattr(
+        source, "make_rows", lambda rows, workers, *rest: counts.append(workers) or make(rows, 1, *rest)
+    )
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    for options in ({}, {"threads": 1}):
+        CarRacing(indicators=False).make_vec(num_envs=16, **options).close()
+    assert counts == [3, 1]
