@@ -145,6 +145,9 @@ def trained_on(agent: Agent, bodies: TaskSet) -> frozenset[str]:
     if not hashes:  # a task without bodies; or saved before hashes were
         return frozenset(set(bodies.seen) & set(agent.environment.get("seen", ())))
     same = {name for name, found in bodies.hashes().items() if found in hashes.values()}
+    # Of the robot alone: it may stand in another scene. Policies of earlier versions have the former only.
+    known = agent.environment.get("identities", {}).values()
+    same |= {name for name, found in bodies.identities().items() if found in known}
     for name in set(bodies.seen) & set(hashes) - same:
         log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)
     return frozenset(same)

@@ -53,7 +53,8 @@ def check_description(values: Mapping[str, Any]) -> None:
         _expect(
             f"environment.{key}", environment.get(key, []), "a list of names", lambda v: _is_list_of(v, str)
         )
-    _expect("environment.hashes", environment.get("hashes", {}), "names and hashes", _is_text_by_name)
+    for key in ("hashes", "identities"):
+        _expect(f"environment.{key}", environment.get(key, {}), "names and hashes", _is_text_by_name)
     _expect(
         "environment.config", environment.get("config", {}), "an object", lambda v: isinstance(v, Mapping)
     )

@@ -85,6 +85,10 @@ class TaskSet(abc.ABC):
         """Hashes of what is trained on, by name, where a name alone does not say what it is."""
         return {}
 
+    def identities(self) -> dict[str, str]:
+        """The same of what they are alone, where they stand in scenes."""
+        return {}
+
     def notes(self) -> tuple[str, ...]:
         """What must stand beside every score."""
         return ()

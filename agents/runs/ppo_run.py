@@ -39,9 +39,7 @@ class PPORun(Run):
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         super().__init__(config, folder, device)
         aligned = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
-        self.rows = self.algorithm.make_rows(
-            self.bodies, aligned, self.threads, self.simulation, self.device
-        )
+        self.rows = self.algorithm.make_rows(self.bodies, aligned, self.threads, self.simulation, self.device)
         self.policy = build_policy(config.agent, self.rows.env).to(device)
         self.start_policy()
         self.learner: TokenPPO = self.algorithm.make_learner(

@@ -286,6 +286,7 @@ class Run(abc.ABC):
             "seen": list(self.bodies.seen),
             "unseen": list(self.bodies.unseen),
             "hashes": self.bodies.hashes(),
+            "identities": self.bodies.identities(),
         }
 
     def score(self, policy: Policy, episodes: int) -> float:

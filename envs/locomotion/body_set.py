@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..tensor_env import TensorEnv
 from .bodies import families
 from .bodies.compile_guard import SECONDS
 from .bodies.morphology import Morphology
-from .bodies.splits import Split, checked_split
+from .bodies.splits import Split, checked_split, distinct
 from .bodies.user_bodies import UserBodies, absolute_source, read_user_bodies
 from .task import LocomotionTask
 from .varied.conditions import why_not_varied
@@ -73,7 +74,9 @@ class BodySet(TaskSet):
         self.task = task or LocomotionTask()
         if bodies is not None:
             names = [bodies] if isinstance(bodies, str) else bodies
-            chosen = tuple(source.canonical(name) for name in names)
+            chosen, twins = distinct([source.canonical(name) for name in names], source.build)
+            for twin, name in twins.items():
+                warnings.warn(f"left out: {twin} is the same robot as {name}", stacklevel=4)
             self.split = checked_split(f"{split.name} with bodies", chosen, split.unseen, source.build)
 
     @staticmethod
@@ -99,6 +102,10 @@ class BodySet(TaskSet):
     def hashes(self) -> dict[str, str]:
         """Of the bodies that are trained on, by name."""
         return {name: self.morphology(name).hash for name in self.seen}
+
+    def identities(self) -> dict[str, str]:
+        """Of the bodies that are trained on, whatever scene they stand in, by name."""
+        return {name: self.morphology(name).identity for name in self.seen}
 
     @property
     def seen(self) -> tuple[str, ...]:
@@ -183,7 +190,7 @@ class RobotSet(BodySet):
                 "which robot? say env.morphology=<an MJCF file, a folder of them, or menagerie:<robot>>"
             )
         source = read_user_bodies(absolute_source(str(morphology)), files_from, compile_seconds)
-        held_out = source.match(unseen)
+        held_out, _ = distinct(source.match(unseen), source.build)
         seen = tuple(name for name in source.names if name not in held_out)
         if not seen:
             raise UserError(f"unseen={unseen!r} holds out every body of {morphology}; train on which?")

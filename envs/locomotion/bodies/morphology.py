@@ -18,7 +18,7 @@ from .descriptors import (
     limb_descriptors,
     quaternion_matrix,
 )
-from .identity import body_hash
+from .identity import body_hash, robot_hash
 from .limbs import JointSlot, Limb, body_joints, is_held, is_tied, read_limbs
 from .model_numbers import joint_range
 
@@ -129,8 +129,13 @@ class Morphology:
 
     @functools.cached_property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that equal bodies share, whatever their names or child order."""
+        """Sixteen hexadecimal digits that equal bodies in equal scenes share, whatever their names."""
         return body_hash(self.model)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Sixteen hexadecimal digits of what the body is, whatever scene it stands in."""
+        return robot_hash(self.model, self.limbs)
 
     @functools.cached_property
     def aligned_slots(self) -> tuple[int, ...]:

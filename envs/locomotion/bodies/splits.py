@@ -32,12 +32,34 @@ def checked_split(
     Raises:
         UserError: a body of one side equals a body of the other.
     """
-    hashes = {build(body).hash: body for body in seen}
+    identities = {build(body).identity: body for body in seen}
     for body in unseen:
-        twin = hashes.get(build(body).hash)
+        twin = identities.get(build(body).identity)
         if twin is not None:
             raise UserError(
                 f"split {name!r} leaks: the unseen body {body!r} is the seen body {twin!r} "
-                f"(equal hashes); keep both on one side"
+                f"(of a scene, only what moves counts); keep both on one side"
             )
     return Split(name, tuple(seen), tuple(unseen))
+
+
+def distinct(names: Sequence[str], build: Callable[[str], Morphology]) -> tuple[list[str], dict[str, str]]:
+    """Bodies without duplicates.
+
+    Args:
+        names: of bodies.
+        build: gives the body of a name.
+
+    Returns:
+        The names that stay, of equal bodies that of the simplest file: the robot, not a scene around it;
+        and for every other name the one that stands for it.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(build(name).identity, []).append(name)
+    stays = {}
+    for group in groups.values():
+        models = {name: build(name).model for name in group}
+        chosen = min(group, key=lambda n: (models[n].nbody, models[n].ngeom, "scene" in n.lower()))
+        stays |= dict.fromkeys(group, chosen)
+    return [name for name in names if stays[name] == name], {a: b for a, b in stays.items() if a != b}

@@ -16,6 +16,7 @@ from .compile_guard import SECONDS, CompileGuard
 from .mjcf import load_morphology
 from .mjcf_files import check_files
 from .morphology import Morphology
+from .splits import distinct
 
 MENAGERIE = "menagerie:"
 
@@ -59,13 +60,15 @@ class UserBodies:
                     reasons.append(str(error))
         if not self._bodies:
             raise UserError(reasons[0] if len(reasons) == 1 else "no robot here: " + "; ".join(reasons))
+        self._names, twins = distinct(list(self._bodies), self._bodies.__getitem__)
+        reasons += [f"{twin} is the same robot as {name}" for twin, name in twins.items()]
         for reason in reasons:
             warnings.warn(f"left out: {reason}", stacklevel=3)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the bodies."""
-        return tuple(self._bodies)
+        """Names of the bodies, without those that equal another one."""
+        return tuple(self._names)
 
     def canonical(self, name: str, also: Sequence[str] = ()) -> str:
         """The name itself. Raises UserError, with the nearest name (or group in ``also``), if unknown."""
@@ -78,7 +81,7 @@ class UserBodies:
         return self._bodies[self.canonical(name)]
 
     def match(self, patterns: str | Sequence[str]) -> tuple[str, ...]:
-        """Names that fit one of the patterns (``*``, ``?``, ``[...]``).
+        """Names that fit one of the patterns (``*``, ``?``, ``[...]``), also those of duplicates.
 
         Raises:
             UserError: a pattern that fits none.

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from somite.agents.evaluated_runs import trained_on
 from somite.envs.errors import UserError
 from somite.envs.locomotion import RobotSet
 from somite.envs.locomotion.bodies import user_bodies
 from somite.envs.locomotion.bodies.user_bodies import UserBodies, menagerie_file
 
-from .user_robots import MOTOR, walker
+from .user_robots import MOTOR, load, walker
 
 FLOOR = '<geom type="plane" size="5 5 1"/>'
 TETRAHEDRON = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
@@ -123,6 +124,77 @@ def test_equal_robots_on_both_sides_are_a_leak(tmp_path):
     message = refused(folder, unseen="second")
     assert "leaks" in message and "'second'" in message and "'first'" in message
     assert RobotSet(str(folder), unseen="third").unseen == ("third",)  # negative control
+
+
+SPIDER = walker(FLOOR)
+COPIES = {
+    "another scene": walker('<geom type="box" size="1 1 .1" pos="0 0 -.1"/><light pos="0 0 3"/><camera/>'),
+    "other names": SPIDER.replace('"hip"', '"h"').replace('"leg"', '"l"').replace('"trunk"', '"t"'),
+    "a comment": SPIDER.replace("<worldbody>", "<!-- of a mirror --><worldbody>"),
+    "visuals": walker(FLOOR, shin='<geom size=".1" mass="0" contype="0" conaffinity="0" rgba="1 0 0 1"/>'),
+    "a body for visuals": walker(
+        FLOOR, shin='<body><geom size=".1" mass="0" contype="0" conaffinity="0"/><site/><camera/></body>'
+    ),
+    "another place and heading": SPIDER.replace('pos="0 0 0.38"', 'pos="3 2 1" euler="0 0 50"'),
+    "options": walker(FLOOR, first='<option timestep="0.001" gravity="0 0 -3.7"/>'),
+    "a keyframe": walker(FLOOR, last='<keyframe><key qpos="0 0 .6 1 0 0 0 .2"/></keyframe>'),
+    "something passive beside it": walker(FLOOR + '<body pos="2 0 1"><freejoint/><geom size=".1"/></body>'),
+}
+OTHERS = {
+    "mass": walker(FLOOR, leg='mass="3"'),
+    "gear": walker(FLOOR, actuators='<motor joint="hip" gear="6" ctrlrange="-1 1"/>'),
+    "range": walker(FLOOR, hip='range="-50 60"'),
+    "friction": walker(FLOOR, leg='friction="0.5"'),
+    "a thruster": walker(
+        FLOOR,
+        shin='<site name="tip"/>',
+        actuators=MOTOR + '<motor site="tip" gear="0 0 1" ctrlrange="0 1"/>',
+    ),
+    "a second robot": walker(
+        FLOOR + '<body><joint name="turn"/><geom size=".1"/></body>',
+        actuators=MOTOR + '<motor joint="turn" ctrlrange="-1 1"/>',
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [*((text, True) for text in COPIES.values()), *((text, False) for text in OTHERS.values())],
+    ids=[*COPIES, *OTHERS],
+)
+def test_what_a_robot_is_depends_on_what_moves_alone(tmp_path, text, same):
+    assert (load(tmp_path, SPIDER).identity == load(tmp_path, text).identity) is same
+
+
+@pytest.fixture
+def with_scene(tmp_path):
+    """A robot, a scene that includes it, and another robot."""
+    scene = f'<mujoco><include file="spider.xml"/><worldbody>{FLOOR}</worldbody></mujoco>'
+    return robots(tmp_path, a_scene=scene, spider=walker(), dog=of_height(2))
+
+
+def test_of_a_robot_and_its_scene_in_a_folder_one_is_trained_on(with_scene):
+    with pytest.warns(UserWarning, match="left out: a_scene is the same robot as spider"):
+        assert RobotSet(str(with_scene)).seen == ("dog", "spider")
+    with pytest.warns(UserWarning, match="left out: a_scene is the same robot as spider"):
+        assert RobotSet(str(with_scene), bodies=["a_scene", "spider"]).seen == ("spider",)
+    assert RobotSet(str(with_scene), bodies="a_scene").seen == ("a_scene",), "by its name it is found"
+    assert RobotSet(str(with_scene), unseen="*s[cp]*").unseen == ("spider",)
+
+
+def test_a_robot_and_its_scene_on_both_sides_are_a_leak(with_scene):
+    message = refused(with_scene, unseen="a_scene")
+    assert "leaks" in message and "'a_scene' is the seen body 'spider'" in message
+
+
+def test_a_policy_knows_the_robot_it_was_trained_on_in_another_scene(with_scene):
+    trained = RobotSet(str(with_scene / "spider.xml"))
+    saved = {"seen": ["spider"], "hashes": trained.hashes()}
+    agent = types.SimpleNamespace(environment=saved | {"identities": trained.identities()})
+    former = types.SimpleNamespace(environment=saved)  # of a version without identities
+    scene, dog = RobotSet(str(with_scene / "a_scene.xml")), RobotSet(str(with_scene / "dog.xml"))
+    assert trained_on(agent, scene) == {"a_scene"} and not trained_on(agent, dog)
+    assert trained_on(former, trained) == {"spider"} and not trained_on(former, dog)
 
 
 def test_robots_of_one_file_name_are_told_apart_by_their_folders(tmp_path):
