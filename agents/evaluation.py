@@ -23,7 +23,7 @@ from .composition import check_fit
 from .device import resolve_device, set_threads, thread_limit
 from .episodes import Episodes, run_episodes
 from .evaluated_runs import agent_name, beside, body_set_of, policy_folders, run_name, trained_on
-from .filming import film_episode
+from .filming import film_episode, to_film
 from .results import Row, half_width, write_results
 from .suites.evaluation import evaluate_suites
 from .summary import write_summary
@@ -54,14 +54,15 @@ def evaluate(config: DictConfig) -> list[Row]:
         agent = load_policy(folder, device)
         bodies = body_set_of(agent, _changes(config)).for_evaluation()
         names = bodies.choose(_plain(config.bodies or "all"))
+        filmed = to_film(bodies) if config.video else None
         own = _evaluate_agent(
             agent, bodies, names, episodes, seed, run_name(folder), config.random_baseline, threads
         )
         output = _output(config.output, folder, several=len(folders) > 1)
         write_results(own, output)
         _print(own, agent, bodies.notes())
-        if config.video:
-            _film(agent, bodies, config.video, output, seed)
+        if filmed:
+            _film(agent, filmed, config.video, output, seed)
         log.info("written to %s", output)
         rows += own
     if len(folders) > 1:

@@ -8,10 +8,19 @@ from pathlib import Path
 from ..envs.errors import UserError
 from ..envs.task_set import TaskSet
 from .acting import Agent
-from .patch_video import film_patches
+from .patch_video import film_sensors
 from .video import film
 
 log = logging.getLogger(__name__)
+
+
+def to_film(task: TaskSet) -> TaskSet | None:
+    """The task as `film_episode` wants it; None, and it is told why, where there can be no video of it."""
+    try:
+        return task if task.kind == "limbs" else task.for_filming()
+    except UserError as error:
+        log.warning("no video: %s", error)
+        return None
 
 
 def film_episode(agent: Agent, task: TaskSet, body: str, path: Path, seed: int) -> bool:
@@ -19,7 +28,7 @@ def film_episode(agent: Agent, task: TaskSet, body: str, path: Path, seed: int) 
 
     Args:
         agent: acts deterministically.
-        task: of limbs, sensors or patches.
+        task: made by `to_film`.
         body: name, of limbs.
         path: of the file; its folder is made.
         seed: of the start, as in `run_episodes`.
@@ -27,17 +36,14 @@ def film_episode(agent: Agent, task: TaskSet, body: str, path: Path, seed: int) 
     Returns:
         Whether there is one.
     """
-    if task.kind == "sensors":
-        log.warning("no video: there are pictures of bodies and of tasks with pictures only")
-        return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    if task.kind == "patches":
-        film_patches(agent, task, path, seed)
-    else:
-        try:
+    try:
+        if task.kind == "limbs":
             film(agent, task, body, path, seed)
-        except UserError as error:  # nothing here draws: the numbers stand without pictures
-            log.warning("no video: %s", error)
-            return False
+        else:
+            film_sensors(agent, task, path, seed)
+    except UserError as error:  # nothing here draws: the numbers stand without pictures
+        log.warning("no video: %s", error)
+        return False
     log.info("video: %s", path)
     return True

@@ -1,12 +1,15 @@
-"""A policy of patches as a video: the world, what the agent receives, and where it looks."""
+"""A policy of sensors or patches as a video: the world, what the agent receives, and where it looks."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import imageio
 import numpy as np
+from PIL import Image
 
 from ..envs.images.patches import join
 from ..envs.sensors import SensorTask, SensorVectorEnv
@@ -14,47 +17,109 @@ from .acting import Agent
 from .inside.record import attention_of, by_channel
 
 ENLARGED = 4
-"""Pixels of the video for one of a picture."""
+"""Pixels of the video for one of a picture, where it is small."""
+
+HEIGHT = 400
+"""Pixels that enlarged pictures have at most."""
 
 DIM = 0.25
 """How bright what is not looked at remains."""
 
+MOST_SECONDS = 20
+"""Of a video, which shows the beginning of an episode that is longer."""
 
-def film_patches(agent: Agent, task: SensorTask, path: Path, seed: int) -> None:
-    """Write an mp4 of one episode.
 
-    Three pictures stand side by side: the world; the newest frame with its patches as they are handed over,
-    in their slots; and the world once more, patches the brighter the more attention their slots get. A
-    policy that attends to nothing has the first two only.
+def film_sensors(agent: Agent, task: SensorTask, path: Path, seed: int) -> None:
+    """Write an mp4 of one episode; see `frames_of`.
 
     Args:
         agent: acts deterministically.
-        task: of patches.
+        task: made by `SensorTask.for_filming`.
         path: of the file.
         seed: of the start, as in `run_episodes`.
+
+    Raises:
+        UserError: what the environment draws is no picture.
     """
-    env = task.make_vec(num_envs=1, threads=1, once=True)
-    with closing(env):
+    rate = task.frames_per_second
+    with (
+        closing(frames_of(agent, task, seed)) as frames,
+        imageio.get_writer(path, fps=rate, macro_block_size=None) as writer,
+    ):
+        size = None
+        for frame in itertools.islice(frames, round(MOST_SECONDS * rate)):
+            # The codec wants one size for all, and even numbers.
+            size = size or tuple(max(2, side // 2 * 2) for side in frame.shape[:2])
+            writer.append_data(frame[: size[0], : size[1]] if _covers(frame, size) else _scaled(frame, *size))
+
+
+def _covers(frame: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether only an odd row or column is cut off."""
+    return all(0 <= side - wanted < 2 for side, wanted in zip(frame.shape, size, strict=False))
+
+
+def frames_of(agent: Agent, task: SensorTask, seed: int, every: int = 1) -> Iterator[np.ndarray]:
+    """Pictures (H, W, 3) uint8 of one episode, of each step before it is made.
+
+    Of an environment that draws itself, what it draws. Of patches, three pictures side by side: the world, in
+    front of it what the environment draws, if it does; the newest frame with its patches as they are handed
+    over, in their slots; and the world once more, patches the brighter the more attention their slots get. A
+    policy that attends to nothing has no third.
+
+    Args:
+        agent: acts deterministically.
+        task: made by `SensorTask.for_filming`.
+        seed: of the start, as in `run_episodes`.
+        every: steps between pictures.
+    """
+    with closing(task.make_vec(num_envs=1, threads=1, once=True)) as env:
         observation, _ = env.reset(seed=[[seed, 0]])
         agent.reset()
-        running = True
-        with imageio.get_writer(path, fps=task.frames_per_second, macro_block_size=None) as writer:
-            while running:
-                writer.append_data(_picture(agent, env, observation))
-                observation, _, terminated, truncated, _ = env.step(agent.act(observation))
-                running = not (terminated[0] or truncated[0])
+        for step in itertools.count():
+            if step % every == 0:
+                yield _frame(agent, env, observation, task.renders)
+            observation, _, terminated, truncated, _ = env.step(agent.act(observation))
+            if terminated[0] or truncated[0]:
+                return
+
+
+def _frame(
+    agent: Agent, env: SensorVectorEnv, observation: dict[str, np.ndarray], renders: bool
+) -> np.ndarray:
+    if env.kind == "sensors":
+        return env.source.render(0)
+    picture = _picture(agent, env, observation)
+    if not renders:
+        return picture
+    drawn = env.source.render(0)
+    height = picture.shape[0]
+    return np.concatenate(
+        (_scaled(drawn, height, round(drawn.shape[1] * height / drawn.shape[0])), picture), 1
+    )
+
+
+def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8."""
+    return np.asarray(Image.fromarray(picture).resize((width, height)))
+
+
+def thumbnail(picture: np.ndarray, height: int) -> np.ndarray:
+    """The picture, no higher than so many pixels."""
+    factor = height / picture.shape[0]
+    return picture if factor >= 1 else _scaled(picture, height, round(picture.shape[1] * factor))
 
 
 def _picture(agent: Agent, env: SensorVectorEnv, observation: dict[str, np.ndarray]) -> np.ndarray:
     attention = attention_of(agent, observation)
     picture = patch_picture(env, observation, None if attention is None else attention[0])
-    return picture.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+    times = min(ENLARGED, max(1, HEIGHT // picture.shape[0]))
+    return picture.repeat(times, 0).repeat(times, 1)
 
 
 def patch_picture(
     env: SensorVectorEnv, observation: dict[str, np.ndarray], attention: np.ndarray | None
 ) -> np.ndarray:
-    """(H, 3 * W, 3) uint8, the pictures of `film_patches` of row 0, or (H, 2 * W, 3) without attention.
+    """(H, 3 * W, 3) uint8, the pictures of `frames_of` of row 0, or (H, 2 * W, 3) without attention.
 
     Args:
         env: of patches.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,11 +17,13 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import BodyRenderer
+from ...envs.sensors import SensorTask
+from ...envs.sensors.rendered import RenderedTask
 from ...envs.task_set import TaskSet
 from ..acting import Agent
 from ..inside.figures import attention_over_time, limb_graph
-from ..inside.record import attention_of, looks_inside, record_inside
-from ..patch_video import patch_picture
+from ..inside.record import looks_inside, record_inside
+from ..patch_video import frames_of, thumbnail
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,9 @@ PICTURES_SEED = 7_000_025
 FRAMES = 12
 WIDTH, HEIGHT = 240, 160
 """Pixels of the video of a body."""
+
+FRAME_HEIGHT = 192
+"""Most pixels of the video of sensors and patches, upwards."""
 
 INSIDE_STEPS = 50
 """Steps over which attention and messages are drawn."""
@@ -49,7 +56,7 @@ class Pictures:
     def draw(self, agent: Agent) -> dict[str, Summary.Image]:
         """Images by tag; what cannot be drawn on this machine is left out, and that is said once."""
         makers: dict[str, Callable[[Agent], Summary.Image]] = {}
-        if self.task.kind != "sensors":  # numbers have no picture
+        if self.task.kind != "sensors" or isinstance(self.task, RenderedTask):  # numbers have no picture
             makers[f"video/{self.body}"] = self._video
         if looks_inside(agent.policy):
             makers[f"inside/{self.body}"] = self._inside
@@ -65,9 +72,13 @@ class Pictures:
         return drawn
 
     def _video(self, agent: Agent) -> Summary.Image:
-        film = _film_body if self.task.kind == "limbs" else _film_patches
-        frames, seconds = film(agent, self.task, self.body, PICTURES_SEED)
-        return animation(frames, seconds)
+        if self.task.kind == "limbs":
+            return animation(*_film_body(agent, self.task, self.body, PICTURES_SEED))
+        return animation(*_film_sensors(agent, self._filmed, PICTURES_SEED))
+
+    @functools.cached_property
+    def _filmed(self) -> SensorTask:
+        return self.task.for_filming()
 
     def _inside(self, agent: Agent) -> Summary.Image:
         record = record_inside(agent, self.task, self.body, PICTURES_SEED, INSIDE_STEPS)
@@ -120,20 +131,13 @@ def _film_body(
     return frames, every * env.step_duration / 2
 
 
-def _film_patches(
-    agent: Agent, task: TaskSet, body: str, seed: int, every: int = 8
+def _film_sensors(
+    agent: Agent, task: SensorTask, seed: int, every: int = 8
 ) -> tuple[list[np.ndarray], float]:
-    """Frames as `film_patches` makes them, of every eighth step."""
-    frames: list[np.ndarray] = []
-    with closing(task.make_vec([body], 1, threads=1, once=True)) as env:
-        observation, _ = env.reset(seed=[[seed, 0]])
-        agent.reset()
-        for step in range(FRAMES * every):
-            if step % every == 0:
-                attention = attention_of(agent, observation)
-                picture = patch_picture(env, observation, None if attention is None else attention[0])
-                frames.append(picture.repeat(2, 0).repeat(2, 1))
-            observation, _, terminated, truncated, _ = env.step(agent.act(observation))
-            if terminated[0] or truncated[0]:
-                break
-    return frames, 1 / 8
+    """Frames as `frames_of` makes them, of every eighth step, and how long each is seen.
+
+    Raises:
+        UserError: what the environment draws is no picture.
+    """
+    with closing(frames_of(agent, task, seed, every)) as found:
+        return [thumbnail(frame, FRAME_HEIGHT) for frame in itertools.islice(found, FRAMES)], 1 / 8

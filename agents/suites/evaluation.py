@@ -14,8 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
+from ...envs.saved import task_set_of
 from ..device import resolve_device, thread_limit
 from ..evaluated_runs import beside, policy_folders
+from ..filming import to_film
 from .chunks import Chunk, run_chunks
 from .conditions import read_suite
 from .plan import AgentPlan, make_plan
@@ -60,9 +62,10 @@ def evaluate_suites(config: DictConfig) -> Report:
     _check_names(plans)
     plans = told_apart(plans)
     output = _output(config.output, folders)
+    video = config.video and [to_film(task_set_of(plan.trials[0].environment)) for plan in plans]
     store = EpisodeStore(output / STORE)
     _run(plans, store, device, workers, thread_limit(config.threads))
-    report = write_report(plans, suites, store, output, seed, video=bool(config.video))
+    report = write_report(plans, suites, store, output, seed, video=bool(video) and any(video))
     for suite in suites:
         rows = report.agents[report.agents["suite"] == suite.name]
         if len(rows):

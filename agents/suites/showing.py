@@ -10,7 +10,7 @@ from ...envs.saved import task_set_of
 from ...envs.task_set import TaskSet, with_changes
 from ..acting import Agent
 from ..checkpoint import load_policy
-from ..filming import film_episode
+from ..filming import film_episode, to_film
 from ..inside.figures import attention_over_time, limb_graph
 from ..inside.record import looks_inside, record_inside
 from .plan import AgentPlan
@@ -62,9 +62,9 @@ def _inside(agent: Agent, environment: dict, plan: AgentPlan, output: Path, seed
 
 
 def _videos(agent: Agent, task: TaskSet, plan: AgentPlan, output: Path, seed: int) -> list[str]:
-    body = (task.unseen or task.seen)[0]
+    body, filmed = (task.unseen or task.seen)[0], to_film(task)
     path = output / "videos" / f"{file_name(plan.run)}_{file_name(body)}.mp4"
-    if not film_episode(agent, task, body, path, seed):
+    if filmed is None or not film_episode(agent, filmed, body, path, seed):
         return []
     link = path.relative_to(output).as_posix()
     return [f"Video of {body}: [{path.name}]({link})", ""]

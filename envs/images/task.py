@@ -12,21 +12,20 @@ import gymnasium
 from ..errors import UserError
 from ..numbers import whole_number
 from ..sensors.gymnasium_source import NominalActions, episode_limit, find_spec, make_env
+from ..sensors.rendered import RenderedTask
 from ..sensors.senses import Senses
 from ..sensors.source import Source
-from ..sensors.task import SensorTask, checked_kwargs
+from ..sensors.task import checked_kwargs
 from .gymnasium_pictures import GymnasiumPictures, PictureForm
 from .patches import check_patch
 
 ATARI = "ALE/"
 """What the ids of Atari games begin with; they are registered by a package of their own."""
 
-FRAMES_PER_SECOND = 30
-
 logger = logging.getLogger(__name__)
 
 
-class GymnasiumImage(SensorTask):
+class GymnasiumImage(RenderedTask):
     """The keys of ``conf/env/gymnasium_image.yaml``.
 
     Args:
@@ -75,10 +74,13 @@ class GymnasiumImage(SensorTask):
         if form.notes:
             logger.info("%s: %s", self.name, "; ".join(form.notes))
 
-    @property
-    def frames_per_second(self) -> float:
-        """Of videos."""
-        return FRAMES_PER_SECOND
+    def for_filming(self) -> GymnasiumImage:
+        """With what the environment draws of itself, where it does; else by what it observes alone."""
+        try:
+            return super().for_filming()
+        except UserError as error:
+            logger.info("filmed by what is observed: %s", error)
+            return self
 
     def make_source(self, num_envs: int, threads: int = 0) -> Source:
         """So many rows, one after another."""

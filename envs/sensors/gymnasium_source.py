@@ -303,6 +303,12 @@ class GymnasiumSource(Source):
         self._keep(row, observation)
         return np.array_equal(self._shown[row], wanted, equal_nan=True)
 
+    def render(self, row: int) -> np.ndarray:
+        """(H, W, 3) uint8, how a row's environment draws itself; see `picture_of`. Raises UserError."""
+        from .rendered import picture_of
+
+        return picture_of(self._envs[row])
+
     def close(self) -> None:
         """Close the environments."""
         for env in self._envs:

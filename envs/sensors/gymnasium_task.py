@@ -12,16 +12,17 @@ from ..errors import UserError, nearest
 from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env, n_readings
 from .mujoco_source import MujocoSource, rules_of, why_not_batched
 from .on_device.source import TensorSource
+from .rendered import RenderedTask
 from .senses import Senses
 from .source import Source
-from .task import SensorTask, checked_kwargs, checked_scales, describe_scales
+from .task import checked_kwargs, checked_scales, describe_scales
 
 logger = logging.getLogger(__name__)
 
 SIMULATIONS = ("auto", "batched", "gymnasium")
 
 
-class GymnasiumTask(SensorTask):
+class GymnasiumTask(RenderedTask):
     """The keys of ``conf/env/gymnasium.yaml``.
 
     Args:

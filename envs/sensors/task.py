@@ -34,6 +34,8 @@ class SensorTask(TaskSet):
 
     kind = "sensors"
     name: str
+    renders = False
+    """Whether its environments draw themselves; see `for_filming`."""
 
     def __init__(self, senses: Senses | None, max_episode_steps: int) -> None:
         self.senses = senses or Senses()
@@ -76,6 +78,19 @@ class SensorTask(TaskSet):
         other = copy.copy(self)
         other.senses = senses
         return other
+
+    def for_filming(self) -> SensorTask:
+        """The same task, made to be drawn: its source has ``pictures``, or ``render`` if it ``renders``.
+
+        Raises:
+            UserError: it has no pictures, or they cannot be drawn on this machine.
+        """
+        if self.kind == "patches":
+            return self
+        raise UserError(
+            f"there are no pictures of {self.name}; there are of bodies, of tasks of pictures, and of "
+            "environments of Gymnasium that render"
+        )
 
     def with_limit(self, steps: int) -> SensorTask:
         """The same task whose episodes are cut after so many steps."""

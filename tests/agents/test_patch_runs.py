@@ -14,7 +14,7 @@ pytest.importorskip("Box2D")
 from somite.agents import load_policy
 from somite.agents.acting import Agent
 from somite.agents.evaluated_runs import body_set_of
-from somite.agents.patch_video import ENLARGED, _picture, film_patches
+from somite.agents.patch_video import ENLARGED, _picture, film_sensors
 from somite.agents.policies import PatchCNN, PatchTransformer
 from somite.agents.runs.clone_run import CloneRun
 from somite.agents.runs.cma_run import CMARun
@@ -160,5 +160,5 @@ def test_the_film_of_a_policy_without_attention_has_two_pictures(tmp_path: Path)
     spec = Senses(history=4).spec((36,))
     cnn = Agent(PatchCNN(spec, (16, 16), 6, n_actions=3, n_recent=4, n_privileged=1))
     task = CarRacing(Senses(history=4), action_repeat=4, max_episode_steps=8)
-    film_patches(cnn, task, tmp_path / "cnn.mp4", seed=1)
+    film_sensors(cnn, task, tmp_path / "cnn.mp4", seed=1)
     assert imageio.imread(tmp_path / "cnn.mp4").shape == (2, 96 * ENLARGED, 2 * 96 * ENLARGED, 3)
