@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium
@@ -62,11 +62,17 @@ def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
     given = {key: value for key, value in config.items() if key != "_target_"}
     unknown = [key for key in given if key not in asked]
     if unknown:
-        raise UserError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(asked)}")
+        known = [key for key in asked if key != "spec" and key not in sizes]
+        raise UserError(f"{cls.__name__} has no {_typed(unknown)}; it has {_typed(known)}")
     twice = [key for key in given if key in sizes]
     if twice:
-        raise UserError(f"{', '.join(twice)} of {cls.__name__} comes from the environment; leave it out")
+        raise UserError(f"{_typed(twice)} of {cls.__name__} comes from the environment; leave it out")
     return cls(spec=env.spec_of_tokens, **sizes, **given)
+
+
+def _typed(keys: Iterable[str]) -> str:
+    """Keys of the agent as they are typed."""
+    return ", ".join(f"agent.{key}" for key in keys)
 
 
 def sizes_for(cls: type[Policy], env: gymnasium.vector.VectorEnv) -> dict[str, Any]:
@@ -87,8 +93,11 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
     spec = env.spec_of_tokens
     for what in ("token_size", "joint_size", "trace_size"):
         if getattr(policy.spec, what) != getattr(spec, what):
-            patches = "senses.history, senses.traces, senses.neighbors, patch_size and grey"
-            keys = patches if env.kind == "patches" else "senses.history and senses.traces"
+            keys = "env.senses.history and env.senses.traces"
+            if env.kind == "patches":
+                keys = (
+                    "env.senses.history, env.senses.traces, env.senses.neighbors, env.patch_size and env.grey"
+                )
             raise UserError(
                 f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
                 f"environment gives {getattr(spec, what)}: {keys} must be that of training"

@@ -181,7 +181,7 @@ def _nothing_inside(policy: Policy) -> str:
     able = [kind.__name__ for kind in kinds if kind.kind == policy.kind and looks_inside(kind)]
     name = type(policy).__name__
     if looks_inside(type(policy)):
-        name += f" with messages={policy.messages}"
+        name += f" with agent.messages={policy.messages}"
     return (
         f"{name} has neither attention nor messages to look at; what has, of {policy.kind}: {', '.join(able)}"
     )

@@ -39,7 +39,7 @@ class LimbPolicy(Policy):
     ) -> None:
         super().__init__(spec, initial_log_std)
         if critic not in CRITICS:
-            raise UserError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
+            raise UserError(f"agent.critic must be one of {', '.join(CRITICS)}, got {critic!r}")
         self.width, self.critic = width, critic
         self.trunk = make_trunk()
         self.critic_trunk = make_trunk() if critic == "trunk" else None

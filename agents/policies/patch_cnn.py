@@ -15,6 +15,9 @@ from .sensor_policy import tanh_network
 CHANNELS = (16, 32, 32)
 """Of the three convolutions."""
 
+LEAST_SIDE = 36
+"""Pixels of which the three convolutions leave one."""
+
 
 class PatchCNN(PatchPolicy):
     """Puts the patches together in the order of their slots, and convolves.
@@ -62,8 +65,10 @@ class PatchCNN(PatchPolicy):
         try:
             size = self.convolve(torch.zeros(1, frames, height, length)).shape[1]
         except RuntimeError:
-            name = type(self).__name__
-            raise UserError(f"pictures of {height} x {length} are too small for {name}") from None
+            raise UserError(
+                f"pictures of {height} x {length} are too small for {type(self).__name__}, which wants "
+                f"{LEAST_SIDE} pixels of a side: say a larger env.size, or agent=patch_transformer"
+            ) from None
         self.features = linear(size, width, RELU_GAIN)
         self.action = tanh_network(width, head, 1, n_actions, 0.01)
 

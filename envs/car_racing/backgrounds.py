@@ -122,13 +122,15 @@ def check_background(name: str) -> None:
     found = PLAIN.fullmatch(name)
     if found:
         if max(int(part) for part in found.groups()) > 255:
-            raise UserError(f"background {name!r}: a colour is three numbers from 0 to 255")
+            raise UserError(f"env.scenery.background={name!r}: a colour is three numbers from 0 to 255")
         return
     if "." in Path(name).name or "/" in name:
         read_picture(name)
         return
     choices = (GRASS, *GENERATORS, "plain:<red>,<green>,<blue>")
-    raise UserError(f"there is no background {name!r}; {nearest(name, choices)}; or a picture's file")
+    raise UserError(
+        f"env.scenery.background={name!r}: there is none; {nearest(name, choices)}; or a picture's file"
+    )
 
 
 def make_background(name: str, rng: np.random.Generator) -> np.ndarray | None:

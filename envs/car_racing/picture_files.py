@@ -33,15 +33,15 @@ def decode(path: str | Path) -> np.ndarray:
     Raises:
         UserError: there is no such file, or it is none of these, cut off, damaged, or too large.
     """
-    data = _content(Path(path), f"background {str(path)!r}")
+    data = _content(Path(path), f"env.scenery.background={str(path)!r}")
     try:
         width, height = _size(data)
     except (ValueError, struct.error, IndexError) as error:
-        raise UserError(f"background {str(path)!r}: the file is {_told(error)}") from error
+        raise UserError(f"env.scenery.background={str(path)!r}: the file is {_told(error)}") from error
     if max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS or min(width, height) < 1:
         raise UserError(
-            f"background {str(path)!r} has {width:,} x {height:,} pixels; at most {LARGEST_SIDE:,} on a side "
-            f"and {MOST_PIXELS:,} in all are decoded"
+            f"env.scenery.background={str(path)!r} has {width:,} x {height:,} pixels; at most "
+            f"{LARGEST_SIDE:,} on a side and {MOST_PIXELS:,} in all are decoded"
         )
     import cv2
 
@@ -49,11 +49,11 @@ def decode(path: str | Path) -> np.ndarray:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise UserError(
-            f"background {str(path)!r}: the file is no picture ({one_line(str(error))})"
+            f"env.scenery.background={str(path)!r}: the file is no picture ({one_line(str(error))})"
         ) from error
     # Turned by what the camera noted, the sides may have changed places.
     if picture is None or sorted(picture.shape[:2]) != sorted((width, height)):
-        raise UserError(f"background {str(path)!r}: the file is damaged, it cannot be decoded")
+        raise UserError(f"env.scenery.background={str(path)!r}: the file is damaged, it cannot be decoded")
     return picture
 
 

@@ -193,7 +193,7 @@ class RobotSet(BodySet):
         held_out, _ = distinct(source.match(unseen), source.build)
         seen = tuple(name for name in source.names if name not in held_out)
         if not seen:
-            raise UserError(f"unseen={unseen!r} holds out every body of {morphology}; train on which?")
+            raise UserError(f"env.unseen={unseen!r} holds out every body of {morphology}; train on which?")
         split = checked_split(f"unseen={unseen}", seen, held_out, source.build)
         self._hold(source, split, bodies, frame_skip, task)
         self.varied = {"variation": variation, "damage": damage, "world": world}

@@ -130,11 +130,11 @@ class LocomotionTask:
             UserError: it cannot do what is asked; ``name`` is said.
         """
         if self.goal == "reach" and can_travel:
-            raise UserError(
-                f"{name!r} travels: goal=reach is for bodies whose root is fixed; use forward or auto"
-            )
+            raise UserError(f"{name!r} travels: env.task.goal=reach is for fixed roots; use forward or auto")
         if self.goal == "forward" and not can_travel:
-            raise UserError(f"the root of {name!r} is fixed, it cannot go forward; use goal=reach or auto")
+            raise UserError(
+                f"the root of {name!r} is fixed: it cannot go forward; use env.task.goal=reach or auto"
+            )
         return not can_travel
 
     def height_range(self, standing_height: float) -> tuple[float, float]:

@@ -85,10 +85,12 @@ class Channels(Kept):
         self.n_real = n_sensors * (1 + senses.duplicates)
         self.n_lost = round(senses.missing * self.n_real)
         if senses.stuck > self.n_real:
-            raise UserError(f"senses.stuck is {senses.stuck}, but the sensors have {self.n_real} channels")
+            raise UserError(
+                f"env.senses.stuck is {senses.stuck}, but the sensors have {self.n_real} channels"
+            )
         if senses.missing and not self.n_lost:
             raise UserError(
-                f"senses.missing={senses.missing:g} is less than half a channel: the sensors have "
+                f"env.senses.missing={senses.missing:g} is less than half a channel: the sensors have "
                 f"{self.n_real}; {1 / self.n_real:.2g} is one of them"
             )
         self.n = senses.n_channels(n_sensors)

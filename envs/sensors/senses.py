@@ -116,7 +116,7 @@ class Senses:
         """
         if reading_shape:
             if self.scale != 1.0:
-                raise UserError(f"pixels have a scale of their own: leave senses.scale={self.scale:g} out")
+                raise UserError(f"pixels have their own scale: leave env.senses.scale={self.scale:g} out")
             size = self.history * math.prod(reading_shape)
             meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
             pixels = Feature("pixels", size, "state", "grey levels, 0 to 255", meaning)
@@ -126,7 +126,7 @@ class Senses:
                 traces = (*traces, Feature("match", Neighbors.size, "state", "-1 to 1", meaning))
             return TokenSpec(token=(pixels,), trace=traces)
         if self.neighbors:
-            raise UserError("only patches of pictures have edges: leave senses.neighbors out")
+            raise UserError("only patches of pictures have edges: leave env.senses.neighbors out")
         reading = Feature("reading", 1, "state", "raw", "newest reading of the slot, times the shared scale")
         features = [reading]
         if self.history > 1:

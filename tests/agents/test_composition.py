@@ -71,7 +71,9 @@ def test_the_ordinary_network_is_the_one_that_fits_with_its_own_keys() -> None:
     assert (type(sensors), sensors.width, sensors.layers) == (policies.SensorMLP, 24, 3)
     limbs = build("mlp", ant(aligned=True), "agent.width=24")
     assert (type(limbs), limbs.width) == (policies.MLP, 24)
-    with pytest.raises(UserError, match="MLP has no sees_actions, critic; it has .*width"):
+    with pytest.raises(
+        UserError, match="MLP has no agent.sees_actions, agent.critic; it has agent.width, .*std$"
+    ):
         build("sensor_mlp", ant(aligned=True))
 
 

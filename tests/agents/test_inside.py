@@ -203,7 +203,7 @@ def test_who_has_nothing_to_look_at_says_so() -> None:
     assert attention_of(Agent(build("mlp")), observation) is None
     assert messages_of(Agent(build("smp_none")), observation) is None
     cheetahs = BodySet("cheetah", task=LocomotionTask(max_episode_steps=5))
-    kind = "SMP with messages=none has neither attention nor messages.*: SMP, LimbTransformer"
+    kind = "SMP with agent.messages=none has neither attention nor messages.*: SMP, LimbTransformer"
     with pytest.raises(UserError, match=kind):
         record_inside(Agent(build("smp_none")), cheetahs, "cheetah_4_front")
     with pytest.raises(UserError, match="one body can be looked into at a time, but 'all' means 15"):

@@ -209,7 +209,7 @@ def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
         (["agent=deep_set", "algorithm.sequence_length=5"], "n_steps is 16, not a multiple"),
         (["agent=deep_set", "env.senses.shuffle=always"], "senses.shuffle is never, episode or a number"),
         (["agent=deep_set", "env.senses.missing=half"], "senses.missing is a share, in [0, 1), got 'half'"),
-        (["agent=deep_set", "env.senses.stuck=9"], "senses.stuck is 9, but the sensors have 5 channels"),
+        (["agent=deep_set", "env.senses.stuck=9"], "env.senses.stuck is 9, but the sensors have 5 channels"),
         (["agent=deep_set", "env.sensor_scales=3"], "env.sensor_scales must be 5 numbers, for x, x_dot"),
         (["agent=deep_set", "env.max_episode_steps=long"], "env.max_episode_steps must be a whole number"),
         (

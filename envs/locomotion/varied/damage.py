@@ -109,7 +109,7 @@ class DamagePlan(Kept):
             if ways:
                 self._choices.append((index, ways))
         if not self._choices:
-            raise UserError(f"damage.kind={damage.kind}: {body.name!r} has no such part; try another kind")
+            raise UserError(f"env.damage.kind={damage.kind}: {body.name!r} has no such part; try another")
         self.due = np.full(count, -1)
         self._parts: list[list[tuple[int, int]]] = [[] for _ in range(count)]
 

@@ -68,7 +68,7 @@ def compile_variants(
 
 
 def _compile(body: Morphology, lengths: np.ndarray | None, terrain: Terrain | None) -> Variant:
-    spec = fresh_spec(body, "variation.length" if terrain is None else "world (steps, patches)")
+    spec = fresh_spec(body, "env.variation.length" if terrain is None else "env.world (steps, patches)")
     if lengths is not None:
         lengthen(spec, body, lengths)
     if terrain is not None:

@@ -113,8 +113,8 @@ def test_colors_bars_and_blob(original: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"background": "nois"}, "there is no background 'nois'; did you mean 'noise'"),
-        ({"background": "no/such.png"}, "background 'no/such.png': there is no such picture"),
+        ({"background": "nois"}, "env.scenery.background='nois': there is none; did you mean 'noise'"),
+        ({"background": "no/such.png"}, "env.scenery.background='no/such.png': there is no such picture"),
         ({"background": []}, r"must be a name or a list of names, got \[\]"),
         ({"background": 3}, "must be a name or a list of names, got 3"),
         ({"background": "plain:1,2,300"}, "a colour is three numbers from 0 to 255"),

@@ -277,7 +277,7 @@ def test_what_cannot_be_meant_is_refused(values: dict, message: str) -> None:
 
 
 def test_pixels_are_not_scaled() -> None:
-    with pytest.raises(UserError, match=r"leave senses.scale=0.5 out"):
+    with pytest.raises(UserError, match=r"leave env.senses.scale=0.5 out"):
         CarRacing(Senses(scale=0.5)).make_vec(num_envs=1)
 
 

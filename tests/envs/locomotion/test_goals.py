@@ -153,7 +153,7 @@ def test_a_wheel_that_reaches_nowhere_has_finite_rewards(tmp_path):
 
 def test_a_goal_that_a_body_cannot_have_is_refused_with_what_to_say_instead(tmp_path):
     fixed, free = load(tmp_path, arm(MOTORS)), load(tmp_path, walker(FLOOR))
-    with pytest.raises(UserError, match=r"root of 'robot' is fixed.*use goal=reach or auto"):
+    with pytest.raises(UserError, match=r"root of 'robot' is fixed.*use env.task.goal=reach or auto"):
         one_row(fixed, LocomotionTask(goal="forward"))
     with pytest.raises(UserError, match=r"'robot' travels.*fixed; use forward or auto"):
         one_row(free, LocomotionTask(goal="reach"))

@@ -151,5 +151,7 @@ def test_lengths_that_cannot_be_meant_are_refused(given: object) -> None:
 
 
 def test_numbers_have_no_edges() -> None:
-    with pytest.raises(UserError, match="only patches of pictures have edges: leave senses.neighbors out"):
+    with pytest.raises(
+        UserError, match="only patches of pictures have edges: leave env.senses.neighbors out"
+    ):
         CartPoleSwingUp(Senses(neighbors=40)).make_vec(num_envs=2)

@@ -386,8 +386,8 @@ def test_values_that_cannot_be_meant(values: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"stuck": 6}, "senses.stuck is 6, but the sensors have 5 channels"),
-        ({"missing": 0.08}, "senses.missing=0.08 is less than half a channel.* have 5; 0.2 is one"),
+        ({"stuck": 6}, "env.senses.stuck is 6, but the sensors have 5 channels"),
+        ({"missing": 0.08}, "env.senses.missing=0.08 is less than half a channel.* have 5; 0.2 is one"),
     ],
 )
 def test_values_that_do_not_fit_the_task(values: dict, message: str) -> None:
