@@ -23,7 +23,10 @@ from .runs import TINY, compose
 HOPPER = ("env=gymnasium", "env.id=Hopper-v5", "env.max_episode_steps=10", "agent=sensor_transformer")
 LEARN = tuple(setting for setting in TINY if setting.startswith(("algorithm.", "agent.", "device")))
 ROWS = tuple(setting for setting in LEARN if "n_epochs" not in setting)
-SEARCH = ("algorithm=cma_es", "algorithm.population=4", "algorithm.generations=1", "algorithm.episodes=2")
+SEARCH = (
+    *("algorithm=cma_es", "algorithm.population=4", "algorithm.generations=1", "algorithm.episodes=2"),
+    *("algorithm.diagonal=true", "agent.width=16"),
+)
 
 
 class Watch:
@@ -63,7 +66,7 @@ def test_threads_bound_all_and_all_is_closed(monkeypatch: pytest.MonkeyPatch, tm
         clone = ("algorithm=clone", f"algorithm.teacher={run}", *ROWS, "threads=2")
         CloneRun(compose(*HOPPER, *clone), tmp_path / "student", host).learn()
         watch.check(2)
-        CMARun(compose(*HOPPER, *SEARCH, "agent.width=16", "threads=1"), tmp_path / "found", host).learn()
+        CMARun(compose(*HOPPER, *SEARCH, "threads=1"), tmp_path / "found", host).learn()
         watch.check(1)
         asked = (f"run={run}", "episodes=3", "device=cpu", "threads=1")
         evaluation.evaluate(compose(*asked, name="evaluate"))
