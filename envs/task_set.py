@@ -89,6 +89,10 @@ class TaskSet(abc.ABC):
         """The same of what they are alone, where they stand in scenes."""
         return {}
 
+    def start_notes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """What is to be known before anything is trained, of these or of all that is trained on."""
+        return ()
+
     def notes(self) -> tuple[str, ...]:
         """What must stand beside every score."""
         return ()

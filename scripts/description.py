@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def describe_bodies(config: DictConfig) -> None:
     for name in names:
         body = _body(bodies, name)
         skip = bodies.frame_skip or frame_skip_of(body.model)
-        descriptions.append(describe(body, skip))
+        told = describe(body, skip)
+        told = dataclasses.replace(told, notes=(*told.notes, *bodies.start_notes([name])))
+        descriptions.append(told)
         tables.print_description(console, descriptions[-1])
         if config.tokens:
             tables.print_tokens(console, descriptions[-1], start_tokens(body))

@@ -91,6 +91,8 @@ class Run(abc.ABC):
         seeds = np.random.SeedSequence([int(config.seed), self.start_steps]).generate_state(3)
         self.learner_seed, self.env_seed, init_seed = (int(seed) for seed in seeds)
         self.bodies: TaskSet = hydra.utils.instantiate(config.env, _convert_="all")
+        for note in () if resuming else self.bodies.start_notes():
+            log.warning(note)
         self.simulation = resolve_simulation(config.simulation, self.bodies, device, self.needs_cpu)
         if self.simulation == WARP:
             self.bodies.device_options = read_places(config.warp)

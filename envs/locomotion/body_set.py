@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import UserError
@@ -198,6 +200,33 @@ class RobotSet(BodySet):
         self._hold(source, split, bodies, frame_skip, task)
         self.varied = {"variation": variation, "damage": damage, "world": world}
 
+    def start_notes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Of robots whose episodes end at once though nothing is done; the first ``MOST_TRIED`` are tried."""
+        names = (self.seen if names is None else names)[:MOST_TRIED]
+        return tuple(note for name in names if (note := self._start_note(name)))
+
+    def _start_note(self, name: str) -> str:
+        task = dataclasses.replace(self.task, reset_noise=0.0, reset_speed_noise=0.0)
+        env = LocomotionVectorEnv(
+            [self.morphology(name)], 1, task, frame_skip=self.frame_skip, threads=1, autoreset_mode="DISABLED"
+        )
+        env.reset(seed=0)
+        try:
+            for step in range(1, FEW_STEPS + 1):
+                _, _, terminated, _, info = env.step(np.zeros(env.action_space.shape))
+                if terminated[0]:
+                    why = "its simulation diverges" if info["diverged"][0] else env.why_ended(0)
+                    return (
+                        f"{name}: at action 0 an episode ends after {step} steps "
+                        f"({step * env.step_duration:.2g} s): {why}"
+                    )
+            return ""
+        finally:
+            env.close()
+
+
+FEW_STEPS, MOST_TRIED = 25, 20
+"""Steps in which no robot should fall though nothing is done, and robots of a folder that are tried."""
 
 ALLOWANCES = ("files_from", "compile_seconds")
 """What a user allows his robots' files. It does not travel with a policy, which may come from a stranger."""

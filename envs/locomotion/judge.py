@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -80,8 +81,28 @@ class Judge(Kept):
 
     def limits_of(self, body: Morphology) -> tuple[np.ndarray, np.ndarray]:
         """(2,) m, heights that a body may not leave; (3,) m, the centre of its tip in that limb's frame."""
-        limits = self._task.height_range(body.standing_height) if body.can_fall else (-np.inf, np.inf)
+        limits = (-np.inf, np.inf)
+        if body.can_fall:
+            limits = self._task.height_range(body.standing_height, body.height_unit)
         return np.add(limits, body.ground), body.tip_center if body.tip >= 0 else np.zeros(3)
+
+    def why_ended(self, row: int) -> str:
+        """Half a sentence on what of a row is beyond a limit, with the key of that; "" if nothing is."""
+        task, readings = self._task, self._readings
+        height = float(readings.root[row, 2] - readings.raised[row])
+        low, high = (float(limit) for limit in self.height_limits[row])
+        if not low < height < high:
+            key = "height" if task.height is not None else "relative_height"
+            return f"its root is at {height:.3g} m, not between {low:.3g} and {high:.3g} m (env.task.{key})"
+        tilt = math.acos(min(max(float(readings.cos_tilt[row]), -1.0), 1.0))
+        if task.max_tilt is not None and self._can_fall[row] and tilt >= task.max_tilt:
+            return f"it leans by {tilt:.3g} rad, more than {task.max_tilt:g} (env.task.max_tilt)"
+        largest = float(readings.largest[row])
+        if task.max_state is not None and largest >= task.max_state:
+            return (
+                f"a position or velocity is {largest:.3g}, more than {task.max_state:g} (env.task.max_state)"
+            )
+        return ""
 
     def judge(self, before: Tensor, cost: Tensor, diverged: Tensor) -> Verdict:
         """Rewards of the step that has just been read.

@@ -43,7 +43,7 @@ class LocomotionTask:
         reset_speed_noise: start velocities; uniform in ± this, or this times a normal deviate.
         speed_noise: which of the two.
         height: (low, high) m the root must stay within; None: no limit.
-        relative_height: the same in standing heights of the body.
+        relative_height: the same in standing heights of the body, see `height_range`.
         max_tilt: rad that the root may lean from its start orientation; None: no limit.
         max_state: bound on every position and velocity, but for where the body stands; None: no limit.
         progress: forward velocity from the root's ``position`` in the state, or, one substep behind,
@@ -137,14 +137,21 @@ class LocomotionTask:
             )
         return not can_travel
 
-    def height_range(self, standing_height: float) -> tuple[float, float]:
-        """(low, high) m for a body of that standing height."""
+    def height_range(self, standing_height: float, unit: float) -> tuple[float, float]:
+        """(low, high) m of the root of a body.
+
+        Args:
+            standing_height: of the root, m.
+            unit: m, of ``relative_height``. Where it is more than the standing height the root's origin lies
+                low in the body, which may sink and rise as far as if the origin was that high.
+        """
         if self.height is not None:
             return self.height
         if self.relative_height is not None:
             low, high = self.relative_height
             if standing_height > 1e-3:  # what lies on the ground has no height to fall from
-                return low * standing_height, high * standing_height
+                offset = standing_height - unit
+                return low * unit + offset, high * unit + offset
         return -math.inf, math.inf
 
     def healthy(self, height: Tensor, limits: Tensor, cos_tilt: Tensor, largest_state: Tensor) -> Tensor:

@@ -286,6 +286,10 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         info["diverged"] = self._diverged.copy()
         return verdict.reward.numpy(), ~verdict.alive.numpy(), info | self._drawn()
 
+    def why_ended(self, row: int) -> str:
+        """Half a sentence on what of a row is beyond a limit of the task; "" if nothing is."""
+        return self._judge.why_ended(row)
+
     def _drawn(self) -> dict[str, np.ndarray]:
         return {name: array.copy() for name, array in self._told.items()}
 

@@ -250,8 +250,18 @@ class Morphology:
         lowest = self.ground if self.floats else self.lowest_point(qpos)
         return float(self.placed(qpos).xpos[self.root, 2] - lowest)
 
-    def lowest_point(self, qpos: np.ndarray) -> float:
-        """Height of the lowest point of all limbs' geoms; of their origins if they have none.
+    @functools.cached_property
+    def height_unit(self) -> float:
+        """What heights that end an episode are multiples of, m: how far it is down to the ground for a body.
+
+        The standing height; half the vertical or an eighth of the horizontal extent where that is more, as
+        the root's origin may lie low in the body.
+        """
+        low, high = self.bounds(self.initial_qpos)
+        return max(self.standing_height, float((high - low)[2]) / 2, float((high - low)[:2].max()) / 8)
+
+    def bounds(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper corner (3,) m of all limbs' geoms; of their origins if they have none.
 
         Geoms that can touch something count, where there are any.
         """
@@ -259,11 +269,16 @@ class Morphology:
         bodies = [body for limb in self.limbs for body in limb.bodies]
         geoms = np.flatnonzero(np.isin(model.geom_bodyid, bodies))
         touching = geoms[(model.geom_contype[geoms] | model.geom_conaffinity[geoms]) != 0]
-        lows = [
-            geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3))[0][2]
+        corners = [
+            geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3))
             for g in (touching if len(touching) else geoms)
-        ]
-        return float(min(lows, default=data.xpos[bodies, 2].min()))
+        ] or [(place, place) for place in data.xpos[bodies]]
+        lows, highs = np.array(corners).swapaxes(0, 1)
+        return lows.min(0), highs.max(0)
+
+    def lowest_point(self, qpos: np.ndarray) -> float:
+        """Height of the lowest of `bounds`."""
+        return float(self.bounds(qpos)[0][2])
 
     def raise_root(self, qpos: np.ndarray, shift: float) -> None:
         """Move the root in ``qpos`` up by ``shift`` metres, if it has a free joint or a vertical slide."""

@@ -29,7 +29,7 @@ class Variant:
     _layouts: dict[tuple, LimbLayout] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _ = self.body.standing_height, self.body.tip  # computed here and not at the start of an episode
+        _ = self.body.height_unit, self.body.tip  # computed here and not at the start of an episode
 
     def layout(self, slots: tuple[int, ...], n_limbs: int, n_joints: int) -> LimbLayout:
         """Its row of a layout."""

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionTask
+from somite.envs.locomotion import LocomotionTask, RobotSet
+from somite.envs.locomotion.bodies.families import build
 
-from .helpers import observed, one_row, token
+from .helpers import SAMPLED, observed, one_row, token
 from .user_robots import arm, load, walker
 
 PLANE = '<geom name="floor" type="plane" size="1 1 1" pos="{}"/>'
@@ -313,3 +314,61 @@ def test_of_a_control_range_with_one_end_that_end_holds(tmp_path):
     assert controls('ctrlrange="0 inf"') == (0, 1)
     assert controls('ctrlrange="5 inf"') == (5, 7)
     assert controls('ctrlrange="-inf -2" forcelimited="true" forcerange="-9 9"') == (-9, -2)
+
+
+LOW = """
+<mujoco>
+  <worldbody>
+    {floor}
+    <body pos="0 0 0.02">
+      <freejoint/>
+      <geom type="box" size="{long} 0.15 0.1" pos="0 0 0.14" mass="5"/>
+      <geom size="0.03" pos="0.15 0 0.01"/>
+      <geom size="0.03" pos="-0.15 0 0.01"/>
+      <body pos="0 0.17 0.03">
+        <joint name="left" axis="0 1 0"/><geom type="cylinder" size="0.05 0.02" euler="90 0 0"/>
+      </body>
+      <body pos="0 -0.17 0.03">
+        <joint name="right" axis="0 1 0"/><geom type="cylinder" size="0.05 0.02" euler="90 0 0"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <velocity joint="left" kv="1" ctrlrange="-5 5"/><velocity joint="right" kv="1" ctrlrange="-5 5"/>
+  </actuator>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("long", [0.2, 2.0])
+def test_a_base_whose_root_lies_near_the_ground_does_not_fall(tmp_path, long):
+    body = load(tmp_path, LOW.format(floor=PLANE.format("0 0 0"), long=long))
+    assert body.standing_height < 0.1 < body.height_unit and still(body, 100)
+
+
+def test_a_legged_body_falls_at_the_same_heights_as_before():
+    task = LocomotionTask(relative_height=(0.64, 1.6))
+    for name in SAMPLED:
+        body = build(name)
+        if not name.startswith(("ant", "swimmer", "centipede")):  # whose limits are absolute, or none
+            stands = body.standing_height
+            assert task.height_range(stands, body.height_unit) == (0.64 * stands, 1.6 * stands), name
+
+
+FALLS = {
+    "height": ({"relative_height": (0.9, 3)}, "not between 0.342 and 1.14 m (env.task.relative_height)"),
+    "absolute height": ({"height": (0.35, 3)}, "not between 0.35 and 3 m (env.task.height)"),
+    "tilt": ({"max_tilt": 0.01}, "rad, more than 0.01 (env.task.max_tilt)"),
+    "state": ({"max_state": 0.1}, "more than 0.1 (env.task.max_state)"),
+    "nothing": ({}, ""),
+}
+
+
+@pytest.mark.parametrize(("limits", "said"), FALLS.values(), ids=list(FALLS))
+def test_what_ends_an_episode_at_action_0_is_said_with_its_key(tmp_path, limits, said):
+    path = tmp_path / "robot.xml"
+    path.write_text(walker(PLANE.format("0 0 0"), hip='range="-60 60"', trunk='pos="0.1 0 0"'))
+    notes = RobotSet(str(path), task=LocomotionTask(**limits)).start_notes()
+    assert [said in note and "robot: at action 0 an episode ends after" in note for note in notes] == [
+        True
+    ] * bool(said)
