@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ..envs.errors import UserError, nearest, one_line
-from ..envs.locomotion.body_set import ALLOWANCES
+from ..envs.saved import ALLOWANCES
 from ..envs.tokens import CONTRACT_VERSION, TokenSpec
 from . import policies
 from .atomic_folder import replace_folder
@@ -196,7 +196,7 @@ def build_policy(description: Mapping[str, Any], file: str | Path) -> nn.Module:
 
 
 def without_allowances(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What a policy was trained in, without what its maker allowed his robots' files: the user says that.
+    """What a policy was trained in, without what its maker allowed (files, modules): the user says that.
 
     Args:
         environment: of a ``policy.json``.

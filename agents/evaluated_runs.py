@@ -6,16 +6,18 @@ import fnmatch
 import glob
 import inspect
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import ListConfig
 
-from ..envs.errors import UserError
+from ..envs.errors import UserError, shown
 from ..envs.locomotion.body_set import with_morphology
 from ..envs.saved import task_set_of
 from ..envs.task_set import TaskSet, with_changes
+from ..envs.user_modules import module_names
 from .acting import Agent
 from .bundled import PREFIX, bundled_names, is_bundled
 from .checkpoint import policy_folder_of
@@ -93,6 +95,7 @@ def changed_environment(
         UserError: another robot, and the policy has slots for the limbs of its own.
     """
     config, changes = config or saved_environment(agent), dict(changes or {})
+    _check_imports(agent, changes)
     robot = changes.pop("morphology", None)
     if robot is not None and agent.policy.aligned_slots:
         raise UserError(
@@ -102,6 +105,18 @@ def changed_environment(
     if robot is not None:
         config = with_morphology(config, robot)
     return with_changes(config, changes)
+
+
+def _check_imports(agent: Agent, changes: Mapping[str, Any]) -> None:
+    """Raises UserError: the environment is of modules that neither the user names nor anybody imported."""
+    config = agent.description.get("environment", {}).get("config", {})
+    needed = module_names(config.get("imports"))
+    if not changes.get("imports") and any(name not in sys.modules for name in needed):
+        raise UserError(
+            f"this policy was trained in {shown(config.get('id'))!r}, which the module {', '.join(needed)} "
+            f"registers; it is imported at your word only, as it may be a stranger's: add "
+            f"env.imports=[{','.join(needed)}]"
+        )
 
 
 def saved_environment(agent: Agent) -> dict[str, Any]:

@@ -32,6 +32,9 @@ LARGEST: dict[str, float] = {
 }
 """Of what is stored or repeated so often, by the name of its key. What is larger could only do harm."""
 
+ALLOWANCES = ("files_from", "compile_seconds", "imports")
+"""What a user allows: files of his robots, modules. It travels with no policy, which may be a stranger's."""
+
 _TARGET = re.compile(r"somite(\.[A-Za-z_][A-Za-z0-9_]*)+")
 
 

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..agents.run_folder import go_back_to
+from ..envs.user_modules import look_in
 from .early_signals import early_signals
 from .implied import with_implied
 from .lookup import CONFIG_MODULE, check_arguments, parse
@@ -48,6 +49,7 @@ def run(
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    look_in(Path.cwd())  # before Hydra may go to a job's folder
     chooses_env = config_name not in ("evaluate", "view")
     arguments = with_implied(sys.argv[1:] if arguments is None else arguments, chooses_env)
     job = _Job(task)

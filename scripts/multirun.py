@@ -42,6 +42,7 @@ from ..envs.errors import UserError
 from .lookup import CONFIG_MODULE, parse
 from .resume import next_configuration
 from .run_folders import hydra_knows, quoted
+from .saved_configuration import check_said_again, is_said_again
 from .tasks import Task, do_task, user_message
 
 _RESUME, _SUBDIR = "resume=", "hydra.sweep.subdir"
@@ -71,6 +72,7 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
     others = [argument for argument in arguments if not argument.startswith(_RESUME)]
     jobs = read_sweep(folder).jobs
     varied = {o.partition("=")[0] for job in jobs for o in set(job.overrides) ^ set(jobs[0].overrides)}
+    varied -= {key for key in varied if is_said_again(key)}
     for argument in others:
         key = argument.partition("=")[0].lstrip("+~")
         if argument in ("-m", "--multirun") or key in (*_GROUPS, *varied):
@@ -109,6 +111,9 @@ def run_sweep(
             sweep = read_sweep(folder)
             jobs = enumerate(sweep.jobs)
             composed = [_compose(config, context, [*job.overrides, *keys], number) for number, job in jobs]
+            given = {key.partition("=")[0].lstrip("+~") for key in keys}
+            for one in composed:
+                check_said_again(one, given, sweep.folder)
         with hold(sweep.folder):
             return _run_rest(task, config, context, sweep, composed, keys)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,39 @@ MOST_BYTES, MOST_DEPTH, MOST_VALUES = 2**18, 30, 20_000
 _SECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_HYDRA = ("hydra", "defaults")
 _SECTIONS = ("env", "agent", "algorithm")
-_SAID_AGAIN: dict[str, Any] = {"files_from": None, "compile_seconds": 5, "address": None}
+_SAID_AGAIN: dict[str, Any] = {"files_from": None, "compile_seconds": 5, "address": None, "imports": None}
 """Keys that reach beyond a run's folder, and the values that do not: they are the user's word."""
+
+
+def is_said_again(key: str) -> bool:
+    """Whether a key is the user's word, which is not taken from a run's folder."""
+    return key.rpartition(".")[2] in _SAID_AGAIN
+
+
+def check_said_again(config: DictConfig, given: Collection[str], file: Path) -> None:
+    """Refuses what reaches beyond a run's folder, unless the user says it himself.
+
+    Args:
+        config: as a run, or a run of a sweep, saved it.
+        given: keys of the command line.
+        file: where it was saved, for the message.
+
+    Raises:
+        UserError: with what to type.
+    """
+    for key, name, value in _values(config):
+        if name not in _SAID_AGAIN or value in (None, _SAID_AGAIN[name], []) or _is_given(key, given):
+            continue
+        typed = f"[{','.join(map(str, value))}]" if isinstance(value, list) else "<value>"
+        raise UserError(
+            f"{file}: {key} is {str(value)[:100]!r}, which reaches beyond the run's folder and is not taken "
+            f"from it; say it again: {key}={typed[:200]}, or {key}=null"
+        )
+
+
+def _is_given(key: str, given: Collection[str]) -> bool:
+    """Whether the command line replaces a key, or the whole list that it stands in."""
+    return key in given or any(key.startswith(f"{replaced}.") for replaced in given)
 
 
 def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
@@ -64,18 +95,14 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
         if not OmegaConf.is_dict(config._get_node(name)) or config._get_node(name)._is_none():
             raise UserError(f"{file} has no section {name}, which every run has")
     config = OmegaConf.create(carried_over(OmegaConf.to_container(config)))
-    for key, name, value in _values(config):
-        if key in given:
+    for key, _, value in _values(config):
+        if _is_given(key, given):
             continue  # what was saved is replaced
         if isinstance(value, str) and "${" in value:
             raise UserError(
                 f"{file}: {key} is {value[:100]!r}; nothing is looked up there, give it a value: {key}="
             )
-        if name in _SAID_AGAIN and value not in (None, _SAID_AGAIN[name]):
-            raise UserError(
-                f"{file}: {key} is {str(value)[:100]!r}, which reaches beyond the run's folder and is not "
-                f"taken from it; say it again: {key}=<value>, or {key}=null"
-            )
+    check_said_again(config, given, file)
     for key in given:
         if OmegaConf.select(_blank(config), key, default=None) is not None:
             OmegaConf.update(config, key, None, merge=False)
@@ -107,12 +134,15 @@ def _values(config: DictConfig) -> Iterator[tuple[str, str, Any]]:
                     yield where, name, key
                 yield from visit(value, f"{where}.{key}" if where else str(key), str(key))
         elif isinstance(node, list):
+            yield where, name, node
             for number, value in enumerate(node):
                 yield from visit(value, f"{where}.{number}", name)
         else:
             yield where, name, node
 
-    yield from visit(OmegaConf.to_container(config), "", "")
+    for section, node in OmegaConf.to_container(config).items():
+        if section not in _OF_HYDRA:
+            yield from visit(node, str(section), str(section))
 
 
 def _read_arguments(file: Path) -> None:

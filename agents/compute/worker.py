@@ -14,6 +14,7 @@ import torch
 from ...envs.errors import UserError
 from ...envs.saved import task_set_of
 from ...envs.tokens import TokenSpec
+from ...envs.user_modules import folder_of_modules, look_in
 from ..algorithms.cma_es import Recipe
 from ..algorithms.population import Scores, Simulator
 from ..checkpoint import TARGET_PREFIX, build_policy
@@ -44,6 +45,7 @@ def setup_of(
         "spec": policy.spec.to_dict(),
         "tensors": {name: value.detach().cpu().numpy() for name, value in policy.state_dict().items()},
         "environment": dict(environment),
+        "folder": str(folder_of_modules()),
         "hashes": dict(hashes),
         "episodes": episodes,
     }
@@ -51,6 +53,7 @@ def setup_of(
 
 def simulator_of(setup: Mapping[str, Any]) -> Simulator:
     """Inverse of `setup_of`. Raises UserError: a body is another one here than where the run was begun."""
+    look_in(setup["folder"])
     task_set = task_set_of(setup["environment"])
     own = task_set.hashes()
     for name, wanted in setup["hashes"].items():

@@ -59,9 +59,9 @@ def make_references(config: DictConfig) -> Path:
 def _add(table: dict[str, Any], folder: Path, episodes: int, seed: int, threads: int) -> None:
     agent = load_policy(folder)
     seen = agent.environment.get("seen", [])
-    bodies = body_set_of(agent, None, undisturbed(saved_environment(agent)))
-    if bodies.kind != "limbs" or len(seen) != 1:
+    if agent.policy.kind != "limbs" or len(seen) != 1:
         raise UserError(f"{run_name(folder)} was trained on {', '.join(seen)}: a specialist has one body")
+    bodies = body_set_of(agent, None, undisturbed(saved_environment(agent)))
     environment = undisturbed(saved_environment(agent))
     (name,) = seen
     specialist = _returns(agent, environment, name, episodes, seed, threads)

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gymnasium
-
 from ..errors import UserError
 from ..numbers import whole_number
 from ..sensors.gymnasium_source import NominalActions, episode_limit, find_spec, make_env
@@ -18,9 +16,6 @@ from ..sensors.source import Source
 from ..sensors.task import checked_kwargs
 from .gymnasium_pictures import GymnasiumPictures, PictureForm
 from .patches import check_patch
-
-ATARI = "ALE/"
-"""What the ids of Atari games begin with; they are registered by a package of their own."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +32,7 @@ class GymnasiumImage(RenderedTask):
         patch_size: pixels of a patch's side.
         grey: grey levels, or colours.
         max_episode_steps: None: the task's own.
+        imports: modules of the user's own that register environments; see `find_spec`.
 
     Raises:
         UserError: an environment that is not registered, cannot be made or shows no pictures, patches that
@@ -54,11 +50,11 @@ class GymnasiumImage(RenderedTask):
         patch_size: int = 6,
         grey: bool = True,
         max_episode_steps: int | None = None,
+        imports: Sequence[str] | None = None,
     ) -> None:
         if importlib.util.find_spec("cv2") is None:
             raise UserError("pictures need opencv-python-headless; 'somite[car_racing]' brings it")
-        _register_atari(id)
-        spec = find_spec(id)
+        spec = find_spec(id, imports)
         super().__init__(senses, episode_limit(spec, max_episode_steps))
         if not isinstance(grey, bool):
             raise UserError(f"env.grey is true or false, got {grey!r}")
@@ -100,14 +96,3 @@ def _checked_size(size: Any, own: tuple[int, int]) -> tuple[int, int]:
             "are shrunk; leave env.size out to keep them as they are"
         )
     return height, width
-
-
-def _register_atari(env_id: Any) -> None:
-    """Atari games are known once their package has been imported, which is done for their ids alone."""
-    if not str(env_id).startswith(ATARI) or env_id in gymnasium.registry:
-        return
-    if importlib.util.find_spec("ale_py") is None:
-        raise UserError(f"{env_id} needs ale-py: pip install 'somite[atari]' brings it")
-    import ale_py
-
-    gymnasium.register_envs(ale_py)

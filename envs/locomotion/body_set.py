@@ -228,10 +228,6 @@ class RobotSet(BodySet):
 FEW_STEPS, MOST_TRIED = 25, 20
 """Steps in which no robot should fall though nothing is done, and robots of a folder that are tried."""
 
-ALLOWANCES = ("files_from", "compile_seconds")
-"""What a user allows his robots' files. It does not travel with a policy, which may come from a stranger."""
-
-
 def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A saved environment's configuration with a user's robots in place of its bodies; the task stays.
 

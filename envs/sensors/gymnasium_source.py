@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib.util
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, shown
 from ..snapshots import put
+from ..user_modules import import_modules
 from .episodes import Episodes, tell_lost
 from .source import Source
 
@@ -35,6 +39,9 @@ _BOX2D = "gymnasium.envs.box2d"
 """Its environments reset the bodies in their world, but not the world, whose traces of earlier episodes show
 in the last digits of later ones, and soon in the first."""
 
+ATARI = "ALE/"
+"""What the ids of Atari games begin with; they are registered by a package of their own."""
+
 MOST_NAMES = 5
 """Ids that the message about an unknown one tells: hundreds may be registered."""
 
@@ -43,33 +50,76 @@ _ROBOT_FILES = ("xml_file", "model_path")
 """Arguments of MuJoCo tasks that name an MJCF file."""
 
 
-def find_spec(env_id: Any) -> EnvSpec:
+def find_spec(env_id: Any, imports: Any = None) -> EnvSpec:
     """What is registered under exactly this id.
 
     Nothing is imported by a name in it, as `gymnasium.make` would do for ``"module:Id"``: a saved policy,
-    which holds the id of its task, may come from a stranger.
+    which holds the id of its task, may come from a stranger. The module is to be among ``imports``, or
+    imported already.
+
+    Args:
+        env_id: with its version, with or without the module that registers it.
+        imports: modules that are imported first, at the user's word; see `import_modules`.
 
     Raises:
-        UserError: no text, a module before the id, an unknown one (with the nearest that are registered),
-            or one whose arguments name another environment.
+        UserError: no text, a module that the user does not name, an unknown id (with the nearest that are
+            registered), or one whose arguments name another environment.
     """
     if not isinstance(env_id, str) or not env_id:
         raise UserError(
             f"env.id is {env_id!r}; say the id of a Gymnasium environment, such as env.id=Pendulum-v1"
         )
-    if ":" in env_id:
+    named = import_modules(imports)
+    module, _, name = env_id.rpartition(":")
+    if module and module not in sys.modules:
+        word = ",".join([*named, module])
         raise UserError(
-            f"env.id={env_id!r} names a module to import; only what is registered already can be made: say "
-            f"env.id={env_id.rpartition(':')[2]}, of a package that registers by itself when installed"
+            f"env.id={env_id} is of the module {module!r}, which is imported only where the command line "
+            f"names it: add env.imports=[{word}]"
         )
-    if env_id not in gymnasium.registry:
-        close = difflib.get_close_matches(env_id, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
-        hint = f"did you mean {close[0]!r}? similar: {', '.join(close)}" if close else "nothing is similar"
-        raise UserError(f"no environment {env_id!r} is registered with Gymnasium; {hint}")
-    spec = gymnasium.registry[env_id]
+    if name.startswith(ATARI) and name not in gymnasium.registry:
+        _register_atari(name)
+    if name not in gymnasium.registry:
+        raise UserError(_unknown(name, dict.fromkeys([module, *named] if module else named)))
+    spec = gymnasium.registry[name]
     if spec.name in _NAMED_BY_ARGUMENTS:
         raise UserError(f"env.id={env_id!r} makes what its arguments name, and imports it; give a task's id")
     return spec
+
+
+def _unknown(name: str, modules: Iterable[str]) -> str:
+    """That there is no such id, and what can be done."""
+    said = f"no environment {name!r} is registered with Gymnasium"
+    if modules:
+        own = [
+            key for key, spec in gymnasium.registry.items() if _root(spec.entry_point) in map(_top, modules)
+        ]
+        registered = shown(", ".join(own), 300) if own else "no environment of its own"
+        return f"{said}, also after the import of {', '.join(modules)}, which registers {registered}"
+    close = difflib.get_close_matches(name, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
+    hint = f"did you mean {close[0]!r}? similar: {', '.join(close)}" if close else "nothing is similar"
+    return (
+        f"{said}; {hint}. One of a module of yours, or of a package that registers it when imported: "
+        "env.imports=[<module>]"
+    )
+
+
+def _root(entry_point: Any) -> str:
+    """The package that an environment comes from."""
+    return _top(entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", ""))
+
+
+def _top(module: str) -> str:
+    return re.split("[.:]", module)[0]
+
+
+def _register_atari(env_id: str) -> None:
+    """Atari games are known once their package has been imported, which is done for their ids alone."""
+    if importlib.util.find_spec("ale_py") is None:
+        raise UserError(f"{env_id} needs ale-py: pip install 'somite[atari]' brings it")
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
 
 
 def episode_limit(spec: EnvSpec, given: int | None) -> int:

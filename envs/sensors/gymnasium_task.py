@@ -35,6 +35,7 @@ class GymnasiumTask(RenderedTask):
         simulation: who steps it: ``gymnasium`` itself, row by row; one ``batched`` simulation of all rows,
             for the MuJoCo tasks with the arguments in `mujoco_source`; or ``auto``, the batched one where
             there is one. Episodes are the same.
+        imports: modules of the user's own that register environments; see `find_spec`.
 
     Raises:
         UserError: an environment that is not registered, cannot be made or has other spaces, or a value
@@ -49,8 +50,9 @@ class GymnasiumTask(RenderedTask):
         sensor_scales: Sequence[float] | None = None,
         max_episode_steps: int | None = None,
         simulation: str = "auto",
+        imports: Sequence[str] | None = None,
     ) -> None:
-        spec = find_spec(id)
+        spec = find_spec(id, imports)
         if simulation not in SIMULATIONS:
             raise UserError(
                 f"env.simulation cannot be {simulation!r}; {nearest(str(simulation), SIMULATIONS)}"

@@ -1,0 +1,97 @@
+"""Modules of the user's own that register environments, imported because the command line names them.
+
+Nothing else of this package imports a module by a name that a configuration holds: a saved policy, or a
+run's own folder, may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError, one_line, shown
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+_folder: Path | None = None
+
+
+def look_in(folder: str | Path) -> None:
+    """From now on modules are looked for in this folder, too, and not in the one that is then the current."""
+    global _folder
+    _folder = Path(folder).absolute()
+
+
+def folder_of_modules() -> Path:
+    """Where modules are looked for that are not installed."""
+    return _folder or Path.cwd()
+
+
+def module_names(imports: Any) -> tuple[str, ...]:
+    """The names of ``env.imports``: a list, one name, or None. Raises UserError: something else."""
+    given = () if imports is None else [imports] if isinstance(imports, str) else imports
+    if not isinstance(given, Sequence):
+        raise UserError(f"env.imports is a list of modules, such as env.imports=[my_module]; got {imports!r}")
+    for name in given:
+        if not isinstance(name, str) or not _MODULE.fullmatch(name):
+            meant = re.sub(r"[/\\]+", ".", str(name).strip("./\\").removesuffix(".py"))
+            hint = f"did you mean env.imports=[{meant}]?" if _MODULE.fullmatch(meant) else ""
+            raise UserError(
+                f"env.imports names modules as Python imports them, such as my_module; got {shown(name)!r}. "
+                f"{hint}".strip()
+            )
+    return tuple(given)
+
+
+def import_modules(imports: Any) -> tuple[str, ...]:
+    """Imports modules that the user has named, installed ones or those of the folder that the command was started in.
+
+    Args:
+        imports: their names, or one name, or None.
+
+    Returns:
+        The names.
+
+    Raises:
+        UserError: no such module, or one that cannot be imported, with the reason and the line.
+    """
+    names = module_names(imports)
+    for name in names:
+        if name in sys.modules:
+            continue
+        folder = folder_of_modules()
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))  # last: it hides nothing installed; worker processes inherit it
+        importlib.invalidate_caches()  # a file written a moment ago is found
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # it runs what the user wrote, which may raise anything
+            raise UserError(_why(name, error, folder)) from error
+    return names
+
+
+def _why(name: str, error: BaseException, folder: Path) -> str:
+    """In one sentence, why a module could not be imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        near = [path.stem for path in folder.glob("*.py")] + [p.parent.name for p in folder.glob("*/*.py")]
+        close = difflib.get_close_matches(name, near, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"env.imports: there is no module {error.name!r}, neither installed nor in {folder}{hint}"
+    where = ""
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}, line {error.lineno})"
+        reason = error.msg
+    else:
+        reason = str(error)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+        if frames and frames[-1].filename != __file__:
+            where = f" ({frames[-1].filename}, line {frames[-1].lineno})"
+    told = f"{type(error).__name__}: {one_line(reason)}" if reason else type(error).__name__
+    return f"env.imports: the module {name!r} cannot be imported: {told}{where}"
