@@ -88,8 +88,9 @@ class Agent:
         features, self._memory = self.policy.encode(prepared, memory)
         self._memory_shape = tuple(prepared["tokens"].shape[:2])
         action = self.policy.act(features, prepared).float()
-        if getattr(self.policy, "discrete", False):
-            return self._chosen(action, deterministic, single)
+        if self.policy.discrete:
+            choice = (self.policy.choose(action) if deterministic else self._drawn(action)).cpu().numpy()
+            return choice[0] if single else choice
         if not deterministic:
             noise = torch.randn(action.shape, generator=self._generator).to(action.device)
             action = action + noise * self.policy.log_std.float().exp()
@@ -123,13 +124,13 @@ class Agent:
             )
         return self.policy.prepare(batch), memory
 
-    def _chosen(self, logits: torch.Tensor, deterministic: bool, single: bool) -> np.ndarray:
-        """Choices (B,) of logits (B, A)."""
-        if deterministic:
-            choice = logits.argmax(-1).cpu()
-        else:
-            choice = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=self._generator)[:, 0]
-        return choice.numpy()[0] if single else choice.numpy()
+    def _drawn(self, logits: torch.Tensor) -> torch.Tensor:
+        """Choices (B,), or (B, K) of several decisions, drawn by logits (B, A)."""
+        discrete = self.policy.discrete
+        counts = [logits.shape[-1]] if discrete is True else list(discrete)
+        parts = (part.softmax(-1) for part in logits.cpu().split(counts, -1))
+        drawn = torch.cat([torch.multinomial(part, 1, generator=self._generator) for part in parts], -1)
+        return drawn[:, 0] if discrete is True else drawn
 
     def _tensor(self, value: Any, single: bool) -> torch.Tensor:
         # torch.tensor copies: the caller's arrays may be a simulation's own memory.

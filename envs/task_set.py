@@ -18,11 +18,13 @@ class TaskSet(abc.ABC):
 
     Attributes:
         kind: of its tokens, ``limbs`` or ``sensors``.
+        has_physics: whether a simulation of ours can diverge; else NaN is what an environment gave.
         device_simulation: what simulates it on a device, a value of the key ``simulation``; None: nothing.
         device_options: options of `make_tensor_env` for this machine; no policy is saved with them.
     """
 
     kind: str
+    has_physics = True
     device_simulation: str | None = None
     device_options: Mapping[str, Any] = {}
 

@@ -51,7 +51,7 @@ def module_names(imports: Any) -> tuple[str, ...]:
 
 
 def import_modules(imports: Any) -> tuple[str, ...]:
-    """Imports modules that the user has named, installed ones or those of the folder that the command was started in.
+    """Imports modules that the user has named: installed ones, or those of `folder_of_modules`.
 
     Args:
         imports: their names, or one name, or None.

@@ -228,11 +228,11 @@ class CloneLearner:
             tensors = obs_as_tensor(self._observation, self.device)
             with torch.no_grad():
                 outputs = self.student.outputs(tensors)
-            taught = self.teacher.act(env.beside_observation())  # (B, A), or choices (B,)
-            labels = np.eye(env.n_actions, dtype=np.float32)[taught] if env.discrete else taught
+            taught = self.teacher.act(env.beside_observation())  # (B, A), or choices (B,) or (B, K)
+            labels = env.actions.one_hot(taught) if env.discrete else taught
             zeros = torch.zeros(env.num_envs)
             own = self._own(outputs)
-            env.step_begin(np.where(teaching if env.discrete else teaching[:, None], taught, own))
+            env.step_begin(np.where(teaching.reshape(-1, *[1] * (taught.ndim - 1)), taught, own))
             # Large where these are pictures: copied while worker processes simulate.
             buffer.add(self._observation, labels, nothing, self._starts, zeros, zeros)
             self._finish_step()
@@ -240,7 +240,7 @@ class CloneLearner:
     def _own(self, outputs: Tensor) -> np.ndarray:
         """The student's actions."""
         if self.env.discrete:
-            return outputs.argmax(-1).cpu().numpy()
+            return self.student.token_policy.choose(outputs).cpu().numpy()
         actions = outputs.cpu().numpy()
         if self.settings.noise:
             actions = actions + self.settings.noise * self._rng.standard_normal(actions.shape)
@@ -288,6 +288,9 @@ class CloneLearner:
         return {**observed, "labels": self.buffer.actions}
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        if self.env.discrete:
-            return functional.cross_entropy(outputs, labels)
+        discrete = self.env.discrete
+        if discrete:
+            counts = [outputs.shape[-1]] if discrete is True else discrete
+            parts = zip(outputs.split(counts, -1), labels.split(counts, -1), strict=True)
+            return sum(functional.cross_entropy(*part) for part in parts)
         return functional.mse_loss(outputs, labels)

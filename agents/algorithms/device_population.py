@@ -87,7 +87,6 @@ class _Loop:
         self._policy, device = simulator.policy, simulator.device
         self.env = env = simulator.make_env(count)
         bodies, self._device, b = len(simulator.bodies), device, env.num_envs
-        self._discrete = getattr(self._policy, "discrete", False)
         # Rows of a body lie together; of it, those of a candidate.
         order = np.arange(b).reshape(bodies, count, simulator.episodes).transpose(1, 0, 2)
         self._repeats, self._shape = bodies * count, (count, bodies, simulator.episodes)
@@ -139,8 +138,7 @@ class _Loop:
 
     def _step(self) -> None:
         """Act and step once; nothing here waits for the device."""
-        found = self._stack.act(self._chosen()).flatten(0, 1)
-        actions = found.argmax(-1) if self._discrete else found
+        actions = self._policy.choose(self._stack.act(self._chosen()).flatten(0, 1))
         if self._order is not None:
             actions = torch.zeros_like(actions).index_copy_(0, self._order, actions)
         result = self.env.step(actions)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical
+
+from ..policies.choices import Discrete
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -76,3 +79,49 @@ class Choice:
     def entropy(self) -> Tensor:
         """(B,)."""
         return self._distribution.entropy()
+
+
+class Choices:
+    """Several decisions, each independent of the others given what is observed.
+
+    Args:
+        logits: (B, A), those of each decision side by side.
+        counts: of choices of each of the K decisions, A together.
+    """
+
+    def __init__(self, logits: Tensor, counts: Sequence[int]) -> None:
+        self._each = [Choice(part) for part in logits.split(list(counts), -1)]
+
+    def mode(self) -> Tensor:
+        """The most probable choices, (B, K)."""
+        return torch.stack([choice.mode() for choice in self._each], -1)
+
+    def sample(self) -> Tensor:
+        """(B, K)."""
+        return torch.stack([choice.sample() for choice in self._each], -1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """(B,) of choices (B, K)."""
+        pairs = zip(self._each, actions.unbind(-1), strict=True)
+        return torch.stack([choice.log_prob(one) for choice, one in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """(B,)."""
+        return torch.stack([choice.entropy() for choice in self._each]).sum(0)
+
+
+Distribution = MaskedGaussian | Choice | Choices
+
+
+def distribution(outputs: Tensor, discrete: Discrete, mask: Tensor | None, log_std: Tensor) -> Distribution:
+    """What a policy explores by.
+
+    Args:
+        outputs: that it acts by, means (B, ...) or logits (B, A).
+        discrete: what they are; see `somite.agents.policies.choices`.
+        mask: as of `MaskedGaussian`.
+        log_std: likewise.
+    """
+    if not discrete:
+        return MaskedGaussian(outputs, mask, log_std)
+    return Choice(outputs) if discrete is True else Choices(outputs, discrete)

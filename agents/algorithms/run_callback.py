@@ -51,6 +51,7 @@ class RunCallback(BaseCallback):
         zero_shot: returns scalars of the present policy in conditions never trained on, or None.
         mark: remembers the present state: a rollout begins. What the run goes on from if it does not end.
         max_diverged: share of a body's steps in a rollout whose simulation may diverge.
+        has_physics: of the task; see `check_physics`.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class RunCallback(BaseCallback):
         zero_shot_every: int = 0,
         mark: Callable[[], None] = lambda: None,
         max_diverged: float = 1.0,
+        has_physics: bool = True,
     ) -> None:
         super().__init__()
-        self.mark, self.max_diverged = mark, max_diverged
+        self.mark, self.max_diverged, self.has_physics = mark, max_diverged, has_physics
         self.body_names = body_names
         self.returns = [deque(maxlen=EPISODES_KEPT) for _ in body_names]
         self.save, self.validate = save, validate
@@ -133,7 +135,8 @@ class RunCallback(BaseCallback):
         rows = np.bincount(self.model.env.body_of_row)
         when = f"the rollout that ended at step {self.num_timesteps:,}"
         steps = rows * self.model.n_steps  # steps: (bodies,)
-        check_physics(diverged - self._diverged, steps, self.body_names, self.max_diverged, when)
+        new = diverged - self._diverged
+        check_physics(new, steps, self.body_names, self.max_diverged, when, self.has_physics)
 
     def _diverged_of_bodies(self) -> np.ndarray:
         return self.model.env.records.diverged.copy()

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ..policies.base import Memory, Observation, Policy
 from .auxiliary import also_minimize
-from .distributions import Choice, MaskedGaussian
+from .distributions import Distribution, distribution
 from .sequences import MEMORY, STARTS, forget
 from .sharding import Evaluate, Shards
 from .trimming import evaluate_trimmed
 
 
 class SB3TokenPolicy(ActorCriticPolicy):
-    """A token policy that explores: Gaussians around its means, or one of its choices.
+    """A token policy that explores: Gaussians around its means, or its choices.
 
     A policy with memory remembers, between the calls of a rollout, what each row has met.
 
@@ -70,15 +70,15 @@ class SB3TokenPolicy(ActorCriticPolicy):
         return self.token_policy.log_std
 
     def forward(self, obs: Observation, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions (B, N, J), (B, A) or (B,), values (B, 1), log-probabilities (B,)."""
+        """Actions (B, N, J), (B, A), or choices (B,) or (B, K), values (B, 1), log-probabilities (B,)."""
         if self.remembers:
             self.memory_before = self._memory_of(obs)
             outputs, value, self.memory = self._evaluate(obs, self.memory_before)
         else:
             outputs, value = self._outputs_and_value(obs)
-        distribution = self._distribution(outputs, obs)
-        actions = distribution.mode() if deterministic else distribution.sample()
-        return actions, value[:, None], distribution.log_prob(actions)
+        explored = self._distribution(outputs, obs)
+        actions = explored.mode() if deterministic else explored.sample()
+        return actions, value[:, None], explored.log_prob(actions)
 
     def outputs(self, obs: Observation) -> Tensor:
         """Means (B, ...) or logits (B, A) of the present step, which is remembered."""
@@ -115,9 +115,9 @@ class SB3TokenPolicy(ActorCriticPolicy):
             outputs, value, *auxiliary = self._shared_out(self._evaluate_to_learn, obs)
         else:
             outputs, value = self._outputs_and_value(obs)
-        distribution = self._distribution(outputs, obs)
-        log_prob = self._with_auxiliary(distribution.log_prob(actions), auxiliary)
-        return value[:, None], log_prob, distribution.entropy()
+        explored = self._distribution(outputs, obs)
+        log_prob = self._with_auxiliary(explored.log_prob(actions), auxiliary)
+        return value[:, None], log_prob, explored.entropy()
 
     def predict_values(self, obs: Observation, memory: Memory | None = None) -> Tensor:
         """Values (B, 1), with this memory; None: with the present one of the rollout."""
@@ -141,10 +141,8 @@ class SB3TokenPolicy(ActorCriticPolicy):
     def _predict(self, observation: Observation, deterministic: bool = False) -> Tensor:
         return self(observation, deterministic)[0]
 
-    def _distribution(self, outputs: Tensor, obs: Observation) -> Choice | MaskedGaussian:
-        if getattr(self.token_policy, "discrete", False):
-            return Choice(outputs)
-        return MaskedGaussian(outputs, obs.get("action_mask"), self.log_std)
+    def _distribution(self, outputs: Tensor, obs: Observation) -> Distribution:
+        return distribution(outputs, self.token_policy.discrete, obs.get("action_mask"), self.log_std)
 
     def _outputs_and_value(self, obs: Observation) -> tuple[Tensor, Tensor]:
         """Of a policy that remembers nothing."""

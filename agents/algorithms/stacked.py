@@ -143,7 +143,7 @@ class Actors:
 
     def __init__(self, policy: Policy, candidates: np.ndarray, rows: np.ndarray, n_tokens: int) -> None:
         self.rows = rows.reshape(len(candidates), -1)
-        self._discrete = getattr(policy, "discrete", False)
+        self._choose = policy.choose
         self._device = next(iter(policy.parameters())).device
         self._stacked = stack(policy, split_parameters(policy, candidates))
         self._stacked.start(self.rows.shape[1], n_tokens)
@@ -155,8 +155,7 @@ class Actors:
             for key, value in observation.items()
             if key not in ("privileged", "sensor")
         }
-        actions = self._stacked.act(chosen)
-        return (actions.argmax(-1) if self._discrete else actions).cpu().numpy()
+        return self._choose(self._stacked.act(chosen)).cpu().numpy()
 
     def drop_ended(self, running: np.ndarray) -> None:
         """Go on without candidates whose episodes have all ended, and with as few rows as the others need.

@@ -160,7 +160,7 @@ def _episode(
         if graph.discrete:
             parts = [
                 (outputs["action"], action),
-                (_chosen(action, outputs["choice"]), _chosen(action, wanted)),
+                (_chosen(policy, action, outputs["choice"]), _chosen(policy, action, wanted)),
             ]
         else:
             parts = [(outputs["action"], wanted)]
@@ -193,9 +193,11 @@ def _is_sure(policy: PatchAttentionNeuron, memory: Mapping[str, Tensor]) -> np.n
     return ((first[:, :-1] - first[:, 1:]).amin(-1) > SURE * first[:, 0]).numpy()
 
 
-def _chosen(logits: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """The logit (B,) of each choice (B,): of equal ones, either may be chosen."""
-    return np.take_along_axis(logits, choice[:, None], 1)[:, 0]
+def _chosen(policy: Policy, logits: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    """The logits (B, K) of each choice (B,) or (B, K): of equal ones, either may be chosen."""
+    counts = [logits.shape[1]] if policy.discrete is True else policy.discrete
+    first = np.cumsum(counts) - counts
+    return np.take_along_axis(logits, choice.reshape(len(logits), -1) + first, 1)
 
 
 def _apart(found: np.ndarray, wanted: np.ndarray, rows: np.ndarray) -> float:

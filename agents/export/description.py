@@ -119,11 +119,13 @@ def _told(array: Array) -> dict[str, Any]:
 
 def _meaning(policy: Policy, array: Array) -> dict[str, str]:
     if array.name == "choice":
-        return {"meaning": "number of the choice with the largest logit"}
+        of = "" if policy.discrete is True else f" of each decision, whose choices are {policy.discrete}"
+        return {"meaning": f"number of the choice with the largest logit{of}"}
     if array.name != "action":
         return {"meaning": "memory for the next step"}
-    if getattr(policy, "discrete", False):
-        return {"meaning": "logits of the choices"}
+    if policy.discrete:
+        of = "" if policy.discrete is True else ", those of each decision side by side"
+        return {"meaning": f"logits of the choices{of}"}
     if policy.kind == "limbs":
         control = "control = centre + half * action, within the actuator's range"
         return {"meaning": f"of each joint slot of each limb, {NOMINAL}; 0 where action_mask is 0; {control}"}

@@ -81,8 +81,8 @@ class ActingGraph(nn.Module):
 
     @property
     def discrete(self) -> bool:
-        """Whether the action is one of several choices."""
-        return bool(getattr(self.policy, "discrete", False))
+        """Whether actions are choices."""
+        return bool(self.policy.discrete)
 
     def inputs(self) -> tuple[Array, ...]:
         """The observation's parts that are read, then the memory."""
@@ -97,7 +97,8 @@ class ActingGraph(nn.Module):
         else:
             arrays = [Array("action", "float32", ("batch", self.policy.n_actions))]
         if self.discrete:
-            arrays.append(Array("choice", "int64", ("batch",)))
+            decisions = () if self.policy.discrete is True else (len(self.policy.discrete),)
+            arrays.append(Array("choice", "int64", ("batch", *decisions)))
         arrays += [Array(f"memory.{a.name}.next", a.dtype, a.shape) for a in self._memories()]
         return tuple(self._with_fixed(array) for array in arrays)
 
@@ -108,7 +109,7 @@ class ActingGraph(nn.Module):
         return (*told, *(memory[key].clone() for key in self.memory_keys))
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
-        """Actions in [-1, 1], or logits (B, A) and choices (B,); then the next memory."""
+        """Actions in [-1, 1], or logits (B, A) and choices (B,) or (B, K); then the next memory."""
         batch = arrays[0].shape[0]
         observation = {
             # Flags and indices come in small types, for which few operations of ONNX are there.
@@ -121,7 +122,7 @@ class ActingGraph(nn.Module):
         memory = dict(zip(self.memory_keys, arrays[len(self.keys) :], strict=True))
         features, after = self.policy.encode(observation, memory)
         action = self.policy.act(features, observation).float()
-        told = (action, action.argmax(-1)) if self.discrete else (action.clamp(-1.0, 1.0),)
+        told = (action, self.policy.choose(action)) if self.discrete else (action.clamp(-1.0, 1.0),)
         return (*told, *(after[key] for key in self.memory_keys))
 
     def _memories(self) -> list[Array]:

@@ -14,6 +14,7 @@ from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .attention import NO_TOTAL
 from .base import Memory, Observation
+from .choices import Discrete
 from .flat_parameters import set_flat
 from .layers import linear
 from .recurrent import TokenLSTM
@@ -57,7 +58,7 @@ class AttentionNeuron(SensorPolicy):
         spec: TokenSpec,
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         rows: int = 16,
         hidden: int = 8,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
+from .choices import Discrete, choose
 
 Observation = Mapping[str, Tensor]
 Memory = dict[str, Tensor]
@@ -35,6 +36,9 @@ class Policy(nn.Module, abc.ABC):
 
     kind = "limbs"
     """What it reads: ``limbs``, ``sensors`` or ``patches``."""
+
+    discrete: Discrete = False
+    """Whether actions are choices; see `choices`."""
 
     has_gradient = True
     """False where actions depend on a choice that has none: such a policy can only be evolved."""
@@ -63,7 +67,7 @@ class Policy(nn.Module, abc.ABC):
         # One scalar for all joints: a parameter per action would tie the policy to one body.
         self.log_std = nn.Parameter(torch.tensor(float(initial_log_std)))
 
-    def architecture(self) -> dict[str, int | float | bool | str]:
+    def architecture(self) -> dict[str, int | float | bool | str | list[int]]:
         """The keyword arguments that, with ``spec``, build this policy anew; plain JSON values."""
         names = list(inspect.signature(type(self)).parameters)[1:]
         return {name: getattr(self, name) for name in names}
@@ -118,6 +122,10 @@ class Policy(nn.Module, abc.ABC):
     @abc.abstractmethod
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means in nominal units, of limbs (B, N, J), of sensor tasks (B, A) or logits (B, A)."""
+
+    def choose(self, outputs: Tensor) -> Tensor:
+        """What is done by what `act` gives, without noise: the most probable choices, or the means."""
+        return choose(outputs, self.discrete)
 
     @abc.abstractmethod
     def value(self, features: Tensor, observation: Observation) -> Tensor:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
+from .choices import Discrete
 from .layers import RELU_GAIN, linear, masked_mean
 from .recurrent import TokenLSTM
 from .sensor_policy import SensorPolicy, tanh_network
@@ -33,7 +34,7 @@ class DeepSet(SensorPolicy):
         spec: TokenSpec,
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         width: int = 32,
         recurrent: bool = True,

@@ -11,6 +11,7 @@ from torch.nn import functional
 from ...envs.tokens import TokenSpec
 from .attention_neuron import QUERY_SIZE, position_table
 from .base import Memory, Observation
+from .choices import Discrete
 from .flat_parameters import set_flat
 from .layers import norm
 from .patch_policy import PatchPolicy
@@ -45,7 +46,7 @@ class PatchAttentionNeuron(PatchPolicy):
         spec: TokenSpec,
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         map_size: int = 32,
         size: int = 16,

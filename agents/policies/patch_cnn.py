@@ -8,6 +8,7 @@ from torch import Tensor
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
+from .choices import Discrete
 from .layers import RELU_GAIN, convolutions, linear, norm
 from .patch_policy import PatchPolicy
 from .sensor_policy import tanh_network
@@ -45,7 +46,7 @@ class PatchCNN(PatchPolicy):
         patch_size: int,
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         width: int = 256,
         head: int = 64,

@@ -14,6 +14,7 @@ from ...envs.numbers import whole_number
 from ...envs.tokens import TokenSpec
 from .attention import NO_TOTAL
 from .base import Memory, Observation
+from .choices import Discrete
 from .jigsaw import Jigsaw
 from .layers import RELU_GAIN, convolutions, linear, norm
 from .patch_policy import PatchPolicy, difference_weights, losses_of_places
@@ -64,7 +65,7 @@ class PatchJigsaw(PatchPolicy):
         grid: Sequence[int],
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         width: int = 24,
         place: int = 64,

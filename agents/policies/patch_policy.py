@@ -13,6 +13,7 @@ from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Observation
+from .choices import Discrete
 from .layers import masked_mean
 from .sensor_policy import SensorPolicy
 
@@ -41,7 +42,7 @@ class PatchPolicy(SensorPolicy):
         spec: TokenSpec,
         n_actions: int,
         n_recent: int,
-        discrete: bool,
+        discrete: Discrete,
         n_privileged: int,
         feature_size: int,
         critic: str,

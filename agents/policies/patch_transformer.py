@@ -13,6 +13,7 @@ from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .attention import Block, Queries
 from .base import Memory, Observation
+from .choices import Discrete
 from .layers import RELU_GAIN, linear, norm
 from .patch_policy import PatchPolicy, difference_weights, losses_of_places
 from .sensor_policy import check_weight, tanh_network
@@ -54,7 +55,7 @@ class PatchTransformer(PatchPolicy):
         spec: TokenSpec,
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         width: int = 64,
         latents: int = 24,

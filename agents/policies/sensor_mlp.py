@@ -9,6 +9,7 @@ from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Memory, Observation
+from .choices import Discrete
 from .sensor_policy import SensorPolicy, tanh_network
 
 
@@ -34,7 +35,7 @@ class SensorMLP(SensorPolicy):
         n_tokens: int,
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         width: int = 64,
         layers: int = 2,

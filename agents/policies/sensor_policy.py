@@ -10,6 +10,7 @@ from ...envs.numbers import is_number
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Observation, Policy
+from .choices import Discrete, checked_discrete
 from .layers import linear
 
 SENSOR_CRITICS = ("auto", "privileged", "shared")
@@ -47,7 +48,8 @@ class SensorPolicy(Policy):
         spec: What the columns of ``tokens`` mean.
         n_actions: A, actions, or choices where they are discrete.
         n_recent: K, recent actions that are told.
-        discrete: Whether the action is one of A choices; ``act`` then gives logits.
+        discrete: Whether actions are choices, for which ``act`` gives logits: True, one of A; or how many
+            choices each of several decisions has, A together.
         n_privileged: S, readings that the critic sees; 0 where the task tells none.
         feature_size: Size of what ``encode`` gives.
         critic: ``privileged``, ``shared``, or ``auto``: ``privileged`` where the task tells privileged
@@ -66,7 +68,7 @@ class SensorPolicy(Policy):
         spec: TokenSpec,
         n_actions: int,
         n_recent: int,
-        discrete: bool,
+        discrete: Discrete,
         n_privileged: int,
         feature_size: int,
         critic: str,
@@ -83,7 +85,8 @@ class SensorPolicy(Policy):
                 "agent.critic=privileged, but this task tells critics no more than policies; say "
                 "agent.critic=shared, or auto"
             )
-        self.n_actions, self.n_recent, self.discrete = n_actions, n_recent, discrete
+        self.n_actions, self.n_recent = n_actions, n_recent
+        self.discrete = checked_discrete(discrete, n_actions)
         self.n_privileged, self.critic = n_privileged, critic
         inputs = n_privileged if critic == "privileged" else feature_size
         layers = 2 if critic == "privileged" else 1

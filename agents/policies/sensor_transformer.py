@@ -11,6 +11,7 @@ from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .attention import Block, Queries
 from .base import Memory, Observation
+from .choices import Discrete
 from .layers import RELU_GAIN, linear, masked_mean, norm
 from .sensor_policy import SensorPolicy, check_weight, tanh_network
 
@@ -48,7 +49,7 @@ class SensorTransformer(SensorPolicy):
         spec: TokenSpec,
         n_actions: int,
         n_recent: int,
-        discrete: bool = False,
+        discrete: Discrete = False,
         n_privileged: int = 0,
         width: int = 32,
         layers: int = 2,

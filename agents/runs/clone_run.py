@@ -146,7 +146,8 @@ class CloneRun(Run):
             raise stop_for(error, self.folder, self.policy, learner.rollout()) from error
         diverged, made = np.array([learner.diverged - before]), np.array([self.steps - steps])
         when = f"the rollout that ended at step {self.steps:,}"
-        check_physics(diverged, made, self.bodies.seen, self.algorithm.max_diverged, when)
+        bodies = self.bodies
+        check_physics(diverged, made, bodies.seen, self.algorithm.max_diverged, when, bodies.has_physics)
         return loss
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -145,7 +145,8 @@ class CMARun(Run):
         generation = f"generation {self.search.generation:,}"
         try:
             diverged, steps = scores.diverged.sum((0, 2)), scores.lengths.sum((0, 2))
-            check_physics(diverged, steps, self.bodies.seen, self.algorithm.max_diverged, generation)
+            most, bodies = self.algorithm.max_diverged, self.bodies
+            check_physics(diverged, steps, bodies.seen, most, generation, bodies.has_physics)
             if not np.isfinite(fitness).all():
                 wrong = int(np.flatnonzero(~np.isfinite(fitness))[0])
                 raise RunFault(f"candidate {wrong} of {generation} has the return {fitness[wrong]}")

@@ -101,6 +101,7 @@ class PPORun(Run):
             algorithm.zero_shot_every,
             self._take_mark,
             algorithm.max_diverged,
+            self.bodies.has_physics,
         )
 
     def training_state(self) -> dict[str, Any]:  # noqa: D102

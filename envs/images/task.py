@@ -40,6 +40,7 @@ class GymnasiumImage(RenderedTask):
     """
 
     kind = "patches"
+    has_physics = False  # none that is known
 
     def __init__(
         self,

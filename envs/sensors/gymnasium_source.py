@@ -17,9 +17,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from ..errors import UserError, nearest, shown
+from ..errors import UserError, nearest, one_line, shown
 from ..snapshots import put
 from ..user_modules import import_modules
+from .boundary import Boundary, Sensors, check_methods, choices_of
 from .episodes import Episodes, tell_lost
 from .source import Source
 
@@ -41,6 +42,9 @@ in the last digits of later ones, and soon in the first."""
 
 ATARI = "ALE/"
 """What the ids of Atari games begin with; they are registered by a package of their own."""
+
+UNBOUNDED = 1e18
+"""Bounds of this size are none: some environments say ``np.finfo(np.float32).max`` for infinity."""
 
 MOST_NAMES = 5
 """Ids that the message about an unknown one tells: hundreds may be registered."""
@@ -148,10 +152,16 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         if isinstance(kwargs.get(name), str):
             _check_robot(kwargs[name])
     try:
-        return gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+        env = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+        check_methods(env)
+        return env
+    except UserError:
+        raise
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"{env_id} cannot be made: {error}{_extra(spec, str(error))}") from error
     except (TypeError, ValueError, AssertionError, OSError) as error:
+        if isinstance(error, TypeError) and "must inherit from the gymnasium.Env" in str(error):
+            raise UserError(f"{env_id} cannot be made: {one_line(str(error))}") from error
         if not kwargs:
             raise  # nothing of the user's is in it
         known = _arguments(spec)
@@ -195,37 +205,34 @@ def _arguments(spec: EnvSpec) -> list[str]:
     return list(names)
 
 
-def n_readings(env: gymnasium.Env) -> int:
-    """S. Raises UserError for observations that are no vector."""
-    space = env.observation_space
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-        raise UserError(
-            f"{env.spec.id} observes {space}; sensors are read from a Box of one dimension, such as "
-            f"Box(-1.0, 1.0, (8,), float32)"
-        )
-    return space.shape[0]
-
-
 class NominalActions:
     """What nominal actions mean to an environment.
 
     Args:
         env: a ``Box`` of real actions in one dimension and between bounds, to which [-1, 1] is affine; or
-            ``Discrete``, whose first action is 0 here.
+            choices, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, the first of which are 0 here.
 
     Attributes:
-        space: the nominal one.
+        space: the nominal one: a ``Box``, ``Discrete``, or ``MultiDiscrete`` of one dimension.
         dtype: of the environment's own actions.
+        shape: of one of them.
 
     Raises:
-        UserError: actions of another kind, or without bounds.
+        UserError: actions of another kind, none, or without bounds.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
-        space = env.action_space
-        if isinstance(space, spaces.Discrete):
-            self.space: spaces.Box | spaces.Discrete = spaces.Discrete(int(space.n))
-            self._first, self.dtype = int(space.start), np.dtype(np.int64)
+        space, name = env.action_space, env.spec.id if env.spec else type(env).__name__
+        self.shape = space.shape
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            first, counts = choices_of(space)
+            if not counts.size:
+                raise UserError(f"the actions of {name} are {space}: there is nothing to decide")
+            single = isinstance(space, spaces.Discrete)
+            self.space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete = (
+                spaces.Discrete(int(counts)) if single else spaces.MultiDiscrete(counts.reshape(-1))
+            )
+            self._first, self.dtype = first, np.dtype(np.int64) if single else space.dtype
             return
         if (
             not isinstance(space, spaces.Box)
@@ -233,21 +240,27 @@ class NominalActions:
             or not np.issubdtype(space.dtype, np.floating)
         ):
             raise UserError(
-                f"the actions of {env.spec.id} are {space}; what fits is a Box of one dimension of real "
-                f"numbers, or Discrete"
+                f"the actions of {name} are {shown(space, 300)}; what fits is a Box of one dimension of real "
+                f"numbers, or Discrete, MultiDiscrete, MultiBinary"
             )
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        low, high = space.low.astype(float), space.high.astype(float)
+        if not (np.abs(low) < UNBOUNDED).all() or not (np.abs(high) < UNBOUNDED).all():  # NaN is not, either
             raise UserError(
-                f"the actions of {env.spec.id}, {space}, have no bounds that -1 and 1 could stand for"
+                f"the actions of {name}, {shown(space, 300)}, have no bounds that -1 and 1 could stand for; "
+                f"give it some, such as by gymnasium.wrappers.TransformAction, in a module of yours that "
+                "registers it (env.imports)"
             )
-        self._low, self._high = low, high = space.low.astype(float), space.high.astype(float)
+        if (low > high).any() or not (low < high).any():
+            what = "low bounds above the high ones" if (low > high).any() else "nothing to decide"
+            raise UserError(f"the actions of {name}, {shown(space, 300)}, have {what}")
+        self._low, self._high = low, high
         self.space = spaces.Box(-1.0, 1.0, space.shape, np.float32)
         self._center, self._half, self.dtype = (low + high) / 2, (high - low) / 2, space.dtype
 
     def __call__(self, nominal: np.ndarray) -> np.ndarray:
-        """(B, A) in the environment's units, or (B,) whole numbers."""
-        if isinstance(self.space, spaces.Discrete):
-            return nominal + self._first
+        """(B, ...) in the environment's units and shape, of nominal ones (B, A), or whole numbers (B,)."""
+        if not isinstance(self.space, spaces.Box):
+            return (nominal.reshape(-1, *self.shape) + self._first).astype(self.dtype)
         physical = self._center + self._half * nominal  # may be a rounding beyond the bounds
         return np.clip(physical, self._low, self._high).astype(self.dtype)
 
@@ -291,18 +304,20 @@ class GymnasiumSource(Source):
         self._physical = NominalActions(self._envs[0])
         self.single_action_space = self._physical.space
         self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
-        action = self.single_action_space.shape
-        self._episodes = Episodes(num_envs, n_seeds=1, action=action, dtype=self._physical.dtype)
+        physical = self._physical
+        self._episodes = Episodes(num_envs, n_seeds=1, action=physical.shape, dtype=physical.dtype)
+        self._boundary = Boundary(env_id, self._envs[0].observation_space)
         self._make_room()
 
     def _make_room(self) -> None:
         """For what the environments observe."""
-        n_sensors = n_readings(self._envs[0])
-        self.sensor_names = tuple(f"obs_{i}" for i in range(n_sensors))
-        self._shown = np.zeros((self.num_envs, n_sensors), np.float32)
+        self._sensors = Sensors(self.name, self._envs[0].observation_space)
+        self.sensor_names = self._sensors.names
+        self._shown = np.zeros((self.num_envs, len(self.sensor_names)), np.float32)
 
-    def _keep(self, row: int, observation: np.ndarray) -> None:
-        self._shown[row] = observation
+    def _keep(self, row: int, observation: Any) -> None:
+        """Keep what a row shows: an observation that the boundary has let through."""
+        self._sensors.read(observation, self._shown[row])
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """Reset each of ``rows`` with a seed of its generator."""
@@ -311,12 +326,12 @@ class GymnasiumSource(Source):
         for row, seed in zip(rows, seeds, strict=True):
             self._keep(row, self._begin(row, seed))
 
-    def _begin(self, row: int, seed: int) -> np.ndarray:
+    def _begin(self, row: int, seed: int) -> Any:
         """The first observation of a row's episode, which the seed alone decides on."""
         if self._made_anew:
             self._envs[row].close()
             self._envs[row] = self._make()
-        return self._envs[row].reset(seed=seed)[0]
+        return self._boundary.reset(self._envs[row], seed)
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Step the rows that are ``running``; the others stay as they are."""
@@ -325,7 +340,8 @@ class GymnasiumSource(Source):
         physical = self._physical(actions)
         self._episodes.enter(physical, running)
         for row in np.flatnonzero(running):
-            observation, rewards[row], terminated[row], cut[row], _ = self._envs[row].step(physical[row])
+            told = self._boundary.step(self._envs[row], physical[row])
+            observation, rewards[row], terminated[row], cut[row] = told
             self._keep(row, observation)
         return rewards, terminated, cut
 
@@ -346,7 +362,7 @@ class GymnasiumSource(Source):
         (seed,), actions = self._episodes.of(row)
         observation, left = self._begin(row, seed), len(actions)
         for action in actions:
-            observation, _, terminated, cut, _ = self._envs[row].step(action)
+            observation, _, terminated, cut = self._boundary.step(self._envs[row], action)
             left -= 1
             if left and (terminated or cut):
                 return False

@@ -1,15 +1,17 @@
-"""Any Gymnasium task of vector observations: each number of the vector is a sensor."""
+"""Any Gymnasium task that observes numbers, each of which is a sensor."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ..errors import UserError, nearest
-from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env, n_readings
+from ..errors import UserError, nearest, shown
+from .boundary import Sensors
+from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env
 from .mujoco_source import MujocoSource, rules_of, why_not_batched
 from .on_device.source import TensorSource
 from .rendered import RenderedTask
@@ -22,12 +24,18 @@ logger = logging.getLogger(__name__)
 SIMULATIONS = ("auto", "batched", "gymnasium")
 
 
+@functools.cache
+def _tell_sensors(name: str, names: tuple[str, ...]) -> None:
+    """Log, once in a process, what an environment's sensors are called."""
+    logger.info("%s: %d sensors: %s", name, len(names), shown(", ".join(names), 300))
+
+
 class GymnasiumTask(RenderedTask):
     """The keys of ``conf/env/gymnasium.yaml``.
 
     Args:
-        id: of a registered environment that observes a ``Box`` of one dimension and acts by a bounded one,
-            or by ``Discrete`` actions.
+        id: of a registered environment that observes what `Sensors` reads and acts by a bounded ``Box`` of
+            one dimension, or by ``Discrete``, ``MultiDiscrete`` or ``MultiBinary`` choices.
         kwargs: arguments of the environment's own.
         senses: what happens to the readings.
         sensor_scales: factors of the readings, which then stand beside every score; None: raw units.
@@ -60,13 +68,15 @@ class GymnasiumTask(RenderedTask):
         super().__init__(senses, episode_limit(spec, max_episode_steps))
         self.name, self.kwargs, self._simulation = spec.id, checked_kwargs(kwargs), simulation
         env = make_env(self.name, self.kwargs)
-        n_sensors = n_readings(env)
+        names = Sensors(self.name, env.observation_space).names
         NominalActions(env)  # refuses those that do not fit
         env.close()
-        self.sensor_scales = checked_scales(sensor_scales, [str(sensor) for sensor in range(n_sensors)])
-        self.batched = self._choose_simulation(simulation, n_sensors)
+        self.sensor_scales = checked_scales(sensor_scales, names)
+        self.batched = self._choose_simulation(simulation)
+        if not self.batched:
+            _tell_sensors(self.name, names)
 
-    def _choose_simulation(self, simulation: str, n_sensors: int) -> bool:
+    def _choose_simulation(self, simulation: str) -> bool:
         """Whether all rows are simulated in one batch. Raises UserError: asked for, but there is none."""
         reason = why_not_batched(self.name, self.kwargs)
         if simulation == "batched" and reason:
@@ -74,10 +84,15 @@ class GymnasiumTask(RenderedTask):
         if simulation == "gymnasium":
             return False
         if reason is None:
-            logger.info("%s: %d sensors, all rows simulated in one batch", self.name, n_sensors)
+            logger.info("%s: all rows simulated in one batch", self.name)
         elif rules_of(self.name):
-            logger.info("%s: %d sensors, each row stepped by Gymnasium: %s", self.name, n_sensors, reason)
+            logger.info("%s: each row stepped by Gymnasium: %s", self.name, reason)
         return reason is None
+
+    @property
+    def has_physics(self) -> bool:  # type: ignore[override]
+        """Of others' environments nothing is known."""
+        return self.batched
 
     def why_not_on_device(self) -> str | None:  # noqa: D102
         reason = why_not_batched(self.name, self.kwargs)

@@ -14,6 +14,9 @@ from .source import Source
 
 logger = logging.getLogger(__name__)
 
+LARGEST_REWARD = 1e18
+"""What is larger is as good as infinite: learners compute in float32, which cannot hold its square."""
+
 MOST_STARTS = 10
 """Starts that are drawn for an episode until its first reading is a finite number."""
 
@@ -34,6 +37,7 @@ class Readings(Kept):
     def __init__(self, source: Source) -> None:
         self._source, b = source, source.num_envs
         self._have_told = False
+        self._broken: np.ndarray | None = None  # readings of the last step in which some were not finite
         kind = np.uint8 if source.reading_shape else np.float32
         self.values = np.zeros((b, len(source.sensor_names), *source.reading_shape), kind)
         self.state = np.zeros((b, len(source.state_names)), np.float32)
@@ -49,6 +53,7 @@ class Readings(Kept):
         broken = np.zeros_like(goes)
         if not (sums_up(values) and (state is values or sums_up(state))):
             broken = goes & ~(_are_finite(values) & _are_finite(state))
+            self._broken = values
             goes = goes & ~broken
         if goes.all():
             self.values, self.state = values, state
@@ -80,16 +85,43 @@ class Readings(Kept):
                 return
             logger.warning("%s: %d first readings are not finite; another start", name, len(rows))
             self._source.start(rows, [rngs[row] for row in rows])
-        raise UserError(f"{MOST_STARTS} episodes of {name} in a row began with readings that are not finite")
+        wrong = ~np.isfinite(self._broken[rows[0]])
+        which, value = self._source.sensor_names[int(np.argmax(wrong))], self._broken[rows[0]][wrong][0]
+        raise UserError(
+            f"{MOST_STARTS} episodes of {name} in a row began with readings that are not finite: it gave "
+            f"{_told(value)} as observation ({which})"
+        )
 
-    def tell(self, diverged: np.ndarray) -> None:
-        """Say, the first time only, that rows have ``diverged`` (B,) bool; learners count them."""
-        if not self._have_told:
-            self._have_told = True
-            name, rows = self._source.name, np.flatnonzero(diverged).tolist()
-            logger.warning(
-                "%s: rows %s diverged, and end their episodes; later ones are not told", name, rows
-            )
+    def tell(self, diverged: np.ndarray, undefined: np.ndarray, rewards: np.ndarray) -> None:
+        """Say, the first time only, that rows have diverged, and why the first one did; learners count them.
+
+        Args:
+            diverged: (B,) bool.
+            undefined: (B,) bool, rows whose action was NaN.
+            rewards: (B,), those that are not finite, or too large; 0 elsewhere.
+        """
+        if self._have_told:
+            return
+        self._have_told = True
+        rows = np.flatnonzero(diverged)
+        name, first = self._source.name, rows[0]
+        if undefined[first]:
+            why = f"{name}: rows {rows.tolist()} got NaN as action"
+        elif rewards[first] != 0:
+            why = f"{name} gave {_told(rewards[first])} as reward in rows {rows.tolist()}"
+        elif self._source.diverged[first]:
+            pictures = "gave pictures that hold NaN or infinite numbers"
+            why = f"{name}: rows {rows.tolist()} {pictures if self._source.reading_shape else 'diverged'}"
+        else:
+            value = self._broken[first][~np.isfinite(self._broken[first])][0]
+            which = self._source.sensor_names[int(np.argmax(~np.isfinite(self._broken[first])))]
+            why = f"{name} gave {_told(value)} as observation ({which}) in rows {rows.tolist()}"
+        logger.warning("%s, which ends their episodes; later ones are not told", why)
+
+
+def _told(value: float) -> str:
+    """A number that is none, or too large a one."""
+    return "NaN" if math.isnan(value) else "an infinite number" if math.isinf(value) else f"{value:g}"
 
 
 def sums_up(values: np.ndarray) -> bool:

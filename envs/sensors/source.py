@@ -18,7 +18,8 @@ class Source(Protocol):
         name: of the task.
         num_envs: B.
         sensor_names: of the S sensors, in the task's own (canonical) order.
-        single_action_space: ``Box`` in [-1, 1] of shape (A,) (nominal), or ``Discrete``.
+        single_action_space: ``Box`` in [-1, 1] of shape (A,) (nominal), ``Discrete``, or ``MultiDiscrete`` of
+            one dimension.
         max_episode_steps: steps after which an episode is cut.
         reading_shape: of one sensor's reading: () for a number, (D,) for a patch of D grey levels, uint8.
         step_duration: simulated seconds of a step, for those who look on; a guess where a task has no time.
@@ -28,7 +29,7 @@ class Source(Protocol):
     name: str
     num_envs: int
     sensor_names: tuple[str, ...]
-    single_action_space: spaces.Box | spaces.Discrete
+    single_action_space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete
     max_episode_steps: int
     reading_shape: tuple[int, ...] = ()
     step_duration: float = 0.02
@@ -47,7 +48,7 @@ class Source(Protocol):
         """Advance the rows that are ``running`` (B,).
 
         Args:
-            actions: (B, A), clipped to [-1, 1], or (B,) whole numbers.
+            actions: (B, A), clipped to [-1, 1], or whole numbers (B,) or (B, K).
             running: rows whose episode goes on; what is told of the others has no meaning.
 
         Returns:

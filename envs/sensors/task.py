@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, shown
 from ..numbers import is_number, whole_number
 from ..task_set import TaskSet
 from .on_device.env import SensorTensorEnv
@@ -171,7 +171,7 @@ def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | N
         return None
     listed = isinstance(scales, Sequence) and not isinstance(scales, str)
     if not listed or len(scales) != len(sensors) or not all(map(is_number, scales)):
-        wanted = f"{len(sensors)} numbers, for {', '.join(sensors)}"
+        wanted = f"{len(sensors)} numbers, for {shown(', '.join(sensors), 300)}"
         raise UserError(f"env.sensor_scales must be {wanted}; got {scales!r}")
     return tuple(float(scale) for scale in scales)
 

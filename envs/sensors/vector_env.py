@@ -17,7 +17,7 @@ from ..tokens import sensor_observation_space
 from .actions import Actions
 from .channels import Channels
 from .onlooker import Onlooker
-from .readings import Readings, sums_up
+from .readings import LARGEST_REWARD, Readings
 from .senses import Senses
 from .slots import Slots
 from .source import Source
@@ -36,11 +36,13 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
     """Rows of one task whose sensors are tokens.
 
     Observations are the sensor token sets of :mod:`somite.envs.tokens`. Actions are nominal, (B, A) in
-    [-1, 1], or whole numbers (B,). A row that ends is reset in the same step: its observation is then the
-    first of the next episode, ``info["final_obs"][row]`` the last of the one that ended.
+    [-1, 1], or whole numbers (B,), of several decisions (B, K). A row that ends is reset in the same step:
+    its observation is then the first of the next episode, ``info["final_obs"][row]`` the last of the one that
+    ended.
 
-    A row whose action, reward or reading is not a finite number, or whose simulation diverged, ends its
-    episode: ``info["diverged"]`` (B,) tells so, its reward is 0, and it observes its last reading again.
+    A row whose action, reward or reading is not a finite number (a reward beyond `LARGEST_REWARD` counts as
+    none), or whose simulation diverged, ends its episode: ``info["diverged"]`` (B,) tells so, its reward is
+    0, and it observes its last reading again.
     An infinite action is clipped like any other.
 
     Args:
@@ -58,6 +60,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             ``reset(options={"reset_mask": ...})``.
 
     Attributes:
+        actions: what they mean.
         begun_anew: (B,) bool, rows that the last `restore` could not bring back.
     """
 
@@ -85,8 +88,8 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self.privileged, self._tells_state = privileged, privileged and n_state > 0
         self.channels = Channels(self.senses, b, len(source.sensor_names), shape)
         space = source.single_action_space
-        self._actions = Actions(space, b)
-        self.discrete, self.n_actions = self._actions.discrete, self._actions.n
+        self.actions = Actions(space, b)
+        self.discrete, self.n_actions = self.actions.discrete, self.actions.n
         self.slots = Slots(self.senses, b, self.channels.n, shape, self.n_actions)
         self._beside = None if beside is None else Onlooker(beside, source, beside_sees, self.n_actions)
         remembered = max(self.senses.history, beside.history if beside else 0)
@@ -212,7 +215,7 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         self._check_ready("step()")
         if self.autoreset_mode == AutoresetMode.DISABLED and not self.once and not self._running.all():
             raise UserError(f"rows {np.flatnonzero(~self._running).tolist()} have ended; reset them first")
-        actions, newest, self._begun = self._actions.applied(actions)
+        actions, newest, self._begun = self.actions.applied(actions)
         self._recent[:, :-1] = self._recent[:, 1:].copy()  # the newest stands last
         self._recent[:, -1] = newest
         self.source.step_begin(actions, self._running)
@@ -222,19 +225,18 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         check_open(self)
         if self._begun is None:
             raise UserError("step_finish() before step_begin()")
-        lost, self._begun = self._begun, None
+        undefined, self._begun = self._begun, None
         running = self._running
         rewards, terminated, cut = self.source.step_finish()
         self._steps += running
-        lost = lost | self.source.diverged
-        if not sums_up(rewards):
-            lost |= ~np.isfinite(rewards)
+        bad = ~(np.abs(rewards) <= LARGEST_REWARD)  # NaN, too
+        lost = undefined | self.source.diverged | bad
         diverged = running & (lost | self._readings.read(running & ~lost))
         terminated = terminated & running
         truncated = (cut | (self._steps >= self.source.max_episode_steps)) & running
         rewards = np.where(running, rewards, 0.0)
         if diverged.any():
-            self._readings.tell(diverged)
+            self._readings.tell(diverged, undefined, np.where(bad, rewards, 0.0))
             rewards[diverged], terminated[diverged] = 0.0, True
         if self._orders:
             self.slots.shuffle(np.where(running, self._steps - self._start_age, 0), self._orders)

@@ -165,6 +165,8 @@ HOSTILE = {
     "files from everywhere, in a condition": put(
         "zero_shot", "conditions", value={"limbs": {"x": {"files_from": "/"}}}
     ),
+    "a module": put("env", "imports", value=["os"]),
+    "a module, in a condition": put("zero_shot", "conditions", value={"sensors": {"x": {"imports": "os"}}}),
     "a key of nobody": put("agent", "widht", value=3),
     "a section of nobody": put("hydra/launcher", value={"a": 1}),
 }
@@ -264,6 +266,9 @@ def test_what_reaches_beyond_the_folder_is_said_again(run):
     edit(run, put("env", "files_from", value="/")(None))
     with pytest.raises(UserError, match="say it again: env.files_from="):
         rewrite_for_resume([f"resume={run}", "device=cpu"])
+    edit(run, put("env", "imports", value=["a", "b"])(None))
+    with pytest.raises(UserError, match=r"say it again: env.imports=\[a,b\], or"):
+        rewrite_for_resume([f"resume={run}", "env.files_from=null"])
 
 
 def test_a_run_of_ours_goes_on_with_all_its_values(run):

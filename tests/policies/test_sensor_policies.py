@@ -456,6 +456,32 @@ def test_choices_are_drawn_with_the_probabilities_of_their_logits() -> None:
     assert not np.array_equal(drawn, Agent(policy, seed=2).act(arrays, deterministic=False))
 
 
+def test_of_several_decisions_each_is_taken_by_its_own_logits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    policy = DeepSet(ONE, 5, 1, discrete=[3, 2], n_privileged=S, recurrent=False)
+    nn.init.normal_(policy.action[2].weight, std=2.0)
+    save_policy(tmp_path / "policy", policy, environment={}, training={})
+    agent = load_policy(tmp_path / "policy")
+    assert agent.policy.architecture() == policy.architecture()
+    (observation,) = random_steps(policy, 0, steps=1, batch=1)
+    observation["recent_actions"] = torch.zeros(1, 1, 5)
+    arrays = {key: value.float().numpy() for key, value in observation.items()}
+    many = {key: value.repeat(4000, 0) for key, value in arrays.items()}
+    with torch.no_grad():
+        floats = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        first, second = policy.act(policy.encode(floats, {})[0], floats)[0].softmax(-1).split([3, 2])
+    assert agent.act({key: value[0] for key, value in arrays.items()}).tolist() == [
+        first.argmax(),
+        second.argmax(),
+    ]
+    drawn = agent.act(many, deterministic=False)
+    for column, wanted in ((0, first / first.sum()), (1, second / second.sum())):
+        shares = np.bincount(drawn[:, column], minlength=len(wanted)) / 4000
+        np.testing.assert_allclose(shares, wanted, atol=5 * 0.5 / 4000**0.5)
+    with pytest.raises(UserError, match=r"between \[3, 3\] choices have 6 logits, not 5"):
+        DeepSet(ONE, 5, 1, discrete=[3, 3], n_privileged=S)
+
+
 def swing_up(policy: SensorPolicy, shuffle: str | int, carry: bool = False) -> np.ndarray:
     """What the policy would do in the same episodes, driven by fixed actions, (T, B)."""
     env = CartPoleSwingUp(senses=Senses(history=policy.n_recent, shuffle=shuffle)).make_vec(num_envs=B)

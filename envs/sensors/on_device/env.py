@@ -16,6 +16,7 @@ from ...in_place import clear
 from ...snapshots import Misfit
 from ...tensor_env import TensorEnv, TensorStep
 from ...tokens import sensor_observation_space
+from ..readings import LARGEST_REWARD
 from ..senses import Senses
 from .chance import Chance
 from .channels import TensorChannels
@@ -167,7 +168,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
         running = self._running.clone()
         rewards, terminated, cut = self.source.step(applied, running)
         self._steps += running
-        lost = lost | ~rewards.isfinite()
+        lost = lost | ~(rewards.abs() <= LARGEST_REWARD)  # NaN, too
         if self.source.diverged is not None:
             lost = lost | self.source.diverged
         diverged = running & (lost | self._readings.read(running & ~lost))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.distributions import Categorical, Normal
 
-from somite.agents.algorithms.distributions import Choice, MaskedGaussian
+from somite.agents.algorithms.distributions import Choice, Choices, MaskedGaussian, distribution
 
 few = settings(max_examples=30, deadline=None)
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -108,3 +108,23 @@ def test_impossible_choices_are_never_drawn() -> None:
     torch.manual_seed(0)
     counts = Choice(torch.tensor([0.0, -torch.inf, 0.0]).expand(1000, 3)).sample().bincount(minlength=3)
     assert counts[1] == 0 and 400 < counts[0] < 600
+
+
+def test_several_decisions_are_torchs_categoricals_side_by_side() -> None:
+    logits = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
+    ours = distribution(logits, [3, 1, 2], None, torch.zeros(()))
+    theirs = [Categorical(logits=part) for part in logits.split([3, 1, 2], -1)]
+    assert isinstance(ours, Choices)
+    drawn = ours.sample()
+    assert drawn.shape == ours.mode().shape == (7, 3)
+    torch.testing.assert_close(
+        ours.log_prob(drawn.float()), sum(one.log_prob(drawn[:, k]) for k, one in enumerate(theirs))
+    )
+    torch.testing.assert_close(ours.entropy(), sum(one.entropy() for one in theirs))
+    assert [ours.mode()[:, k].tolist() for k in range(3)] == [
+        one.logits.argmax(-1).tolist() for one in theirs
+    ]
+    many = Choices(logits[:1].expand(20_000, 6), [3, 1, 2]).sample()
+    joint = torch.bincount(many[:, 0] * 2 + many[:, 2], minlength=6) / len(many)
+    wanted = (theirs[0].probs[0][:, None] * theirs[2].probs[0]).flatten()
+    torch.testing.assert_close(joint, wanted, atol=0.02, rtol=0)

@@ -364,8 +364,8 @@ class Signs(Source):
         self.signs[rows] = [rng.choice([-1, 1]) for rng in rngs]
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        assert actions.shape == (self.num_envs,) and actions.dtype == np.int64
-        none = np.zeros(self.num_envs, bool)
+        assert actions.shape == (self.num_envs, *self.single_action_space.shape) and actions.dtype == np.int64
+        none, actions = np.zeros(self.num_envs, bool), actions.reshape(self.num_envs, -1)[:, -1]
         return ((actions == 1) == (self.signs > 0)).astype(float), none, none
 
     def read(self) -> np.ndarray:
@@ -375,16 +375,26 @@ class Signs(Source):
         pass
 
 
+class TwoDecisions(Signs):
+    """The same by the second of two decisions."""
+
+    single_action_space = spaces.MultiDiscrete([3, 2])
+
+
 class SignTask(SensorTask):
-    name = "signs"
+    name, source = "signs", Signs
 
     def make_source(self, num_envs: int, threads: int = 0) -> Signs:
-        return Signs(num_envs, self.max_episode_steps)
+        return self.source(num_envs, self.max_episode_steps)
 
 
+@pytest.mark.parametrize("source", [Signs, TwoDecisions])
 @pytest.mark.parametrize("cls", [AttentionNeuron, SensorMLP])
-def test_the_most_probable_choice_is_taken_where_actions_are_discrete(cls: type[Policy]) -> None:
+def test_the_most_probable_choice_is_taken_where_actions_are_discrete(
+    cls: type[Policy], source: type[Signs]
+) -> None:
     task = SignTask(None, 3)
+    task.source = source
     env = task.make_vec(task.seen, 1)
     policy = cls(env.spec_of_tokens, **sizes_for(cls, env))
     values = np.zeros((3, count_parameters(policy)))

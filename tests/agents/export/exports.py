@@ -28,10 +28,10 @@ def limbs(name):
     return policy
 
 
-def small(kind):
+def small(kind, **more):
     """A policy with choices, and weights as large as those of a trained one."""
     torch.manual_seed(0)
-    policy = kind(SENSORS.LONG, **DISCRETE)
+    policy = kind(SENSORS.LONG, **{**DISCRETE, **more})
     for parameter in policy.parameters():
         torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 if parameter.dim() else 1.0)
     return policy
@@ -47,8 +47,9 @@ POLICIES = {
     "choices/neuron": functools.partial(small, AttentionNeuron),
     "choices/transformer": functools.partial(small, SensorTransformer),
     "choices/deep_set": functools.partial(small, DeepSet),
+    "decisions/deep_set": functools.partial(small, DeepSet, n_actions=6, discrete=[2, 3, 1]),
 }
-QUICK = ("limbs/mlp", "sensors/neuron", "choices/deep_set")
+QUICK = ("limbs/mlp", "sensors/neuron", "decisions/deep_set")
 
 
 def build(name):

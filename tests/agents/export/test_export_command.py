@@ -89,7 +89,7 @@ def test_a_kept_policy_is_exported_for_one_body_from_the_command_line(tmp_path, 
 
 
 def test_memory_and_discrete_actions_are_described(tmp_path, caplog, monkeypatch):
-    file, name = tmp_path / "policy.onnx", "choices/deep_set"
+    file, name = tmp_path / "policy.onnx", "decisions/deep_set"
     monkeypatch.setattr(export, "to_onnx", lambda *given: copy.deepcopy(exported(name)[2]))
     with caplog.at_level(logging.INFO):
         export.export_policy(Agent(build(name)), file)
@@ -101,6 +101,7 @@ def test_memory_and_discrete_actions_are_described(tmp_path, caplog, monkeypatch
     }
     assert about["free_axes"] == ["batch", "tokens"] and about["fixed_axes"] == {}
     assert [o["name"] for o in about["outputs"]][:2] == ["action", "choice"]
+    assert about["outputs"][1]["shape"] == ["batch", 3] and "[2, 3, 1]" in about["outputs"][1]["meaning"]
     assert "logits" in about["outputs"][0]["meaning"] and about["body"] is None
     assert "any size of batch, tokens" in caplog.text
 

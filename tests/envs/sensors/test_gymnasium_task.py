@@ -22,7 +22,16 @@ from somite.envs.sensors import GymnasiumTask, Senses, task_from_config
 from somite.envs.sensors.gymnasium_source import NominalActions
 
 REAL = spaces.Box(-1.0, 1.0, (2,), np.float32)
+PICTURE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+FLOAT_MAX = np.finfo(np.float32).max
 MADE = "SomiteTests/Made-v0"
+
+
+def bounded(low: list[float], high: list[float]) -> spaces.Box:
+    """With bounds that the constructor would refuse."""
+    space = spaces.Box(-1.0, 1.0, (len(low),), np.float32)
+    space.low, space.high = np.float32(low), np.float32(high)
+    return space
 
 
 class Made(gymnasium.Env):
@@ -298,11 +307,17 @@ def test_an_unknown_id_names_the_nearest(env_id: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"observes": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, "Box of one dimension"),
-        ({"observes": spaces.Dict({"a": REAL})}, "Dict.*Box of one dimension"),
-        ({"observes": spaces.Discrete(4)}, "Discrete.*Box of one dimension"),
-        ({"acts": spaces.MultiDiscrete([2, 3])}, "MultiDiscrete.*Box.*or Discrete"),
+        ({"observes": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, "is a picture.*env=gymnasium_image"),
+        ({"observes": spaces.Dict({"a": REAL, "eye": PICTURE})}, "observes for 'eye' Box.*FilterObservation"),
+        ({"observes": spaces.Dict({"a": spaces.Dict({"b": spaces.Text(3)})})}, "for 'a.b' Text.*read from"),
+        ({"observes": spaces.Tuple(())}, "is nothing"),
+        ({"observes": spaces.Discrete(10**6)}, "1,000,000 numbers.*at most 10,000"),
         ({"acts": spaces.Dict({"a": REAL})}, "Dict.*Box.*or Discrete"),
+        ({"acts": spaces.Box(1.0, 1.0, (2,))}, "nothing to decide"),
+        ({"acts": bounded([np.nan, -1], [1, 1])}, "no bounds"),
+        ({"acts": bounded([1, -1], [-1, 1])}, "low bounds above the high ones"),
+        ({"acts": bounded([-1, -FLOAT_MAX], [1, FLOAT_MAX])}, "no bounds.*env.imports"),
+        ({"acts": bounded([-1, -1], [np.inf, 1])}, "no bounds"),
         ({"acts": spaces.Box(-1.0, 1.0, (2, 2))}, "2, 2.*one dimension"),
         ({"acts": spaces.Box(0, 3, (2,), np.int64)}, "real numbers"),
         ({"acts": spaces.Box(-np.inf, np.inf, (2,))}, "no bounds"),

@@ -1,0 +1,142 @@
+"""Environments of a user's own module: imported because he names it, and for no other reason."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+
+from somite.agents.checkpoint import load_policy
+from somite.agents.composition import build_policy
+from somite.agents.evaluated_runs import body_set_of
+from somite.envs import user_modules
+from somite.envs.errors import UserError
+from somite.envs.images import GymnasiumImage
+from somite.envs.saved import task_set_of
+from somite.envs.sensors import GymnasiumTask, Senses
+from somite.scripts.implied import with_implied
+
+MODULE = """
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+class Mine(PendulumEnv):
+    pass
+
+gymnasium.register("Mine-v0", entry_point=Mine, max_episode_steps=9)
+"""
+NAMES = ("somite_mine", "somite_other")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a module in it."""
+    (tmp_path / "somite_mine.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(user_modules, "_folder", None)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in NAMES:
+        sys.modules.pop(name, None)
+    gymnasium.registry.pop("Mine-v0", None)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "imports"),
+    [("somite_mine:Mine-v0", ["somite_mine"]), ("Mine-v0", ["somite_mine"]), ("Mine-v0", "somite_mine")],
+)
+def test_a_module_of_the_current_folder_is_imported_when_it_is_named(env_id: str, imports: Any) -> None:
+    task = GymnasiumTask(env_id, imports=imports)
+    assert task.name == "Mine-v0" and task.max_episode_steps == 9
+    task.make_vec(num_envs=1).close()
+    assert GymnasiumTask("somite_mine:Mine-v0").name == "Mine-v0", "it has been imported already"
+
+
+def test_the_folder_is_the_one_that_the_command_was_started_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_modules.look_in(folder)
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert GymnasiumTask("Mine-v0", imports=["somite_mine"]).name == "Mine-v0"
+
+
+@pytest.mark.parametrize("kind", [GymnasiumTask, GymnasiumImage])
+@pytest.mark.parametrize(
+    ("env_id", "imports", "said"),
+    [
+        ("somite_mine:Mine-v0", None, r"add env.imports=\[somite_mine\]"),
+        ("somite_mine:Mine-v0", ["json"], r"add env.imports=\[json,somite_mine\]"),
+        ("Mine-v0", None, "env.imports=.<module>"),
+        ("Mine-v0", ["json"], "after the import of json, which registers no environment of its own"),
+        ("somite_mine:Mine-v1", ["somite_mine"], "somite_mine, which registers Mine-v0"),
+        ("Mine-v0", ["somite_mina"], "no module 'somite_mina'.*nor in .*did you mean 'somite_mine'"),
+        ("Mine-v0", ["json.nothing"], "no module 'json.nothing'"),
+        ("Mine-v0", ["./somite_mine.py"], r"did you mean env.imports=\[somite_mine\]"),
+        ("Mine-v0", [3], "such as my_module; got '3'"),
+        ("Mine-v0", {"a": 1}, "is a list of modules"),
+    ],
+)
+def test_one_message_says_what_to_type(kind: Any, env_id: str, imports: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        kind(env_id, imports=imports)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import numpyy", "ModuleNotFoundError: No module named 'numpyy' .*somite_other.py, line 1"),
+        ("\nx = (", "SyntaxError: '.' was never closed .*somite_other.py, line 2"),
+        ("raise OSError('no licence')", "OSError: no licence .*line 1"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3 .*line 2"),
+        ("import json\njson.loads('{')", "JSONDecodeError: .*line"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_with_its_line(folder: Path, text: str, said: str) -> None:
+    (folder / "somite_other.py").write_text(text)
+    with pytest.raises(UserError, match=f"the module 'somite_other' cannot be imported: {said}"):
+        GymnasiumTask("Mine-v0", imports=["somite_other"])
+
+
+def test_a_command_line_that_names_a_module_in_the_id_asks_for_its_import() -> None:
+    assert with_implied(["env.id=a.b:E-v0"])[-1] == "env.imports=[a.b]"
+    assert with_implied(["env.imports=[c,'d']", "env.id=a:E,b:F"]) == [
+        "env.id=a:E,b:F",
+        "env.imports=[c,d,a,b]",
+    ]
+    for plain in (["env.id=ALE/Pong-v5"], ["env.imports=[a]"], ["env.id=E-v0", "env.imports=[a]"]):
+        assert with_implied(plain) == plain
+
+
+def test_a_saved_policy_names_its_module_and_imports_nothing(folder: Path) -> None:
+    from hydra import compose, initialize_config_module
+
+    from somite.agents.checkpoint import save_policy
+
+    config = {
+        "_target_": "somite.envs.sensors.GymnasiumTask",
+        "id": "Mine-v0",
+        "imports": ["somite_mine"],
+        "senses": {"_target_": "somite.envs.sensors.Senses"},
+    }
+    env = GymnasiumTask("Mine-v0", imports=["somite_mine"], senses=Senses()).make_vec(num_envs=1)
+    with initialize_config_module("somite.conf", version_base="1.3"):
+        policy = build_policy(compose("train", ["env=gymnasium", "agent=deep_set"]).agent, env)
+    save_policy(folder / "p", policy, environment={"config": config}, training={})
+    agent = load_policy(folder / "p")
+    assert body_set_of(agent).name == "Mine-v0", "imported already"
+    del sys.modules["somite_mine"], gymnasium.registry["Mine-v0"]
+    with pytest.raises(
+        UserError, match=r"which the module somite_mine registers.*add env.imports=.somite_mine"
+    ):
+        body_set_of(agent)
+    with pytest.raises(UserError, match="no environment 'Mine-v0'"):
+        task_set_of(agent.environment["config"])
+    assert "somite_mine" not in sys.modules
+    assert body_set_of(agent, {"imports": ["somite_mine"]}).name == "Mine-v0"
+    assert json.loads((folder / "p" / "policy.json").read_text())["environment"]["config"]["imports"]
