@@ -102,10 +102,7 @@ def _unknown(name: str, modules: Iterable[str]) -> str:
         return f"{said}, also after the import of {', '.join(modules)}, which registers {registered}"
     close = difflib.get_close_matches(name, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
     hint = f"did you mean {close[0]!r}? similar: {', '.join(close)}" if close else "nothing is similar"
-    return (
-        f"{said}; {hint}. One of a module of yours, or of a package that registers it when imported: "
-        "env.imports=[<module>]"
-    )
+    return f"{said}; {hint}; where a module registers it: env.imports=[<module>]"
 
 
 def _root(entry_point: Any) -> str:
