@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 LARGEST_REWARD = 1e18
 """What is larger is as good as infinite: learners compute in float32, which cannot hold its square."""
 
+LARGEST_READING = 1e30
+"""Likewise: differences of readings are taken and scaled in float32."""
+
 MOST_STARTS = 10
 """Starts that are drawn for an episode until its first reading is a finite number."""
 
@@ -85,12 +88,17 @@ class Readings(Kept):
                 return
             logger.warning("%s: %d first readings are not finite; another start", name, len(rows))
             self._source.start(rows, [rngs[row] for row in rows])
-        wrong = ~np.isfinite(self._broken[rows[0]])
-        which, value = self._source.sensor_names[int(np.argmax(wrong))], self._broken[rows[0]][wrong][0]
         raise UserError(
             f"{MOST_STARTS} episodes of {name} in a row began with readings that are not finite: it gave "
-            f"{_told(value)} as observation ({which})"
+            f"{self._wrong_reading(rows[0])}"
         )
+
+    def _wrong_reading(self, row: int) -> str:
+        """The first reading of a row that is no number, or too large a one, and which sensor's it is."""
+        if self._broken is None or _fits(self._broken[row]).all():
+            return "a state that is not finite"
+        place = int(np.argmin(_fits(self._broken[row])))
+        return f"{_told(self._broken[row][place])} as observation ({self._source.sensor_names[place]})"
 
     def tell(self, diverged: np.ndarray, undefined: np.ndarray, rewards: np.ndarray) -> None:
         """Say, the first time only, that rows have diverged, and why the first one did; learners count them.
@@ -113,9 +121,7 @@ class Readings(Kept):
             pictures = "gave pictures that hold NaN or infinite numbers"
             why = f"{name}: rows {rows.tolist()} {pictures if self._source.reading_shape else 'diverged'}"
         else:
-            value = self._broken[first][~np.isfinite(self._broken[first])][0]
-            which = self._source.sensor_names[int(np.argmax(~np.isfinite(self._broken[first])))]
-            why = f"{name} gave {_told(value)} as observation ({which}) in rows {rows.tolist()}"
+            why = f"{name} gave {self._wrong_reading(first)} in rows {rows.tolist()}"
         logger.warning("%s, which ends their episodes; later ones are not told", why)
 
 
@@ -133,4 +139,9 @@ def _are_finite(values: np.ndarray) -> np.ndarray:
     """(B,) bool, of (B, ...)."""
     if values.dtype == np.uint8:
         return np.ones(len(values), bool)
-    return np.isfinite(values).all(tuple(range(1, values.ndim)))
+    return _fits(values).all(tuple(range(1, values.ndim)))
+
+
+def _fits(values: np.ndarray) -> np.ndarray:
+    """Where readings are numbers that can be computed with; NaN is none."""
+    return np.abs(values) <= LARGEST_READING

@@ -116,6 +116,7 @@ def test_a_reward_that_is_one_number_is_taken(reward: Any) -> None:
         (step(reward=-1e30), "gave -1e+30 as reward"),
         (step(reward=np.longdouble("1e400")), "gave an infinite number as reward"),
         (step(np.array([0, np.nan, 0])), "gave NaN as observation (obs_1)"),
+        (step(np.float32([0, -3.4e38, 0])), "gave -3.4e+38 as observation (obs_1)"),
         (step(np.array([0, 0, 1e39])), "gave an infinite number as observation (obs_2)"),
     ],
 )
