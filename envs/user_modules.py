@@ -84,14 +84,16 @@ def _why(name: str, error: BaseException, folder: Path) -> str:
         close = difflib.get_close_matches(name, near, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"env.imports: there is no module {error.name!r}, neither installed nor in {folder}{hint}"
-    where = ""
+    return f"env.imports: the module {name!r} cannot be imported: {with_place(error)}"
+
+
+def with_place(error: BaseException) -> str:
+    """What code that is not ours raised, and in which line."""
+    reason, where = str(error), ""
     if isinstance(error, SyntaxError):
-        where = f" ({error.filename}, line {error.lineno})"
-        reason = error.msg
+        reason, where = error.msg, f" ({error.filename}, line {error.lineno})"
     else:
-        reason = str(error)
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
         if frames and frames[-1].filename != __file__:
             where = f" ({frames[-1].filename}, line {frames[-1].lineno})"
-    told = f"{type(error).__name__}: {one_line(reason)}" if reason else type(error).__name__
-    return f"env.imports: the module {name!r} cannot be imported: {told}{where}"
+    return f"{type(error).__name__}{': ' * bool(reason)}{one_line(reason)}{where}"

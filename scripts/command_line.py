@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..agents.run_folder import go_back_to
+from ..agents.runs.sweep import read_sweep
 from ..envs.user_modules import look_in
 from .early_signals import early_signals
 from .implied import with_implied
@@ -78,7 +79,9 @@ def _run_resumable(job: _Job, config_name: str, arguments: list[str]) -> None:
         sweep = sweep_to_resume(arguments)
         going_back = checkpoint_to_resume(arguments) if sweep is None else None
         arguments = rewrite_for_resume(arguments) if sweep is None else arguments_of_sweep(sweep, arguments)
-        check_arguments(arguments, config_name)
+        # The keys of a sweep's runs are those of its own choices of groups.
+        own = [] if sweep is None else read_sweep(sweep).jobs[0].overrides
+        check_arguments([*own, *arguments], config_name)
         parsed = parse(arguments)
         if sweep is not None or (asks_for_several(parsed) and has_basic_sweeper(parsed, config_name)):
             job.errors += run_sweep(job.task, config_name, arguments, sweep)

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import hold
 from ..agents.runs.sweep import (
+    FILE,
     FINISHED,
     IN_USE,
     Job,
@@ -101,19 +102,21 @@ def run_sweep(
         SystemExit: A signal stopped it; how to go on has been said.
         UserError: The jobs cannot be composed, or another process runs this sweep.
     """
-    with _hydra(parse(arguments), config_name) as (config, context):
+    # The keys of a sweep's runs are those of its own choices of groups.
+    own = [] if folder is None else list(read_sweep(folder).jobs[0].overrides)
+    with _hydra(parse([*own, *arguments]), config_name) as (config, context):
         if folder is None:
             keys: list[str] = []
             planned, composed = _planned(config, context)
             sweep = write_sweep(config.hydra.sweep.dir, planned)
         else:
-            keys = OmegaConf.to_container(config.hydra.overrides.task)
+            keys = OmegaConf.to_container(config.hydra.overrides.task)[len(own) :]
             sweep = read_sweep(folder)
             jobs = enumerate(sweep.jobs)
             composed = [_compose(config, context, [*job.overrides, *keys], number) for number, job in jobs]
             given = {key.partition("=")[0].lstrip("+~") for key in keys}
             for one in composed:
-                check_said_again(one, given, sweep.folder)
+                check_said_again(one, given, sweep.folder / FILE)
         with hold(sweep.folder):
             return _run_rest(task, config, context, sweep, composed, keys)
 

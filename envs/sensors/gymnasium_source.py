@@ -17,9 +17,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from ..errors import UserError, nearest, one_line, shown
+from ..errors import UserError, nearest, shown
 from ..snapshots import put
-from ..user_modules import import_modules
+from ..user_modules import import_modules, with_place
 from .boundary import Boundary, Sensors, check_methods, choices_of
 from .episodes import Episodes, tell_lost
 from .source import Source
@@ -156,18 +156,16 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         raise
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"{env_id} cannot be made: {error}{_extra(spec, str(error))}") from error
-    except (TypeError, ValueError, AssertionError, OSError) as error:
-        if isinstance(error, TypeError) and "must inherit from the gymnasium.Env" in str(error):
-            raise UserError(f"{env_id} cannot be made: {one_line(str(error))}") from error
+    except Exception as error:  # it runs code of others, which may raise anything
         if not kwargs:
-            raise  # nothing of the user's is in it
+            raise UserError(f"{env_id} cannot be made: {with_place(error)}") from error
         known = _arguments(spec)
         for name in kwargs:
             if name not in known:
                 raise UserError(
                     f"{env_id} takes no argument {name!r}; {nearest(str(name), known)}"
                 ) from error
-        raise UserError(f"{env_id} does not take env.kwargs={dict(kwargs)}: {error}") from error
+        raise UserError(f"{env_id} does not take env.kwargs={dict(kwargs)}: {with_place(error)}") from error
 
 
 def _check_robot(name: str) -> None:

@@ -148,6 +148,9 @@ HOSTILE = {
     "itself": {"overrides": ["seed=1"], "folder": "."},
     "words": {"overrides": "seed=1", "folder": "a"},
     "number": 7,
+    "module": {"overrides": ["env=gymnasium", "env.imports=[os]"], "folder": "a"},
+    "folder": {"overrides": ["env=locomotion", "env.files_from=/"], "folder": "a"},
+    "module in a part": {"overrides": ["env=gymnasium", "+env.kwargs={imports: os}"], "folder": "a"},
 }
 
 
@@ -163,6 +166,15 @@ def test_a_sweep_from_a_stranger_runs_nothing_and_writes_nowhere_else(
     said = capsys.readouterr().err
     assert leaving.value.code == 2 and str(FILE) in said and len(said.splitlines()) == 1
     assert not task.ran and [path.name for path in folder.iterdir()] == [FILE]
+
+
+def test_what_a_sweep_may_not_ask_for_itself_is_said_again(task: Task, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "own-sweep"
+    folder.mkdir(parents=True)
+    jobs = [{"overrides": ["env=gymnasium", f"env.imports=[{m}]"], "folder": m} for m in ("os", "json")]
+    (folder / FILE).write_text(json.dumps({"format": 1, "jobs": jobs}))
+    command_line.run(task, "train", ["resume=own-sweep", "env.imports=[os,json]"])
+    assert len(task.ran) == 2
 
 
 def test_sweeps_are_found_by_name_and_damaged_ones_are_named(task: Task, tmp_path: Path) -> None:

@@ -340,12 +340,12 @@ def test_arguments_handed_on_to_a_parent_are_known() -> None:
         GymnasiumTask("HalfCheetah-v5", {"xml_file": "nowhere.xml"})
 
 
-def test_an_error_of_the_environment_itself_is_not_the_users(made: list[Made]) -> None:
+def test_an_error_of_the_environment_itself_is_told_with_its_line(made: list[Made]) -> None:
     def broken() -> Made:
         raise TypeError("a bug")
 
     gymnasium.registry[MADE].entry_point = broken
-    with pytest.raises(TypeError, match="a bug"):
+    with pytest.raises(UserError, match=f"Made-v0 cannot be made: TypeError: a bug .{__file__}, line"):
         GymnasiumTask(MADE)
 
 
