@@ -88,7 +88,9 @@ def _why(name: str, error: BaseException, folder: Path) -> str:
 
 
 def with_place(error: BaseException) -> str:
-    """What code that is not ours raised, and in which line."""
+    """What code that is not ours raised at first, and in which line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     reason, where = str(error), ""
     if isinstance(error, SyntaxError):
         reason, where = error.msg, f" ({error.filename}, line {error.lineno})"
