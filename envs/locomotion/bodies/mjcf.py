@@ -65,11 +65,10 @@ def _load(name: str, path: Path) -> Morphology:
     try:
         check_model(body.model)
         _ = body.limbs
-        notes = [*_scenery(body)]
         home = _home(body)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    notes += home.notes
+    notes = list(home.notes)
     body = dataclasses.replace(
         body, home=home.qpos, home_controls=home.controls, home_activation=home.activation
     )
@@ -146,20 +145,6 @@ def _compile(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
         return spec.compile()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path} does not compile: {one_line(str(error))}") from error
-
-
-def _scenery(body: Morphology) -> list[str]:
-    """What moves in the scene and is no limb."""
-    model, own = body.model, {part for limb in body.limbs for part in limb.bodies}
-    found: dict[str, list[str]] = {}
-    for part in range(1, model.nbody):
-        if part in own or int(model.body_rootid[part]) != part:
-            continue
-        tree = np.flatnonzero(model.body_rootid == part)
-        if model.body_jntnum[tree].any() or model.body_mocapid[part] >= 0:
-            why = "moved by the user alone" if model.body_mocapid[part] >= 0 else "without an actuator"
-            found.setdefault(why, []).append(model.body(part).name or f"body {part}")
-    return [f"{why}, so scenery and no limb: {listed(names)}" for why, names in found.items()]
 
 
 @dataclass

@@ -12,6 +12,7 @@ import numpy as np
 from ..bodies.actuators import (
     force_span,
     is_position_servo,
+    listed,
     position_gain,
     read_controls,
     velocity_gain,
@@ -267,21 +268,19 @@ def _left_out(body: Morphology) -> list[str]:
 
 
 def _scenery(body: Morphology) -> list[str]:
-    """Trees that are no limbs."""
+    """Trees that are no limbs, in one line for each reason."""
     model, own = body.model, {part for limb in body.limbs for part in limb.bodies}
-    told, fixed, notes = " ".join(body.notes), [], []
+    found: dict[str, list[str]] = {}
     for part in range(1, model.nbody):
-        label = repr(_label(model.body(part).name, "body", part))
-        if part in own or int(model.body_rootid[part]) != part or label in told:
+        if part in own or int(model.body_rootid[part]) != part:
             continue
-        if model.body_jntnum[model.body_rootid == part].any():
-            notes.append(f"{label} has no actuator: it stays in the scene and is no limb")
-        else:
-            fixed.append(label)
-    if fixed:
-        more = f" and {len(fixed) - 4} more" if len(fixed) > 4 else ""
-        notes.append(f"of the scene, without joints, hence no limbs: {', '.join(fixed[:4])}{more}")
-    return notes
+        why = "without joints"
+        if model.body_mocapid[part] >= 0:
+            why = "moved by the user alone"
+        elif model.body_jntnum[model.body_rootid == part].any():
+            why = "without an actuator"
+        found.setdefault(why, []).append(repr(_label(model.body(part).name, "body", part)))
+    return [f"{why}, so scenery and no limb: {listed(names)}" for why, names in found.items()]
 
 
 def _placing(body: Morphology, limb: Limb) -> str:

@@ -24,6 +24,10 @@ from ..vector_env import LocomotionVectorEnv
 DISTANCE = 4.2
 """Of the camera of videos, in radii of the body: Gymnasium's cheetah is seen from 3.5 m."""
 
+SHOWN_GROUPS, SHOWN_SHARE = 3, 0.5
+"""MuJoCo's own choice of groups of geoms, the first three; a limb of which they hold less than this share of
+its size is drawn by its other geoms."""
+
 MARGIN = 1.12
 """How much wider than the body a portrait is."""
 
@@ -100,7 +104,7 @@ class BodyRenderer:
         # Followed upwards and downwards only where it would leave the picture: swimmers, drones, cliffs.
         away = float(data.xpos[root, 2]) - usual
         camera.lookat[2] = usual + np.sign(away) * max(0.0, abs(away) - 1.2 * radius)
-        return _draw(renderer, body, data, camera)
+        return _draw(renderer, data, camera)
 
     def close(self) -> None:
         """Release the drawing contexts."""
@@ -131,7 +135,7 @@ def portrait(body: Morphology, width: int = 640, height: int = 480) -> np.ndarra
     camera.distance = _fitting_distance(body.model, camera, _seen_boxes(body), width / height)
     renderer = _make_renderer(body, width, height)
     try:
-        return _draw(renderer, body, data, camera)
+        return _draw(renderer, data, camera)
     finally:
         renderer.close()
 
@@ -147,7 +151,7 @@ def _seen_boxes(body: Morphology) -> np.ndarray:
     model, data = body.model, body.placed(body.initial_qpos)
     parts = [part for limb in body.limbs for part in limb.bodies]
     geoms = np.flatnonzero(np.isin(model.geom_bodyid, parts))
-    seen = geoms[np.asarray(_shown_groups(body))[np.clip(model.geom_group[geoms], 0, 5)] == 1]
+    seen = geoms[_shown(body)[geoms]]
     corners = [
         geom_bounds(model, int(geom), data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3))
         for geom in (seen if len(seen) else geoms)
@@ -177,19 +181,45 @@ def _moves_about(body: Morphology, axis: int) -> bool:
     return bool(hinges.any() and (np.abs(axes[hinges, axis]) > 0.99).all())
 
 
-def _shown_groups(body: Morphology) -> list[int]:
-    """Flags of the six groups of geoms: MuJoCo's own choice, or every group if it hides the whole body."""
-    model = body.model
-    parts = [part for limb in body.limbs for part in limb.bodies]
-    usual = [1, 1, 1, 0, 0, 0]
-    shown = any(usual[min(max(int(g), 0), 5)] for g in model.geom_group[np.isin(model.geom_bodyid, parts)])
-    return usual if shown or model.nskin else [1] * 6
+def _shown(body: Morphology) -> np.ndarray:
+    """(ngeom,) bool: the geoms of limbs that are drawn.
+
+    Those in the groups that MuJoCo shows; of a limb that they leave out, the others.
+    """
+    model, data = body.model, body.placed(body.initial_qpos)
+    usual = (model.geom_group < SHOWN_GROUPS) & (_alpha(model) > 0)
+    drawn = np.zeros(model.ngeom, bool)
+    for limb in body.limbs:
+        geoms = np.flatnonzero(np.isin(model.geom_bodyid, limb.bodies))
+        shown, hidden = geoms[usual[geoms]], geoms[~usual[geoms]]
+        sizes = [_diagonal(model, data, part) for part in (shown, hidden)]
+        drawn[geoms if sizes[0] < SHOWN_SHARE * sizes[1] and not model.nskin else shown] = True
+    return drawn
+
+
+def _alpha(model: mujoco.MjModel) -> np.ndarray:
+    """(ngeom,) opacity."""
+    of_material = model.mat_rgba[model.geom_matid, 3] if model.nmat else np.ones(model.ngeom)
+    return np.where((model.geom_matid >= 0), of_material, model.geom_rgba[:, 3])
+
+
+def _diagonal(model: mujoco.MjModel, data: mujoco.MjData, geoms: np.ndarray) -> float:
+    """Of the bounds of geoms, m; 0 of none."""
+    if not len(geoms):
+        return 0.0
+    corners = [geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3)) for g in geoms]
+    low, high = np.array(corners).swapaxes(0, 1)
+    return float(np.linalg.norm(high.max(0) - low.min(0)))
 
 
 def _make_renderer(
     body: Morphology, width: int, height: int, model: mujoco.MjModel | None = None
 ) -> mujoco.Renderer:
     model = copy.copy(body.model if model is None else model)  # ours to give a buffer as large as the picture
+    shown = np.flatnonzero(_shown(body))
+    model.geom_group[shown] = np.minimum(model.geom_group[shown], SHOWN_GROUPS - 1)
+    unseen = shown[_alpha(model)[shown] == 0]
+    model.geom_matid[unseen], model.geom_rgba[unseen] = -1, (0.6, 0.6, 0.6, 1)
     buffer = model.vis.global_
     buffer.offwidth, buffer.offheight = max(buffer.offwidth, width), max(buffer.offheight, height)
     # What is drawn begins and ends at multiples of the extent: here the body's, however large the scene is.
@@ -203,11 +233,9 @@ def _make_renderer(
     return renderer
 
 
-def _draw(
-    renderer: mujoco.Renderer, body: Morphology, data: mujoco.MjData, camera: mujoco.MjvCamera
-) -> np.ndarray:
+def _draw(renderer: mujoco.Renderer, data: mujoco.MjData, camera: mujoco.MjvCamera) -> np.ndarray:
     options = mujoco.MjvOption()
-    options.geomgroup[:] = _shown_groups(body)
+    options.geomgroup[:] = [1] * SHOWN_GROUPS + [0] * (6 - SHOWN_GROUPS)
     renderer.update_scene(data, camera, options)
     return renderer.render()
 

@@ -116,8 +116,8 @@ def test_totals(made):
 
 def test_what_was_left_out_is_told(made):
     notes = "\n".join(made.notes)
-    assert "'ball' has no actuator: it stays in the scene and is no limb" in notes
-    assert "without joints, hence no limbs: 'wall'" in notes
+    assert "without an actuator, so scenery and no limb: 'ball'" in notes
+    assert "without joints, so scenery and no limb: 'wall'" in notes
     assert "free only places 'trunk' in the world: no joint row" in notes
     assert "'[bold]thrust[/]' has no control range; actions -1 to 1 mean" in notes
     assert "sensors are not observed (1)" in notes

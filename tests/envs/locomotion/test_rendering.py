@@ -17,6 +17,8 @@ from somite.envs.locomotion.pictures.rendering import BodyRenderer, body_bounds,
 
 from .helpers import BALL, FREE, HINGE, add_capsule, add_motor, random_state
 
+BOX = mujoco.mjtGeom.mjGEOM_BOX
+
 
 @pytest.fixture(scope="module")
 def backend():
@@ -204,3 +206,29 @@ def test_a_backend_that_works_is_kept_in_whatever_case_it_is_written(backend):
 def test_training_needs_no_backend():
     code = "from somite.envs.locomotion import LocomotionVectorEnv as V; print(V(['hopper_3'], 2).n_limbs)"
     assert in_a_process(code, "disable").stdout.strip() == "3"
+
+
+def test_a_limb_that_is_drawn_in_hidden_groups_only_is_seen_like_the_others(backend):
+    def body(group, alpha=1.0, mount=False):
+        spec = mujoco.MjSpec()
+        trunk = spec.worldbody.add_body(name="trunk", pos=[0, 0, 0.4])
+        trunk.add_joint(type=FREE)
+        trunk.add_geom(size=[0.25, 0.12, 0.06], type=BOX, group=group, rgba=[1, 0, 0, alpha])
+        trunk.add_geom(size=[0.1, 0.05, 0.05], type=BOX, group=3, rgba=[0, 0, 1, 1])
+        if mount:  # a small part of the limb is in a group that is shown
+            trunk.add_body(name="mount").add_geom(size=[0.01, 0, 0], pos=[0, 0, 0.06])
+        leg = trunk.add_body(name="leg")
+        leg.add_joint(name="hip", type=HINGE, axis=[0, 1, 0])
+        add_capsule(leg, (0, 0, 0), (0, 0, -0.4), 0.03)
+        add_motor(spec, "hip")
+        return Morphology("body", spec.compile())
+
+    def red(of):
+        picture = portrait(of, 96, 64).astype(int)
+        return int(((picture[..., 0] > 2 * picture[..., 1]) & (picture[..., 0] > 60)).sum())
+
+    usual = red(body(0))
+    assert usual > 300 and red(body(3)) > 0.8 * usual and red(body(5, mount=True)) > 0.8 * usual
+    hidden = rendering._shown(body(0))
+    assert hidden.tolist() == [True, False, True], "what is drawn needs no collision geoms"
+    np.testing.assert_allclose(body_bounds(body(3)), body_bounds(body(0)))
