@@ -169,6 +169,7 @@ class RobotSet(BodySet):
         variation, damage, world: what varies between and within episodes.
         files_from: a folder from which their files may include and load others, beside their own.
         compile_seconds: of computation that each file may need to compile.
+        keyframe: name or number of the keyframe that they start in; None: that called home.
 
     Raises:
         UserError: a file that is no robot, a pattern that fits no body, or a body on both sides.
@@ -186,12 +187,13 @@ class RobotSet(BodySet):
         world: World | None = None,
         files_from: str | None = None,
         compile_seconds: int = SECONDS,
+        keyframe: str | int | None = None,
     ) -> None:
         if morphology is None:
             raise UserError(
                 "which robot? say env.morphology=<an MJCF file, a folder of them, or menagerie:<robot>>"
             )
-        source = read_user_bodies(absolute_source(str(morphology)), files_from, compile_seconds)
+        source = read_user_bodies(absolute_source(str(morphology)), files_from, compile_seconds, keyframe)
         held_out, _ = distinct(source.match(unseen), source.build)
         seen = tuple(name for name in source.names if name not in held_out)
         if not seen:
@@ -227,6 +229,7 @@ class RobotSet(BodySet):
 
 FEW_STEPS, MOST_TRIED = 25, 20
 """Steps in which no robot should fall though nothing is done, and robots of a folder that are tried."""
+
 
 def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A saved environment's configuration with a user's robots in place of its bodies; the task stays.

@@ -17,7 +17,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from ...errors import UserError, one_line
+from ...errors import UserError, nearest, one_line
 from ..features import LIMB_SPEC
 from .actuators import actuator_label, held_activation, listed
 from .limbs import JointSlot
@@ -34,22 +34,23 @@ _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
 
 
-def load_morphology(name: str, path: Path) -> Morphology:
+def load_morphology(name: str, path: Path, keyframe: str | int | None = None) -> Morphology:
     """Read an MJCF file that has been checked: see `user_bodies`, `mjcf_files` and `compile_guard`.
 
-    The start is the home keyframe (the only one, or one called ``home`` or the like), else ``qpos0``
-    within the joints' ranges; a robot that can fall is put onto the ground.
+    The start is a keyframe (the one asked for, the only one, or one called ``home`` or the like), else
+    ``qpos0`` within the joints' ranges; a robot that can fall is put onto the ground.
 
     Args:
         name: what tables and logs call the body.
         path: the file; includes and meshes are found beside it.
+        keyframe: name or number of the keyframe that is the start; None: the home keyframe.
 
     Raises:
-        UserError: it cannot be read or compiled, has no actuator, or its simulation diverges at once; with
-            the reason and the element.
+        UserError: it cannot be read or compiled, has no actuator or no such keyframe, or its simulation
+            diverges at once; with the reason and the element.
     """
     try:
-        body = _load(name, path)
+        body = _load(name, path, keyframe)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # told when the body is used
             _check_descriptors(body, path)
@@ -59,13 +60,13 @@ def load_morphology(name: str, path: Path) -> Morphology:
         raise UserError(f"{path} cannot be simulated: {one_line(str(error))}") from error
 
 
-def _load(name: str, path: Path) -> Morphology:
+def _load(name: str, path: Path, keyframe: str | int | None) -> Morphology:
     spec = functools.partial(_parse, path)
     body = Morphology(name, _compile(spec(), path), spec=spec)
     try:
         check_model(body.model)
         _ = body.limbs
-        home = _home(body)
+        home = _home(body, keyframe)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     notes = list(home.notes)
@@ -158,20 +159,41 @@ class Home:
     notes: list[str] = field(default_factory=list)
 
 
-def _home(body: Morphology) -> Home:
+def _find_keyframe(names: list[str], keyframe: str | int) -> int:
+    """Number of the keyframe of that name or number. Raises UserError."""
+    if str(keyframe) in names:
+        return names.index(str(keyframe))
+    if str(keyframe).isdecimal() and int(keyframe) < len(names):
+        return int(keyframe)
+    if not names:
+        raise UserError(
+            f"it has no keyframe, so none that env.keyframe={keyframe} could mean; leave that out"
+        )
+    hint = nearest(str(keyframe), [name or str(number) for number, name in enumerate(names)])
+    raise UserError(f"it has no keyframe {keyframe!r}; {hint}; or a number from 0 to {len(names) - 1}")
+
+
+def _home(body: Morphology, keyframe: str | int | None) -> Home:
     model, own = body.model, [part for limb in body.limbs for part in limb.bodies]
     names = [model.key(key).name for key in range(model.nkey)]
     chosen = [key for word in HOME_KEYS for key, name in enumerate(names) if name.lower() == word]
     if len(names) == 1:
         chosen = [0]
+    if keyframe is not None:
+        chosen = [_find_keyframe(names, keyframe)]
     if chosen:
         key = chosen[0]
         check_keyframe(model, key)
         controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
         activation = model.key_act[key].copy() if model.key_act[key].any() else None
-        named = f"keyframe {names[key]!r}" if names[key] else "only keyframe"
+        named = f"keyframe {names[key]!r}" if names[key] else f"keyframe {key}"
         return Home(model.key_qpos[key].copy(), controls, activation, True, [f"the start is the {named}"])
-    notes = [f"none of the {len(names)} keyframes is called home: the start is qpos0"] if names else []
+    notes = []
+    if names:
+        choices = listed([name or str(number) for number, name in enumerate(names)])
+        notes.append(
+            f"none of the {len(names)} keyframes is called home: the start is qpos0 (env.keyframe: {choices})"
+        )
     home, moved = model.qpos0.copy(), []
     for joint in np.flatnonzero(model.jnt_limited.astype(bool) & np.isin(model.jnt_bodyid, own)):
         if int(model.jnt_type[joint]) in _SCALAR:

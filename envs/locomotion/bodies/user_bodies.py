@@ -34,12 +34,19 @@ class UserBodies:
         files_from: a folder from which meshes, includes and the like may be read, too, beside that of the
             file, or the one that was given.
         compile_seconds: of computation that each file may need to compile.
+        keyframe: name or number of the keyframe that they start in; None: that called home.
 
     Raises:
         UserError: nothing there that can be a body; with the reason for each file.
     """
 
-    def __init__(self, source: str, files_from: str | None = None, compile_seconds: int = SECONDS) -> None:
+    def __init__(
+        self,
+        source: str,
+        files_from: str | None = None,
+        compile_seconds: int = SECONDS,
+        keyframe: str | int | None = None,
+    ) -> None:
         self.source = source
         if source.startswith(MENAGERIE):
             files = {source.removeprefix(MENAGERIE): menagerie_file(source.removeprefix(MENAGERIE))}
@@ -55,7 +62,7 @@ class UserBodies:
                     _check_place(path, folder)
                     check_files(path, folder if folder.is_dir() else path.parent, *allowed)
                     guard.check(path)
-                    self._bodies[name] = load_morphology(name, path)
+                    self._bodies[name] = load_morphology(name, path, keyframe)
                 except UserError as error:
                     reasons.append(str(error))
         if not self._bodies:
@@ -95,21 +102,28 @@ class UserBodies:
 
 
 def read_user_bodies(
-    source: str, files_from: str | None = None, compile_seconds: int = SECONDS
+    source: str,
+    files_from: str | None = None,
+    compile_seconds: int = SECONDS,
+    keyframe: str | int | None = None,
 ) -> UserBodies:
     """`UserBodies` of a source, read once (compiling many meshes takes seconds) and after every edit."""
     seconds = whole_number(compile_seconds, "env.compile_seconds", 1)
     if files_from is not None and not isinstance(files_from, str):
         raise UserError(f"env.files_from is a folder, got {files_from!r}")
+    if keyframe is not None and (isinstance(keyframe, bool) or not isinstance(keyframe, str | int)):
+        raise UserError(f"env.keyframe is the name or number of a keyframe, got {keyframe!r}")
     path = Path(source)
     files = [path] if path.is_file() else _xml_files(path) if path.is_dir() else []
     stamps = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
-    return _read(source, files_from, seconds, stamps)
+    return _read(source, files_from, seconds, keyframe, stamps)
 
 
 @functools.lru_cache(maxsize=8)
-def _read(source: str, files_from: str | None, seconds: int, stamps: tuple[int, ...]) -> UserBodies:
-    return UserBodies(source, files_from, seconds)
+def _read(
+    source: str, files_from: str | None, seconds: int, keyframe: str | int | None, stamps: tuple[int, ...]
+) -> UserBodies:
+    return UserBodies(source, files_from, seconds, keyframe)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionTask, RobotSet
+from somite.envs.locomotion import BodySet, LocomotionTask, RobotSet
 from somite.envs.locomotion.bodies.families import build
 
 from .helpers import SAMPLED, observed, one_row, token
@@ -206,6 +206,49 @@ def test_a_keyframe_gives_controls_and_activations(tmp_path):
         env.step(np.zeros(env.action_space.shape))
     env.reset()
     assert batch.act[0] == pytest.approx(0.2), "and so after every reset"
+
+
+KEYS = frames(key("home", FOOT, 0.1), key("", FOOT, 0.2), key("Sit", FOOT, 0.3))
+
+
+@pytest.fixture
+def posed(tmp_path):
+    path = tmp_path / "robot.xml"
+    path.write_text(walker(PLANE.format("0 0 0"), last=KEYS))
+    return path
+
+
+@pytest.mark.parametrize(("keyframe", "hip"), [(None, 0.1), ("Sit", 0.3), (1, 0.2), ("1", 0.2), (2, 0.3)])
+def test_the_keyframe_that_is_asked_for_is_the_start_also_of_what_is_saved(posed, keyframe, hip):
+    target = "somite.envs.locomotion.RobotSet"
+    saved = {"_target_": target, "morphology": str(posed), "keyframe": keyframe}
+    bodies = BodySet.from_config(saved)
+    assert bodies.morphology("robot").initial_qpos[7] == pytest.approx(hip)
+
+
+@pytest.mark.parametrize(
+    ("keyframe", "said"),
+    [
+        (
+            "Sitt",
+            "it has no keyframe 'Sitt'; did you mean 'Sit'? choices: 1, Sit, home; or a number from 0 to 2",
+        ),
+        (3, "no keyframe 3; "),
+        (-1, "no keyframe -1; "),
+        (True, "env.keyframe is the name or number of a keyframe, got True"),
+        (0.5, "env.keyframe is the name or number of a keyframe, got 0.5"),
+    ],
+)
+def test_a_keyframe_that_is_not_there_is_told_with_the_choices(posed, keyframe, said):
+    with pytest.raises(UserError) as error:
+        RobotSet(str(posed), keyframe=keyframe)
+    assert said in str(error.value)
+
+
+def test_a_robot_without_keyframes_says_so(tmp_path):
+    (tmp_path / "robot.xml").write_text(walker())
+    with pytest.raises(UserError, match="it has no keyframe, so none that env.keyframe=home could mean"):
+        RobotSet(str(tmp_path), keyframe="home")
 
 
 def option(text):
