@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from ..errors import UserError
@@ -61,10 +62,9 @@ class GymnasiumImage(RenderedTask):
             raise UserError(f"env.grey is true or false, got {grey!r}")
         self.name, self.kwargs, self.grey = spec.id, checked_kwargs(kwargs), grey
         self.patch_size = whole_number(patch_size, "env.patch_size", 1)
-        env = make_env(self.name, self.kwargs)
-        form = PictureForm(env)
-        NominalActions(env)  # refuses those that do not fit
-        env.close()
+        with closing(make_env(self.name, self.kwargs)) as env:
+            form = PictureForm(env)
+            NominalActions(env)  # refuses those that do not fit
         own = form.height, form.width
         self.size = None if size is None else _checked_size(size, own)
         check_patch(*(self.size or own), self.patch_size, own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -67,10 +68,9 @@ class GymnasiumTask(RenderedTask):
             )
         super().__init__(senses, episode_limit(spec, max_episode_steps))
         self.name, self.kwargs, self._simulation = spec.id, checked_kwargs(kwargs), simulation
-        env = make_env(self.name, self.kwargs)
-        names = Sensors(self.name, env.observation_space).names
-        NominalActions(env)  # refuses those that do not fit
-        env.close()
+        with closing(make_env(self.name, self.kwargs)) as env:
+            names = Sensors(self.name, env.observation_space).names
+            NominalActions(env)  # refuses those that do not fit
         self.sensor_scales = checked_scales(sensor_scales, names)
         self.batched = self._choose_simulation(simulation)
         if not self.batched:
