@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_said_before_anything_is_built(
 
 
 def test_keys_that_a_policy_does_not_have_are_named() -> None:
-    with pytest.raises(UserError, match="DeepSet has no widht; it has spec, n_actions.*width"):
+    with pytest.raises(UserError, match="DeepSet has no agent.widht; it has agent.width"):
         build("deep_set", swing_up(), "+agent.widht=3")
     with pytest.raises(UserError, match="n_actions of DeepSet comes from the environment; leave it out"):
         build("deep_set", swing_up(), "+agent.n_actions=3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium
@@ -66,8 +67,8 @@ def registered() -> Iterator[None]:
 
 def agent_for(task: SensorTask) -> Agent:
     cls, sizes = (DeepSet, {}) if task.kind == "sensors" else (PatchTransformer, {"latents": 2})
-    env = task.make_vec(num_envs=1, threads=1)
-    return Agent(cls(env.spec_of_tokens, **sizes_for(cls, env), width=8, **sizes))
+    with closing(task.make_vec(num_envs=1, threads=1)) as env:
+        return Agent(cls(env.spec_of_tokens, **sizes_for(cls, env), width=8, **sizes))
 
 
 def test_an_environment_is_filmed_as_it_draws_itself(tmp_path: Path) -> None:
