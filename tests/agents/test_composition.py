@@ -147,7 +147,7 @@ def test_the_ordinary_network_fits_its_own_number_of_sensors() -> None:
 def test_a_policy_keeps_the_history_it_was_trained_with(agent: str) -> None:
     policy = build(agent, swing_up(history=3))
     for history in (1, 2, 4):
-        message = f"trained with 3 features of a token, .* gives {history}: senses.history and senses.traces"
+        message = f"trained with 3 features of a token, .* gives {history}: env.senses.history and env.senses.traces"
         with pytest.raises(UserError, match=message):
             check_fit(policy, swing_up(history=history))
 
@@ -171,7 +171,9 @@ def test_a_policy_keeps_the_neighbours_it_was_trained_with() -> None:
 
     policy = build("patch_jigsaw", racing(neighbors=40))
     check_fit(policy, racing(neighbors=40, shuffle="episode", noise_channels=3))
-    with pytest.raises(UserError, match="trained with 24 features of a trace, .* 16: .*, senses.neighbors,"):
+    with pytest.raises(
+        UserError, match="trained with 24 features of a trace, .* 16: .*, env.senses.neighbors,"
+    ):
         check_fit(policy, racing())
     message = "trained with matches of neighbours over 40 steps: .*; here they are over 20 steps"
     with pytest.raises(UserError, match=message):
