@@ -7,11 +7,11 @@ import logging
 import torch
 
 from ..envs.errors import UserError, nearest
+from .keys import PRECISIONS
 
 log = logging.getLogger(__name__)
 
 FLOAT32, BF16 = "float32", "bf16"
-PRECISIONS = (FLOAT32, BF16)
 
 
 def check_precision(name: str, algorithm: str) -> str:

@@ -12,11 +12,11 @@ import torch
 from ..envs.errors import UserError, nearest
 from ..envs.numbers import whole_number
 from ..envs.task_set import TaskSet
+from .keys import SIMULATIONS
 
 log = logging.getLogger(__name__)
 
 CPU, WARP, TORCH = "cpu", "warp", "torch"
-SIMULATIONS = ("auto", CPU, WARP, TORCH)
 WARP_MODULES = ("warp", "mujoco_warp")
 INSTALL_WARP = "pip install 'somite[gpu]'"
 

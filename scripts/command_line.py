@@ -53,7 +53,7 @@ def run(
     look_in(Path.cwd())  # before Hydra may go to a job's folder
     chooses_env = config_name not in ("evaluate", "view")
     arguments = with_implied(sys.argv[1:] if arguments is None else arguments, chooses_env)
-    job = _Job(task)
+    job = _Job(task, config_name)
     try:
         if resumable:
             _run_resumable(job, config_name, arguments)
@@ -108,7 +108,7 @@ class _Job:
     multirun go on, and the message is ours.
     """
 
-    def __init__(self, task: Callable[[DictConfig], None]) -> None:
+    def __init__(self, task: Callable[[DictConfig], None], command: str) -> None:
         self.task = task
         self.started = False
         self.errors: list[Exception] = []
@@ -116,7 +116,7 @@ class _Job:
         def job(config: DictConfig) -> None:
             self.started = True
             try:
-                do_task(task, config)
+                do_task(task, config, command)
             except Exception as error:
                 self.errors.append(error)
                 number = OmegaConf.select(HydraConfig.get(), "job.num")

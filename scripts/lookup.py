@@ -187,6 +187,8 @@ def _check_experiment(composed: DictConfig, config_name: str, search: list[str])
 
 def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> None:
     key = override.key_or_group
+    if override.is_delete() and "." not in key:
+        raise UserError(f"{shown(override.input_line)}: {key} cannot be left out; give it a value: {key}=")
     if key in ("hydra.searchpath",) or _exists(composed, key):
         return
     parent = key.rpartition(".")[0]

@@ -40,11 +40,12 @@ from ..agents.runs.sweep import (
     write_sweep,
 )
 from ..envs.errors import UserError
-from .lookup import CONFIG_MODULE, parse
+from .lookup import CONFIG_MODULE, check_targets, parse
 from .resume import next_configuration
 from .run_folders import hydra_knows, quoted
 from .saved_configuration import check_said_again, is_said_again
 from .tasks import Task, do_task, user_message
+from .values import check_values
 
 _RESUME, _SUBDIR = "resume=", "hydra.sweep.subdir"
 _GROUPS = ("env", "agent", "algorithm", "experiment")
@@ -177,6 +178,8 @@ def _planned(config: DictConfig, context: HydraContext) -> tuple[list[Job], list
     planned = []
     configs = [_compose(config, context, overrides, number) for number, overrides in enumerate(jobs)]
     for overrides, composed in zip(jobs, configs, strict=True):
+        check_targets(composed)
+        check_values(composed, "train")
         try:
             with hydra_knows(composed):
                 folder = root / str(composed.hydra.sweep.subdir)
@@ -238,7 +241,7 @@ class SweptTask:
     def __call__(self, config: DictConfig) -> None:
         """Does the task; Hydra keeps the error for who started the jobs."""
         try:
-            do_task(self.task, config)
+            do_task(self.task, config, "train")
         except Exception as error:
             message = user_message(error) or f"{type(error).__name__}: {error}"
             folder = Path(HydraConfig.get().runtime.output_dir)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..agents.run_folder import claim_folder
 from ..agents.run_lock import LOCK, hold
 from ..envs.errors import UserError
-from .lookup import configuration, parse
+from .lookup import check_targets, configuration, parse
+from .values import check_values
 
 _KEY = "hydra.run.dir"
 
@@ -35,7 +36,8 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
         and is still empty at the end is removed.
 
     Raises:
-        UserError: Another process uses the folder, or nothing can be written there.
+        UserError: A value that is not valid, another process uses the folder, or nothing can be written
+            there.
     """
     parsed = parse(arguments)
     if not asks_for_runs(parsed):
@@ -98,4 +100,7 @@ def _composed_folder(parsed: argparse.Namespace, config_name: str) -> Path:
         name = parsed.config_name or config_name
         composed = hydra.compose(name, parsed.overrides, return_hydra_config=True)
         with hydra_knows(composed):
+            plain = OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
+            check_targets(plain)
+            check_values(plain, config_name)
             return Path(str(composed.hydra.run.dir))

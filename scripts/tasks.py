@@ -12,21 +12,24 @@ from ..agents.faults import RunFault
 from ..agents.runs.save_errors import OF_THE_DISK
 from ..envs.errors import UserError
 from .lookup import check_targets
+from .values import check_values
 
 Task = Callable[[DictConfig], None]
 
 
-def do_task(task: Task, config: DictConfig) -> None:
-    """Does a task, if its configuration builds nothing but parts of this package.
+def do_task(task: Task, config: DictConfig, command: str) -> None:
+    """Does a task, if its configuration builds nothing but parts of this package, with valid values.
 
     Args:
         task: What to do.
         config: As composed.
+        command: Whose configuration it is, as in ``conf/``.
 
     Raises:
-        UserError: It names something else.
+        UserError: It names something else, or has another value.
     """
     check_targets(config)
+    check_values(config, command)
     task(config)
 
 

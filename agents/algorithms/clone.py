@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import check_share, whole_number
+from ...envs.numbers import NULL, POSITIVE, SHARE, TEXT, checked, real, whole
 from ...envs.sensors import SensorVectorEnv
 from ...envs.snapshots import put, take
 from ..acting import Agent
 from ..memory import out_of_memory
 from ..policies.base import Policy
 from .finite import GradientGuard
+from .ppo import EPISODES, EPOCHS, RATE, ROWS, STEPS
 from .sb3_policy import SB3TokenPolicy
 from .sequences import SequenceRolloutBuffer
 from .sharding import Shards, threads_of_an_operation
@@ -35,6 +36,7 @@ from .sharding import Shards, threads_of_an_operation
 _KEPT = ("teacher", "_rng", "_starts", "_returns", "_lengths", "returns", "lengths", "diverged")
 
 
+@checked("algorithm")
 @dataclass
 class Clone:
     """Settings of cloning; the keys of ``conf/algorithm/clone.yaml``.
@@ -67,38 +69,29 @@ class Clone:
         UserError: a number that cannot be meant, or no teacher.
     """
 
-    teacher: str | None = None
-    total_steps: float = 8e6
-    teacher_steps: float = 5e5
-    handover_steps: float = 0
-    num_envs: int = 512
-    n_steps: int = 32
-    episode_steps: int | None = None
-    batch_size: int = 2048
-    n_epochs: int = 2
-    sequence_length: int = 16
-    learning_rate: float = 1e-3
-    noise: float = 0.0
-    max_grad_norm: float = 1.0
-    max_diverged: float = 0.02
-    checkpoint_every: float = 1e6
-    keep_checkpoints: int = 2
-    validate_every: float = 0
-    validation_episodes: int = 100
-    zero_shot_every: float = 8e5
+    teacher: Annotated[str | None, TEXT | NULL] = None
+    total_steps: Annotated[int, whole(1)] = 8_000_000
+    teacher_steps: Annotated[int, whole()] = 500_000
+    handover_steps: Annotated[int, whole()] = 0
+    num_envs: Annotated[int, ROWS] = 512
+    n_steps: Annotated[int, STEPS] = 32
+    episode_steps: Annotated[int | None, whole(1) | NULL] = None
+    batch_size: Annotated[int, whole(1)] = 2048
+    n_epochs: Annotated[int, EPOCHS] = 2
+    sequence_length: Annotated[int, STEPS] = 16
+    learning_rate: Annotated[float, RATE] = 1e-3
+    noise: Annotated[float, real(0, 10)] = 0.0
+    max_grad_norm: Annotated[float, POSITIVE] = 1.0
+    max_diverged: Annotated[float, SHARE] = 0.02
+    checkpoint_every: Annotated[int, whole(1)] = 1_000_000
+    keep_checkpoints: Annotated[int, whole()] = 2
+    validate_every: Annotated[int, whole()] = 0
+    validation_episodes: Annotated[int, EPISODES] = 100
+    zero_shot_every: Annotated[int, whole()] = 800_000
 
     def __post_init__(self) -> None:
         if not self.teacher:
             raise UserError("whom to clone? say algorithm.teacher=<a run of the same task>")
-        counts = ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every")
-        for name in (*counts, "sequence_length"):
-            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
-        if self.episode_steps is not None:
-            self.episode_steps = whole_number(self.episode_steps, "algorithm.episode_steps", minimum=1)
-        check_share(self.max_diverged, "algorithm.max_diverged")
-        counts = ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every")
-        for name in (*counts, "teacher_steps", "handover_steps"):
-            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
 
 
 class CloneLearner:

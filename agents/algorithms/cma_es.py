@@ -6,13 +6,13 @@ import os
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor
 
-from ...envs.errors import UserError, nearest
-from ...envs.numbers import check_share, whole_number
+from ...envs.errors import UserError
+from ...envs.numbers import FLAG, SHARE, checked, one_of, real, whole, whole_number
 from .normal import Draw, Normal
 from .object_graph import Misfit, put_graph, take_graph
 
@@ -24,6 +24,7 @@ MATRICES = 10
 """Square matrices that pycma held at once, when measured with 913 parameters; 7.4 with 2504."""
 
 
+@checked("algorithm")
 @dataclass
 class CMAES:
     """Settings of CMA-ES; the keys of ``conf/algorithm/cma_es.yaml``.
@@ -53,41 +54,29 @@ class CMAES:
         UserError: a number or a name that cannot be meant.
     """
 
-    generations: float = 1000
-    population: int = 256
-    episodes: int = 16
-    sigma0: float = 0.1
-    start: str = "zero"
-    diagonal: bool = False
-    mirrored: bool = False
-    shard_size: int | str = "auto"
-    max_diverged: float = 0.02
-    checkpoint_every: int = 50
-    keep_checkpoints: int = 2
-    validate_every: int = 10
-    validation_episodes: int = 64
-    zero_shot_every: int = 100
+    generations: Annotated[int, whole(1)] = 1000
+    population: Annotated[int, whole(4, 10**6)] = 256  # with fewer, pycma has no weights to recombine
+    episodes: Annotated[int, whole(1, 10**6)] = 16
+    sigma0: Annotated[float, real(0, 1000, above=True)] = 0.1
+    start: Annotated[str, one_of(*STARTS)] = "zero"
+    diagonal: Annotated[bool, FLAG] = False
+    mirrored: Annotated[bool, FLAG] = False
+    shard_size: Annotated[int | str, one_of("auto") | whole(1)] = "auto"
+    max_diverged: Annotated[float, SHARE] = 0.02
+    checkpoint_every: Annotated[int, whole(1)] = 50
+    keep_checkpoints: Annotated[int, whole()] = 2
+    validate_every: Annotated[int, whole()] = 10
+    validation_episodes: Annotated[int, whole(0, 10**6)] = 64
+    zero_shot_every: Annotated[int, whole()] = 100
 
     def __post_init__(self) -> None:
-        for name in ("generations", "episodes", "checkpoint_every"):
-            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
-        for name in ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every"):
-            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
-        check_share(self.max_diverged, "algorithm.max_diverged")
-        # With fewer, pycma has no weights to recombine.
-        self.population = whole_number(self.population, "algorithm.population", minimum=4)
         if self.mirrored and self.population % 2:
             raise UserError(
                 f"algorithm.mirrored makes pairs, but algorithm.population is {self.population}; take "
                 f"{self.population + 1}"
             )
         if self.shard_size != "auto":
-            size = whole_number(self.shard_size, "algorithm.shard_size (or auto)", minimum=1)
-            self.shard_size = min(size, self.population)
-        if not isinstance(self.sigma0, (int, float)) or not 0 < self.sigma0 < np.inf:
-            raise UserError(f"algorithm.sigma0 must be a number above 0, not {self.sigma0!r}")
-        if self.start not in STARTS:
-            raise UserError(f"algorithm.start cannot be {self.start!r}; {nearest(str(self.start), STARTS)}")
+            self.shard_size = min(self.shard_size, self.population)
 
     @property
     def validates(self) -> bool:

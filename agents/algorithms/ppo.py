@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
-from ...envs.errors import UserError, nearest
-from ...envs.numbers import check_share, whole_number
+from ...envs.errors import UserError
+from ...envs.numbers import FLAG, NULL, POSITIVE, SHARE, checked, one_of, real, whole
 from ...envs.task_set import TaskSet
 from ..policies.base import Policy
 from .rollout_buffer import RolloutBuffer
@@ -20,7 +20,12 @@ from .training_rows import CPU, DeviceRows, HostRows, TrainingRows
 
 SCHEDULES = ("linear", "constant")
 
+ROWS, STEPS, EPOCHS, EPISODES = whole(1, 10**6), whole(1, 10**6), whole(1, 10**4), whole(0, 10**6)
+RATE = real(0, 10, above=True)
+"""Of Adam."""
 
+
+@checked("algorithm")
 @dataclass
 class PPO:
     """Settings of PPO; the keys of ``conf/algorithm/ppo.yaml``.
@@ -46,40 +51,35 @@ class PPO:
         UserError: a number or a name that cannot be meant.
     """
 
-    total_steps: float = 3e6
-    num_envs: int = 192
-    n_steps: int = 32
-    batch_size: int = 2048
-    n_epochs: int = 4
-    sequence_length: int = 16
-    learning_rate: float = 1e-3
-    learning_rate_schedule: str = "linear"
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    clip_range: float = 0.2
-    ent_coef: float = 0.0
-    vf_coef: float = 0.5
-    max_grad_norm: float = 0.5
-    target_kl: float | None = None
-    normalize_returns: bool = True
-    max_diverged: float = 0.02
-    checkpoint_every: float = 5e5
-    keep_checkpoints: int = 2
-    validate_every: float = 5e5
-    validation_episodes: int = 1
-    zero_shot_every: float = 3e5
+    total_steps: Annotated[int, whole(1)] = 3_000_000
+    num_envs: Annotated[int, ROWS] = 192
+    n_steps: Annotated[int, STEPS] = 32
+    batch_size: Annotated[int, whole(2)] = 2048
+    n_epochs: Annotated[int, EPOCHS] = 4
+    sequence_length: Annotated[int, STEPS] = 16
+    learning_rate: Annotated[float, RATE] = 1e-3
+    learning_rate_schedule: Annotated[str, one_of(*SCHEDULES)] = "linear"
+    gamma: Annotated[float, SHARE] = 0.99
+    gae_lambda: Annotated[float, SHARE] = 0.95
+    clip_range: Annotated[float, real(0, 10, above=True)] = 0.2
+    ent_coef: Annotated[float, real(0)] = 0.0
+    vf_coef: Annotated[float, real(0)] = 0.5
+    max_grad_norm: Annotated[float, POSITIVE] = 0.5
+    target_kl: Annotated[float | None, POSITIVE | NULL] = None
+    normalize_returns: Annotated[bool, FLAG] = True
+    max_diverged: Annotated[float, SHARE] = 0.02
+    checkpoint_every: Annotated[int, whole(1)] = 500_000
+    keep_checkpoints: Annotated[int, whole()] = 2
+    validate_every: Annotated[int, whole()] = 500_000
+    validation_episodes: Annotated[int, EPISODES] = 1
+    zero_shot_every: Annotated[int, whole()] = 300_000
 
     def __post_init__(self) -> None:
-        counts = ("total_steps", "num_envs", "n_steps", "batch_size", "n_epochs", "checkpoint_every")
-        for name in (*counts, "sequence_length"):
-            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}", minimum=1))
-        for name in ("validate_every", "validation_episodes", "keep_checkpoints", "zero_shot_every"):
-            setattr(self, name, whole_number(getattr(self, name), f"algorithm.{name}"))
-        check_share(self.max_diverged, "algorithm.max_diverged")
-        schedule = str(self.learning_rate_schedule)
-        if schedule not in SCHEDULES:
-            wanted = nearest(schedule, SCHEDULES)
-            raise UserError(f"algorithm.learning_rate_schedule cannot be {schedule!r}; {wanted}")
+        if self.n_steps * self.num_envs < 2:
+            raise UserError(
+                "algorithm.n_steps=1 with algorithm.num_envs=1 gives one sample for an update; PPO needs two "
+                "or more, since it normalises advantages"
+            )
 
     def make_rows(
         self,

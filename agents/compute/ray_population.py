@@ -11,13 +11,14 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from ...envs.errors import UserError
-from ...envs.numbers import is_number, whole_number
+from ...envs.numbers import NULL, TEXT, checked, one_of, real
+from ...envs.numbers import whole as count
 from ...envs.task_set import TaskSet
 from ..algorithms.cma_es import CMAES, Recipe
 from ..algorithms.population import Scores, Stop, joined, shards_of
@@ -36,6 +37,7 @@ STORE_BYTES = 256 * 2**20
 """Of the object store of a cluster of our own: parameters of a generation and little else."""
 
 
+@checked("compute")
 @dataclass
 class Ray(Compute):
     """A Ray cluster; the keys of ``conf/compute/ray.yaml``.
@@ -56,22 +58,13 @@ class Ray(Compute):
     algorithms = ("cma_es",)
     spread = True
 
-    address: str | None = None
-    workers: int | str = "auto"
-    cpus: float = 1
-    retries: int = 20
-    patience: float = 30
+    address: Annotated[str | None, TEXT | NULL] = None
+    workers: Annotated[int | str, one_of("auto") | count(1, 10**5)] = "auto"
+    cpus: Annotated[float, real(0, 10**5, above=True)] = 1
+    retries: Annotated[int, count()] = 20
+    patience: Annotated[float, real(0, 1e9, above=True)] = 30
 
     def __post_init__(self) -> None:
-        if self.workers != "auto":
-            self.workers = whole_number(self.workers, "compute.workers (or auto)", minimum=1)
-        self.retries = whole_number(self.retries, "compute.retries")
-        for name in ("cpus", "patience"):
-            value = getattr(self, name)
-            if not is_number(value) or not value > 0:
-                raise UserError(f"compute.{name} must be a number above 0, not {value!r}")
-        if self.address is not None and not isinstance(self.address, str):
-            raise UserError(f"compute.address must be auto, host:port or null, not {self.address!r}")
         if importlib.util.find_spec("ray") is None:
             raise UserError("compute=ray needs Ray, which is not installed: pip install -e '.[ray]'")
 

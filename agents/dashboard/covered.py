@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...envs.locomotion.varied.ranges import read_factors
+from ...envs.locomotion.varied.ranges import intervals_of
 from ...envs.locomotion.varied.variation import QUANTITIES
 
 _HOW = ("_target_", "per", "draw", "variants", "seed", "extrapolation", "noise_std")
@@ -40,8 +40,8 @@ def _has(key: str, tried: Any, trained: Any) -> bool:
     if key in QUANTITIES:
         return any(
             low < end and start < high
-            for low, high in read_factors(key, tried)
-            for start, end in read_factors(key, trained)
+            for low, high in intervals_of(tried)
+            for start, end in intervals_of(trained)
         )
     if key == "shuffle":  # a number of steps is that often, and at the start of every episode
         return trained == tried or (

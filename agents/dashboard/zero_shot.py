@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from ...envs.errors import UserError, nearest
-from ...envs.numbers import whole_number
+from ...envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
 from ...envs.saved import task_set_of
 from ...envs.sensors import SensorTask
 from ...envs.task_set import TaskSet, with_changes
@@ -35,6 +35,10 @@ REFERENCE = "undisturbed"
 MEAN = "mean"
 
 
+_ROWS = whole(1, 10**6)
+
+
+@checked("zero_shot")
 @dataclass
 class Settings:
     """The keys of ``conf/zero_shot.yaml``.
@@ -50,24 +54,20 @@ class Settings:
         UserError: a value that cannot be meant, or a name that is taken.
     """
 
-    rows: int
-    bodies: int
-    steps: Mapping[str, int]
-    pictures: bool
-    conditions: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    rows: Annotated[int, _ROWS]
+    bodies: Annotated[int, _ROWS]
+    steps: Annotated[Mapping[str, int], VALUES]
+    pictures: Annotated[bool, FLAG]
+    conditions: Annotated[Mapping[str, Mapping[str, Mapping[str, Any]]], VALUES]
 
     def __post_init__(self) -> None:
-        for name in ("rows", "bodies"):
-            setattr(self, name, whole_number(getattr(self, name), f"zero_shot.{name}", minimum=1))
         for name in ("steps", "conditions"):
-            given = getattr(self, name)
-            for kind in given if isinstance(given, Mapping) else [given]:
+            for kind in getattr(self, name):
                 if kind not in KINDS:
                     raise UserError(f"zero_shot.{name} has no {kind!r}; {nearest(str(kind), KINDS)}")
-        self.steps = {
-            kind: whole_number(self.steps.get(kind), f"zero_shot.steps.{kind}", minimum=1) for kind in KINDS
-        }
+        self.steps = {k: EPISODE_STEPS.read(f"zero_shot.steps.{k}", self.steps.get(k)) for k in KINDS}
         for kind, conditions in self.conditions.items():
+            (VALUES | NULL).read(f"zero_shot.conditions.{kind}", conditions)
             for name, changes in (conditions or {}).items():
                 if name in (REFERENCE, MEAN):
                     raise UserError(f"zero_shot.conditions.{kind}.{name}: that name is taken; choose another")

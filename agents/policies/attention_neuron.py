@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...envs.numbers import FLAG, checked, one_of, whole
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .attention import NO_TOTAL
 from .base import Memory, Observation
 from .choices import Discrete
 from .flat_parameters import set_flat
-from .layers import linear
+from .layers import LARGEST_SIZE, LOG_STD, SIZE, linear
 from .recurrent import TokenLSTM
-from .sensor_policy import SensorPolicy, tanh_network
+from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
 
 QUERY_SIZE = 8
 ROWS_AT_ONCE = 1024
@@ -32,6 +34,7 @@ def position_table(rows: int, size: int = QUERY_SIZE) -> Tensor:
     return torch.from_numpy(np.where(column % 2 == 0, np.sin(angle), np.cos(angle))).float()
 
 
+@checked("agent")
 class AttentionNeuron(SensorPolicy):
     """The agent of Tang and Ha, "The sensory neuron as a transformer", NeurIPS 2021, for scalar sensors.
 
@@ -60,14 +63,14 @@ class AttentionNeuron(SensorPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        rows: int = 16,
-        hidden: int = 8,
-        key_size: int = 32,
-        bias: bool = False,
-        scaled: bool = False,
-        head: int = 0,
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        rows: Annotated[int, SIZE] = 16,
+        hidden: Annotated[int, SIZE] = 8,
+        key_size: Annotated[int, SIZE] = 32,
+        bias: Annotated[bool, FLAG] = False,
+        scaled: Annotated[bool, FLAG] = False,
+        head: Annotated[int, whole(0, LARGEST_SIZE)] = 0,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
         plain = TokenNormalizer(spec, n_privileged, fixed=True)
         super().__init__(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...envs.numbers import FLAG, checked, one_of
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
 from .choices import Discrete
-from .layers import RELU_GAIN, linear, masked_mean
+from .layers import LOG_STD, RELU_GAIN, SIZE, linear, masked_mean
 from .recurrent import TokenLSTM
-from .sensor_policy import SensorPolicy, tanh_network
+from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
 
 
+@checked("agent")
 class DeepSet(SensorPolicy):
     """One network for every sensor, their mean, an ordinary network.
 
@@ -36,10 +40,10 @@ class DeepSet(SensorPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        width: int = 32,
-        recurrent: bool = True,
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        width: Annotated[int, SIZE] = 32,
+        recurrent: Annotated[bool, FLAG] = True,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
         super().__init__(spec, n_actions, n_recent, discrete, n_privileged, width, critic, initial_log_std)
         self.width, self.recurrent = width, recurrent

@@ -6,13 +6,21 @@ Shapes: B batch, N limb slots, J joint slots of a limb, F token features, G join
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...envs.errors import UserError
+from ...envs.numbers import real, whole
 from ...envs.tokens import TokenSpec
+
+LARGEST_SIZE = 65_536
+"""Of an argument of a network."""
+
+SIZE, REPEATS, LOG_STD = whole(1, LARGEST_SIZE), whole(1, 64), real(-20, 5)
 
 RELU_GAIN = math.sqrt(2)
 
@@ -109,3 +117,10 @@ class ValueHead(nn.Module):
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """From (B, N, width) and (B, N) to values (B,)."""
         return masked_mean(self.limb(features).squeeze(-1), mask)
+
+
+def heads_divide_width(arguments: Mapping[str, Any]) -> None:
+    """Raises UserError: the heads of attention do not share ``width`` evenly."""
+    width, heads = arguments["width"], arguments["heads"]
+    if width % heads:
+        raise UserError(f"agent.width must be a multiple of agent.heads, got {width} and {heads}")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...envs.errors import UserError
+from ...envs.numbers import FLAG, checked, one_of
 from ...envs.tokens import TokenSpec
 from .attention import Block
 from .base import Memory, Observation
-from .layers import LimbReader, norm
+from .critics import CRITICS
+from .layers import LOG_STD, REPEATS, SIZE, LimbReader, heads_divide_width, norm
 from .limb_policy import LimbPolicy
 from .tree import relations
 
@@ -70,6 +72,7 @@ class Trunk(nn.Module):
         return x, exists, related
 
 
+@checked("agent", heads_divide_width)
 class LimbTransformer(LimbPolicy):
     """Transformer over limb tokens.
 
@@ -97,16 +100,14 @@ class LimbTransformer(LimbPolicy):
     def __init__(
         self,
         spec: TokenSpec,
-        width: int = 64,
-        layers: int = 2,
-        heads: int = 2,
-        feedforward: int = 64,
-        tree_encoding: bool = False,
-        critic: str = "pooled",
-        initial_log_std: float = -0.5,
+        width: Annotated[int, SIZE] = 64,
+        layers: Annotated[int, REPEATS] = 2,
+        heads: Annotated[int, REPEATS] = 2,
+        feedforward: Annotated[int, SIZE] = 64,
+        tree_encoding: Annotated[bool, FLAG] = False,
+        critic: Annotated[str, one_of(*CRITICS)] = "pooled",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
-        if width % heads:
-            raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
         make_trunk = functools.partial(Trunk, spec, width, layers, heads, feedforward, tree_encoding)
         super().__init__(spec, make_trunk, width, critic, initial_log_std)
         self.layers, self.heads, self.feedforward = layers, heads, feedforward

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
+from ...envs.numbers import checked
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation, Policy
-from .layers import RELU_GAIN, linear
+from .layers import LOG_STD, RELU_GAIN, REPEATS, SIZE, linear
 
 
+@checked("agent")
 class MLP(Policy):
     """An ordinary network on all slots side by side; by design it depends on their order and number.
 
@@ -32,9 +36,9 @@ class MLP(Policy):
         spec: TokenSpec,
         n_tokens: int,
         n_joints: int,
-        width: int = 256,
-        layers: int = 2,
-        initial_log_std: float = -0.5,
+        width: Annotated[int, SIZE] = 256,
+        layers: Annotated[int, REPEATS] = 2,
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
         super().__init__(spec, initial_log_std)
         self.n_tokens, self.n_joints = n_tokens, n_joints

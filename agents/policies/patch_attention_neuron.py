@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...envs.numbers import checked, one_of
 from ...envs.tokens import TokenSpec
 from .attention_neuron import QUERY_SIZE, position_table
 from .base import Memory, Observation
 from .choices import Discrete
 from .flat_parameters import set_flat
-from .layers import norm
+from .layers import LOG_STD, SIZE, norm
 from .patch_policy import PatchPolicy
 from .recurrent import TokenLSTM
+from .sensor_policy import SENSOR_CRITICS
 
 
+@checked("agent")
 class PatchAttentionNeuron(PatchPolicy):
     """The agent of Tang and Ha, "The sensory neuron as a transformer", NeurIPS 2021, section 4.4 (CarRacing).
 
@@ -48,13 +52,13 @@ class PatchAttentionNeuron(PatchPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        map_size: int = 32,
-        size: int = 16,
-        vote_size: int = 4,
-        places: int = 10,
-        hidden: int = 16,
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        map_size: Annotated[int, SIZE] = 32,
+        size: Annotated[int, SIZE] = 16,
+        vote_size: Annotated[int, SIZE] = 4,
+        places: Annotated[int, SIZE] = 10,
+        hidden: Annotated[int, SIZE] = 16,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
         super().__init__(spec, n_actions, n_recent, discrete, n_privileged, hidden, critic, initial_log_std)
         self.map_size, self.size, self.vote_size = map_size, size, vote_size

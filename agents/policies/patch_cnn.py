@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from ...envs.errors import UserError
+from ...envs.numbers import checked, one_of
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
 from .choices import Discrete
-from .layers import RELU_GAIN, convolutions, linear, norm
+from .layers import LOG_STD, RELU_GAIN, SIZE, convolutions, linear, norm
 from .patch_policy import PatchPolicy
-from .sensor_policy import tanh_network
+from .sensor_policy import SENSOR_CRITICS, tanh_network
 
 CHANNELS = (16, 32, 32)
 """Of the three convolutions."""
@@ -20,6 +23,7 @@ LEAST_SIDE = 36
 """Pixels of which the three convolutions leave one."""
 
 
+@checked("agent")
 class PatchCNN(PatchPolicy):
     """Puts the patches together in the order of their slots, and convolves.
 
@@ -48,10 +52,10 @@ class PatchCNN(PatchPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        width: int = 256,
-        head: int = 64,
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        width: Annotated[int, SIZE] = 256,
+        head: Annotated[int, SIZE] = 64,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
         super().__init__(spec, n_actions, n_recent, discrete, n_privileged, width, critic, initial_log_std)
         self.grid, self.patch_size, self.width, self.head = tuple(grid), patch_size, width, head

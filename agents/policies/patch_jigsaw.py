@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
+from ...envs.numbers import checked, one_of, real, whole
 from ...envs.tokens import TokenSpec
 from .attention import NO_TOTAL
 from .base import Memory, Observation
 from .choices import Discrete
 from .jigsaw import Jigsaw
-from .layers import RELU_GAIN, convolutions, linear, norm
+from .layers import LOG_STD, RELU_GAIN, SIZE, convolutions, linear, norm
 from .patch_policy import PatchPolicy, difference_weights, losses_of_places
-from .sensor_policy import check_weight, tanh_network
+from .sensor_policy import SENSOR_CRITICS, tanh_network
 
 CHANNELS = (32, 48, 48)
 """Of the convolutions over the screen, of which the second and the third halve its sides."""
@@ -27,6 +28,7 @@ NOTHING = 0.1
 """Patches that a place of the screen must hold to count as full."""
 
 
+@checked("agent")
 class PatchJigsaw(PatchPolicy):
     """Every patch finds out where it is; places of the screen attend to the patches that may be theirs.
 
@@ -67,23 +69,20 @@ class PatchJigsaw(PatchPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        width: int = 24,
-        place: int = 64,
-        rounds: int = 8,
-        features: int = 256,
-        head: int = 64,
-        identify: float = 0.1,
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        width: Annotated[int, SIZE] = 24,
+        place: Annotated[int, SIZE] = 64,
+        rounds: Annotated[int, whole(1, 256)] = 8,
+        features: Annotated[int, SIZE] = 256,
+        head: Annotated[int, SIZE] = 64,
+        identify: Annotated[float, real(0)] = 0.1,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
         if not spec.trace_size:
             raise UserError(
                 "PatchJigsaw has to guess where patches are, which shows in env.senses.traces=[30,250] and "
                 "env.senses.neighbors=40"
             )
-        check_weight(identify)
-        for name, value in (("width", width), ("rounds", rounds)):
-            whole_number(value, f"agent.{name}", 1)
         super().__init__(spec, n_actions, n_recent, discrete, n_privileged, features, critic, initial_log_std)
         self.grid, self.width, self.place, self.rounds = tuple(grid), width, place, rounds
         self.features, self.head, self.identify = features, head, identify

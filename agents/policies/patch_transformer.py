@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.errors import UserError
+from ...envs.numbers import checked, one_of, real
 from ...envs.tokens import TokenSpec
 from .attention import Block, Queries
 from .base import Memory, Observation
 from .choices import Discrete
-from .layers import RELU_GAIN, linear, norm
+from .layers import LOG_STD, RELU_GAIN, REPEATS, SIZE, heads_divide_width, linear, norm
 from .patch_policy import PatchPolicy, difference_weights, losses_of_places
-from .sensor_policy import check_weight, tanh_network
+from .sensor_policy import SENSOR_CRITICS, tanh_network
 
 
+@checked("agent", heads_divide_width)
 class PatchTransformer(PatchPolicy):
     """One network reads every patch's last frames; latents gather from all of them and then confer.
 
@@ -57,22 +60,19 @@ class PatchTransformer(PatchPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        width: int = 64,
-        latents: int = 24,
-        size: int = 32,
-        layers: int = 1,
-        heads: int = 2,
-        feedforward: int = 128,
-        head: int = 128,
-        place: int = 48,
-        identify: float = 0.0,
+        width: Annotated[int, SIZE] = 64,
+        latents: Annotated[int, SIZE] = 24,
+        size: Annotated[int, SIZE] = 32,
+        layers: Annotated[int, REPEATS] = 1,
+        heads: Annotated[int, REPEATS] = 2,
+        feedforward: Annotated[int, SIZE] = 128,
+        head: Annotated[int, SIZE] = 128,
+        place: Annotated[int, SIZE] = 48,
+        identify: Annotated[float, real(0)] = 0.0,
         grid: Sequence[int] = (0, 0),
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
-        if width % heads:
-            raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
-        check_weight(identify)
         if identify and not spec.trace_size:
             raise UserError("agent.identify asks where a patch is, which shows in env.senses.traces=[30,250]")
         super().__init__(

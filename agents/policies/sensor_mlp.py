@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from ...envs.errors import UserError
+from ...envs.numbers import FLAG, checked, one_of
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Memory, Observation
 from .choices import Discrete
-from .sensor_policy import SensorPolicy, tanh_network
+from .layers import LOG_STD, REPEATS, SIZE
+from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
 
 
+@checked("agent")
 class SensorMLP(SensorPolicy):
     """An ordinary network on all slots side by side; by design it depends on their order and number.
 
@@ -37,11 +42,11 @@ class SensorMLP(SensorPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        width: int = 64,
-        layers: int = 2,
-        sees_actions: bool = False,
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        width: Annotated[int, SIZE] = 64,
+        layers: Annotated[int, REPEATS] = 2,
+        sees_actions: Annotated[bool, FLAG] = False,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
         inputs = n_tokens * (spec.token_size + 1) + sees_actions * n_recent * n_actions
         of_slots = TokenNormalizer(spec, n_privileged, slots=n_tokens)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from ...envs.errors import UserError, nearest
-from ...envs.numbers import is_number
 from ...envs.tokens import TokenSpec
 from ..normalizer import TokenNormalizer
 from .base import Observation, Policy
@@ -33,12 +32,6 @@ def tanh_network(inputs: int, width: int, layers: int, outputs: int, gain: float
 def fitting_critic(n_privileged: int) -> str:
     """What ``critic=auto`` means for a task that tells so many privileged readings."""
     return "privileged" if n_privileged else "shared"
-
-
-def check_weight(identify: float) -> None:
-    """Raises UserError: no weight of an auxiliary loss."""
-    if not is_number(identify) or identify < 0:
-        raise UserError(f"agent.identify is a weight of 0 or more, got {identify!r}")
 
 
 class SensorPolicy(Policy):

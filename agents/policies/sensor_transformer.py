@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...envs.errors import UserError
+from ...envs.numbers import checked, one_of, real
 from ...envs.tokens import TokenSpec
 from .attention import Block, Queries
 from .base import Memory, Observation
 from .choices import Discrete
-from .layers import RELU_GAIN, linear, masked_mean, norm
-from .sensor_policy import SensorPolicy, check_weight, tanh_network
+from .layers import LOG_STD, RELU_GAIN, REPEATS, SIZE, heads_divide_width, linear, masked_mean, norm
+from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
 
 
+@checked("agent", heads_divide_width)
 class SensorTransformer(SensorPolicy):
     """Each sensor's short history through one network, self-attention among sensors, learned queries.
 
@@ -51,20 +53,17 @@ class SensorTransformer(SensorPolicy):
         n_recent: int,
         discrete: Discrete = False,
         n_privileged: int = 0,
-        width: int = 32,
-        layers: int = 2,
-        heads: int = 2,
-        feedforward: int = 64,
-        queries: int = 8,
-        head: int = 64,
-        identify: float = 0.0,
+        width: Annotated[int, SIZE] = 32,
+        layers: Annotated[int, REPEATS] = 2,
+        heads: Annotated[int, REPEATS] = 2,
+        feedforward: Annotated[int, SIZE] = 64,
+        queries: Annotated[int, SIZE] = 8,
+        head: Annotated[int, SIZE] = 64,
+        identify: Annotated[float, real(0)] = 0.0,
         n_sensors: int = 0,
-        critic: str = "auto",
-        initial_log_std: float = -0.5,
+        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
-        check_weight(identify)
-        if width % heads:
-            raise UserError(f"width must be a multiple of heads, got width {width} and heads {heads}")
         size = width // heads
         super().__init__(
             spec, n_actions, n_recent, discrete, n_privileged, queries * size, critic, initial_log_std

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...envs.errors import UserError
+from ...envs.numbers import checked, one_of
 from ...envs.tokens import TokenSpec
 from .base import Observation
-from .layers import RELU_GAIN, LimbReader, linear
+from .critics import CRITICS
+from .layers import LOG_STD, RELU_GAIN, SIZE, LimbReader, linear
 from .limb_policy import LimbPolicy
 from .tree import parents_of, schedule
 
@@ -116,6 +118,7 @@ class Trunk(nn.Module):
         return x.unflatten(-2, (child.shape[-3] + 1, child.shape[-1])), place, child
 
 
+@checked("agent")
 class SMP(LimbPolicy):
     """Shared modular policies with messages up, down, both ways or none.
 
@@ -145,14 +148,12 @@ class SMP(LimbPolicy):
     def __init__(
         self,
         spec: TokenSpec,
-        width: int = 64,
-        message: int = 32,
-        messages: str = "both",
-        critic: str = "shared",
-        initial_log_std: float = -0.5,
+        width: Annotated[int, SIZE] = 64,
+        message: Annotated[int, SIZE] = 32,
+        messages: Annotated[str, one_of(*MESSAGES)] = "both",
+        critic: Annotated[str, one_of(*CRITICS)] = "shared",
+        initial_log_std: Annotated[float, LOG_STD] = -0.5,
     ) -> None:
-        if messages not in MESSAGES:
-            raise UserError(f"messages must be one of {', '.join(MESSAGES)}, got {messages!r}")
         make_trunk = functools.partial(Trunk, spec, width, message, messages)
         super().__init__(spec, make_trunk, width, critic, initial_log_std)
         self.message, self.messages = message, messages

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...envs.errors import UserError, nearest
+from ..keys import ON_SAVE_ERROR
 from ..run_folder import list_checkpoints, step_of
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,6 @@ log = logging.getLogger(__name__)
 EXIT_UNSAVED = 74
 """Exit code of a run that stopped because it could not save: ``EX_IOERR`` of sysexits.h."""
 
-CHOICES = ("stop", "continue")
 CHECKPOINT = "the checkpoint"
 
 OF_THE_DISK = (
@@ -39,8 +39,8 @@ class SaveErrors:
     """
 
     def __init__(self, folder: Path, on_error: str = "stop") -> None:
-        if on_error not in CHOICES:
-            raise UserError(f"on_save_error cannot be {on_error!r}; {nearest(str(on_error), CHOICES)}")
+        if on_error not in ON_SAVE_ERROR:
+            raise UserError(f"on_save_error cannot be {on_error!r}; {nearest(str(on_error), ON_SAVE_ERROR)}")
         self.folder, self.on_error = folder, on_error
         self._failing: set[str] = set()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion import BodyVariation, Damage, World
-from ...envs.numbers import whole_number
+from ...envs.numbers import FLAG, NULL, TEXT, listed, real, whole
 from ...envs.task_set import with_changes
 
 KINDS = ("limbs", "sensors", "patches")
@@ -20,6 +20,14 @@ UNDISTURBED: dict[str, Any] = {
     "scenery": {"background": "grass", "motion": 0.0, "color_shift": 0.0, "bars": False, "blob": False},
 }  # fmt: skip
 """Values at which senses and scenery are those of the task itself."""
+
+_OF_SWEEPS = {
+    "values": listed(real() | TEXT, 1),
+    "reference_at": real() | NULL,
+    "logarithmic": FLAG,
+    "as_range": FLAG,
+    "disturbs": FLAG,
+}
 
 VARIED = {"variation": BodyVariation, "damage": Damage, "world": World}
 """Nodes of bodies that say nothing when nothing varies, and what they build."""
@@ -147,7 +155,7 @@ def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
 def _read_condition(place: str, name: str, node: Mapping[str, Any]) -> Condition:
     _check_keys(place, node, ("env", "bodies", "disturbed_at"))
     at = node.get("disturbed_at")
-    at = None if at is None else whole_number(at, f"suite.{place}.disturbed_at", 1)
+    at = None if at is None else whole(1).read(f"suite.{place}.disturbed_at", at)
     return Condition(name, node.get("env") or {}, node.get("bodies") or "all", at)
 
 
@@ -162,7 +170,14 @@ def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, 
         if not node.get(key):
             raise UserError(f"suite.{place} lacks {key}")
     key, conditions = str(node["key"]), []
+    for name_of, valid in _OF_SWEEPS.items():
+        if name_of in node:
+            valid.read(f"suite.{place}.{name_of}", node[name_of])
     for value in node["values"]:
+        if node.get("disturbs"):
+            whole(1).read(f"suite.{place}.values", value)
+        if node.get("logarithmic") and (isinstance(value, str) or not value > 0):
+            raise UserError(f"suite.{place} is logarithmic, so its values are above 0, got {value!r}")
         # What is drawn from a range becomes one value: [2, 2].
         change: Any = [value, value] if node.get("as_range") else value
         for part in reversed(key.split(".")):

@@ -15,9 +15,9 @@ from ...envs.numbers import whole_number
 from ..checkpoint import load_policy, policy_folder_of
 from ..device import resolve_device
 from ..evaluated_runs import body_set_of
+from ..keys import VIEWERS
 from .session import Session
 
-VIEWERS = ("auto", "mujoco", "window", "web")
 FRAMES_PER_SECOND = 40
 
 

@@ -8,14 +8,12 @@ bars, a red blob), and Tang and Ha, "The sensory neuron as a transformer", NeurI
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from ..errors import UserError
-from ..numbers import is_number
+from ..numbers import FLAG, NAMES, SHARE, checked, real
 from .backgrounds import GRASS, check_background, make_background
 
 BAR_WIDTH = 7
@@ -25,6 +23,7 @@ BLOB_CENTRE, BLOB_RADIUS, BLOB_COLOR = (24, 30), 7, (255, 0, 0)
 """Of the red blob: column and row, and pixels, of 96."""
 
 
+@checked("env.scenery")
 @dataclass(frozen=True)
 class Scenery:
     """What is drawn otherwise than in the original; the keys of ``env.scenery``.
@@ -43,28 +42,15 @@ class Scenery:
         UserError: a background that is none, or a number that cannot be meant.
     """
 
-    background: str | tuple[str, ...] = GRASS
-    motion: float = 0.0
-    color_shift: float = 0.0
-    bars: bool = False
-    blob: bool = False
+    background: Annotated[str | tuple[str, ...], NAMES] = GRASS
+    motion: Annotated[float, real(0)] = 0.0
+    color_shift: Annotated[float, SHARE] = 0.0
+    bars: Annotated[bool, FLAG] = False
+    blob: Annotated[bool, FLAG] = False
 
     def __post_init__(self) -> None:
-        given = self.background
-        names = [given] if isinstance(given, str) else given
-        if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
-            raise UserError(f"scenery.background must be a name or a list of names, got {given!r}")
-        for name in names:
+        for name in [self.background] if isinstance(self.background, str) else self.background:
             check_background(name)
-        object.__setattr__(self, "background", given if isinstance(given, str) else tuple(names))
-        for name, most in (("motion", math.inf), ("color_shift", 1.0)):
-            value = getattr(self, name)
-            if not is_number(value) or not 0 <= value <= most:
-                limits = "of 0 or more" if most == math.inf else f"from 0 to {most:g}"
-                raise UserError(f"scenery.{name} must be a number {limits}, got {value!r}")
-        for name in ("bars", "blob"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"scenery.{name} is true or false, got {getattr(self, name)!r}")
 
     @property
     def is_original(self) -> bool:

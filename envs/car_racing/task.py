@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from typing import Any
+from typing import Annotated, Any
 
 from .. import sensors
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..images.patches import check_patch
-from ..numbers import is_number, whole_number
+from ..numbers import EPISODE_STEPS, FLAG, PROBABILITY_BELOW_1, checked, one_of, part, whole
 from ..sensors.senses import Senses
 from ..sensors.source import Source
 from ..sensors.task import SensorTask
@@ -22,6 +22,7 @@ RENDERERS = ("somite", "gymnasium")
 NEEDED = {"Box2D": "box2d", "pygame": "pygame-ce", "cv2": "opencv-python-headless"}
 
 
+@checked("env")
 class CarRacing(SensorTask):
     """The keys of ``conf/env/car_racing.yaml``.
 
@@ -47,36 +48,24 @@ class CarRacing(SensorTask):
 
     def __init__(
         self,
-        senses: Senses | None = None,
-        scenery: Scenery | None = None,
-        view: str = "patches",
-        patch_size: int = 6,
-        grey: bool = True,
-        indicators: bool = False,
-        renderer: str = "somite",
-        action_repeat: int = 1,
-        max_episode_steps: int = 1000,
-        patience: int = 0,
-        slips: float = 0.0,
+        senses: Annotated[Senses | None, part(Senses)] = None,
+        scenery: Annotated[Scenery | None, part(Scenery)] = None,
+        view: Annotated[str, one_of(*VIEWS)] = "patches",
+        patch_size: Annotated[int, whole(1, SIZE)] = 6,
+        grey: Annotated[bool, FLAG] = True,
+        indicators: Annotated[bool, FLAG] = False,
+        renderer: Annotated[str, one_of(*RENDERERS)] = "somite",
+        action_repeat: Annotated[int, whole(1, 1000)] = 1,
+        max_episode_steps: Annotated[int, EPISODE_STEPS] = 1000,
+        patience: Annotated[int, whole()] = 0,
+        slips: Annotated[float, PROBABILITY_BELOW_1] = 0.0,
     ) -> None:
         check_packages()
-        for name, value, choices in (("view", view, VIEWS), ("renderer", renderer, RENDERERS)):
-            if value not in choices:
-                raise UserError(f"env.{name} cannot be {value!r}; {nearest(str(value), choices)}")
         self.kind = "patches" if view == "patches" else "sensors"
         self.scenery, self.view, self.renderer = scenery or Scenery(), view, renderer
-        self.patch_size = whole_number(patch_size, "env.patch_size", 1)
-        check_patch(SIZE, SIZE, self.patch_size)
-        self.action_repeat = whole_number(action_repeat, "env.action_repeat", 1)
-        self.max_frames = whole_number(max_episode_steps, "env.max_episode_steps", 1)
-        self.patience = whole_number(patience, "env.patience", 0)
-        if not is_number(slips) or not 0 <= slips < 1:
-            raise UserError(f"env.slips is a probability, in [0, 1), got {slips!r}")
-        self.slips = slips
-        for name, value in (("grey", grey), ("indicators", indicators)):
-            if not isinstance(value, bool):
-                raise UserError(f"env.{name} is true or false, got {value!r}")
-        self.grey, self.indicators = grey, indicators
+        check_patch(SIZE, SIZE, patch_size)
+        self.patch_size, self.action_repeat, self.max_frames = patch_size, action_repeat, max_episode_steps
+        self.patience, self.slips, self.grey, self.indicators = patience, slips, grey, indicators
         super().__init__(senses, -(-self.max_frames // self.action_repeat))
 
     def for_evaluation(self) -> CarRacing:

@@ -6,10 +6,10 @@ import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Annotated, Any
 
 from ..errors import UserError
-from ..numbers import whole_number
+from ..numbers import EPISODE_STEPS, FLAG, NAMES, NULL, TEXT, VALUES, checked, listed, part, whole
 from ..sensors.gymnasium_source import NominalActions, episode_limit, find_spec, make_env
 from ..sensors.rendered import RenderedTask
 from ..sensors.senses import Senses
@@ -20,7 +20,11 @@ from .patches import check_patch
 
 logger = logging.getLogger(__name__)
 
+_PIXELS = whole(1, 4096)
+_SIZE = (listed(_PIXELS, 2, 2) | NULL).told("height and width from 1 to 4,096, such as [84,84], or null")
 
+
+@checked("env")
 class GymnasiumImage(RenderedTask):
     """The keys of ``conf/env/gymnasium_image.yaml``.
 
@@ -45,23 +49,21 @@ class GymnasiumImage(RenderedTask):
 
     def __init__(
         self,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        senses: Senses | None = None,
-        size: Sequence[int] | None = None,
-        patch_size: int = 6,
-        grey: bool = True,
-        max_episode_steps: int | None = None,
-        imports: Sequence[str] | None = None,
+        id: Annotated[str | None, TEXT | NULL] = None,
+        kwargs: Annotated[Mapping[str, Any] | None, VALUES | NULL] = None,
+        senses: Annotated[Senses | None, part(Senses)] = None,
+        size: Annotated[Sequence[int] | None, _SIZE] = None,
+        patch_size: Annotated[int, _PIXELS] = 6,
+        grey: Annotated[bool, FLAG] = True,
+        max_episode_steps: Annotated[int | None, EPISODE_STEPS | NULL] = None,
+        imports: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
     ) -> None:
         if importlib.util.find_spec("cv2") is None:
             raise UserError("pictures need opencv-python-headless; 'somite[car_racing]' brings it")
         spec = find_spec(id, imports)
         super().__init__(senses, episode_limit(spec, max_episode_steps))
-        if not isinstance(grey, bool):
-            raise UserError(f"env.grey is true or false, got {grey!r}")
         self.name, self.kwargs, self.grey = spec.id, checked_kwargs(kwargs), grey
-        self.patch_size = whole_number(patch_size, "env.patch_size", 1)
+        self.patch_size = patch_size
         with closing(make_env(self.name, self.kwargs)) as env:
             form = PictureForm(env)
             NominalActions(env)  # refuses those that do not fit
@@ -87,10 +89,7 @@ class GymnasiumImage(RenderedTask):
 
 def _checked_size(size: Any, own: tuple[int, int]) -> tuple[int, int]:
     """The key ``env.size`` of pictures whose ``own`` size is this. Raises UserError."""
-    if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
-        hint = f"[{size},{size}]" if isinstance(size, int) and size > 0 else "[84,84]"
-        raise UserError(f"env.size is height and width, such as {hint}; got {size!r}")
-    height, width = (whole_number(side, "env.size", 1) for side in size)
+    height, width = size
     if height > own[0] or width > own[1]:
         raise UserError(
             f"env.size=[{height},{width}] is larger than the picture, which is {own[0]} x {own[1]}: pictures "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from ..errors import UserError
-from ..numbers import whole_number
+from ..numbers import NAMES, NULL, TEXT, checked, listed, part, whole
 from ..task_set import TaskSet, build_parts, known_class
 from ..tensor_env import TensorEnv
 from .bodies import families
@@ -31,7 +31,10 @@ _CLASSES = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage
 _PARTS = {name: (part, _PACKAGE) for name, part in _CLASSES.items()}
 """Keys of an environment's configuration that are built themselves."""
 
+_SUBSTEPS = whole(1, 1000) | NULL
 
+
+@checked("env")
 class BodySet(TaskSet):
     """Bodies of a family, split into seen and unseen ones.
 
@@ -50,14 +53,14 @@ class BodySet(TaskSet):
 
     def __init__(
         self,
-        family: str,
-        split: str = "smp",
-        bodies: str | Sequence[str] | None = None,
-        frame_skip: int | None = 5,
-        task: LocomotionTask | None = None,
-        variation: BodyVariation | None = None,
-        damage: Damage | None = None,
-        world: World | None = None,
+        family: Annotated[str, TEXT],
+        split: Annotated[str, TEXT] = "smp",
+        bodies: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
+        frame_skip: Annotated[int | None, _SUBSTEPS] = 5,
+        task: Annotated[LocomotionTask | None, part(LocomotionTask)] = None,
+        variation: Annotated[BodyVariation | None, part(BodyVariation)] = None,
+        damage: Annotated[Damage | None, part(Damage)] = None,
+        world: Annotated[World | None, part(World)] = None,
     ) -> None:
         source, named = FamilyBodies(family), families.get_split(family, split)
         self._hold(source, named, bodies, frame_skip, task)
@@ -72,7 +75,7 @@ class BodySet(TaskSet):
         task: LocomotionTask | None,
     ) -> None:
         self.source, self.split = source, split
-        self.frame_skip = None if frame_skip is None else whole_number(frame_skip, "env.frame_skip", 1)
+        self.frame_skip = frame_skip
         self.task = task or LocomotionTask()
         if bodies is not None:
             names = [bodies] if isinstance(bodies, str) else bodies
@@ -157,6 +160,7 @@ class BodySet(TaskSet):
         return LocomotionVectorEnv(named, num_envs, self.task, **options)
 
 
+@checked("env")
 class RobotSet(BodySet):
     """Robots that a user brings, split into seen and unseen ones.
 
@@ -177,17 +181,17 @@ class RobotSet(BodySet):
 
     def __init__(
         self,
-        morphology: str | None,
-        unseen: str | Sequence[str] = (),
-        bodies: str | Sequence[str] | None = None,
-        frame_skip: int | None = None,
-        task: LocomotionTask | None = None,
-        variation: BodyVariation | None = None,
-        damage: Damage | None = None,
-        world: World | None = None,
-        files_from: str | None = None,
-        compile_seconds: int = SECONDS,
-        keyframe: str | int | None = None,
+        morphology: Annotated[str | None, TEXT | NULL],
+        unseen: Annotated[str | Sequence[str], TEXT | listed(TEXT)] = (),
+        bodies: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
+        frame_skip: Annotated[int | None, _SUBSTEPS] = None,
+        task: Annotated[LocomotionTask | None, part(LocomotionTask)] = None,
+        variation: Annotated[BodyVariation | None, part(BodyVariation)] = None,
+        damage: Annotated[Damage | None, part(Damage)] = None,
+        world: Annotated[World | None, part(World)] = None,
+        files_from: Annotated[str | None, TEXT | NULL] = None,
+        compile_seconds: Annotated[int, whole(1, 10**5)] = SECONDS,
+        keyframe: Annotated[str | int | None, TEXT | whole() | NULL] = None,
     ) -> None:
         if morphology is None:
             raise UserError(

@@ -9,27 +9,29 @@ needs. A body whose root is fixed is to bring its farthest limb to a target draw
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from ..errors import UserError
-from ..numbers import is_number
-
-_NUMBERS = (
-    "forward_weight",
-    "control_cost",
-    "alive_bonus",
-    "max_episode_steps",
-    "reset_noise",
-    "reset_speed_noise",
-    "reach_weight",
+from ..numbers import (
+    EPISODE_STEPS,
+    NOISE,
+    NULL,
+    POSITIVE,
+    WEIGHT,
+    between,
+    checked,
+    listed,
+    one_of,
+    real,
 )
-_NUMBERS_OR_NONE = ("max_tilt", "max_state", "target_speed")
+
+_LIMITS = between(real(endless=True), "<") | NULL
 
 
+@checked("env.task")
 @dataclass(frozen=True)
 class LocomotionTask:
     """Reward and termination.
@@ -59,64 +61,28 @@ class LocomotionTask:
     Height and tilt end the episode of a body that can fall (free, or on a vertical slide) alone.
     """
 
-    forward_weight: float = 1.0
-    control_cost: float = 0.1
-    alive_bonus: float = 0.0
-    max_episode_steps: int = 1000
-    reset_noise: float = 0.1
-    reset_speed_noise: float = 0.1
-    speed_noise: Literal["normal", "uniform"] = "normal"
-    height: tuple[float, float] | None = None
-    relative_height: tuple[float, float] | None = None
-    max_tilt: float | None = None
-    max_state: float | None = None
-    progress: Literal["position", "body", "center"] = "position"
-    direction: tuple[float, float] | Literal["random"] = field(default=(1.0, 0.0))
-    target_speed: float | None = None
-    goal: Literal["forward", "reach", "auto"] = "auto"
-    reach_weight: float = 1.0
+    forward_weight: Annotated[float, WEIGHT] = 1.0
+    control_cost: Annotated[float, WEIGHT] = 0.1
+    alive_bonus: Annotated[float, WEIGHT] = 0.0
+    max_episode_steps: Annotated[int, EPISODE_STEPS] = 1000
+    reset_noise: Annotated[float, NOISE] = 0.1
+    reset_speed_noise: Annotated[float, NOISE] = 0.1
+    speed_noise: Annotated[str, one_of("normal", "uniform")] = "normal"
+    height: Annotated[tuple[float, float] | None, _LIMITS] = None
+    relative_height: Annotated[tuple[float, float] | None, _LIMITS] = None
+    max_tilt: Annotated[float | None, real(0, math.pi, above=True) | NULL] = None
+    max_state: Annotated[float | None, real(0, 1e9, above=True) | NULL] = None
+    progress: Annotated[str, one_of("position", "body", "center")] = "position"
+    direction: Annotated[tuple[float, float] | str, listed(real(), 2, 2) | one_of("random")] = (1.0, 0.0)
+    target_speed: Annotated[float | None, POSITIVE | NULL] = None
+    goal: Annotated[str, one_of("forward", "reach", "auto")] = "auto"
+    reach_weight: Annotated[float, WEIGHT] = 1.0
 
     def __post_init__(self) -> None:
-        self._check_numbers()
         if self.height is not None and self.relative_height is not None:
-            raise UserError("give height or relative_height, not both")
-        for name in ("reset_noise", "reset_speed_noise"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be 0 or more, not {getattr(self, name)!r}")
-        if self.max_episode_steps < 1:
-            raise UserError(f"max_episode_steps must be at least 1, not {self.max_episode_steps}")
-        for name, choices in (
-            ("speed_noise", ("normal", "uniform")),
-            ("progress", ("position", "body", "center")),
-            ("goal", ("forward", "reach", "auto")),
-        ):
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
-        for name in ("height", "relative_height"):
-            limits = getattr(self, name)
-            if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
-                raise UserError(f"{name} must be [low, high], not {limits!r}")
-        if self.max_tilt is not None and not 0 < self.max_tilt <= math.pi:
-            raise UserError(f"max_tilt must be an angle between 0 and pi, not {self.max_tilt}")
-        if self.target_speed is not None and not 0 < self.target_speed < math.inf:
-            raise UserError(f"target_speed must be above 0, or null, not {self.target_speed!r}")
-        if isinstance(self.direction, str):
-            if self.direction != "random":
-                raise UserError(f"direction must be two numbers or random, not {self.direction!r}")
-        elif len(self.direction) != 2 or not 0 < math.hypot(*self.direction) < math.inf:
-            raise UserError(f"direction must be two numbers, not both zero, not {self.direction!r}")
-
-    def _check_numbers(self) -> None:
-        for name in (*_NUMBERS, *_NUMBERS_OR_NONE):
-            value = getattr(self, name)
-            if not is_number(value) and not (value is None and name in _NUMBERS_OR_NONE):
-                wanted = "a number" if name in _NUMBERS else "a number, or null"
-                raise UserError(f"{name} must be {wanted}, not {value!r}")
-        for name in ("height", "relative_height", "direction"):
-            pair = getattr(self, name)
-            listed = isinstance(pair, Sequence) and not isinstance(pair, str)
-            if not (pair is None or pair == "random" or (listed and all(map(_is_limit, pair)))):
-                raise UserError(f"{name} must be two numbers, not {pair!r}")
+            raise UserError("give env.task.height or env.task.relative_height, not both")
+        if not isinstance(self.direction, str) and not math.hypot(*self.direction):
+            raise UserError("env.task.direction is [0, 0], which is none; give another, such as [1, 0]")
 
     @property
     def terminates(self) -> bool:
@@ -169,8 +135,3 @@ class LocomotionTask:
         if self.max_state is not None:
             good &= largest_state < self.max_state
         return good
-
-
-def _is_limit(value: object) -> bool:
-    """Whether it is a number, or infinite: no limit."""
-    return is_number(value) or (isinstance(value, float) and math.isinf(value))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 
-from ..errors import UserError, nearest
+from ..numbers import EPISODE_STEPS, checked, one_of, part
 from .carts import SENSORS, STARTS, CartPoles
 from .on_device.carts import TensorCarts
 from .on_device.source import TensorSource
 from .senses import Senses
-from .task import SensorTask, checked_scales, describe_scales
+from .task import SCALES, SensorTask, checked_scales, describe_scales
 
 
+@checked("env")
 class CartPoleSwingUp(SensorTask):
     """The keys of ``conf/env/cartpole_swingup.yaml``.
 
@@ -32,14 +34,12 @@ class CartPoleSwingUp(SensorTask):
 
     def __init__(
         self,
-        senses: Senses | None = None,
-        max_episode_steps: int = 1000,
-        starts: str = "random",
-        sensor_scales: Sequence[float] | None = None,
+        senses: Annotated[Senses | None, part(Senses)] = None,
+        max_episode_steps: Annotated[int, EPISODE_STEPS] = 1000,
+        starts: Annotated[str, one_of(*STARTS)] = "random",
+        sensor_scales: Annotated[Sequence[float] | None, SCALES] = None,
     ) -> None:
         super().__init__(senses, max_episode_steps)
-        if starts not in STARTS:
-            raise UserError(f"env.starts cannot be {starts!r}; {nearest(str(starts), STARTS)}")
         self.starts = starts
         self.sensor_scales = checked_scales(sensor_scales, SENSORS)
 

@@ -6,11 +6,12 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from ..errors import UserError, nearest, shown
+from ..errors import UserError, shown
+from ..numbers import EPISODE_STEPS, NAMES, NULL, TEXT, VALUES, checked, one_of, part
 from .boundary import Sensors
 from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env
 from .mujoco_source import MujocoSource, rules_of, why_not_batched
@@ -18,7 +19,7 @@ from .on_device.source import TensorSource
 from .rendered import RenderedTask
 from .senses import Senses
 from .source import Source
-from .task import checked_kwargs, checked_scales, describe_scales
+from .task import SCALES, checked_kwargs, checked_scales, describe_scales
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def _tell_sensors(name: str, names: tuple[str, ...]) -> None:
     logger.info("%s: %d sensors: %s", name, len(names), shown(", ".join(names), 300))
 
 
+@checked("env")
 class GymnasiumTask(RenderedTask):
     """The keys of ``conf/env/gymnasium.yaml``.
 
@@ -53,19 +55,15 @@ class GymnasiumTask(RenderedTask):
 
     def __init__(
         self,
-        id: str | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        senses: Senses | None = None,
-        sensor_scales: Sequence[float] | None = None,
-        max_episode_steps: int | None = None,
-        simulation: str = "auto",
-        imports: Sequence[str] | None = None,
+        id: Annotated[str | None, TEXT | NULL] = None,
+        kwargs: Annotated[Mapping[str, Any] | None, VALUES | NULL] = None,
+        senses: Annotated[Senses | None, part(Senses)] = None,
+        sensor_scales: Annotated[Sequence[float] | None, SCALES] = None,
+        max_episode_steps: Annotated[int | None, EPISODE_STEPS | NULL] = None,
+        simulation: Annotated[str, one_of(*SIMULATIONS)] = "auto",
+        imports: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
     ) -> None:
         spec = find_spec(id, imports)
-        if simulation not in SIMULATIONS:
-            raise UserError(
-                f"env.simulation cannot be {simulation!r}; {nearest(str(simulation), SIMULATIONS)}"
-            )
         super().__init__(senses, episode_limit(spec, max_episode_steps))
         self.name, self.kwargs, self._simulation = spec.id, checked_kwargs(kwargs), simulation
         with closing(make_env(self.name, self.kwargs)) as env:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from ..errors import UserError, nearest
-from ..numbers import is_number, whole_number
+from ..errors import UserError
+from ..numbers import PROBABILITY_BELOW_1, between, checked, listed, one_of, real, whole
 from ..tokens import Feature, TokenSpec
 from .neighbors import Neighbors
 from .traces import PatchTraces, ReadingTraces
 
 ORDERS = ("never", "episode")
+_LENGTH, _CHANNELS = real(1, 1e6), whole(0, 10_000)
+_TRACES = listed(_LENGTH).told("a list of numbers of steps from 1 to 1,000,000, such as [10,50]")
+_NOISE = (_CHANNELS | between(_CHANNELS)).told(f"{_CHANNELS.wanted}, or [fewest, most]")
 
 
+@checked("env.senses")
 @dataclass(frozen=True)
 class Senses:
     """How readings become tokens; the keys of ``env.senses``.
@@ -46,51 +49,18 @@ class Senses:
         UserError: a value that cannot be meant.
     """
 
-    history: int = 1
-    difference_scale: float = 20.0
-    traces: tuple[float, ...] = ()
-    neighbors: float = 0
-    scale: float = 1.0
-    shuffle: str | int = "never"
-    duplicates: int = 0
-    noise_channels: int | tuple[int, int] = 0
-    noise_std: float = 0.1
-    missing: float = 0.0
-    blinking: float = 0.0
-    stuck: int = 0
-
-    def __post_init__(self) -> None:
-        whole: dict[str, Any] = {
-            name: whole_number(getattr(self, name), f"senses.{name}", least)
-            for name, least in (("history", 1), ("duplicates", 0), ("stuck", 0))
-        }
-        noise = self.noise_channels
-        if isinstance(noise, Sequence) and not isinstance(noise, str):
-            bounds = tuple(whole_number(number, "senses.noise_channels", 0) for number in noise)
-            if len(bounds) != 2 or bounds[0] > bounds[1]:
-                raise UserError(f"senses.noise_channels must be a number or [fewest, most], got {noise!r}")
-            whole["noise_channels"] = bounds
-        else:
-            whole["noise_channels"] = whole_number(noise, "senses.noise_channels", 0)
-        whole["traces"] = _lengths(self.traces)
-        if not is_number(self.neighbors) or not (self.neighbors == 0 or self.neighbors >= 1):
-            raise UserError(f"senses.neighbors is 0, or 1 step or more, such as 40, got {self.neighbors!r}")
-        for name in ("missing", "blinking"):
-            if not is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
-                raise UserError(f"senses.{name} is a share, in [0, 1), got {getattr(self, name)!r}")
-        for name in ("noise_std", "scale", "difference_scale"):
-            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise UserError(f"senses.{name} must be a number of 0 or more, got {getattr(self, name)!r}")
-        if isinstance(self.shuffle, str):
-            if self.shuffle not in ORDERS:
-                raise UserError(
-                    f"senses.shuffle is never, episode or a number of steps, got {self.shuffle!r}; "
-                    f"{nearest(self.shuffle, ORDERS)}"
-                )
-        else:
-            whole["shuffle"] = whole_number(self.shuffle, "senses.shuffle", 1)
-        for name, value in whole.items():
-            object.__setattr__(self, name, value)  # 1e2 is a whole number, too
+    history: Annotated[int, whole(1, 1000)] = 1
+    difference_scale: Annotated[float, real(0)] = 20.0
+    traces: Annotated[tuple[float, ...], _TRACES] = ()
+    neighbors: Annotated[float, real(0, 0) | _LENGTH] = 0
+    scale: Annotated[float, real(0)] = 1.0
+    shuffle: Annotated[str | int, one_of(*ORDERS) | whole(1)] = "never"
+    duplicates: Annotated[int, whole(0, 1000)] = 0
+    noise_channels: Annotated[int | tuple[int, int], _NOISE] = 0
+    noise_std: Annotated[float, real(0)] = 0.1
+    missing: Annotated[float, PROBABILITY_BELOW_1] = 0.0
+    blinking: Annotated[float, PROBABILITY_BELOW_1] = 0.0
+    stuck: Annotated[int, whole(0, 100_000)] = 0
 
     @property
     def most_noise(self) -> int:
@@ -146,11 +116,3 @@ class Senses:
     def with_values(self, **values: Any) -> Senses:
         """The same with other values."""
         return replace(self, **values)
-
-
-def _lengths(traces: Any) -> tuple[float, ...]:
-    """Lengths of traces. Raises UserError."""
-    listed = isinstance(traces, Sequence) and not isinstance(traces, str)
-    if not listed or not all(is_number(length) and length >= 1 for length in traces):
-        raise UserError(f"senses.traces is a list of steps of 1 or more, such as [10,50], got {traces!r}")
-    return tuple(float(length) for length in traces)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError, nearest, shown
-from ..numbers import is_number, whole_number
+from ..numbers import EPISODE_STEPS, NULL, listed, real
 from ..task_set import TaskSet
 from .on_device.env import SensorTensorEnv
 from .on_device.source import TensorSource
@@ -39,7 +39,7 @@ class SensorTask(TaskSet):
 
     def __init__(self, senses: Senses | None, max_episode_steps: int) -> None:
         self.senses = senses or Senses()
-        self._max_episode_steps = whole_number(max_episode_steps, "env.max_episode_steps", 1)
+        self._max_episode_steps = EPISODE_STEPS.read("env.max_episode_steps", max_episode_steps)
 
     @property
     def max_episode_steps(self) -> int:
@@ -165,15 +165,15 @@ def checked_kwargs(kwargs: Any) -> dict[str, Any]:
     return dict(kwargs or {})
 
 
+SCALES = listed(real(), 1) | NULL
+
+
 def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | None:
     """A factor for each of the ``sensors``, or None for raw units. Raises UserError."""
-    if scales is None:
-        return None
-    listed = isinstance(scales, Sequence) and not isinstance(scales, str)
-    if not listed or len(scales) != len(sensors) or not all(map(is_number, scales)):
+    if scales is not None and len(scales) != len(sensors):
         wanted = f"{len(sensors)} numbers, for {shown(', '.join(sensors), 300)}"
         raise UserError(f"env.sensor_scales must be {wanted}; got {scales!r}")
-    return tuple(float(scale) for scale in scales)
+    return None if scales is None else tuple(float(scale) for scale in scales)
 
 
 def describe_scales(scales: Any) -> tuple[str, ...]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import mujoco
 import numpy as np
 
 from ...errors import UserError
+from ...numbers import SHARE, between, checked, one_of, whole
 from ...snapshots import Kept
 from ..bodies.morphology import Morphology
-from .ranges import read_range
 
 DEAD, LOCKED = 1, 2
 """What ``info["damage"]`` says of a joint row; 0: whole."""
@@ -19,6 +19,7 @@ DEAD, LOCKED = 1, 2
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 
+@checked("env.damage")
 @dataclass(frozen=True)
 class Damage:
     """What breaks, and when. The policy is not told: its masks and descriptors stay.
@@ -33,21 +34,10 @@ class Damage:
         UserError: a value that cannot be meant.
     """
 
-    probability: float = 0.0
-    kind: Literal["actuator", "joint", "any"] = "any"
-    parts: int = 1
-    step: Any = (100, 500)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"damage.probability must be between 0 and 1, not {self.probability!r}")
-        if self.kind not in ("actuator", "joint", "any"):
-            raise UserError(f"damage.kind is {self.kind!r}; choices: actuator, joint, any")
-        if self.parts < 1:
-            raise UserError(f"damage.parts must be at least 1, not {self.parts}")
-        limits = read_range("damage.step", self.step, 0)
-        if limits is None or any(limit != int(limit) for limit in limits):
-            raise UserError(f"damage.step must be [first, last] in whole steps, not {self.step!r}")
+    probability: Annotated[float, SHARE] = 0.0
+    kind: Annotated[str, one_of("actuator", "joint", "any")] = "any"
+    parts: Annotated[int, whole(1, 1000)] = 1
+    step: Annotated[Any, between(whole())] = (100, 500)
 
     @property
     def active(self) -> bool:

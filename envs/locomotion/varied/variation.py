@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
 from ...errors import UserError, nearest
-from .ranges import Interval, log_uniform, read_factors
+from ...numbers import NULL, SEED, VALUES, checked, one_of
+from .ranges import FACTORS, VARIANTS, Interval, intervals_of, log_uniform
 
 QUANTITIES = ("length", "mass", "gear", "damping", "armature", "friction")
 """What can vary. Lengths are drawn from compiled variants, the others for every episode."""
@@ -19,6 +20,7 @@ EDITED = QUANTITIES[1:]
 DRAWS = ("train", "interpolation", "extrapolation")
 
 
+@checked("env.variation")
 @dataclass(frozen=True)
 class BodyVariation:
     """Factors on a body's parameters, log-uniform in ranges ``[low, high]``; null: not varied.
@@ -42,47 +44,44 @@ class BodyVariation:
         UserError: a range that is none, an unknown name, or an extrapolation that overlaps training.
     """
 
-    length: Any = None
-    mass: Any = None
-    gear: Any = None
-    damping: Any = None
-    armature: Any = None
-    friction: Any = None
-    per: Literal["limb", "body"] = "limb"
-    extrapolation: Mapping[str, Any] | None = None
-    draw: Literal["train", "interpolation", "extrapolation", "none"] = "train"
-    variants: int = 16
-    seed: int = 0
+    length: Annotated[Any, FACTORS] = None
+    mass: Annotated[Any, FACTORS] = None
+    gear: Annotated[Any, FACTORS] = None
+    damping: Annotated[Any, FACTORS] = None
+    armature: Annotated[Any, FACTORS] = None
+    friction: Annotated[Any, FACTORS] = None
+    per: Annotated[str, one_of("limb", "body")] = "limb"
+    extrapolation: Annotated[Mapping[str, Any] | None, VALUES | NULL] = None
+    draw: Annotated[str, one_of(*DRAWS, "none")] = "train"
+    variants: Annotated[int, VARIANTS] = 16
+    seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (("per", ("limb", "body")), ("draw", (*DRAWS, "none"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"variation.{name} is {getattr(self, name)!r}; choices: {', '.join(choices)}")
-        if self.variants < 1:
-            raise UserError(f"variation.variants must be at least 1, not {self.variants}")
         for name in self.extrapolation or {}:
             if name not in QUANTITIES:
-                raise UserError(f"variation.extrapolation has no {name!r}; {nearest(str(name), QUANTITIES)}")
+                hint = nearest(str(name), QUANTITIES)
+                raise UserError(f"env.variation.extrapolation has no {name!r}; {hint}")
+            FACTORS.read(f"env.variation.extrapolation.{name}", self.extrapolation[name])
         for name in QUANTITIES:
             trained = self._trained(name) or ((1.0, 1.0),)
             for low, high in self._extrapolated(name):
                 for start, end in trained:
                     if low < end and start < high or (low, high) == (start, end):
                         raise UserError(
-                            f"variation.extrapolation.{name} [{low:g}, {high:g}] overlaps "
+                            f"env.variation.extrapolation.{name} [{low:g}, {high:g}] overlaps "
                             f"[{start:g}, {end:g}], which is trained on; it must lie outside"
                         )
         if self.draw == "extrapolation" and not any(map(self._extrapolated, QUANTITIES)):
             raise UserError(
-                "variation.draw=extrapolation, but variation.extrapolation gives no range, for example "
-                "variation.extrapolation.mass=[1.25,2]"
+                "env.variation.draw=extrapolation, but env.variation.extrapolation gives no range, for "
+                "example env.variation.extrapolation.mass=[1.25,2]"
             )
 
     def _trained(self, name: str) -> tuple[Interval, ...]:
-        return read_factors(f"variation.{name}", getattr(self, name))
+        return intervals_of(getattr(self, name))
 
     def _extrapolated(self, name: str) -> tuple[Interval, ...]:
-        return read_factors(f"variation.extrapolation.{name}", (self.extrapolation or {}).get(name))
+        return intervals_of((self.extrapolation or {}).get(name))
 
     def intervals(self, name: str) -> tuple[Interval, ...]:
         """Ranges that ``draw`` takes the quantity from; none: it does not vary."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import mujoco
 import numpy as np
 
 from ...errors import UserError
+from ...numbers import NULL, POSITIVE, SEED, between, checked, real, whole
 from ...snapshots import Kept
 from ..bodies.morphology import Morphology
-from .ranges import log_uniform, read_factors, read_range
+from .ranges import FACTORS, VARIANTS, intervals_of, log_uniform
 
 MAT = 0.01
 """Thickness (m) of a patch of other friction: what stands on it does not touch the ground below."""
@@ -21,6 +22,7 @@ _HALF_WIDTH, _DEPTH = 50.0, 0.5
 _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 
 
+@checked("env.world")
 @dataclass(frozen=True)
 class World:
     """The ground and what happens on it, drawn for every episode; null: not there.
@@ -50,30 +52,16 @@ class World:
         UserError: a range that is none.
     """
 
-    slope: Any = None
-    step_height: Any = None
-    friction: Any = None
-    strip_length: Any = (0.5, 1.5)
-    strips: int = 16
-    start: float = 2.0
-    push: Any = None
-    push_interval: Any = (1.0, 3.0)
-    variants: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        slope = read_range("world.slope", self.slope)
-        if slope is not None and max(-slope[0], slope[1]) >= 90:
-            raise UserError(f"world.slope must lie between -90 and 90 degrees, not {self.slope!r}")
-        read_range("world.step_height", self.step_height, 0.0)
-        read_range("world.push", self.push, 0.0)
-        read_factors("world.friction", self.friction)
-        for name in ("strip_length", "push_interval"):
-            if not (read_range(f"world.{name}", getattr(self, name), 0.0) or (0,))[0] > 0:
-                raise UserError(f"world.{name} must be [low, high] above 0, not {getattr(self, name)!r}")
-        for name in ("strips", "variants"):
-            if getattr(self, name) < 1:
-                raise UserError(f"world.{name} must be at least 1, not {getattr(self, name)}")
+    slope: Annotated[Any, between(real(-90, 90, above=True, below=True)) | NULL] = None
+    step_height: Annotated[Any, between(real(0, 100)) | NULL] = None
+    friction: Annotated[Any, FACTORS] = None
+    strip_length: Annotated[Any, between(real(0, 1000, above=True))] = (0.5, 1.5)
+    strips: Annotated[int, whole(1, 1000)] = 16
+    start: Annotated[float, real()] = 2.0
+    push: Annotated[Any, between(real(0, 1000)) | NULL] = None
+    push_interval: Annotated[Any, between(POSITIVE)] = (1.0, 3.0)
+    variants: Annotated[int, VARIANTS] = 16
+    seed: Annotated[int, SEED] = 0
 
     @property
     def has_strips(self) -> bool:
@@ -105,7 +93,7 @@ class World:
         if self.step_height is not None:
             low, high = self.step_height
             heights = low + (high - low) * uniform[0]
-        factors = read_factors("world.friction", self.friction)
+        factors = intervals_of(self.friction)
         frictions = log_uniform(factors, uniform[1]) if factors else None
         return Terrain(direction, self.start + np.append(0, np.cumsum(lengths)), heights, frictions)
 

@@ -1,0 +1,126 @@
+"""Values of a composed configuration, compared with what is declared, before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..agents.keys import KEYS
+from ..envs.errors import UserError, one_line
+from ..envs.numbers import Valid, check_arguments, declared
+
+_CHANGES = {
+    "": ("locomotion.RobotSet", "sensors.CartPoleSwingUp", "car_racing.CarRacing"),
+    "task": ("locomotion.LocomotionTask",),
+    "variation": ("locomotion.BodyVariation",),
+    "damage": ("locomotion.Damage",),
+    "world": ("locomotion.World",),
+    "senses": ("sensors.Senses",),
+    "scenery": ("car_racing.Scenery",),
+}
+"""Classes whose arguments may be changed for an evaluation, by section of the environment."""
+
+
+def check_values(config: DictConfig, command: str) -> None:
+    """Refuses values that are not as declared, and those that do not go together.
+
+    Args:
+        config: as composed. Numbers that belong to no section are written back as they are used: ``5e6`` as
+            5000000.
+        command: whose configuration it is, as in ``conf/``.
+
+    Raises:
+        UserError: with the key, what it may be and what came.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(str(error))) from error
+    for key, valid in KEYS[command].items():
+        section, _, name = key.rpartition(".")
+        node = values.get(section) if section else values
+        if section and section in values and not isinstance(node, Mapping):
+            raise UserError(f"{section} must be keys and values of its own, got {node!r}")
+        if node is not None and name in node:  # runs of earlier versions have fewer
+            value = valid.read(key, node[name])
+            if isinstance(value, int) and not isinstance(value, bool):
+                OmegaConf.update(config, key, value)
+    if command == "train" and "zero_shot" in values:
+        _check_zero_shot(values["zero_shot"])
+    if command in ("evaluate", "view", "export"):
+        check_changes(values["env"], "env")
+    for suite, node in (values.get("suite") or {}).items() if command == "evaluate" else ():
+        _check_suite(str(suite), node)
+    named = values.get("benchmark")
+    sections = {named: values.get(named)} if command == "benchmark" else values
+    for where, node in _built(sections):
+        # A benchmark's own arguments stand on the command line without its name.
+        prefix = "" if command == "benchmark" and where == named else f"{where}."
+        check_arguments(hydra.utils.get_object(node["_target_"]), node, prefix)
+
+
+def check_changes(changes: Any, where: str) -> None:
+    """Refuses changes of an environment that no environment takes; null: as in training.
+
+    Args:
+        changes: of its keys, as in the node ``env`` of ``conf/evaluate.yaml``.
+        where: they stand.
+
+    Raises:
+        UserError: a value that is not as declared.
+    """
+    if not isinstance(changes, Mapping):
+        raise UserError(f"{where} must be keys and values of the environment, got {changes!r}")
+    for name, value in changes.items():
+        if name in _CHANGES and value is not None and not isinstance(value, Mapping):
+            raise UserError(f"{where}.{name} must be keys and values of its own, got {value!r}")
+        section, values = (name, value or {}) if name in _CHANGES else ("", {name: value})
+        given = {key: v for key, v in values.items() if v is not None}
+        if not given:
+            continue
+        place = f"{where}.{section}" if section else where
+        for key, v in given.items():
+            for valid in _valid_changes(section, str(key)):
+                valid.read(f"{place}.{key}", v)
+            for quantity, ranges in v.items() if key == "extrapolation" else ():
+                for valid in _valid_changes(section, str(quantity)):
+                    valid.read(f"{place}.{key}.{quantity}", ranges)
+
+
+def _valid_changes(section: str, key: str) -> list[Valid]:
+    for target in _CHANGES[section]:
+        valid = declared(hydra.utils.get_class(f"somite.envs.{target}")).get(key)
+        if valid is not None:
+            return [valid]
+    return []  # an unknown key, which is refused by who builds it
+
+
+def _check_zero_shot(node: Any) -> None:
+    from ..agents.dashboard.zero_shot import read_settings
+
+    if not isinstance(node, Mapping):
+        raise UserError(f"zero_shot must be keys and values of its own, got {node!r}")
+    settings = read_settings(node)
+    for kind, conditions in settings.conditions.items():
+        for name, changes in (conditions or {}).items():
+            check_changes(changes, f"zero_shot.conditions.{kind}.{name}")
+
+
+def _check_suite(name: str, node: Any) -> None:
+    from ..agents.suites.conditions import read_suite
+
+    for condition in read_suite(name, node).conditions:
+        check_changes(condition.env, f"suite.{name}: {condition.name}: env")
+
+
+def _built(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Sections that are built, and where they stand."""
+    inner = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    if isinstance(node, Mapping) and "_target_" in node:
+        yield where, node
+    for key, value in inner:
+        yield from _built(value, f"{where}.{key}" if where else str(key))
