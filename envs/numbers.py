@@ -112,6 +112,8 @@ class _Number(Valid):
         kind = "whole number" if is_whole else "number"
         if low == high:
             self.wanted = _told(low)
+        elif is_whole and high == LARGEST_COUNT:
+            self.wanted = f"a {kind} of {_told(low)} or more"
         elif not above and not below:
             self.wanted = f"a {kind} from {_told(low)} to {_told(high)}"
         else:

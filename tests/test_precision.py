@@ -1,10 +1,14 @@
 """What a learner computes in, and what that means for TF32."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from somite.agents import precision
 from somite.agents.precision import check_precision, use_precision
 from somite.envs.errors import UserError
 
@@ -38,7 +42,27 @@ def test_what_it_means_on_a_gpu_is_said(monkeypatch, caplog):
             monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, own=has_it: own)
             use_precision("bf16", GPU)
             assert "precision: bf16 (autocast)" in caplog.text
-            assert ("emulates" in caplog.text) == (not has_it)
+            assert ("precision=bf16 makes this run slower: this GPU has no" in caplog.text) == (not has_it)
+
+
+@pytest.mark.parametrize(("times", "is_said"), [(0.3, False), (1.5, False), (66.4, True)])
+def test_a_processor_without_bf16_is_told_before_the_run(monkeypatch, caplog, times, is_said):
+    monkeypatch.setattr(precision, "bf16_times", lambda: times)
+    with caplog.at_level(logging.WARNING):
+        precision.use_precision("float32", torch.device("cpu"))
+        assert not caplog.text
+        precision.use_precision("bf16", torch.device("cpu"))
+    said = "matrix products take 66 times as long on this processor. precision=float32 is faster here"
+    assert [said in record.getMessage() for record in caplog.records] == [True] * is_said
+
+
+def test_a_processor_is_measured():
+    code = "from somite.agents.precision import bf16_times; print(bf16_times())"
+    without = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=without, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) > precision.SLOW, "oneDNN computes bf16 in software on AVX2"
 
 
 def test_a_search_computes_in_float32():

@@ -44,8 +44,8 @@ def train(config: DictConfig, folder: Path) -> None:
         check_simulation(config.simulation)
         check_precision(config.precision, _kind(config).name)
         device = resolve_device(config.device)
-        use_precision(config.precision, device)
         set_threads(config.threads)
+        use_precision(config.precision, device)
         keep_log_going()
         stack.enter_context(out_of_memory("this run", device, *_rows(config)))
         try:

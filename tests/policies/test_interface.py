@@ -122,5 +122,5 @@ def test_refusals_say_what_came_and_what_was_wanted() -> None:
         run(MLP(SPEC, N_TOKENS, N_JOINTS), random_observation(0, n_tokens=7, n_joints=1))
     with pytest.raises(ValueError, match="both, up, down, none, got 'sideways'"):
         SMP(SPEC, messages="sideways")
-    with pytest.raises(ValueError, match="width 10 and heads 4"):
+    with pytest.raises(ValueError, match="got 10 and 4"):
         LimbTransformer(SPEC, width=10, heads=4)

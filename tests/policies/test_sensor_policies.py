@@ -552,7 +552,7 @@ def test_refusals_say_what_came_and_what_was_wanted() -> None:
         DeepSet(ONE, 1, 1, n_privileged=5, critic="own")
     with pytest.raises(UserError, match="say agent.critic=shared, or auto"):
         AttentionNeuron(ONE, 1, 1, critic="privileged")
-    with pytest.raises(UserError, match="width 10 and heads 4"):
+    with pytest.raises(UserError, match="got 10 and 4"):
         SensorTransformer(ONE, 1, 1, n_privileged=5, width=10, heads=4)
     policy = SensorMLP(ONE, 5, 1, 1, n_privileged=5)
     observation = {

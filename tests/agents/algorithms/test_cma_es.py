@@ -314,11 +314,11 @@ def test_the_free_memory_is_what_the_system_says() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"population": 3}, "population must be a whole number of 4 or more"),
+        ({"population": 3}, "population must be a whole number from 4"),
         ({"generations": 0}, "generations must be a whole number of 1 or more"),
         ({"generations": 1.5}, "generations must be a whole number"),
-        ({"shard_size": 0}, "shard_size .or auto. must be a whole number of 1 or more"),
-        ({"shard_size": "all"}, "shard_size .or auto. must be a whole number"),
+        ({"shard_size": 0}, "shard_size must be auto or a whole number of 1 or more"),
+        ({"shard_size": "all"}, "shard_size must be auto or a whole number"),
         ({"sigma0": 0}, "sigma0 must be a number above 0"),
         ({"sigma0": "much"}, "sigma0 must be a number above 0"),
         ({"start": "initail"}, "did you mean 'initial'"),

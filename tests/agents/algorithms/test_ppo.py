@@ -218,9 +218,13 @@ def test_a_real_body_bootstraps_from_where_it_was_stopped() -> None:
 
 
 def test_settings_that_cannot_be_meant() -> None:
-    with pytest.raises(UserError, match="algorithm.learning_rate_schedule cannot be 'cosine'"):
+    with pytest.raises(
+        UserError, match="algorithm.learning_rate_schedule must be one of linear, constant, got 'cosine'"
+    ):
         PPO(learning_rate_schedule="cosine")
-    with pytest.raises(UserError, match="algorithm.n_steps must be a whole number of 1 or more, got 0"):
+    with pytest.raises(
+        UserError, match="algorithm.n_steps must be a whole number from 1 to 1,000,000, got 0"
+    ):
         PPO(n_steps=0)
     with pytest.raises(UserError, match="num_envs is 3, but 12 bodies are trained on"):
         PPO(num_envs=3).make_rows(BodySet("cheetah"), aligned=False)

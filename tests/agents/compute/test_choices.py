@@ -51,7 +51,7 @@ def test_the_keys_of_ray_are_those_of_its_file(with_ray: None) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"workers": 0}, "compute.workers .or auto. must be a whole number of 1 or more"),
+        ({"workers": 0}, "compute.workers must be auto or a whole number from 1"),
         ({"retries": -1}, "compute.retries must be a whole number"),
         ({"cpus": 0}, "compute.cpus must be a number above 0"),
         ({"patience": "long"}, "compute.patience must be a number above 0"),

@@ -118,9 +118,9 @@ def test_colors_bars_and_blob(original: np.ndarray) -> None:
         ({"background": []}, r"must be a name or a list of names, got \[\]"),
         ({"background": 3}, "must be a name or a list of names, got 3"),
         ({"background": "plain:1,2,300"}, "a colour is three numbers from 0 to 255"),
-        ({"motion": -1}, "scenery.motion must be a number of 0 or more, got -1"),
+        ({"motion": -1}, "scenery.motion must be a number from 0 to 1,000,000, got -1"),
         ({"color_shift": 2}, "scenery.color_shift must be a number from 0 to 1, got 2"),
-        ({"bars": 1}, "scenery.bars is true or false, got 1"),
+        ({"bars": 1}, "scenery.bars must be true or false, got 1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(values: dict, message: str) -> None:

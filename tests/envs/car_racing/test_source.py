@@ -264,10 +264,10 @@ def test_a_saved_task_is_built_again() -> None:
     ("values", "message"),
     [
         ({"patch_size": 7}, r"patches of 7 x 7 pixels do not divide a picture of 96 x 96; .*: 1, 2, 3, 4, 6"),
-        ({"view": "pixels"}, "env.view cannot be 'pixels'; .*patches"),
-        ({"action_repeat": 0}, "env.action_repeat must be a whole number of 1 or more, got 0"),
-        ({"grey": "yes"}, "env.grey is true or false, got 'yes'"),
-        ({"slips": 1}, r"env.slips is a probability, in \[0, 1\), got 1"),
+        ({"view": "pixels"}, "env.view must be one of patches, state, got 'pixels'"),
+        ({"action_repeat": 0}, "env.action_repeat must be a whole number from 1 to 1,000, got 0"),
+        ({"grey": "yes"}, "env.grey must be true or false, got 'yes'"),
+        ({"slips": 1}, r"env.slips must be .*below 1, got 1"),
         ({"patience": -1}, "env.patience must be a whole number of 0 or more"),
     ],
 )

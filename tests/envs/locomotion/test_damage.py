@@ -154,11 +154,11 @@ def test_as_often_as_asked_at_any_step_and_part_and_the_same_for_a_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"probability": 1.5}, "between 0 and 1"),
-        ({"kind": "leg"}, "choices: actuator, joint, any"),
-        ({"parts": 0}, "at least 1"),
+        ({"probability": 1.5}, "from 0 to 1"),
+        ({"kind": "leg"}, "one of actuator, joint, any"),
+        ({"parts": 0}, "from 1 to 1,000"),
         ({"step": [5, 2]}, "damage.step"),
-        ({"step": [0.5, 2]}, "whole steps"),
+        ({"step": [0.5, 2]}, "whole number"),
     ],
 )
 def test_damage_that_cannot_be_meant_is_told(options, message):

@@ -345,9 +345,9 @@ def test_tests_draw_from_streams_and_variants_of_their_own():
         ({"mass": [1.2, 0.8]}, r"variation.mass must be \[low, high\]"),
         ({"mass": 2.0}, r"variation.mass must be"),
         ({"mass": [0.0, 1.0]}, "above 0"),
-        ({"per": "leg"}, "choices: limb, body"),
-        ({"draw": "test"}, "choices: train, interpolation, extrapolation, none"),
-        ({"variants": 0}, "at least 1"),
+        ({"per": "leg"}, "one of limb, body"),
+        ({"draw": "test"}, "one of train, interpolation, extrapolation, none"),
+        ({"variants": 0}, "from 1 to 1,000"),
         ({"extrapolation": {"mas": [2, 3]}}, "did you mean 'mass'"),
         ({"mass": [0.8, 1.5], "extrapolation": {"mass": [1.2, 2]}}, r"\[1.2, 2\] overlaps \[0.8, 1.5\]"),
         ({"extrapolation": {"mass": [0.9, 2]}}, "overlaps"),  # the body itself is trained on

@@ -205,13 +205,13 @@ def test_pictures_show_the_world_of_the_episode():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"slope": [0, 95]}, "between -90 and 90"),
+        ({"slope": [0, 95]}, "above -90 and below 90"),
         ({"slope": 5}, "world.slope must be"),
-        ({"step_height": [-0.1, 0.1]}, "of at least 0"),
+        ({"step_height": [-0.1, 0.1]}, "from 0 to 100"),
         ({"friction": [0, 1]}, "world.friction"),
         ({"strip_length": [0, 1]}, "world.strip_length"),
         ({"push_interval": None}, "world.push_interval"),
-        ({"strips": 0}, "world.strips must be at least 1"),
+        ({"strips": 0}, "world.strips must be a whole number from 1"),
     ],
 )
 def test_worlds_that_cannot_be_meant_are_told(options, message):

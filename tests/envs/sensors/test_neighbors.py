@@ -146,7 +146,7 @@ def test_an_old_row_looks_every_few_steps() -> None:
 
 @pytest.mark.parametrize("given", [-1, 0.5, "40", True, None])
 def test_lengths_that_cannot_be_meant_are_refused(given: object) -> None:
-    with pytest.raises(UserError, match=r"senses.neighbors is 0, or 1 step or more, such as 40, got"):
+    with pytest.raises(UserError, match=r"senses.neighbors must be 0 or a number from 1 to 1,000,000, got"):
         Senses(neighbors=given)
 
 
