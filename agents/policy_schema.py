@@ -19,8 +19,8 @@ MOST_FEATURES, MOST_COLUMNS = 1000, 65_536
 LARGEST_SIZE = 65_536
 """Of an argument of a network."""
 
-MOST_LISTED = 4096
-"""Numbers of one argument of a network, such as the choices of each decision."""
+LONGEST_LIST, MOST_DECISIONS = 16, 4096
+"""Numbers of one argument of a network, and of ``discrete``, which has one for each decision."""
 
 LARGEST: dict[str, int] = {"layers": 64, "heads": 64, "rounds": 256}
 """Of arguments that are repeated, where the size is that of what is repeated."""
@@ -83,12 +83,13 @@ def _check_policy(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if name == "_target_":
             continue  # looked up among the policies, with a message of its own
+        longest = MOST_DECISIONS if name == "discrete" else LONGEST_LIST
         for number in value if isinstance(value, list) else [value]:
             if number is None or isinstance(number, (bool, str)):
                 continue
-            if not isinstance(number, (int, float)) or (isinstance(value, list) and len(value) > MOST_LISTED):
+            if not isinstance(number, (int, float)) or (isinstance(value, list) and len(value) > longest):
                 raise ValueError(
-                    f"policy.{name} is {_shown(value)}; expected a number, a word or a list of them"
+                    f"policy.{name} is {_shown(value)}; expected a number, a word or a short list"
                 )
             most = LARGEST.get(name, LARGEST_SIZE)
             if not abs(number) <= most:  # not a number is not, either
