@@ -155,7 +155,7 @@ def test_a_goal_that_a_body_cannot_have_is_refused_with_what_to_say_instead(tmp_
     fixed, free = load(tmp_path, arm(MOTORS)), load(tmp_path, walker(FLOOR))
     with pytest.raises(UserError, match=r"root of 'robot' is fixed.*use env.task.goal=reach or auto"):
         one_row(fixed, LocomotionTask(goal="forward"))
-    with pytest.raises(UserError, match=r"'robot' travels.*fixed; use forward or auto"):
+    with pytest.raises(UserError, match=r"'robot' travels.*fixed roots; use forward or auto"):
         one_row(free, LocomotionTask(goal="reach"))
     with pytest.raises(UserError, match="goal must be one of"):
         LocomotionTask(goal="reech")
