@@ -18,9 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..envs.errors import UserError, nearest, one_line, shown
+from .implied import MORPHOLOGY
 from .known_targets import known_targets
 
 CONFIG_MODULE = "somite.conf"
+_OF_ROBOTS = (MORPHOLOGY, "env.unseen", "env.files_from", "env.compile_seconds", "env.keyframe")
 LONGEST_KEY = 200
 TARGET_PREFIX = "somite."
 MAX_COMBINATIONS = 64
@@ -191,6 +193,12 @@ def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> No
         raise UserError(f"{shown(override.input_line)}: {key} cannot be left out; give it a value: {key}=")
     if key in ("hydra.searchpath",) or _exists(composed, key):
         return
+    if key in _OF_ROBOTS and "env" in groups:
+        environment = composed.hydra.runtime.choices.env
+        raise UserError(
+            f"{shown(override.input_line)}: {key} is a key of your own robots, not of env={environment}; "
+            f"drop env={environment}" + ("" if key == MORPHOLOGY else f", and say {MORPHOLOGY}=<your robot>")
+        )
     parent = key.rpartition(".")[0]
     if (override.is_add() or override.is_force_add()) and parent and _exists(composed, parent):
         return  # an entry of a dictionary; what is built from it checks it

@@ -219,13 +219,15 @@ class RobotSet(BodySet):
         env.reset(seed=0)
         try:
             for step in range(1, FEW_STEPS + 1):
-                _, _, terminated, _, info = env.step(np.zeros(env.action_space.shape))
+                _, _, terminated, truncated, info = env.step(np.zeros(env.action_space.shape))
                 if terminated[0]:
                     why = "its simulation diverges" if info["diverged"][0] else env.why_ended(0)
                     return (
                         f"{name}: at action 0 an episode ends after {step} steps "
                         f"({step * env.step_duration:.2g} s): {why}"
                     )
+                if truncated[0]:
+                    break
             return ""
         finally:
             env.close()

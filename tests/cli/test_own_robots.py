@@ -131,6 +131,17 @@ def test_a_wrong_path_gives_one_message_and_code_2(folders, capsys, argument, me
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("env", ["cheetah", "gymnasium", "cartpole_swingup"])
+def test_a_robot_and_another_environment_is_told_to_drop_that(folders, capsys, env):
+    for key in ("env.morphology=robots/one.xml", "env.keyframe=home"):
+        with pytest.raises(SystemExit) as leaving:
+            command_line.run(train.train, "train", [f"env={env}", key])
+        err = capsys.readouterr().err
+        assert leaving.value.code == 2 and len(err.strip().splitlines()) == 1
+        assert f"is a key of your own robots, not of env={env}; drop env={env}" in err
+    assert err.strip().endswith("and say env.morphology=<your robot>")
+
+
 def test_a_robot_alone_says_which_environment_is_meant(folders):
     command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
     run = run_of(folders[0])

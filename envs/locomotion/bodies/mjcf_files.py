@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
+from .file_kinds import what_it_is
 
 MOST_TEXT, MOST_ASSET = 32 * 2**20, 2**30
 """Bytes of the MJCF files of a robot together, and of a mesh, picture or the like."""
@@ -88,6 +89,9 @@ def check_files(path: Path, *allowed: Path) -> None:
         UserError: a file outside (also through ``..``, an absolute path or a link), a file that is no
             MJCF, too large or no regular file; with the line and the element.
     """
+    kind = what_it_is(path)
+    if kind is not None:
+        raise UserError(f"{path} {kind}")
     roots = [os.path.realpath(folder) for folder in allowed or (path.parent,)]
     _Checker(roots).check(path, ())
 

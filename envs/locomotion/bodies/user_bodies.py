@@ -13,6 +13,7 @@ from pathlib import Path
 from ...errors import UserError, nearest
 from ...numbers import whole_number
 from .compile_guard import SECONDS, CompileGuard
+from .file_kinds import what_a_folder_holds
 from .mjcf import load_morphology
 from .mjcf_files import check_files
 from .morphology import Morphology
@@ -66,6 +67,9 @@ class UserBodies:
                 except UserError as error:
                     reasons.append(str(error))
         if not self._bodies:
+            reasons += (
+                [held] if folder.is_dir() and (held := what_a_folder_holds(folder, MOST_ROBOTS)) else []
+            )
             raise UserError(reasons[0] if len(reasons) == 1 else "no robot here: " + "; ".join(reasons))
         self._names, twins = distinct(list(self._bodies), self._bodies.__getitem__)
         reasons += [f"{twin} is the same robot as {name}" for twin, name in twins.items()]
@@ -157,7 +161,8 @@ def _find_files(path: Path) -> dict[str, Path]:
         raise UserError(f"{path.parent} has no {path.name!r}; {nearest(path.name, beside)}")
     files = _xml_files(path)
     if not files:
-        raise UserError(f"{path} holds no .xml file")
+        held = what_a_folder_holds(path, MOST_ROBOTS)
+        raise UserError(f"{path} holds no .xml file" + (held and f"; {held}"))
     stems = [file.stem for file in files]
     # Two robots of one file name are told apart by their folders.
     return {

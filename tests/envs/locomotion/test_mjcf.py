@@ -404,6 +404,7 @@ FALLS = {
     "tilt": ({"max_tilt": 0.01}, "rad, more than 0.01 (env.task.max_tilt)"),
     "state": ({"max_state": 0.1}, "more than 0.1 (env.task.max_state)"),
     "nothing": ({}, ""),
+    "time": ({"max_episode_steps": 3}, ""),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import types
 import warnings
@@ -38,6 +39,71 @@ def refused(source, **options):
     message = str(error.value)
     assert "\n" not in message
     return message
+
+
+URDF = '<robot name="r"><link name="base"/></robot>'
+TOLD = {
+    "r.urdf": (URDF, "is a URDF; MJCF is read. MuJoCo converts many of them: python -c 'import mujoco;"),
+    "named.xml": (f"<!-- by hand --> {URDF}", "is a URDF"),
+    "r.urdf.xacro": (URDF, "is a xacro, of which ROS makes a URDF: xacro "),
+    "macros.xml": ('<robot><xacro:macro name="leg"/></robot>', "is a xacro"),
+    "world.sdf": ('<?xml version="1.0"?><sdf version="1.9"/>', "is an SDF of Gazebo"),
+    "scene.usda": ("#usda 1.0", "is a USD scene"),
+    "scene.usdz": (b"PK\x03\x04 and more", "is a USD scene"),
+    "robots.zip": (b"PK\x03\x04 and more", "is an archive; unpack it"),
+    "robots.tar.gz": (b"\x1f\x8b and more", "is an archive"),
+    "robots.7z": (b"7z\xbc\xaf and more", "is an archive"),
+    "robots.tar": (b"\0" * 257 + b"ustar", "is an archive"),
+    "archive.xml": (b"PK\x03\x04 and more", "is an archive"),
+    "robot.mjb": (b"\x10\0\0\0", "is a compiled model"),
+    "leg.STL": (
+        b"\0" * 80,
+        'is a mesh, the shape of a part; name the MJCF file that has it as <mesh file="leg.STL"',
+    ),
+    "leg.obj": ("v 0 0 0", "is a mesh"),
+    "empty.xml": ("", "is empty"),
+    "blank.xml": (" \n", "is empty"),
+    "part.xml": ("<mujocoinclude/>", "is a part of a robot"),
+    "robot.mjcf": ("<mujoco/>", "is MJCF, but MuJoCo reads files whose names end in .xml only"),
+    "notes.txt": ("walk", "is no MJCF"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"), [(name, *told) for name, told in TOLD.items()], ids=list(TOLD)
+)
+def test_what_is_no_mjcf_is_told_with_what_can_be_done(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    assert f"{tmp_path / name} {said}" in refused(tmp_path / name)
+    if not name.endswith((".xml", ".txt")):
+        inside = refused(tmp_path)
+        assert inside.startswith(f"{tmp_path} holds no .xml file; {name} is ")
+
+
+def test_a_package_of_ros_is_told_of_its_urdf(tmp_path):
+    (robots(tmp_path, package="<package/>") / "urdf").mkdir()
+    (tmp_path / "urdf" / "dog.urdf").write_text(URDF)
+    message = refused(tmp_path)
+    assert "package.xml is no MJCF" in message and "urdf/dog.urdf is a URDF" in message
+
+
+def test_what_is_said_of_a_urdf_makes_a_robot(tmp_path):
+    """The script of docs/robots.md."""
+    script = Path("docs/robots.md").read_text().split("```python\n")[1].split("```")[0]
+    inertial = (
+        '<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
+    )
+    box = '<collision><geometry><box size=".2 .2 .2"/></geometry></collision>'
+    links = "".join(f'<link name="{name}">{inertial}{box}</link>' for name in ("base", "leg"))
+    joint = (
+        '<joint name="hip" type="revolute"><parent link="base"/><child link="leg"/><axis xyz="0 1 0"/>'
+        '<limit lower="-1" upper="1" effort="7" velocity="5"/></joint>'
+    )
+    (tmp_path / "robot.urdf").write_text(f'<robot name="r">{links}{joint}</robot>')
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    body = RobotSet(str(tmp_path / "robot.xml")).morphology("robot")
+    assert body.can_travel and body.n_limbs == 2
+    assert (body.controls.low, body.controls.high) == (-7, 7)
 
 
 def of_height(height):
