@@ -58,7 +58,7 @@ class Ray(Compute):
     algorithms = ("cma_es",)
     spread = True
 
-    address: Annotated[str | None, TEXT | NULL] = None
+    address: Annotated[str | None, (TEXT | NULL).told("auto, host:port or null")] = None
     workers: Annotated[int | str, one_of("auto") | count(1, 10**5)] = "auto"
     cpus: Annotated[float, real(0, 10**5, above=True)] = 1
     retries: Annotated[int, count()] = 20
