@@ -126,7 +126,7 @@ class CloneRun(Run):
         self.logger.close()
         if signals.received is not None and self.steps < total:
             self.leave(signals.received)
-        log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
+        log.info("done; evaluate with: somite-evaluate run=%s", self.named)
 
     def training_state(self) -> dict[str, Any]:  # noqa: D102
         return {

@@ -115,7 +115,7 @@ class CMARun(Run):
         self.logger.close()
         if signals.received is not None and search.generation < generations:
             self.leave(signals.received)
-        log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
+        log.info("done; evaluate with: somite-evaluate run=%s", self.named)
 
     def _search_until(self, generations: int, signals: StopSignals) -> None:
         search = self.search

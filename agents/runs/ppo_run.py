@@ -86,7 +86,7 @@ class PPORun(Run):
         self.learner.logger.close()
         if stopped:
             self.leave(callback.stopped_by)
-        log.info("done; evaluate with: somite-evaluate run=%s", self.folder)
+        log.info("done; evaluate with: somite-evaluate run=%s", self.named)
 
     def _make_callback(self) -> RunCallback:
         algorithm = self.algorithm

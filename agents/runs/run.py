@@ -20,6 +20,7 @@ from stable_baselines3.common.logger import Logger
 
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
+from ...envs.user_modules import module_names
 from ..acting import Agent
 from ..algorithms.metrics_csv import MetricsCsv
 from ..algorithms.tensorboard import TensorBoard
@@ -169,6 +170,12 @@ class Run(abc.ABC):
         """Something else differs; the user is told. ``new_episodes``: all rows have to begin new ones."""
         self.changes = Changes((*self.changes.notes, reason), new_episodes or self.changes.new_episodes)
 
+    @property
+    def named(self) -> str:
+        """The run as a command names it, with the modules that have to be named again."""
+        imports = module_names(self.config.env.get("imports"))
+        return f'{self.folder} "env.imports=[{",".join(imports)}]"' if imports else str(self.folder)
+
     def say_going_on(self) -> None:
         """Tell the user from which step the run is resumed, and whether it is what it would have been."""
         log.info("going on from step %s of %s", f"{self.steps:,}", self.folder)
@@ -188,7 +195,7 @@ class Run(abc.ABC):
             "stopped by %s at step %s; go on with: somite-train resume=%s",
             told.name,
             f"{self.steps:,}",
-            self.folder,
+            self.named,
         )
         raise SystemExit(128 + told)
 

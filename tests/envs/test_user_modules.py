@@ -6,14 +6,17 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
 import pytest
+from omegaconf import OmegaConf
 
 from somite.agents.checkpoint import load_policy
 from somite.agents.composition import build_policy
 from somite.agents.evaluated_runs import body_set_of
+from somite.agents.runs.run import Run
 from somite.envs import user_modules
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
@@ -78,8 +81,8 @@ def test_the_folder_is_the_one_that_the_command_was_started_in(
         ("Mine-v0", ["somite_mina"], "no module 'somite_mina'.*nor in .*did you mean 'somite_mine'"),
         ("Mine-v0", ["json.nothing"], "no module 'json.nothing'"),
         ("Mine-v0", ["./somite_mine.py"], r"did you mean env.imports=\[somite_mine\]"),
-        ("Mine-v0", [3], "such as my_module; got '3'"),
-        ("Mine-v0", {"a": 1}, "is a list of modules"),
+        ("Mine-v0", [3], r"env.imports must be .* got \[3\]"),
+        ("Mine-v0", {"a": 1}, "env.imports must be"),
     ],
 )
 def test_one_message_says_what_to_type(kind: Any, env_id: str, imports: Any, said: str) -> None:
@@ -111,6 +114,12 @@ def test_a_command_line_that_names_a_module_in_the_id_asks_for_its_import() -> N
     ]
     for plain in (["env.id=ALE/Pong-v5"], ["env.imports=[a]"], ["env.id=E-v0", "env.imports=[a]"]):
         assert with_implied(plain) == plain
+
+
+@pytest.mark.parametrize(("imports", "said"), [(None, ""), (["a", "b.c"], ' "env.imports=[a,b.c]"')])
+def test_a_run_says_with_which_modules_it_goes_on(imports: Any, said: str) -> None:
+    run = SimpleNamespace(folder=Path("runs/x"), config=OmegaConf.create({"env": {"imports": imports}}))
+    assert Run.named.fget(run) == f"{Path('runs/x')}{said}"
 
 
 def test_a_saved_policy_names_its_module_and_imports_nothing(folder: Path) -> None:

@@ -295,7 +295,7 @@ def test_a_saved_configuration_imports_nothing(tmp_path: Path, monkeypatch: pyte
         ("cartpole-v1", "did you mean 'CartPole-v1'"),
         ("%%%%", "nothing is similar"),
         (None, "such as env.id="),
-        (7, "env.id is 7"),
+        (7, "env.id must be a text or null, got 7"),
     ],
 )
 def test_an_unknown_id_names_the_nearest(env_id: Any, said: str) -> None:
@@ -372,7 +372,7 @@ def test_a_missing_package_is_named(made: list[Made], monkeypatch: pytest.Monkey
         ({"simulation": "batched"}, "batched simulation of Ant-v5, .*Walker2d-v5 only, not of Pendulum-v1"),
         ({"sensor_scales": [1.0]}, "must be 3 numbers"),
         ({"max_episode_steps": 0}, "env.max_episode_steps must be a whole number"),
-        ({"kwargs": "g=3"}, "expected names and values"),
+        ({"kwargs": "g=3"}, "env.kwargs must be names and values"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(arguments: dict[str, Any], said: str) -> None:
