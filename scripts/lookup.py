@@ -191,6 +191,11 @@ def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> No
     key = override.key_or_group
     if override.is_delete() and "." not in key:
         raise UserError(f"{shown(override.input_line)}: {key} cannot be left out; give it a value: {key}=")
+    if key == "env" and "env" not in groups and isinstance(composed.get("env"), DictConfig):
+        raise UserError(
+            f"{shown(override.input_line)}: the environment is that which the policy was trained in; drop "
+            f"{shown(override.input_line)} (env.morphology=<your robot> and other keys of env change it)"
+        )
     if key in ("hydra.searchpath",) or _exists(composed, key):
         return
     if key in _OF_ROBOTS and "env" in groups:

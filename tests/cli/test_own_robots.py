@@ -140,6 +140,11 @@ def test_a_robot_and_another_environment_is_told_to_drop_that(folders, capsys, e
         assert leaving.value.code == 2 and len(err.strip().splitlines()) == 1
         assert f"is a key of your own robots, not of env={env}; drop env={env}" in err
     assert err.strip().endswith("and say env.morphology=<your robot>")
+    with pytest.raises(SystemExit):
+        results_of("last", f"env={env}", "env.morphology=robots/one.xml")
+    assert (
+        f"env={env}: the environment is that which the policy was trained in; drop" in capsys.readouterr().err
+    )
 
 
 def test_a_robot_alone_says_which_environment_is_meant(folders):
