@@ -110,6 +110,11 @@ def changed_environment(
 def _check_imports(agent: Agent, changes: Mapping[str, Any]) -> None:
     """Raises UserError: the environment is of modules that neither the user names nor anybody imported."""
     config = agent.description.get("environment", {}).get("config", {})
+    if changes.get("imports") and "id" not in config:
+        task = str(config.get("_target_")).rpartition(".")[2]
+        raise UserError(
+            f"env.imports is of env=gymnasium; this policy was trained in {shown(task)}: leave it out"
+        )
     needed = module_names(config.get("imports"))
     if not changes.get("imports") and any(name not in sys.modules for name in needed):
         raise UserError(

@@ -116,6 +116,11 @@ def test_a_command_line_that_names_a_module_in_the_id_asks_for_its_import() -> N
         assert with_implied(plain) == plain
 
 
+def test_modules_are_of_gymnasiums_tasks_alone() -> None:
+    with pytest.raises(UserError, match="env.imports is of env=gymnasium; .* CartPoleSwingUp: leave it out"):
+        body_set_of(load_policy("bundled/cartpole_swingup-sensor_mlp"), {"imports": ["json"]})
+
+
 @pytest.mark.parametrize(("imports", "said"), [(None, ""), (["a", "b.c"], ' "env.imports=[a,b.c]"')])
 def test_a_run_says_with_which_modules_it_goes_on(imports: Any, said: str) -> None:
     run = SimpleNamespace(folder=Path("runs/x"), config=OmegaConf.create({"env": {"imports": imports}}))
