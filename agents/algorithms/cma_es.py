@@ -16,7 +16,7 @@ from ...envs.numbers import FLAG, SHARE, checked, one_of, real, whole, whole_num
 from .normal import Draw, Normal
 from .object_graph import Misfit, put_graph, take_graph
 
-STARTS = ("zero", "initial")
+STARTS = ("auto", "zero", "initial")
 KEPT = ("population", "sigma0", "start", "diagonal", "mirrored")
 """Settings that a search keeps when it is gone on with: they are part of its state."""
 
@@ -35,7 +35,8 @@ class CMAES:
         episodes: of each candidate on each training body; all candidates of a generation meet the same
             starts, every generation new ones.
         sigma0: deviation of the parameters at the start.
-        start: ``zero``, as the published agent, or ``initial``: the parameters that PPO would begin with.
+        start: ``zero``, as the published agent, or ``initial``: the parameters that PPO would begin with, or
+            with ``start_from`` those of that run. ``auto``: ``initial`` with ``start_from``, else ``zero``.
         diagonal: adapt variances only, for networks whose full covariance would be too large or too slow.
         mirrored: candidates in pairs, at opposite sides of the mean.
         shard_size: candidates that are simulated together, by whoever does it; ``auto``: what was measured to
@@ -58,7 +59,7 @@ class CMAES:
     population: Annotated[int, whole(4, 10**6)] = 256  # with fewer, pycma has no weights to recombine
     episodes: Annotated[int, whole(1, 10**6)] = 16
     sigma0: Annotated[float, real(0, 1000, above=True)] = 0.1
-    start: Annotated[str, one_of(*STARTS)] = "zero"
+    start: Annotated[str, one_of(*STARTS)] = "auto"
     diagonal: Annotated[bool, FLAG] = False
     mirrored: Annotated[bool, FLAG] = False
     shard_size: Annotated[int | str, one_of("auto") | whole(1)] = "auto"
@@ -185,7 +186,7 @@ class Search:
         if isinstance(state, Tensor):
             raise UserError(
                 "this search was saved by an earlier version as a pickle, which can carry code and is not "
-                "read any more; begin a new run with start_from=<this run> algorithm.start=initial"
+                "read any more; begin a new run with start_from=<this run>"
             )
         wanted = ("cma", "parameters", "graph")
         if not isinstance(state, dict) or set(state) != set(wanted):

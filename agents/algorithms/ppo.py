@@ -24,6 +24,15 @@ ROWS, STEPS, EPOCHS, EPISODES = whole(1, 10**6), whole(1, 10**6), whole(1, 10**4
 RATE = real(0, 10, above=True)
 """Of Adam."""
 
+NEW_RATE, CONTINUED_RATE = 1e-3, 1e-4
+"""Of a policy that has learnt nothing, and of one that has.
+
+A policy that has learnt explores little, and the same change of its means is then a larger change of what it
+does: at 1e-3 a minibatch moved it by a KL divergence of 0.3 and more, and most was forgotten.
+"""
+RISING_UPDATES = 10
+"""In which the rate rises then: the first steps of a new Adam are as long for every parameter."""
+
 
 @checked("algorithm")
 @dataclass
@@ -36,7 +45,9 @@ class PPO:
         n_steps: steps of each row between updates.
         batch_size: samples of a minibatch.
         n_epochs: passes over a rollout.
-        learning_rate: of Adam. learning_rate_schedule: ``linear`` (to zero at total_steps) or ``constant``.
+        learning_rate: of Adam. ``auto``: `NEW_RATE`, or `CONTINUED_RATE` where the policy begins with what
+            another run has learnt.
+        learning_rate_schedule: ``linear`` (to zero at total_steps) or ``constant``.
         sequence_length: steps that a policy with memory is trained through at once; it divides n_steps.
         gamma, gae_lambda, clip_range, ent_coef, vf_coef, max_grad_norm, target_kl: as in SB3.
         normalize_returns: divide rewards by each body's running deviation of the discounted return.
@@ -57,7 +68,7 @@ class PPO:
     batch_size: Annotated[int, whole(2)] = 2048
     n_epochs: Annotated[int, EPOCHS] = 4
     sequence_length: Annotated[int, STEPS] = 16
-    learning_rate: Annotated[float, RATE] = 1e-3
+    learning_rate: Annotated[float | str, one_of("auto") | RATE] = "auto"
     learning_rate_schedule: Annotated[str, one_of(*SCHEDULES)] = "linear"
     gamma: Annotated[float, SHARE] = 0.99
     gae_lambda: Annotated[float, SHARE] = 0.95
@@ -112,6 +123,13 @@ class PPO:
             return HostRows(env, device)
         return DeviceRows(bodies.make_tensor_env(bodies.seen, self.num_envs, device=device, **options))
 
+    def _schedule(self, continued: bool) -> _Schedule:
+        rate = self.learning_rate
+        if rate == "auto":
+            rate = CONTINUED_RATE if continued else NEW_RATE
+        rises_for = RISING_UPDATES * self.n_steps * self.num_envs * continued
+        return _Schedule(float(rate), self.learning_rate_schedule == "linear", self.total_steps, rises_for)
+
     def make_learner(
         self,
         policy: Policy,
@@ -120,6 +138,7 @@ class PPO:
         seed: int,
         env_seed: int,
         precision: str = "float32",
+        continued: bool = False,
     ) -> TokenPPO:
         """SB3's PPO on these rows.
 
@@ -130,6 +149,7 @@ class PPO:
             seed: of the learner's and the exploration's random streams.
             env_seed: of the rows' first starts.
             precision: what the policy computes in, see `somite.agents.precision`.
+            continued: whether the policy begins with what another run has learnt.
 
         Raises:
             UserError: the rows were made for another device, or a rollout does not fit into its memory.
@@ -137,11 +157,6 @@ class PPO:
         if rows.device.type != device.type:
             raise UserError(f"the learner is on {device}, but the rows were made for one on {rows.device}")
         rows.seed(env_seed)
-        if self.learning_rate_schedule == "linear":
-            # SB3 passes the share of the steps that remains.
-            rate: Any = _Linear(self.learning_rate)
-        else:
-            rate = self.learning_rate
         buffer: dict[str, Any] = {"rollout_buffer_class": RolloutBuffer}
         if policy.initial_memory(1, 1):
             buffer["rollout_buffer_class"] = SequenceRolloutBuffer
@@ -150,7 +165,7 @@ class PPO:
             SB3TokenPolicy,
             rows,
             scales_rewards=self.normalize_returns,
-            learning_rate=rate,
+            learning_rate=self._schedule(continued),
             n_steps=self.n_steps,
             batch_size=min(self.batch_size, self.n_steps * self.num_envs),
             n_epochs=self.n_epochs,
@@ -171,11 +186,23 @@ class PPO:
 
 
 @dataclass(frozen=True)
-class _Linear:
-    """A schedule from ``start`` to zero over the share of the run that remains."""
+class _Schedule:
+    """The learning rate for the share of the run's steps that remains, which is what SB3 passes.
 
-    start: float
+    Args:
+        rate: the largest.
+        falls: whether it falls linearly to zero.
+        total_steps: of the run.
+        rises_for: environment steps in which it rises linearly from zero.
+    """
+
+    rate: float
+    falls: bool
+    total_steps: int
+    rises_for: int
 
     def __call__(self, remaining: float) -> float:
         # Whole rollouts pass the end of the run, where the remaining share is below zero.
-        return self.start * max(remaining, 0.0)
+        rate = self.rate * max(remaining, 0.0) if self.falls else self.rate
+        done = (1 - remaining) * self.total_steps
+        return rate * min(1.0, done / self.rises_for) if self.rises_for else rate

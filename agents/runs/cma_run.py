@@ -59,8 +59,12 @@ class CMARun(Run):
             )
         self.policy = self._build_policy(config).to(device)
         self.start_policy()
-        if config.get("start_from") and settings.start == "zero":
-            raise UserError("start_from is where the search is to start: say algorithm.start=initial, too")
+        continued = bool(config.get("start_from"))
+        if continued and settings.start == "zero":
+            raise UserError(
+                "start_from begins the search with what a run has learnt, algorithm.start=zero with zeros: "
+                "leave one of them away"
+            )
         # On a GPU one part keeps the device busy; its simulation still has the cores.
         self.shard_size = self._compute.shard_size(settings, self.bodies, self.policy, device, simulation)
         self._steps, self._chosen_at, self._in_turn = 0, -1, True
@@ -70,7 +74,7 @@ class CMARun(Run):
         else:
             start = get_parameters(self.policy)
             # Offsets from the initial parameters and the parameters themselves are the same search.
-            start = start if settings.start == "initial" else np.zeros_like(start)
+            start = start if continued or settings.start == "initial" else np.zeros_like(start)
             self.search = Search(settings, start, self.learner_seed)
             set_parameters(self.policy, start)
         environment = OmegaConf.to_container(config.env, resolve=True)

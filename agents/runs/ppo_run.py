@@ -43,7 +43,13 @@ class PPORun(Run):
         self.policy = build_policy(config.agent, self.rows.env).to(device)
         self.start_policy()
         self.learner: TokenPPO = self.algorithm.make_learner(
-            self.policy, self.rows, device, self.learner_seed, self.env_seed, self.precision
+            self.policy,
+            self.rows,
+            device,
+            self.learner_seed,
+            self.env_seed,
+            self.precision,
+            continued=bool(config.get("start_from")),
         )
         self._scales = self.learner.scaling
         self._mark: dict[str, Any] | None = None

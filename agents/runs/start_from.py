@@ -15,9 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def take_over(policy: Policy, start_from: str) -> None:
-    """Give a policy the parameters that act, and the normaliser, of another run's.
+    """Give a policy what another run has learnt: what acts, the normaliser and, where they fit, the rest.
 
-    Critic and exploration start anew.
+    The critic goes along if the new one is built alike, and the exploration scale if the new policy is to
+    begin with the same ``initial_log_std``: another value asks for that one. Of a run that learnt neither,
+    a clone or a search, both are as new.
 
     Args:
         policy: of the new run.
@@ -34,11 +36,17 @@ def take_over(policy: Policy, start_from: str) -> None:
         held, asked = (", ".join(f"{n}={found.get(n)}" for n in names) for found in (theirs, own))
         raise UserError(f"start_from={start_from} holds {held}; the configuration asks for {asked}")
     policy.normalizer.load_state_dict(other.normalizer.state_dict())
-    learnt = other.acting_parameters()
+    acting, learnt = policy.acting_parameters(), dict(other.named_parameters())
+    critic = {n: p for n, p in policy.named_parameters() if n not in acting and n != "log_std"}
+    fits = all(name in learnt and learnt[name].shape == p.shape for name, p in critic.items())
+    taken = {**acting, **(critic if fits else {})}
+    if policy.initial_log_std == other.initial_log_std:
+        taken["log_std"] = policy.log_std
     with torch.no_grad():
-        for name, parameter in policy.acting_parameters().items():
+        for name, parameter in taken.items():
             parameter.copy_(learnt[name])
-    log.info("starting with what %s has learnt", folder)
+    anew = ["the critic"] * (not fits) + ["exploration"] * ("log_std" not in taken)
+    log.info("starting with what %s has learnt%s", folder, anew and f"; new: {', '.join(anew)}" or "")
 
 
 def _acting_architecture(policy: Policy) -> dict[str, Any]:

@@ -36,14 +36,22 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_acts_is_taken_over_and_what_only_learns_is_new(first: Path, tmp_path: Path) -> None:
+def test_what_was_learnt_is_taken_over(first: Path, tmp_path: Path) -> None:
+    learnt = load_policy(first).policy
+    run = PPORun(compose(*GIVEN, f"start_from={first}"), tmp_path / "whole", CPU)
+    for name, parameter in run.policy.named_parameters():
+        assert torch.equal(parameter, learnt.get_parameter(name)), name  # critic and exploration, too
+    assert torch.equal(run.policy.normalizer.token_scale, learnt.normalizer.token_scale)
+    assert learnt.log_std.item() != learnt.initial_log_std and run.steps == 0
+
+
+def test_another_critic_and_another_exploration_are_new(first: Path, tmp_path: Path) -> None:
     given = (f"start_from={first}", "agent.initial_log_std=-2", "agent.critic=shared", "agent.identify=0.1")
     run = PPORun(compose(*GIVEN, *given), tmp_path, CPU)
     learnt = load_policy(first).policy
     for name, parameter in run.policy.acting_parameters().items():
         assert torch.equal(parameter, learnt.acting_parameters()[name]), name
-    assert torch.equal(run.policy.normalizer.token_scale, learnt.normalizer.token_scale)
-    assert run.policy.log_std.item() == -2 and learnt.log_std.item() != -2 and run.steps == 0
+    assert run.policy.log_std.item() == -2 and learnt.log_std.item() != -2
     run.learn()
     for name, parameter in run.policy.acting_parameters().items():
         assert not torch.equal(parameter, learnt.acting_parameters()[name]), name
@@ -51,6 +59,20 @@ def test_what_acts_is_taken_over_and_what_only_learns_is_new(first: Path, tmp_pa
     more = PPORun(compose(*GIVEN, *given, "algorithm.total_steps=512"), tmp_path, CPU)
     for name, parameter in more.policy.named_parameters():
         assert torch.equal(parameter, run.policy.get_parameter(name)), name
+
+
+def test_a_rate_that_does_not_destroy_what_was_learnt_is_reached_slowly(first: Path, tmp_path: Path) -> None:
+    constant = "algorithm.learning_rate_schedule=constant"
+
+    def rates(folder: str, *given: str) -> list[float]:
+        """Before the first rollout, after 5 and after 20 of 64 steps each."""
+        run = PPORun(compose(*GIVEN, constant, "algorithm.total_steps=6400", *given), tmp_path / folder, CPU)
+        return [run.learner.lr_schedule(1 - updates / 100) for updates in (0, 5, 20)]
+
+    assert rates("new") == pytest.approx([1e-3, 1e-3, 1e-3])
+    assert rates("more", f"start_from={first}") == pytest.approx([0, 5e-5, 1e-4])
+    own = (f"start_from={first}", "algorithm.learning_rate=4e-4")
+    assert rates("own", *own) == pytest.approx([0, 2e-4, 4e-4])
 
 
 def test_another_agent_is_refused(first: Path, tmp_path: Path) -> None:
@@ -64,12 +86,12 @@ def test_another_agent_is_refused(first: Path, tmp_path: Path) -> None:
         PPORun(compose(*GIVEN, "start_from=nobody"), tmp_path / "b", CPU)
 
 
-def test_a_search_starts_there_if_it_is_told_to(first: Path, tmp_path: Path) -> None:
+def test_a_search_starts_there(first: Path, tmp_path: Path) -> None:
     evolved = (*GIVEN[:4], "algorithm=cma_es", "device=cpu", "algorithm.generations=1", f"start_from={first}")
     small = ("algorithm.population=4", "algorithm.episodes=1", "algorithm.diagonal=true", "threads=1")
-    with pytest.raises(UserError, match="say algorithm.start=initial, too"):
-        CMARun(compose(*evolved, *small), tmp_path / "a", CPU)
-    run = CMARun(compose(*evolved, *small, "algorithm.start=initial"), tmp_path / "b", CPU)
+    with pytest.raises(UserError, match="algorithm.start=zero with zeros"):
+        CMARun(compose(*evolved, *small, "algorithm.start=zero"), tmp_path / "a", CPU)
+    run = CMARun(compose(*evolved, *small), tmp_path / "b", CPU)
     learnt = load_policy(first).policy.acting_parameters()
     flat = torch.cat([parameter.flatten() for parameter in learnt.values()]).double()
     torch.testing.assert_close(torch.from_numpy(run.search.mean), flat.detach())
