@@ -60,7 +60,9 @@ def test_a_file_is_told_without_its_group(told, own_folder):
     for text in ("shoulder", "ball y", "position servo hip_servo", "-0.5 to 1 rad", "with helmet", "9 N m"):
         assert text in out
     assert "[bold]thrust[/]" in out, "a name is no markup"
-    assert "note: 'ball' has no actuator" in out and "4 limbs; 8 joint rows" in out
+    assert (
+        "note: without an actuator, so scenery and no limb: 'ball'" in out and "4 limbs; 8 joint rows" in out
+    )
     assert "center_of_mass" in out and "trunk: tokens in the start pose" in out
     assert not (own_folder / "describe").exists()
 

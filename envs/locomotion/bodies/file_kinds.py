@@ -52,6 +52,8 @@ _READ = 2**16
 
 def what_it_is(path: Path) -> str | None:
     """What a file is that is no MJCF, in half a sentence with what to do; None: it may be MJCF."""
+    if not path.is_file():
+        return None  # a pipe would never end
     try:
         with path.open("rb") as file:
             begin = file.read(_READ)

@@ -185,8 +185,8 @@ NO_XML = {
     "depth": ("<mujoco>" + "<body>" * (MOST_DEPTH + 1), "inside each other"),
     "length": ("<mujoco>" + "<a/>" * MOST_ELEMENTS, f"{MOST_ELEMENTS:,} elements"),
     "many comments": ("<mujoco>" + "<!---->" * (MOST_ELEMENTS - 2) + "<b", "no well-formed XML"),
-    "another language": ('<robot name="urdf"/>', "begins with <robot>"),
-    "nothing": ("", "no well-formed XML"),
+    "another language": ('<robot name="urdf"/>', "is a URDF"),
+    "nothing": ("", "is empty"),
     "zeros": (b"\0" * 100, "no well-formed XML"),
 }
 
