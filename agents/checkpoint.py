@@ -21,14 +21,15 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from ..envs.errors import UserError, nearest, one_line
+from ..envs.errors import nearest, one_line
 from ..envs.saved import ALLOWANCES
 from ..envs.tokens import CONTRACT_VERSION, TokenSpec
 from . import policies
 from .atomic_folder import replace_folder
-from .bundled import PREFIX, bundled_folder, bundled_names
+from .bundled import PREFIX
 from .contained import read_regular
 from .device import resolve_device
+from .paths import found_from_run, run_of
 from .policy_json import (
     DESCRIPTION,
     FORMAT_VERSION,
@@ -36,10 +37,10 @@ from .policy_json import (
     CheckpointError,
     find_policy_folder,
     installed_version,
+    policy_folder_of,
     read_description,
     read_policy_json,
 )
-from .run_folder import find_run
 from .tensor_file import MOST_BYTES, TensorError, read_tensors, shapes_only, unset
 
 if TYPE_CHECKING:
@@ -121,22 +122,9 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
     policy.load_state_dict(tensors)
     policy.to(resolve_device(device)).eval()
     environment = without_allowances(description["environment"])
+    if "config" in environment:
+        environment["config"] = found_from_run({"env": environment["config"]}, run_of(found))["env"]
     return Agent(policy, environment=environment, description=description)
-
-
-def policy_folder_of(run: str) -> Path:
-    """The policy folder of a run's name, ``last``, a path to a run or a policy, or ``bundled/<name>``.
-
-    Raises:
-        UserError: there is none, with the nearest names.
-    """
-    folder = Path(run)
-    if run.startswith(PREFIX) and not folder.is_dir():
-        name = run.removeprefix(PREFIX)
-        if name not in bundled_names():
-            raise UserError(f"there is no bundled agent {name!r}; {nearest(name, bundled_names())}")
-        return bundled_folder(name)
-    return find_policy_folder(folder if folder.is_dir() else find_run(run))
 
 
 def policy_class(target: Any, file: str | Path) -> type[nn.Module]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import inspect
 import logging
 import sys
@@ -11,32 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig
-
 from ..envs.errors import UserError, shown
 from ..envs.locomotion.body_set import with_morphology
 from ..envs.saved import task_set_of
 from ..envs.task_set import TaskSet, with_changes
 from ..envs.user_modules import module_names
 from .acting import Agent
-from .bundled import PREFIX, bundled_names, is_bundled
-from .checkpoint import policy_folder_of
+from .bundled import is_bundled
 from .contained import check_inside, check_links
 from .policies.sensor_policy import fitting_critic
 
 log = logging.getLogger(__name__)
 
 _OF_THE_TASK = ("n_privileged", "n_sensors", "grid", "discrete")
-
-
-def policy_folders(run: Any) -> list[Path]:
-    """The policy folders of the key ``run``: a name, a path, a pattern such as ``runs/*``, or a list.
-
-    Raises:
-        UserError: one of them is not there, with the nearest names.
-    """
-    runs = list(run) if isinstance(run, (ListConfig, list, tuple)) else [run]
-    return [policy_folder_of(name) for given in runs for name in _expanded(str(given))]
 
 
 def run_name(folder: Path) -> str:
@@ -171,15 +156,3 @@ def trained_on(agent: Agent, bodies: TaskSet) -> frozenset[str]:
     for name in set(bodies.seen) & set(hashes) - same:
         log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)
     return frozenset(same)
-
-
-def _expanded(run: str) -> list[str]:
-    """The folders that a pattern such as ``runs/*`` means, those with a policy; any other name as it is."""
-    if not set(run) & set("*?["):
-        return [run]
-    if run.startswith(PREFIX):
-        return [PREFIX + name for name in fnmatch.filter(bundled_names(), run.removeprefix(PREFIX))] or [run]
-    found = sorted(path for path in glob.glob(run) if (Path(path) / "policy").is_dir())
-    if not found:
-        raise UserError(f"no folder that matches {run!r} has a policy/")
-    return found

@@ -22,10 +22,10 @@ from .checkpoint import load_policy
 from .composition import check_fit
 from .device import resolve_device, set_threads, thread_limit
 from .episodes import Episodes, run_episodes
-from .evaluated_runs import agent_name, beside, body_set_of, policy_folders, run_name, trained_on
+from .evaluated_runs import agent_name, beside, body_set_of, run_name, trained_on
 from .filming import film_episode, to_film
+from .policy_json import policy_folders
 from .results import Row, half_width, write_results
-from .suites.evaluation import evaluate_suites
 from .summary import write_summary
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ def evaluate(config: DictConfig) -> list[Row]:
     """
     set_threads(config.threads)
     if config.get("suite"):
+        from .suites.evaluation import evaluate_suites
+
         evaluate_suites(config)
         return []
     episodes = EPISODES if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)

@@ -23,7 +23,7 @@ def cpuinfo(key: str) -> str | None:
     """The first processor's entry of Linux's /proc/cpuinfo; None for a key or a system without it."""
     path = Path("/proc/cpuinfo")
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == key:
                 return value.strip()

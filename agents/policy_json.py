@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
+import glob
 import json
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from omegaconf import ListConfig
+
 from ..envs.errors import UserError, nearest, one_line
 from ..envs.tokens import CONTRACT_VERSION
 from .atomic_folder import standing
+from .bundled import PREFIX, bundled_folder, bundled_names
 from .contained import check_inside, read_regular
 from .policy_schema import check_description
+from .run_folder import ROOT, find_run
 
 FORMAT_VERSION = 1
 """Raised when ``policy.json`` changes so that older code would misread it."""
@@ -72,6 +78,43 @@ def find_policy_folder(folder: str | Path) -> Path:
     beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
     beside = [name for name in beside if not name.startswith(".")]
     raise CheckpointError(f"There is no folder {folder}. In {folder.parent}, {nearest(folder.name, beside)}")
+
+
+def policy_folders(run: Any) -> list[Path]:
+    """The policy folders of the key ``run``: a name, a path, a pattern such as ``runs/*``, or a list.
+
+    Raises:
+        UserError: one of them is not there, with the nearest names.
+    """
+    runs = list(run) if isinstance(run, (ListConfig, list, tuple)) else [run]
+    return [policy_folder_of(name) for given in runs for name in _expanded(str(given))]
+
+
+def _expanded(run: str) -> list[str]:
+    """The folders that a pattern such as ``runs/*`` means, those with a policy; any other name as it is."""
+    if not set(run) & set("*?[") or any(Path(root, run).is_dir() for root in (".", ROOT)):
+        return [run]
+    if run.startswith(PREFIX):
+        return [PREFIX + name for name in fnmatch.filter(bundled_names(), run.removeprefix(PREFIX))] or [run]
+    found = sorted(path for path in glob.glob(run) if standing(Path(path) / "policy").is_dir())
+    if not found:
+        raise UserError(f"no folder that matches {run!r} has a policy/")
+    return found
+
+
+def policy_folder_of(run: str) -> Path:
+    """The policy folder of a run's name, ``last``, a path to a run or a policy, or ``bundled/<name>``.
+
+    Raises:
+        UserError: there is none, with the nearest names.
+    """
+    folder = Path(run)
+    if run.startswith(PREFIX) and not folder.is_dir():
+        name = run.removeprefix(PREFIX)
+        if name not in bundled_names():
+            raise UserError(f"there is no bundled agent {name!r}; {nearest(name, bundled_names())}")
+        return bundled_folder(name)
+    return find_policy_folder(folder if folder.is_dir() else find_run(run))
 
 
 def read_description(file: Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 
 @dataclass(frozen=True)
 class Row:
@@ -35,6 +33,8 @@ class Row:
 
 def half_width(values: Sequence[float]) -> float:
     """Half width of the 95 % interval of Student's t of the mean of two or more values."""
+    from scipy import stats  # takes a second, and no episode needs it
+
     return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
@@ -42,8 +42,8 @@ def write_results(rows: Sequence[Row], output: Path) -> None:
     """Write ``results.json`` and ``results.csv`` into the folder ``output``, which is made."""
     output.mkdir(parents=True, exist_ok=True)
     values: list[dict[str, Any]] = [asdict(row) for row in rows]
-    (output / "results.json").write_text(json.dumps(values, indent=1) + "\n")
-    with (output / "results.csv").open("w", newline="") as file:
+    (output / "results.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    with (output / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(values[0]))
         writer.writeheader()
         writer.writerows(values)

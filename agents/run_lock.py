@@ -119,7 +119,7 @@ def _lock(folder: Path) -> IO[bytes]:
 
 def _described(path: Path) -> str:
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(path.read_text(encoding="utf-8"))
         return f"process {said['process']} on {said['host']}, since {said['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # which has just taken it and not yet said who it is

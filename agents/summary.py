@@ -45,7 +45,7 @@ def write_summary(rows: Sequence[Row], folder: Path) -> Table:
     """Write ``summary.md`` into ``folder`` and return the table for the terminal."""
     table, markdown = summarize(rows)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.md").write_text(markdown)
+    (folder / "summary.md").write_text(markdown, encoding="utf-8")
     return table
 
 

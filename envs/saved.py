@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import car_racing, images, locomotion, sensors
 from .errors import UserError, one_line
-from .task_set import TaskSet
+
+if TYPE_CHECKING:
+    from .task_set import TaskSet
 
 MOST_DEPTH, MOST_VALUES, LONGEST_TEXT = 20, 100_000, 4096
 """Objects inside each other, values, and characters of one, of an environment's configuration."""
@@ -47,6 +48,8 @@ def task_set_of(config: Mapping[str, Any]) -> TaskSet:
     Raises:
         UserError: another target, an unknown key, or a value that cannot be meant.
     """
+    from . import car_racing, images, locomotion, sensors  # with torch, which to read a policy.json needs not
+
     try:
         check_environment(config, "env")
         target = str(config.get("_target_"))

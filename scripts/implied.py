@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..agents.paths import absolute_argument
+
 MORPHOLOGY = "env.morphology"
 _ID, _IMPORTS = "env.id", "env.imports"
 
@@ -16,17 +18,17 @@ def with_implied(arguments: Sequence[str], chooses_env: bool = True) -> list[str
     ``env.id=my_module:MyEnv-v0`` is the user's word to import that module, so it comes to ``env.imports``.
 
     ``env=locomotion`` comes before them where ``env.morphology`` is given and no ``env`` (a resumed run
-    has its own). A path becomes absolute, so that what is saved finds the file from every folder; several
-    values (of a multirun) and names that are no path are left as they are.
+    has its own). Paths become absolute.
 
     Args:
         arguments: of the command line.
         chooses_env: whether the command has the group ``env``.
     """
+    here = Path.cwd()
     keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
     alone = chooses_env and MORPHOLOGY in keys and not keys & {"env", "resume"}
-    arguments = _with_modules(list(map(_with_absolute_path, arguments)))
-    return [*(["env=locomotion"] if alone else []), *arguments]
+    given = _with_modules([absolute_argument(argument, here) for argument in arguments])
+    return [*(["env=locomotion"] if alone else []), *given]
 
 
 def _with_modules(arguments: list[str]) -> list[str]:
@@ -39,11 +41,3 @@ def _with_modules(arguments: list[str]) -> list[str]:
     names = dict.fromkeys(name for name in (*others, *modules) if name != "null")
     kept = [argument for argument in arguments if argument.partition("=")[0] != _IMPORTS]
     return [*kept, f"{_IMPORTS}=[{','.join(names)}]"]
-
-
-def _with_absolute_path(argument: str) -> str:
-    key, equals, value = argument.partition("=")
-    path = Path(value.strip("'\"")).expanduser()
-    if key.lstrip("+") != MORPHOLOGY or not path.name or not path.exists():
-        return argument
-    return f"{key}{equals}'{path.absolute()}'"

@@ -25,6 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ..agents.paths import command, hydra_quoted
 from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import hold
 from ..agents.runs.sweep import (
@@ -41,8 +42,8 @@ from ..agents.runs.sweep import (
 )
 from ..envs.errors import UserError
 from .lookup import CONFIG_MODULE, check_targets, parse
-from .resume import next_configuration
-from .run_folders import hydra_knows, quoted
+from .resume import next_configuration, resumed_run
+from .run_folders import hydra_knows
 from .saved_configuration import check_said_again, is_said_again
 from .tasks import Task, do_task, user_message
 from .values import check_values
@@ -57,8 +58,8 @@ def sweep_to_resume(arguments: Sequence[str]) -> Path | None:
     Args:
         arguments: Of the command line, without the program's name.
     """
-    given = [argument for argument in arguments if argument.startswith(_RESUME)]
-    return find_sweep(given[0][len(_RESUME) :].strip("'\"")) if len(given) == 1 else None
+    name = resumed_run(arguments)
+    return None if name is None else find_sweep(name)
 
 
 def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
@@ -77,12 +78,12 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
     varied -= {key for key in varied if is_said_again(key)}
     for argument in others:
         key = argument.partition("=")[0].lstrip("+~")
-        if argument in ("-m", "--multirun") or key in (*_GROUPS, *varied):
+        if parse([argument]).multirun or key in (*_GROUPS, *varied):
             raise UserError(
                 f"{argument}: a sweep goes on with its own runs; single keys that it does not vary may"
                 " change, such as algorithm.total_steps=5e6, and Hydra's"
             )
-    return [f"hydra.sweep.dir={quoted(folder.parent)}", *others]
+    return [f"hydra.sweep.dir={hydra_quoted(folder.parent)}", *others]
 
 
 def run_sweep(
@@ -153,19 +154,18 @@ def _run_rest(
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=SweptTask(task), config=config
     )
+    again = command("somite-train", resume=sweep.folder.absolute())
     size = config.hydra.sweeper.max_batch_size or max(1, len(left))
     results: list[JobReturn] = []
     try:
         for first in range(0, len(left), size):
             results += launcher.launch(left[first : first + size], initial_job_idx=first)
     except (SystemExit, KeyboardInterrupt):
-        print(f"the sweep goes on with: somite-train resume={sweep.folder}", file=sys.stderr)
+        print(f"the sweep goes on with: {again}", file=sys.stderr)
         raise
     errors = [result._return_value for result in results if result.status == JobStatus.FAILED]
     if errors:
-        print(
-            f"{len(errors)} failed; try these again with: somite-train resume={sweep.folder}", file=sys.stderr
-        )
+        print(f"{len(errors)} failed; try these again with: {again}", file=sys.stderr)
     return errors
 
 
@@ -206,7 +206,7 @@ def _compose(config: DictConfig, context: HydraContext, overrides: Sequence[str]
 def _arguments(job: Job, sweep: Sweep, keys: Sequence[str]) -> list[str]:
     """What a launcher composes a job from."""
     subdir = job.folder.relative_to(sweep.root)
-    more = [f"{_SUBDIR}={quoted(subdir)}"]
+    more = [f"{_SUBDIR}={hydra_quoted(subdir)}"]
     if list_checkpoints(job.folder):
         more.append(f"hydra.output_subdir={next_configuration(job.folder)}")
     return [*job.overrides, *keys, *more]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
+from somite.envs.errors import UserError
 from somite.scripts import command_line
 
 
 def write(config: DictConfig) -> None:
     """Writes the page that the configuration names."""
-    from pathlib import Path
-
+    if not Path(config.table).is_file():
+        raise UserError(f"there is no table {config.table}")
     from somite.agents.suites.results_page import write_results  # pandas takes seconds
 
     write_results(Path(config.table), Path(config.output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -9,18 +10,47 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from ..agents.paths import hydra_quoted, named_run
 from ..agents.run_folder import find_run, last_checkpoint, list_checkpoints, split_checkpoint, step_of
-from ..envs.errors import UserError, nearest
-from .lookup import CONFIG_MODULE
+from ..envs.errors import UserError, nearest, shown
+from .lookup import CONFIG_MODULE, parse
+from .run_folders import RESUMED
 from .saved_configuration import read_saved
 
 _KEY = "resume="
 _ELSEWHERE = "compute="
-_NAME = "resumed"
-"""Of the configuration that Hydra composes for a resumed run."""
+_OF_THE_FOLDER = ("hydra.run", "hydra.output_subdir", "hydra.sweep", "hydra.mode", "hydra.searchpath")
+_NOTHING = ("", "null", "none", "~")
 
-_MULTIRUN = ("-m", "--multirun")
-_OWN_CONFIGURATION = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
+
+def resumed_run(arguments: Sequence[str]) -> str | None:
+    """What ``resume=`` names, if it is among the arguments.
+
+    Args:
+        arguments: Of the command line, without the program's name.
+
+    Returns:
+        The name or path, without quotes; None: no argument speaks of resuming.
+
+    Raises:
+        UserError: One does, but is not ``resume=<run>``, so that a new run would be started.
+    """
+    found = []
+    for argument in arguments:
+        if argument.startswith(_KEY):
+            name = named_run(argument.removeprefix(_KEY), Path.cwd())
+            if name.strip().lower() in _NOTHING:
+                raise UserError(f"{shown(argument)} names no run; say resume=last, or the run's folder")
+            found.append((argument, name))
+            continue
+        letters = "".join(c for c in unicodedata.normalize("NFKC", argument.lower()) if c.isalpha())
+        if letters.startswith("resume"):
+            raise UserError(
+                f"{shown(argument)!r} resumes no run: that is written resume=<run>, for example resume=last"
+            )
+    if len(found) > 1:
+        raise UserError(f"one run is resumed at a time, not {' and '.join(given for given, _ in found)}")
+    return found[0][1] if found else None
 
 
 def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
@@ -37,18 +67,13 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
         UserError: If the run does not exist or has no checkpoint, or if other arguments would replace
             a whole section of its configuration.
     """
-    given = [argument for argument in arguments if argument.startswith(_KEY)]
-    if not given:
+    name = resumed_run(arguments)
+    if name is None:
         return list(arguments)
+    given = f"{_KEY}{name}"
     others = [argument for argument in arguments if not argument.startswith(_KEY)]
-    if len(given) > 1:
-        raise UserError(f"one run is resumed at a time, not {' and '.join(given)}")
-    for argument in others:
-        if argument in _MULTIRUN:
-            raise UserError(f"{given[0]} goes on with one run, so it does not go together with {argument}")
-        if argument.split("=")[0] in _OWN_CONFIGURATION:
-            raise UserError(f"{given[0]} takes the run's own configuration, not {argument}")
-    named, _ = split_checkpoint(given[0][len(_KEY) :].strip("'\""))
+    _refuse_options(others, given)
+    named, _ = split_checkpoint(name)
     run = find_run(named, needs="checkpoints")
     last_checkpoint(run)  # says so now if there is none
     folder = _newest_configuration(run)
@@ -58,13 +83,13 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
     config = read_saved(run, folder, keys)
     if moved:
         config.compute = _choice_of_compute(moved[-1].removeprefix(_ELSEWHERE))
-    _refuse_sections(others, config, given[0])
+    _refuse_sections(others, config, given)
     # In memory and beside our own groups: no file of the run's folder is in Hydra's search path.
-    ConfigStore.instance().store(name=_NAME, node=config)
+    ConfigStore.instance().store(name=RESUMED, node=config)
     return [
         "--config-name",
-        _NAME,
-        f"hydra.run.dir='{_quoted(run.resolve())}'",
+        RESUMED,
+        f"hydra.run.dir={hydra_quoted(run.resolve())}",
         f"hydra.output_subdir={next_configuration(run)}",
         *others,
     ]
@@ -79,18 +104,14 @@ def checkpoint_to_resume(arguments: Sequence[str]) -> tuple[Path, int] | None:
     Raises:
         UserError: The run does not exist, or has no such checkpoint.
     """
-    for argument in arguments:
-        if argument.startswith(_KEY):
-            named, step = split_checkpoint(argument[len(_KEY) :].strip("'\""))
-            if step is not None:
-                run = find_run(named, needs="checkpoints")
-                steps = [step_of(checkpoint) for checkpoint in list_checkpoints(run)]
-                if step not in steps:
-                    raise UserError(
-                        f"{run} has no checkpoint of step {step}; {nearest(str(step), map(str, steps))}"
-                    )
-                return run, step
-    return None
+    named, step = split_checkpoint(resumed_run(arguments) or "")
+    if step is None:
+        return None
+    run = find_run(named, needs="checkpoints")
+    steps = [step_of(checkpoint) for checkpoint in list_checkpoints(run)]
+    if step not in steps:
+        raise UserError(f"{run} has no checkpoint of step {step}; {nearest(str(step), map(str, steps))}")
+    return run, step
 
 
 def next_configuration(run: Path) -> str:
@@ -117,6 +138,20 @@ def _newest_configuration(run: Path) -> Path:
     raise UserError(f"{run} cannot be resumed: its configuration, .hydra/config.yaml, is missing")
 
 
+def _refuse_options(arguments: Sequence[str], given: str) -> None:
+    """Raises UserError: something beside ``resume=`` would put what goes on into another folder."""
+    parsed = parse(arguments)
+    options = " ".join(argument for argument in arguments if argument.startswith("-"))
+    if parsed.multirun:
+        raise UserError(f"{given} goes on with one run, so it does not go together with {options}")
+    if parsed.config_name or parsed.config_path or parsed.config_dir or parsed.experimental_rerun:
+        raise UserError(f"{given} takes the run's own configuration, not {options}")
+    for argument in parsed.overrides:
+        key = argument.partition("=")[0].lstrip("+~")
+        if any(key == name or key.startswith(f"{name}.") for name in _OF_THE_FOLDER):
+            raise UserError(f"{given} goes on in the run's own folder; leave {argument} away")
+
+
 def _refuse_sections(arguments: Sequence[str], config: DictConfig, given: str) -> None:
     sections = [str(name) for name in config if isinstance(config[name], DictConfig)]
     for argument in arguments:
@@ -135,7 +170,3 @@ def _choice_of_compute(choice: str) -> DictConfig:
     if choice not in choices:
         raise UserError(f"compute cannot be {choice!r}; {nearest(choice, sorted(choices))}")
     return OmegaConf.create((folder / f"{choice}.yaml").read_text(encoding="utf-8"))
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace("'", "\\'")

@@ -11,13 +11,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..agents.run_folder import claim_folder
+from ..agents.paths import hydra_quoted
+from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import LOCK, hold
 from ..envs.errors import UserError
 from .lookup import check_targets, configuration, parse
 from .values import check_values
 
 _KEY = "hydra.run.dir"
+RESUMED = "resumed"
+"""Name of the configuration that Hydra composes for a run that goes on."""
 
 
 @contextmanager
@@ -46,6 +49,8 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
     named = any(argument.startswith(f"{_KEY}=") for argument in parsed.overrides)
     folder = _composed_folder(parsed, config_name)
     there = folder.is_dir()
+    if parsed.config_name == RESUMED and not list_checkpoints(folder):
+        raise UserError(f"{folder} is not the run that was to be gone on with")  # never a new one in silence
     try:
         if named:
             folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +60,7 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
         raise UserError(f"the run's folder {folder} cannot be made: {error.strerror}") from error
     try:
         with hold(folder):
-            yield [*arguments, *([] if named else [f"{_KEY}={quoted(folder)}"])]
+            yield [*arguments, *([] if named else [f"{_KEY}={hydra_quoted(folder)}"])]
     finally:
         if not there and {path.name for path in folder.iterdir()} <= {LOCK}:
             with suppress(OSError):  # what ended the run may be that nothing can be written there
@@ -75,12 +80,6 @@ def asks_for_several(parsed: argparse.Namespace) -> bool:
     return asks_for_runs(parsed) and (
         parsed.multirun or any(o.upper() == mode.upper() for o in parsed.overrides)
     )
-
-
-def quoted(path: Path) -> str:
-    """A path as the value of an override."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.contained import check_links, read_regular
+from ..agents.paths import found_from_run
 from ..agents.runs.earlier import carried_over
 from ..envs.errors import UserError, one_line
 from .lookup import check_targets
@@ -94,7 +95,7 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
     for name in _SECTIONS:
         if not OmegaConf.is_dict(config._get_node(name)) or config._get_node(name)._is_none():
             raise UserError(f"{file} has no section {name}, which every run has")
-    config = OmegaConf.create(carried_over(OmegaConf.to_container(config)))
+    config = OmegaConf.create(found_from_run(carried_over(OmegaConf.to_container(config)), run))
     for key, _, value in _values(config):
         if _is_given(key, given):
             continue  # what was saved is replaced

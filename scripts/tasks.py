@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..agents.atomic_folder import replace_file
 from ..agents.faults import RunFault
+from ..agents.paths import PATHS, RUN, keep_where, make_absolute, relative_to_run
+from ..agents.policy_json import policy_folders
+from ..agents.run_folder import list_checkpoints
 from ..agents.runs.save_errors import OF_THE_DISK
 from ..envs.errors import UserError
 from .lookup import check_targets
@@ -28,9 +34,37 @@ def do_task(task: Task, config: DictConfig, command: str) -> None:
     Raises:
         UserError: It names something else, or has another value.
     """
+    make_absolute(config, Path(HydraConfig.get().runtime.cwd))
+    _record(config)
+    _check_runs(config)
     check_targets(config)
     check_values(config, command)
     task(config)
+
+
+def _check_runs(config: DictConfig) -> None:
+    """Says at once which run is not there: what the task imports takes seconds."""
+    if list_checkpoints(HydraConfig.get().runtime.output_dir):
+        return  # a run that goes on needs none to start from
+    for key in (key for key, kind in PATHS.items() if kind == RUN):
+        name = OmegaConf.select(config, key, default=None)
+        if name is not None:
+            policy_folders(name)
+
+
+def _record(config: DictConfig) -> None:
+    """Hydra's record of a run, as the other files that it saves: with paths relative to its folder."""
+    known, plain = HydraConfig.get(), OmegaConf.to_container(config)
+    run = Path(known.runtime.output_dir)
+    saved = relative_to_run(plain, run)
+    if known.output_subdir is None or saved == plain:
+        return
+    try:
+        text = OmegaConf.to_yaml(OmegaConf.create(saved))
+        replace_file(run / known.output_subdir / "config.yaml", text.encode("utf-8"))
+        keep_where(plain, run)
+    except OSError as error:
+        raise UserError(f"{error.filename or run} cannot be written: {error.strerror}") from error
 
 
 def exit_code(error: BaseException) -> int:

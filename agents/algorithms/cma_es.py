@@ -268,7 +268,7 @@ def free_memory() -> int | None:
     """Bytes that a process may still take; None where the system does not say."""
     path = Path("/proc/meminfo")
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return 1024 * int(line.split()[1])
     try:

@@ -73,7 +73,7 @@ class MetricsCsv(KVWriter):
         writer.writeheader()
         writer.writerows(self._rows)
         replace_file(self.path, text.getvalue().encode())
-        self._file = self.path.open("a", newline="")
+        self._file = self.path.open("a", newline="", encoding="utf-8")
 
     def _drop(self) -> None:
         """Close the file; what it could not take is written with all other rows."""

@@ -23,9 +23,10 @@ from ..algorithms.intervals import Interval
 from ..algorithms.physics import check_physics
 from ..algorithms.progress import Progress
 from ..algorithms.stopping import StopSignals
-from ..checkpoint import load_policy, policy_folder_of
+from ..checkpoint import load_policy
 from ..composition import build_policy, check_fit, policy_class
 from ..evaluated_runs import saved_environment
+from ..policy_json import policy_folder_of
 from .diagnosis import stop_for
 from .random_states import put_random_states, take_random_states
 from .run import Run
@@ -126,7 +127,7 @@ class CloneRun(Run):
         self.logger.close()
         if signals.received is not None and self.steps < total:
             self.leave(signals.received)
-        log.info("done; evaluate with: somite-evaluate run=%s", self.named)
+        log.info("done; evaluate with: %s", self.command_to("somite-evaluate", "run"))
 
     def training_state(self) -> dict[str, Any]:  # noqa: D102
         return {

@@ -119,7 +119,7 @@ class CMARun(Run):
         self.logger.close()
         if signals.received is not None and search.generation < generations:
             self.leave(signals.received)
-        log.info("done; evaluate with: somite-evaluate run=%s", self.named)
+        log.info("done; evaluate with: %s", self.command_to("somite-evaluate", "run"))
 
     def _search_until(self, generations: int, signals: StopSignals) -> None:
         search = self.search

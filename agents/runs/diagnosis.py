@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..algorithms.finite import NotFinite, describe_tensors
 from ..atomic_folder import replace_folder
 from ..faults import RunFault
+from ..paths import command
 from ..run_folder import list_checkpoints
 
 log = logging.getLogger(__name__)
@@ -56,5 +57,5 @@ def stop_for(
     return RunFault(
         f"{error}; nothing of this update was saved. Not finite are {', '.join(bad[:4]) or 'none now'}"
         f"{' and more' if len(bad) > 4 else ''}: see {folder}. {last}; go on from there with other settings, "
-        f"such as a smaller learning rate: somite-train resume={run} algorithm.learning_rate=..."
+        f"such as a smaller learning rate: {command('somite-train', resume=run)} algorithm.learning_rate=..."
     )

@@ -92,7 +92,7 @@ class PPORun(Run):
         self.learner.logger.close()
         if stopped:
             self.leave(callback.stopped_by)
-        log.info("done; evaluate with: somite-evaluate run=%s", self.named)
+        log.info("done; evaluate with: %s", self.command_to("somite-evaluate", "run"))
 
     def _make_callback(self) -> RunCallback:
         algorithm = self.algorithm

@@ -30,6 +30,7 @@ from ..dashboard import Dashboard
 from ..device import thread_limit
 from ..episodes import run_episodes
 from ..machine import machine_name, processor
+from ..paths import command, relative_to_run, training_to_share
 from ..policies.base import Policy
 from ..precision import check_precision
 from ..run_folder import keep_newest, last_checkpoint, list_checkpoints, new_checkpoint, publish
@@ -156,7 +157,7 @@ class Run(abc.ABC):
 
     def _find_changes(self) -> Changes:
         return find_changes(
-            self.state,
+            {**self.state, "config": relative_to_run(self.state["config"], self.folder)},
             read_facts(last_checkpoint(self.folder)),
             self._compared(),
             {n: value for n, value in self._setting().items() if n in (*self.influences, "simulation")},
@@ -164,17 +165,18 @@ class Run(abc.ABC):
         )
 
     def _compared(self) -> dict[str, Any]:
-        return {name: OmegaConf.to_container(self.config, resolve=True)[name] for name in COMPARED}
+        plain = relative_to_run(OmegaConf.to_container(self.config, resolve=True), self.folder)
+        return {name: plain[name] for name in COMPARED}
 
     def note_change(self, reason: str, new_episodes: bool = False) -> None:
         """Something else differs; the user is told. ``new_episodes``: all rows have to begin new ones."""
         self.changes = Changes((*self.changes.notes, reason), new_episodes or self.changes.new_episodes)
 
-    @property
-    def named(self) -> str:
-        """The run as a command names it, with the modules that have to be named again."""
+    def command_to(self, program: str, key: str) -> str:
+        """A command that takes this run as its ``key``, with the modules that have to be named again."""
         imports = module_names(self.config.env.get("imports"))
-        return f'{self.folder} "env.imports=[{",".join(imports)}]"' if imports else str(self.folder)
+        again = [f'"env.imports=[{",".join(imports)}]"'] if imports else []
+        return command(program, *again, **{key: self.folder})
 
     def say_going_on(self) -> None:
         """Tell the user from which step the run is resumed, and whether it is what it would have been."""
@@ -192,10 +194,10 @@ class Run(abc.ABC):
         """Say how to go on and exit. Raises SystemExit, with 128 plus the signal's number."""
         self.save_errors.check_end()
         log.info(
-            "stopped by %s at step %s; go on with: somite-train resume=%s",
+            "stopped by %s at step %s; go on with: %s",
             told.name,
             f"{self.steps:,}",
-            self.named,
+            self.command_to("somite-train", "resume"),
         )
         raise SystemExit(128 + told)
 
@@ -224,7 +226,8 @@ class Run(abc.ABC):
             partial(failed, "metrics.csv"),
             partial(succeeded, "metrics.csv"),
         )
-        replace_file(self.folder / "config.yaml", OmegaConf.to_yaml(self.config).encode())
+        plain = relative_to_run(OmegaConf.to_container(self.config), self.folder)
+        replace_file(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)).encode())
         return RunLogger(self.folder, [board, metrics], lambda: self.save_seconds)
 
     def load_saved_policy(self) -> None:
@@ -261,7 +264,7 @@ class Run(abc.ABC):
                     "seconds": round(self.seconds),
                     "machine": machine_name(),
                 }
-                self._save_policy(writing / "policy", training)
+                self._save_policy(writing / "policy", training_to_share(training, self.folder))
                 state = {**self.training_state(), "seconds": self.seconds, "config": self._compared()}
                 write_training_state(writing / STATE_FOLDER, state, self._facts())
             publish(last_checkpoint(self.folder), self.folder)
@@ -291,7 +294,7 @@ class Run(abc.ABC):
     def environment(self) -> dict[str, Any]:
         """What is saved beside a policy of what it was trained in."""
         return {
-            "config": OmegaConf.to_container(self.config.env, resolve=True),
+            "config": self._compared()["env"],
             "seen": list(self.bodies.seen),
             "unseen": list(self.bodies.unseen),
             "hashes": self.bodies.hashes(),

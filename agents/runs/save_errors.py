@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...envs.errors import UserError, nearest
 from ..keys import ON_SAVE_ERROR
+from ..paths import command
 from ..run_folder import list_checkpoints, step_of
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class SaveErrors:
             return "It has no checkpoint yet."
         return (
             f"Its last checkpoint, of step {step_of(kept[-1]):,}, is whole; when there is room again, go on "
-            f"from it with: somite-train resume={self.folder}"
+            f"from it with: {command('somite-train', resume=self.folder)}"
         )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ...envs.errors import UserError
-from ..checkpoint import load_policy, policy_folder_of
+from ..checkpoint import load_policy
 from ..policies.base import Policy
+from ..policy_json import policy_folder_of
 
 log = logging.getLogger(__name__)
 

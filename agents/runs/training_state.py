@@ -17,6 +17,7 @@ from typing import Any
 
 from ...envs.errors import UserError
 from ..contained import read_json
+from ..paths import command
 from ..run_folder import list_checkpoints, split_checkpoint, step_of
 
 FOLDER = "training_state"
@@ -153,7 +154,7 @@ def _advice(checkpoint: Path) -> str:
     before = list_checkpoints(run) if step is not None else []
     for other in reversed([path for path in before if step_of(path) < step]):
         if find_fault(other) is None:
-            return f"{other} is whole; go on from it with: somite-train resume={other}"
+            return f"{other} is whole; go on from it with: {command('somite-train', resume=other)}"
     return (
         f"{run} has no checkpoint before it that is whole; a new run can begin with what its policy/ or best/"
         " has learnt: somite-train start_from=<folder>"

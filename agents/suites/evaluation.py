@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -16,15 +16,17 @@ from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ...envs.saved import task_set_of
 from ..device import resolve_device, thread_limit
-from ..evaluated_runs import beside, policy_folders
+from ..evaluated_runs import beside
 from ..filming import to_film
+from ..policy_json import policy_folders
 from .chunks import Chunk, run_chunks
 from .conditions import read_suite
 from .plan import AgentPlan, make_plan
-from .report import Report, write_report
 from .store import EpisodeStore
-from .tables import suite_cells, terminal_table
 from .training_conditions import told_apart
+
+if TYPE_CHECKING:
+    from .report import Report
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,10 @@ def evaluate_suites(config: DictConfig) -> Report:
     video = config.video and [to_film(task_set_of(plan.trials[0].environment)) for plan in plans]
     store = EpisodeStore(output / STORE)
     _run(plans, store, device, workers, thread_limit(config.threads))
+    # Pandas and Matplotlib take seconds, and no episode needs them.
+    from .report import write_report
+    from .tables import suite_cells, terminal_table
+
     report = write_report(plans, suites, store, output, seed, video=bool(video) and any(video))
     for suite in suites:
         rows = report.agents[report.agents["suite"] == suite.name]

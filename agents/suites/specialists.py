@@ -18,9 +18,9 @@ from ..acting import Agent
 from ..checkpoint import load_policy
 from ..device import set_threads, thread_limit
 from ..episodes import run_episodes
-from ..evaluated_runs import body_set_of, policy_folders, run_name, saved_environment
+from ..evaluated_runs import body_set_of, run_name, saved_environment
+from ..policy_json import policy_folders
 from .conditions import undisturbed
-from .plots import read_curve
 from .references import read_table, signature, task_of
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ def _returns(
 
 def _flatness(folder: Path) -> dict[str, Any]:
     """Whether the training curve has flattened; nothing where it was not kept."""
+    from .plots import read_curve  # with Matplotlib and pandas
+
     curve = read_curve(folder)
     if curve is None:
         return {}

@@ -12,10 +12,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ...envs.errors import UserError, nearest
 from ...envs.numbers import whole_number
-from ..checkpoint import load_policy, policy_folder_of
+from ..checkpoint import load_policy
 from ..device import resolve_device
 from ..evaluated_runs import body_set_of
 from ..keys import VIEWERS
+from ..policy_json import policy_folder_of
 from .session import Session
 
 FRAMES_PER_SECOND = 40

@@ -47,7 +47,7 @@ class Results:
         if self.path is None or not self.path.exists():
             return
         try:
-            self.rows = list(json.loads(self.path.read_text())["rows"])
+            self.rows = list(json.loads(self.path.read_text(encoding="utf-8"))["rows"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.path} is there, but is no report of a benchmark ({type(error).__name__}: {error}); "
@@ -60,5 +60,6 @@ class Results:
         if self.path is None:
             return
         beside = self.path.with_name(self.path.name + ".tmp")
-        beside.write_text(json.dumps({"machine": self.machine, "rows": self.rows}, indent=1) + "\n")
+        text = json.dumps({"machine": self.machine, "rows": self.rows}, indent=1)
+        beside.write_text(text + "\n", encoding="utf-8")
         os.replace(beside, self.path)

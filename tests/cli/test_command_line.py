@@ -70,9 +70,10 @@ def test_every_choice_of_a_multirun_is_looked_up_before_it_starts(capsys):
 
 def test_evaluation_has_keys_without_groups(capsys, own_folder):
     seen = []
-    code, _, err = run(capsys, "run=[a,b]", "episodes=5", task=seen.append, config_name="evaluate")
+    given = ("bodies=[a,b]", "run=bundled/ant*", "episodes=5")
+    code, _, err = run(capsys, *given, task=seen.append, config_name="evaluate")
     assert code == 0, err
-    assert seen[0].run == ["a", "b"] and seen[0].episodes == 5
+    assert seen[0].bodies == ["a", "b"] and seen[0].episodes == 5
     assert not list(own_folder.iterdir()), "an evaluation leaves no folder of its own"
     code, _, err = run(capsys, "agent=smp", config_name="evaluate")
     assert code == 2 and "no key or group 'agent'" in err, "the groups are those of training"

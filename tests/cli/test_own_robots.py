@@ -59,9 +59,11 @@ def test_a_run_on_ones_own_robots_is_evaluated_and_gone_on_with_from_another_fol
     command_line.run(train.train, "train", own)
     run = run_of(home)
     for path in (run / "config.yaml", run / ".hydra" / "config.yaml"):
-        assert OmegaConf.load(path).env.morphology == str(home / "robots")
-    said = json.loads((run / "policy" / "policy.json").read_text())["environment"]
-    assert said["config"]["morphology"] == str(home / "robots")
+        assert OmegaConf.load(path).env.morphology == "../../robots"
+    for path in ("policy", f"checkpoints/{list_checkpoints(run)[-1].name}/policy"):
+        text = (run / path / "policy.json").read_text()
+        said = json.loads(text)["environment"]
+        assert said["config"]["morphology"] == "../../robots" and str(home) not in text
     assert (said["seen"], said["unseen"]) == (["one"], ["two"])
 
     monkeypatch.chdir(elsewhere)
@@ -150,5 +152,5 @@ def test_a_robot_and_another_environment_is_told_to_drop_that(folders, capsys, e
 def test_a_robot_alone_says_which_environment_is_meant(folders):
     command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
     run = run_of(folders[0])
-    assert OmegaConf.load(run / "config.yaml").env.morphology == str(folders[0] / "robots" / "two.xml")
+    assert OmegaConf.load(run / "config.yaml").env.morphology == "../../robots/two.xml"
     assert "-locomotion-" in run.name

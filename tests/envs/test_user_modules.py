@@ -124,7 +124,7 @@ def test_modules_are_of_gymnasiums_tasks_alone() -> None:
 @pytest.mark.parametrize(("imports", "said"), [(None, ""), (["a", "b.c"], ' "env.imports=[a,b.c]"')])
 def test_a_run_says_with_which_modules_it_goes_on(imports: Any, said: str) -> None:
     run = SimpleNamespace(folder=Path("runs/x"), config=OmegaConf.create({"env": {"imports": imports}}))
-    assert Run.named.fget(run) == f"{Path('runs/x')}{said}"
+    assert Run.command_to(run, "somite-train", "resume") == f"somite-train resume=runs/x{said}"
 
 
 def test_a_saved_policy_names_its_module_and_imports_nothing(folder: Path) -> None:

@@ -64,7 +64,7 @@ def build(name: str) -> Morphology:
 
 def load_manifest() -> dict:
     """The packaged manifest: ``version``, ``bodies`` (mass in kg, hash) and ``splits``."""
-    return json.loads(resources.files(__package__).joinpath(MANIFEST).read_text())
+    return json.loads(resources.files(__package__).joinpath(MANIFEST).read_text(encoding="utf-8"))
 
 
 def get_split(family_name: str, split_name: str) -> Split:
@@ -99,7 +99,7 @@ def write_manifest(path: str) -> None:
         for name in family.members
         for body in [build(name)]
     }
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
         file.write("\n")
 
