@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from somite.envs.errors import UserError
 from somite.scripts import command_line
 from somite.scripts.benchmarks import arguments
+from somite.scripts.streams import patient_streams
 
 
 def benchmark(config: DictConfig) -> None:
@@ -23,7 +24,8 @@ def main() -> None:
     try:
         given = arguments.for_hydra(sys.argv[1:])
     except UserError as error:
-        print(error, file=sys.stderr)
+        with patient_streams():
+            print(error, file=sys.stderr)
         raise SystemExit(2) from None
     command_line.run(benchmark, arguments.CONFIG_NAME, given, resumable=False)
 

@@ -26,6 +26,7 @@ from .lookup import CONFIG_MODULE, check_arguments, parse
 from .multirun import arguments_of_sweep, has_basic_sweeper, run_sweep, sweep_to_resume
 from .resume import checkpoint_to_resume, rewrite_for_resume
 from .run_folders import asks_for_several, own_folder
+from .streams import patient_streams
 from .tasks import do_task, exit_code, user_message
 
 
@@ -51,10 +52,14 @@ def run(
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     look_in(Path.cwd())  # before Hydra may go to a job's folder
-    chooses_env = config_name not in ("evaluate", "view")
-    arguments = with_implied(sys.argv[1:] if arguments is None else arguments, chooses_env)
-    job = _Job(task, config_name)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with patient_streams():
+        _run(_Job(task, config_name), config_name, arguments, resumable)
+
+
+def _run(job: _Job, config_name: str, arguments: list[str], resumable: bool) -> None:
     try:
+        arguments = with_implied(arguments, chooses_env=config_name not in ("evaluate", "view"))
         if resumable:
             _run_resumable(job, config_name, arguments)
         else:

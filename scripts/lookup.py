@@ -210,6 +210,7 @@ def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> No
     line = shown(override.input_line)
     if "." not in key:
         top = [str(name) for name in composed if name != "hydra"]
+        top += ["resume"] if "start_from" in top else []  # which is read before Hydra is asked
         names = sorted({*top, *(group for group in groups if not group.startswith("hydra"))})
         raise UserError(f"{line}: there is no key or group {shown(key)!r}; {nearest(key, names)}")
     raise UserError(f"{line}: there is no key {shown(key)!r}; {_nearest_key(key, composed)}")

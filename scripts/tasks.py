@@ -18,6 +18,7 @@ from ..agents.run_folder import list_checkpoints
 from ..agents.runs.save_errors import OF_THE_DISK
 from ..envs.errors import UserError
 from .lookup import check_targets
+from .streams import use_utf8_in_logs
 from .values import check_values
 
 Task = Callable[[DictConfig], None]
@@ -34,6 +35,7 @@ def do_task(task: Task, config: DictConfig, command: str) -> None:
     Raises:
         UserError: It names something else, or has another value.
     """
+    use_utf8_in_logs()
     make_absolute(config, Path(HydraConfig.get().runtime.cwd))
     _record(config)
     _check_runs(config)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from ...agents.paths import absolute_argument, hydra_quoted
 from ...envs.errors import UserError, nearest
 
 CONFIG_NAME = "benchmark"
@@ -55,8 +56,9 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
         if _OF_TRAINING.match(argument) and argument.partition("=")[0] not in config[name]
     ]
     own = [_in_section(argument, name, config) for argument in others if argument not in training]
-    # JSON's quotes are those of Hydra's grammar, in which a list's items hold no bare "=".
-    further = [f"{name}.train={json.dumps(training, ensure_ascii=False)}"] if training else []
+    # In Hydra's grammar a list's items hold no bare "=".
+    found = [hydra_quoted(absolute_argument(argument, Path.cwd())) for argument in training]
+    further = [f"{name}.train=[{','.join(found)}]"] if found else []
     return [f"benchmark={name}", *own, *further]
 
 

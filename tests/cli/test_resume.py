@@ -69,11 +69,54 @@ def test_the_newest_configuration_is_gone_on_from(started):
     assert (started / ".hydra.2" / "config.yaml").is_file()
 
 
-def test_a_folder_with_odd_characters_can_be_resumed(started):
-    odd = started.with_name("it's (mine), at 100%")
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("it's (mine), at 100%", "it's (mine), at 100%"),
+        ("a\\b [1] {x}=$y #\\", "runs/a\\b [1] {x}=$y #\\"),
+        ("~me", "'~me'"),
+    ],
+)
+def test_a_folder_with_odd_characters_can_be_resumed(started, name, given):
+    odd = started.with_name(name)
     started.rename(odd)
-    config, folder = resumed(f"resume={odd.name}")
-    assert folder == odd and config.seed == 3
+    config, folder = resumed(f"resume={given}")
+    assert folder == odd and config.seed == 3 and len(list(odd.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "resume",
+        "resume=",
+        "resume=''",
+        "resume=null",
+        "+resume=last",
+        "++resume=last",
+        "~resume",
+        "'resume'=last",
+    ]
+    + [
+        "resume =last",
+        "Resume=last",
+        "RESUME=last",
+        "--resume",
+        "--resume=last",
+        "resume:last",
+        "-resume=last",
+    ],
+)
+def test_what_mentions_resume_and_resumes_nothing_is_refused(started, argument):
+    with pytest.raises(UserError, match="resume=<run>|names no run"):
+        rewrite_for_resume([argument, "seed=1"])
+
+
+@pytest.mark.parametrize(
+    "argument", ["hydra.run.dir=other", "++hydra.run.dir=other", "hydra.mode=MULTIRUN", "--multir"]
+)
+def test_a_resumed_run_goes_on_in_no_other_folder(started, argument):
+    with pytest.raises(UserError, match="goes on in the run's own folder|does not go together"):
+        rewrite_for_resume(["resume=last", argument])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Output that never ends a command: whatever the terminal can show, and whether anybody still reads it."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+_NAMES = ("stdout", "stderr")
+_ERRORS = "somite.plain"
+_PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "·": ".", "•": "*", "’": "'"}
+_PLAIN |= dict.fromkeys("─━═╌╍╴╸╶╺", "-") | dict.fromkeys("│┃║╎╏╵╹╷╻", "|")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding has not: lines of tables in ASCII, anything else as its number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    plain = (_PLAIN.get(c) or ("+" if "\u2500" <= c <= "\u257f" else _numbered(c)) for c in found)
+    return "".join(plain), error.end
+
+
+def _numbered(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+codecs.register_error(_ERRORS, _plainly)
+
+
+@contextmanager
+def patient_streams() -> Iterator[None]:
+    """Within it, what a stream cannot take is written in ASCII, or not at all where no reader is left.
+
+    A terminal that is not UTF-8, a file name that is not text, ``| head`` and a closed terminal: the command
+    goes on with its work and keeps its exit code. After ``>&-`` the number of the stream is taken, so that no
+    file of ours gets it.
+    """
+    _take_closed_numbers()
+    if os.environ.get("COLUMNS") == "0":  # of a terminal that does not know: rich would show nothing
+        del os.environ["COLUMNS"]
+    before = {name: getattr(sys, name) for name in _NAMES}
+    for name, stream in before.items():
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            continue
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ERRORS)
+        setattr(sys, name, _Patient(stream))
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            getattr(sys, name).flush()
+            setattr(sys, name, stream)
+
+
+def _take_closed_numbers() -> None:
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # it is closed, and the lowest free number is given next
+            os.open(os.devnull, os.O_RDWR)
+
+
+def use_utf8_in_logs() -> None:
+    """Log files, which Hydra opens in the encoding of the terminal, are written in UTF-8, whatever comes."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.encoding, handler.errors = "utf-8", "backslashreplace"
+            if handler.stream is not None:
+                handler.stream.reconfigure(encoding=handler.encoding, errors=handler.errors)
+
+
+class _Patient:
+    """A stream whose reader may leave."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._leave(error)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._leave(error)
+
+    def _leave(self, error: OSError) -> None:
+        """Nobody reads any more: the rest goes nowhere. Raises the error: it is another one."""
+        if not isinstance(error, BrokenPipeError) and error.errno != errno.EIO:
+            raise error
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
