@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from .atomic_folder import replace_file
 from .bundled import PREFIX
-from .contained import read_json
+from .contained import check_inside, read_json
 from .run_folder import ROOT, find_run
 
 RUN, ROBOT, PICTURE, FILE = "run", "robot", "picture", "file"
@@ -215,8 +215,9 @@ def training_to_share(training: Mapping[str, Any], run: str | Path) -> dict[str,
     """
     root = os.path.realpath(run)
     told = relative_to_run(training, run)
-    given = [argument for argument in training.get("command", ()) if isinstance(argument, str)]
-    told["command"] = [_relative_argument(argument, root) for argument in given]
+    if isinstance(training.get("command"), list):
+        given = [argument for argument in training["command"] if isinstance(argument, str)]
+        told["command"] = [_relative_argument(argument, root) for argument in given]
     return told
 
 
@@ -240,6 +241,7 @@ def found_from_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]
         run: the run's folder, wherever it is today.
     """
     root, where = Path(os.path.realpath(run)), Path(run) / ".hydra" / WHERE
+    check_inside(where, run)
     before = read_json(where, _LARGEST_FILE) if where.is_file() else {}
 
     def found(text: str, kind: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..paths import run_of, training_to_share
 from ..policy_json import installed_version
 from . import frames, plots
 from .conditions import Suite
@@ -183,7 +184,7 @@ def _as_json(
                 "agent": plan.agent,
                 "kind": plan.kind,
                 "sha256": plan.description["sha256"],
-                "training": dict(plan.description.get("training", {})),
+                "training": training_to_share(plan.description.get("training", {}), run_of(plan.folder)),
                 "seen": sorted(plan.seen),
                 "notes": list(plan.notes),
             }
