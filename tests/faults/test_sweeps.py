@@ -63,7 +63,7 @@ def test_what_is_finished_is_skipped_and_the_rest_goes_on(
         command_line.run(task, "train", SWEEP)
     sweep = sweep_of(tmp_path)
     assert leaving.value.code == 143
-    assert f"the sweep goes on with: somite-train resume=runs/{sweep.name}" in capsys.readouterr().err
+    assert f"the sweep goes on with: somite-train resume={sweep}" in capsys.readouterr().err
     first = dict(task.ran)
     assert list(first) == ["SMP 0", "SMP 1"]
 
