@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -145,7 +146,7 @@ def _print(rows: list[Row], agent: Agent, notes: Sequence[str]) -> None:
     steps = agent.description.get("training", {}).get("steps")
     trained = f", {steps:,} steps" if steps else ""
     title = f"{rows[0].run} ({type(agent.policy).__name__}{trained})"
-    table = Table(title="; ".join([title, *notes]))
+    table = Table(title=escape("; ".join([title, *notes])))
     table.add_column("body")
     table.add_column("in training")
     for name in ("return", "± 95 %", "length", "random"):
@@ -154,7 +155,7 @@ def _print(rows: list[Row], agent: Agent, notes: Sequence[str]) -> None:
         group = [row for row in rows if row.seen == seen]
         for row in group:
             table.add_row(
-                row.body,
+                escape(row.body),
                 "seen" if seen else "unseen",
                 f"{row.mean:z.0f}",
                 "-" if row.interval is None else f"{row.interval:z.0f}",

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +132,18 @@ def named_run(text: str, here: Path) -> str:
     Args:
         text: as the user gave it.
         here: the folder where the user stands.
+
+    Returns:
+        Its absolute path; the name itself if nothing is there, or if it is ``last``.
     """
-    for place in _places(text, RUN, here):
+    names = [text]
+    if text[:1] in ("'", '"'):
+        with suppress(HydraException):  # an apostrophe of the name
+            names.append(_unescaped(OverridesParser.create().parse_override(f"run={text}").value()))
+    for place in (place for name in names for place in _places(name, RUN, here)):
         if os.path.lexists(place):
             return str(place)
-    try:
-        value = OverridesParser.create().parse_override(f"run={text}").value() if text[:1] in "'\"" else text
-    except HydraException:
-        return text
-    return absolute(_unescaped(value), FILE if "/" in value else RUN, here) if value != "last" else value
+    return names[-1]
 
 
 def make_absolute(config: DictConfig, here: Path) -> None:
