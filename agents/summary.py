@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from .results import Row, half_width
@@ -36,7 +37,7 @@ def summarize(rows: Sequence[Row]) -> tuple[Table, str]:
     for name in head:
         table.add_column(name, no_wrap=name in ("body", "in training"), justify="left")
     for line in lines:
-        table.add_row(*line, style="bold" if line[0].startswith("mean of") else None)
+        table.add_row(*map(escape, line), style="bold" if line[0].startswith("mean of") else None)
     markdown = [head, ["---", "---", *["---:"] * (len(head) - 2)], *lines]
     return table, "\n".join("| " + " | ".join(line) + " |" for line in markdown) + "\n"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from .plan import AgentPlan
@@ -145,7 +146,7 @@ def terminal_table(title: str, frame: pd.DataFrame) -> Table:
     for name in frame:
         table.add_column(str(name), justify="left" if name in ("condition", "agent") else "right")
     for row in frame.itertuples(index=False):
-        table.add_row(*map(str, row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     return table
 
 
