@@ -40,7 +40,7 @@ def _given_by_slurm() -> Iterator[int]:
 def _quotas() -> Iterator[float]:
     """Cores that control groups allow, of every one that this process is in and that has a limit."""
     try:
-        lines = OWN_CGROUP.read_text().splitlines()
+        lines = OWN_CGROUP.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
@@ -61,9 +61,10 @@ def _quotas() -> Iterator[float]:
 def _quota(group: Path) -> Iterator[float]:
     try:
         if (group / "cpu.max").exists():
-            quota, period = (group / "cpu.max").read_text().split()
+            quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            quota, period = ((group / f"cpu.cfs_{part}_us").read_text() for part in ("quota", "period"))
+            files = (group / f"cpu.cfs_{part}_us" for part in ("quota", "period"))
+            quota, period = (file.read_text(encoding="utf-8") for file in files)
         if quota != "max" and float(quota) > 0 and float(period) > 0:  # -1: no limit, in version 1
             yield float(quota) / float(period)
     except (OSError, ValueError):  # no such group is shown here, or it has no limit to read
