@@ -25,7 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ..agents.paths import command, hydra_quoted
+from ..agents.paths import command, hydra_quoted, make_absolute
 from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import hold
 from ..agents.runs.sweep import (
@@ -46,7 +46,7 @@ from .resume import next_configuration, resumed_run
 from .run_folders import hydra_knows
 from .saved_configuration import check_said_again, is_said_again
 from .tasks import Task, do_task, user_message
-from .values import check_values
+from .values import check_runs, check_values
 
 _RESUME, _SUBDIR = "resume=", "hydra.sweep.subdir"
 _GROUPS = ("env", "agent", "algorithm", "experiment")
@@ -178,8 +178,11 @@ def _planned(config: DictConfig, context: HydraContext) -> tuple[list[Job], list
     planned = []
     configs = [_compose(config, context, overrides, number) for number, overrides in enumerate(jobs)]
     for overrides, composed in zip(jobs, configs, strict=True):
-        check_targets(composed)
-        check_values(composed, "train")
+        plain = OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
+        make_absolute(plain, Path.cwd())
+        check_runs(plain, root)
+        check_targets(plain)
+        check_values(plain, "train")
         try:
             with hydra_knows(composed):
                 folder = root / str(composed.hydra.sweep.subdir)

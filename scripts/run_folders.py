@@ -11,12 +11,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..agents.paths import hydra_quoted
+from ..agents.paths import hydra_quoted, make_absolute
 from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import LOCK, hold
 from ..envs.errors import UserError
 from .lookup import check_targets, configuration, parse
-from .values import check_values
+from .values import check_runs, check_values
 
 _KEY = "hydra.run.dir"
 RESUMED = "resumed"
@@ -100,6 +100,9 @@ def _composed_folder(parsed: argparse.Namespace, config_name: str) -> Path:
         composed = hydra.compose(name, parsed.overrides, return_hydra_config=True)
         with hydra_knows(composed):
             plain = OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
+            folder = Path(str(composed.hydra.run.dir))
+            make_absolute(plain, Path.cwd())
+            check_runs(plain, folder)
             check_targets(plain)
             check_values(plain, config_name)
-            return Path(str(composed.hydra.run.dir))
+            return folder

@@ -12,14 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.atomic_folder import replace_file
 from ..agents.faults import RunFault
-from ..agents.paths import PATHS, RUN, keep_where, make_absolute, relative_to_run
-from ..agents.policy_json import policy_folders
-from ..agents.run_folder import list_checkpoints
+from ..agents.paths import keep_where, make_absolute, relative_to_run
 from ..agents.runs.save_errors import OF_THE_DISK
 from ..envs.errors import UserError
 from .lookup import check_targets
 from .streams import use_utf8_in_logs
-from .values import check_values
+from .values import check_runs, check_values
 
 Task = Callable[[DictConfig], None]
 
@@ -38,20 +36,10 @@ def do_task(task: Task, config: DictConfig, command: str) -> None:
     use_utf8_in_logs()
     make_absolute(config, Path(HydraConfig.get().runtime.cwd))
     _record(config)
-    _check_runs(config)
+    check_runs(config, HydraConfig.get().runtime.output_dir)
     check_targets(config)
     check_values(config, command)
     task(config)
-
-
-def _check_runs(config: DictConfig) -> None:
-    """Says at once which run is not there: what the task imports takes seconds."""
-    if list_checkpoints(HydraConfig.get().runtime.output_dir):
-        return  # a run that goes on needs none to start from
-    for key in (key for key, kind in PATHS.items() if kind == RUN):
-        name = OmegaConf.select(config, key, default=None)
-        if name is not None:
-            policy_folders(name)
 
 
 def _record(config: DictConfig) -> None:

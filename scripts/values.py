@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -10,6 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.keys import KEYS
+from ..agents.paths import PATHS, RUN
+from ..agents.policy_json import policy_folders
+from ..agents.run_folder import list_checkpoints
 from ..envs.errors import UserError, one_line
 from ..envs.numbers import Valid, check_arguments, declared
 
@@ -23,6 +27,22 @@ _CHANGES = {
     "scenery": ("car_racing.Scenery",),
 }
 """Classes whose arguments may be changed for an evaluation, by section of the environment."""
+
+
+def check_runs(config: DictConfig, folder: str | Path) -> None:
+    """Says at once which run is not there: what builds the others takes seconds to import.
+
+    Args:
+        config: As composed.
+        folder: Of the run; one that goes on needs none to start from.
+
+    Raises:
+        UserError: With the nearest names.
+    """
+    for key in [] if list_checkpoints(folder) else [key for key, kind in PATHS.items() if kind == RUN]:
+        name = OmegaConf.select(config, key, default=None)
+        if name is not None:
+            policy_folders(name)
 
 
 def check_values(config: DictConfig, command: str) -> None:
