@@ -21,6 +21,10 @@ class UserError(ValueError):
         super().__init__(shown(message, LONGEST_MESSAGE))
 
 
+class EnvironmentFault(UserError):
+    """Code of an environment that is not this package's raised an error, or gave what does not fit."""
+
+
 def check_open(env: Any) -> None:
     """Raises UserError: an environment has been closed, which has let its simulations go."""
     if env.closed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 import sys
 import traceback
@@ -17,6 +18,9 @@ from typing import Any
 
 from .errors import UserError, one_line, shown
 
+_OURS = str(Path(__file__).parent)
+_REGISTRATION = os.path.join("gymnasium", "envs", "registration.py")
+_PYTHON = os.path.dirname(os.__file__)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -87,15 +91,27 @@ def _why(name: str, error: BaseException, folder: Path) -> str:
     return f"env.imports: the module {name!r} cannot be imported: {with_place(error)}"
 
 
+def _is_between(file: str) -> bool:
+    """Whether a file is of those that only call others' code: ours, and what imports and registers."""
+    return "importlib" in file or file.startswith(_OURS) or file.endswith(_REGISTRATION)
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a file is of Python itself or of a package."""
+    return file.startswith(_PYTHON) or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+
+
 def with_place(error: BaseException) -> str:
-    """What code that is not ours raised at first, and in which line."""
+    """What code that is not ours raised at first, and where: in a line of the user's own, if there is one."""
     while error.__cause__ is not None:
         error = error.__cause__
     reason, where = str(error), ""
     if isinstance(error, SyntaxError):
         reason, where = error.msg, f" ({error.filename}, line {error.lineno})"
     else:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-        if frames and frames[-1].filename != __file__:
-            where = f" ({frames[-1].filename}, line {frames[-1].lineno})"
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_between(f.filename)]
+        own = [f for f in frames if not _is_installed(f.filename)]
+        if frames:
+            place = (own or frames)[-1]
+            where = f" ({place.filename}, line {place.lineno})"
     return f"{type(error).__name__}{': ' * bool(reason)}{one_line(reason)}{where}"

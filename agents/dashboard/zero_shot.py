@@ -6,14 +6,14 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 
-from ...envs.errors import UserError, nearest
+from ...envs.errors import EnvironmentFault, UserError, nearest
 from ...envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
 from ...envs.saved import task_set_of
 from ...envs.sensors import SensorTask
@@ -137,15 +137,15 @@ class ZeroShotSuite:
     def _why_not(self, task: TaskSet) -> str | None:
         """Why the policy cannot act there; None: it can."""
         policy = self._policy
-        env = task.make_vec(task.seen[:1], 1, aligned=policy.aligned_slots, threads=1)
         try:
-            check_fit(policy, env)
-            with left_alone(policy):  # some can tell only when they see it
-                Agent(policy).act(env.reset(seed=[[ZERO_SHOT_SEED, 0]])[0])
+            with closing(task.make_vec(task.seen[:1], 1, aligned=policy.aligned_slots, threads=1)) as env:
+                check_fit(policy, env)
+                with left_alone(policy):  # some can tell only when they see it
+                    Agent(policy).act(env.reset(seed=[[ZERO_SHOT_SEED, 0]])[0])
+        except EnvironmentFault:  # which no condition is to blame for
+            raise
         except UserError as error:
             return str(error)
-        finally:
-            env.close()
         return None
 
     @property

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ..errors import UserError, shown
+from ..errors import EnvironmentFault, UserError, shown
 
 MOST_SENSORS = 10_000
 """Numbers of an observation: each becomes a token."""
@@ -34,7 +34,7 @@ class Boundary:
         self._name, self._space = name, space
 
     def reset(self, env: gymnasium.Env, seed: int) -> Any:
-        """The first observation. Raises UserError: it is another, or not (observation, info)."""
+        """The first observation. Raises EnvironmentFault: it is another, or not (observation, info)."""
         given = env.reset(seed=seed)
         if not isinstance(given, tuple) or len(given) != 2:
             raise self._error("reset()", _described(given), "(observation, info)")
@@ -42,7 +42,7 @@ class Boundary:
         return self._observation("reset()", given[0])
 
     def step(self, env: gymnasium.Env, action: Any) -> tuple[Any, float, bool, bool]:
-        """Observation, reward, terminated and truncated. Raises UserError: one of them is something else."""
+        """Observation, reward, terminated and truncated. Raises EnvironmentFault: something else came."""
         given = env.step(action)
         if not isinstance(given, tuple) or len(given) != 5:
             old = ", as Gym did before version 0.26" * (isinstance(given, tuple) and len(given) == 4)
@@ -63,35 +63,37 @@ class Boundary:
     def _number(self, value: Any) -> float:
         array = _array(value)
         if array is None or array.size != 1 or array.dtype.kind not in "fiub":
-            raise UserError(f"{self._name} gave {_described(value)} as reward; expected one number")
+            raise EnvironmentFault(f"{self._name} gave {_described(value)} as reward; expected one number")
         return float(array.reshape(()))
 
     def _flag(self, what: str, value: Any) -> bool:
         array = _array(value)
         if array is None or array.size != 1 or array.dtype.kind not in "iub" or array.item() not in (0, 1):
-            raise UserError(f"{self._name} gave {_described(value)} as {what}; expected True or False")
+            raise EnvironmentFault(f"{self._name} gave {_described(value)} as {what}; expected True or False")
         return bool(array.item())
 
     def _check_info(self, method: str, info: Any) -> None:
         if not isinstance(info, Mapping):
             raise self._error(method, f"{_described(info)} as info", "a dictionary")
 
-    def _error(self, method: str, came: str, wanted: str) -> UserError:
-        return UserError(f"{self._name}: {method} gave {came}; expected {wanted}")
+    def _error(self, method: str, came: str, wanted: str) -> EnvironmentFault:
+        return EnvironmentFault(f"{self._name}: {method} gave {came}; expected {wanted}")
 
 
 def check_methods(env: gymnasium.Env) -> None:
-    """Refuses an environment without spaces, or whose ``reset`` takes no seed. Raises UserError."""
+    """Refuses an environment without spaces, or whose ``reset`` takes no seed. Raises EnvironmentFault."""
     name = env.spec.id
     for what in ("observation_space", "action_space"):
         space = getattr(env, what, None)
         if not isinstance(space, spaces.Space):
-            raise UserError(
+            raise EnvironmentFault(
                 f"{name} declares {_described(space)} as {what}; expected a gymnasium.spaces.Space"
             )
     taken = inspect.signature(env.unwrapped.reset).parameters.values()
     if not any(p.name == "seed" or p.kind == p.VAR_KEYWORD for p in taken):
-        raise UserError(f"{name}: reset() takes no seed; expected reset(self, *, seed=None, options=None)")
+        raise EnvironmentFault(
+            f"{name}: reset() takes no seed; expected reset(self, *, seed=None, options=None)"
+        )
 
 
 def checked(space: spaces.Space, value: Any, said: str) -> Any:
@@ -103,18 +105,22 @@ def checked(space: spaces.Space, value: Any, said: str) -> Any:
         said: how the message begins: which environment's method gave it.
 
     Raises:
-        UserError: another shape or type, a key that is missing, a value that is none of the choices.
+        EnvironmentFault: another shape or type, a key that is missing, a value that is none of the choices.
     """
     if isinstance(space, spaces.Dict):
         if not isinstance(value, Mapping):
-            raise UserError(f"{said} {_described(value)}; declared is a Dict of {_listed(space.spaces)}")
+            raise EnvironmentFault(
+                f"{said} {_described(value)}; declared is a Dict of {_listed(space.spaces)}"
+            )
         missing = [key for key in space.spaces if key not in value]
         if missing:
-            raise UserError(f"{said} {_listed(value)} without {_listed(missing)}, which its space declares")
+            raise EnvironmentFault(
+                f"{said} {_listed(value)} without {_listed(missing)}, which its space declares"
+            )
         return {key: checked(s, value[key], f"{said}, for {key!r},") for key, s in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
-            raise UserError(f"{said} {_described(value)}; declared is a Tuple of {len(space.spaces)}")
+            raise EnvironmentFault(f"{said} {_described(value)}; declared is a Tuple of {len(space.spaces)}")
         pairs = enumerate(zip(space.spaces, value, strict=True))
         return tuple(checked(s, one, f"{said}, for entry {i},") for i, (s, one) in pairs)
     array = _array(value)
@@ -122,18 +128,22 @@ def checked(space: spaces.Space, value: Any, said: str) -> Any:
     shape = () if single else space.shape
     fits = array is not None and (array.shape == shape or (single and array.size == 1))
     if not fits or array.dtype.kind not in "fiub":
-        raise UserError(f"{said} {_described(value)} as observation; declared is {shown(space, 300)}")
+        raise EnvironmentFault(f"{said} {_described(value)} as observation; declared is {shown(space, 300)}")
     if isinstance(space, spaces.Box):
         if space.dtype == np.uint8 and array.dtype != np.uint8:
             whole = array.dtype.kind in "iu" and array.min(initial=0) >= 0 and array.max(initial=0) <= 255
             if not whole:
-                raise UserError(f"{said} {_described(value)}; declared are whole numbers of 0 to 255, uint8")
+                raise EnvironmentFault(
+                    f"{said} {_described(value)}; declared are whole numbers of 0 to 255, uint8"
+                )
         return array
     low, counts = choices_of(space)
     array = array.reshape(shape)
     inside = (array >= low) & (array < low + counts) & (array == np.floor(array))
     if not np.all(inside):  # nothing that could stand for a choice
-        raise UserError(f"{said} {shown(array.tolist())} as observation; declared is {shown(space, 300)}")
+        raise EnvironmentFault(
+            f"{said} {shown(array.tolist())} as observation; declared is {shown(space, 300)}"
+        )
     return array.astype(np.int64)
 
 

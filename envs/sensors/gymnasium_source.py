@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +18,14 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from ..errors import UserError, nearest, shown
+from ..errors import EnvironmentFault, UserError, nearest, shown
 from ..snapshots import put
 from ..user_modules import import_modules, with_place
 from .boundary import Boundary, Sensors, check_methods, choices_of
 from .episodes import Episodes, tell_lost
 from .source import Source
+
+logger = logging.getLogger(__name__)
 
 _NAMED_BY_ARGUMENTS = ("GymV21Environment", "GymV26Environment")
 """They import and make whatever environment their arguments name."""
@@ -131,6 +134,41 @@ def episode_limit(spec: EnvSpec, given: int | None) -> int:
     return limit
 
 
+class _Guarded(gymnasium.Wrapper):
+    """An environment of somebody else's, whose errors are told in one message with the line of its code."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        """Raises EnvironmentFault."""
+        try:
+            return self.env.reset(**kwargs)
+        except (Exception, SystemExit) as error:
+            raise self._fault("reset()", error) from error
+
+    def step(self, action: Any) -> Any:
+        """Raises EnvironmentFault."""
+        try:
+            return self.env.step(action)
+        except (Exception, SystemExit) as error:
+            raise self._fault("step()", error) from error
+
+    def close(self) -> None:
+        """What goes wrong is logged: nothing more is wanted of it."""
+        try:
+            self.env.close()
+        except (Exception, SystemExit) as error:
+            _warn_once(str(self._fault("close()", error)))
+
+    def _fault(self, method: str, error: BaseException) -> UserError:
+        if isinstance(error, UserError):  # of an environment of ours
+            return error
+        return EnvironmentFault(f"{self.env.spec.id}: {method} raised {with_place(error)}")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
+
+
 def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     """The environment without Gymnasium's time limit and checks.
 
@@ -149,7 +187,7 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         if isinstance(kwargs.get(name), str):
             _check_robot(kwargs[name])
     try:
-        env = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs)
+        env = _Guarded(gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs))
         check_methods(env)
         return env
     except UserError:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import EnvironmentFault
 from ..snapshots import Kept
 from .source import Source
 
@@ -77,18 +77,19 @@ class Readings(Kept):
             rngs: one generator for each row of the environment.
 
         Raises:
-            UserError: it never begins with one.
+            EnvironmentFault: it never begins with one.
         """
         name = self._source.name
-        for _ in range(MOST_STARTS):
+        for anew in range(MOST_STARTS):
             goes = np.zeros(len(self.values), bool)
             goes[rows] = True
             rows = np.flatnonzero(self.read(goes))
             if not len(rows):
+                if anew:
+                    logger.warning("%s: first readings were not finite; started anew %d times", name, anew)
                 return
-            logger.warning("%s: %d first readings are not finite; another start", name, len(rows))
             self._source.start(rows, [rngs[row] for row in rows])
-        raise UserError(
+        raise EnvironmentFault(
             f"{MOST_STARTS} episodes of {name} in a row began with readings that are not finite: it gave "
             f"{self._wrong_reading(rows[0])}"
         )

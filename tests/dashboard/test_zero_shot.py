@@ -141,6 +141,10 @@ def test_what_the_policy_cannot_take_is_left_out_and_said(caplog: pytest.LogCapt
     pictures = ("env=car_racing", "env.patch_size=24", "agent=cnn", "agent.width=8")
     assert "noise_3" not in suite_of(*pictures).tasks
     assert "PatchCNN" in caplog.text
+    caplog.clear()
+    two = ("env=gymnasium", "env.id=MountainCar-v0", "agent=sensor_mlp", "agent.width=8")
+    assert "shuffled" in suite_of(*two).tasks
+    assert "zero_shot/missing_20 is left out: env.senses.missing=0.2 is less than half" in caplog.text
 
 
 @pytest.mark.parametrize(

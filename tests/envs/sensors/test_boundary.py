@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from somite.envs.errors import UserError
+from somite.envs.errors import EnvironmentFault, UserError
 from somite.envs.sensors import GymnasiumTask
 from somite.envs.sensors.boundary import Sensors
 
@@ -189,3 +192,52 @@ def test_reset_without_a_seed_and_old_environments_are_told() -> None:
     gymnasium.registry[GIVES].entry_point = object
     with pytest.raises(UserError, match="must inherit from the gymnasium.Env"):
         GymnasiumTask(GIVES)
+
+
+class Raises(Gives):
+    """Raises in one of its methods, in a function of a library's that it calls."""
+
+    def __init__(self, at: str, error: BaseException | None = None) -> None:
+        super().__init__()
+        self._at, self._error = at, error
+
+    def _do(self, method: str) -> None:
+        if method == self._at and self._error is not None:
+            raise self._error
+        if method == self._at:
+            json.loads("no JSON")  # the line that is told
+
+    def reset(self, **kwargs: Any) -> Any:
+        self._do("reset")
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        self._do("step")
+        return super().step(action)
+
+    def close(self) -> None:
+        self._do("close")
+
+
+@pytest.mark.parametrize("at", ["reset", "step"])
+def test_errors_of_an_environment_are_told_in_one_line_with_the_place_in_its_code(at: str) -> None:
+    gymnasium.registry[GIVES].entry_point = Raises
+    lines = Path(__file__).read_text().splitlines()
+    line = next(i for i, text in enumerate(lines, 1) if "the line that is told" in text)
+    told = rf"^{GIVES}: {at}\(\) raised JSONDecodeError: [^\n]* \({re.escape(__file__)}, line {line}\)$"
+    with pytest.raises(EnvironmentFault, match=told):
+        played(at=at)
+    with pytest.raises(EnvironmentFault, match="raised SystemExit: bye"):
+        played(at=at, error=SystemExit("bye"))
+    with pytest.raises(UserError, match="^a robot of ours$"):
+        played(at=at, error=UserError("a robot of ours"))
+    with pytest.raises(KeyboardInterrupt):
+        played(at=at, error=KeyboardInterrupt())
+
+
+def test_what_close_raises_is_logged_once_and_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    gymnasium.registry[GIVES].entry_point = Raises
+    env = GymnasiumTask(GIVES, {"at": "close"}).make_vec(num_envs=2)
+    env.reset(seed=0)
+    env.close()
+    assert caplog.text.count(f"{GIVES}: close() raised JSONDecodeError") == 1
