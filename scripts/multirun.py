@@ -41,12 +41,12 @@ from ..agents.runs.sweep import (
     write_sweep,
 )
 from ..envs.errors import UserError
-from .lookup import CONFIG_MODULE, check_targets, parse
+from .lookup import CONFIG_MODULE, parse
 from .resume import next_configuration, resumed_run
 from .run_folders import hydra_knows
 from .saved_configuration import check_said_again, is_said_again
 from .tasks import Task, do_task, user_message
-from .values import check_runs, check_values
+from .values import check_values
 
 _RESUME, _SUBDIR = "resume=", "hydra.sweep.subdir"
 _GROUPS = ("env", "agent", "algorithm", "experiment")
@@ -180,9 +180,7 @@ def _planned(config: DictConfig, context: HydraContext) -> tuple[list[Job], list
     for overrides, composed in zip(jobs, configs, strict=True):
         plain = OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
         make_absolute(plain, Path.cwd())
-        check_runs(plain, root)
-        check_targets(plain)
-        check_values(plain, "train")
+        check_values(plain, "train", root)
         try:
             with hydra_knows(composed):
                 folder = root / str(composed.hydra.sweep.subdir)

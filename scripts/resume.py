@@ -91,6 +91,7 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
         RESUMED,
         f"hydra.run.dir={hydra_quoted(run.resolve())}",
         f"hydra.output_subdir={next_configuration(run)}",
+        "hydra.job.name=train",  # after which the log file is called
         *others,
     ]
 

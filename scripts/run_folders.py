@@ -15,8 +15,8 @@ from ..agents.paths import hydra_quoted, make_absolute
 from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import LOCK, hold
 from ..envs.errors import UserError
-from .lookup import check_targets, configuration, parse
-from .values import check_runs, check_values
+from .lookup import configuration, parse
+from .values import check_values
 
 _KEY = "hydra.run.dir"
 RESUMED = "resumed"
@@ -102,7 +102,5 @@ def _composed_folder(parsed: argparse.Namespace, config_name: str) -> Path:
             plain = OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
             folder = Path(str(composed.hydra.run.dir))
             make_absolute(plain, Path.cwd())
-            check_runs(plain, folder)
-            check_targets(plain)
-            check_values(plain, config_name)
+            check_values(plain, config_name, folder)
             return folder

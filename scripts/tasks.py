@@ -15,9 +15,8 @@ from ..agents.faults import RunFault
 from ..agents.paths import keep_where, make_absolute, relative_to_run
 from ..agents.runs.save_errors import OF_THE_DISK
 from ..envs.errors import UserError
-from .lookup import check_targets
 from .streams import use_utf8_in_logs
-from .values import check_runs, check_values
+from .values import check_values
 
 Task = Callable[[DictConfig], None]
 
@@ -36,9 +35,7 @@ def do_task(task: Task, config: DictConfig, command: str) -> None:
     use_utf8_in_logs()
     make_absolute(config, Path(HydraConfig.get().runtime.cwd))
     _record(config)
-    check_runs(config, HydraConfig.get().runtime.output_dir)
-    check_targets(config)
-    check_values(config, command)
+    check_values(config, command, HydraConfig.get().runtime.output_dir)
     task(config)
 
 

@@ -16,6 +16,7 @@ from ..agents.policy_json import policy_folders
 from ..agents.run_folder import list_checkpoints
 from ..envs.errors import UserError, one_line
 from ..envs.numbers import Valid, check_arguments, declared
+from .lookup import check_targets
 
 _CHANGES = {
     "": ("locomotion.RobotSet", "sensors.CartPoleSwingUp", "car_racing.CarRacing"),
@@ -29,33 +30,28 @@ _CHANGES = {
 """Classes whose arguments may be changed for an evaluation, by section of the environment."""
 
 
-def check_runs(config: DictConfig, folder: str | Path) -> None:
-    """Says at once which run is not there: what builds the others takes seconds to import.
-
-    Args:
-        config: As composed.
-        folder: Of the run; one that goes on needs none to start from.
-
-    Raises:
-        UserError: With the nearest names.
-    """
+def _check_runs(config: DictConfig, folder: str | Path) -> None:
     for key in [] if list_checkpoints(folder) else [key for key, kind in PATHS.items() if kind == RUN]:
         name = OmegaConf.select(config, key, default=None)
         if name is not None:
             policy_folders(name)
 
 
-def check_values(config: DictConfig, command: str) -> None:
-    """Refuses values that are not as declared, and those that do not go together.
+def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
+    """Refuses runs that are not there, values that are not as declared, and those that do not go together.
+
+    What can be told without importing what the configuration builds, which takes seconds, comes first.
 
     Args:
         config: as composed. Numbers that belong to no section are written back as they are used: ``5e6`` as
             5000000.
         command: whose configuration it is, as in ``conf/``.
+        folder: of the run; one that goes on needs none to start from.
 
     Raises:
-        UserError: with the key, what it may be and what came.
+        UserError: with the key, what it may be and what came; or something is to be built that is not ours.
     """
+    _check_runs(config, folder)
     try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -69,6 +65,7 @@ def check_values(config: DictConfig, command: str) -> None:
             value = valid.read(key, node[name])
             if isinstance(value, int) and not isinstance(value, bool):
                 OmegaConf.update(config, key, value)
+    check_targets(config)
     if command == "train" and "zero_shot" in values:
         _check_zero_shot(values["zero_shot"])
     if command in ("evaluate", "view", "export"):

@@ -1,4 +1,7 @@
 import shutil
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 from omegaconf import OmegaConf
@@ -49,6 +52,7 @@ def test_the_arguments_that_hydra_gets(started):
         "resumed",
         f"hydra.run.dir='{started}'",
         "hydra.output_subdir=.hydra.1",
+        "hydra.job.name=train",
         "algorithm.total_steps=2000",
     ]
 
@@ -59,6 +63,7 @@ def test_a_run_goes_on_in_its_folder_with_its_configuration(started, how):
     config, folder = resumed(f"resume={run}", "algorithm.total_steps=2000")
     assert folder == started and config.seed == 3 and config.agent._target_.endswith("SMP")
     assert config.algorithm.total_steps == 2000
+    assert [file.name for file in started.glob("*.log")] == ["train.log"]
     assert OmegaConf.load(started / ".hydra" / "config.yaml").algorithm.total_steps == 1000
 
 
@@ -192,11 +197,18 @@ def test_a_run_without_its_configuration_cannot_be_resumed(started):
         rewrite_for_resume(["resume=last"])
 
 
-def test_a_run_may_go_on_elsewhere(started):
+def test_a_run_may_go_on_elsewhere(started, monkeypatch, capsys):
+    ray = ModuleType("ray")  # whether it is installed or not
+    ray.__spec__ = ModuleSpec("ray", None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
     config, _ = resumed("resume=last", "compute=ray", "compute.workers=3")
     assert config.compute._target_ == "somite.agents.compute.Ray" and config.compute.workers == 3
     assert config.algorithm.total_steps == 1000 and config.seed == 3
     back, _ = resumed("resume=last", "compute=local")
     assert back.compute == {"_target_": "somite.agents.compute.Local"}
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemExit):
+        resumed("resume=last", "compute=ray")
+    assert "compute=ray needs Ray, which is not installed" in capsys.readouterr().err
     with pytest.raises(UserError, match="compute cannot be 'rey'.*ray"):
         rewrite_for_resume(["resume=last", "compute=rey"])

@@ -111,17 +111,14 @@ def _is_text_without_encoding(call):
 
 WRONG = """
 train resume=nowhere
-train start_from=nowhere
 train algorithm=clone algorithm.teacher=nowhere
+train -m seed=-1,-2 device=abc
 evaluate run=nowhere
-evaluate run=nowhere/*
-evaluate suite=nowhere
-references run=nowhere
+references run=nowhere/*
 results table=nowhere
 benchmark nowhere
 describe env=nowhere
-describe bodis=all
-view run=nowhere
+view run=bundled/cheetah-smp viewer=abc
 export run=nowhere
 """
 

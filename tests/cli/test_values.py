@@ -123,13 +123,13 @@ def test_what_is_no_number_is_refused_wherever_a_number_is_wanted():
 )
 def test_a_run_that_cannot_be_is_refused_when_composed(arguments, message):
     with pytest.raises(UserError, match=message) as refusal:
-        check_values(compose(*arguments), "train")
+        check_values(compose(*arguments), "train", "nowhere")
     assert "\n" not in str(refusal.value)
 
 
 def test_counts_may_be_written_with_an_exponent_and_are_used_as_whole_numbers():
     config = compose("seed=1e3", "algorithm.total_steps='5e6'")
-    check_values(config, "train")
+    check_values(config, "train", "nowhere")
     assert config.seed == 1000 and isinstance(config.seed, int)
     assert hydra.utils.instantiate(config.algorithm).total_steps == 5_000_000
 
