@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ..envs.errors import UserError
 from .atomic_folder import replace_file
 from .bundled import PREFIX
 from .contained import check_inside, read_json
@@ -290,6 +291,20 @@ def run_of(policy: str | Path) -> Path:
     """
     policy = Path(policy).absolute()
     return policy.parents[2] if policy.parent.parent.name == "checkpoints" else policy.parent
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuses a folder that Hydra cannot stand in or write into: it looks up what stands in ``${...}``.
+
+    Args:
+        folder: where the user stands, or of a run.
+
+    Raises:
+        UserError: its path holds ``${``.
+    """
+    path = os.path.abspath(folder)
+    if "${" in path:
+        raise UserError(f"the folder {path} has ${{ in its name, which Hydra would look up; rename it")
 
 
 def hydra_quoted(text: str | Path) -> str:

@@ -17,8 +17,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ..agents.paths import check_folder
 from ..agents.run_folder import go_back_to
 from ..agents.runs.sweep import read_sweep
+from ..envs.errors import UserError
 from ..envs.user_modules import look_in
 from .early_signals import early_signals
 from .implied import with_implied
@@ -51,7 +53,6 @@ def run(
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    look_in(Path.cwd())  # before Hydra may go to a job's folder
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with patient_streams():
         _run(_Job(task, config_name), config_name, arguments, resumable)
@@ -59,6 +60,7 @@ def run(
 
 def _run(job: _Job, config_name: str, arguments: list[str], resumable: bool) -> None:
     try:
+        look_in(_folder())  # before Hydra may go to a job's folder
         arguments = with_implied(arguments, chooses_env=config_name not in ("evaluate", "view"))
         if resumable:
             _run_resumable(job, config_name, arguments)
@@ -155,6 +157,16 @@ def _hydra_raises() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def _folder() -> Path:
+    """Where the user stands. Raises UserError: it was removed, or Hydra cannot stand there."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError("the folder in which this was started is there no more; go to another one") from error
+    check_folder(here)
+    return here
 
 
 def program_folder() -> Path:

@@ -25,7 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ..agents.paths import command, hydra_quoted, make_absolute
+from ..agents.paths import check_folder, command, hydra_quoted, make_absolute
 from ..agents.run_folder import claim_folder, list_checkpoints
 from ..agents.run_lock import hold
 from ..agents.runs.sweep import (
@@ -70,8 +70,9 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
         arguments: Of the command line; keys beside ``resume=`` count for all of its runs.
 
     Raises:
-        UserError: They replace a whole section, or change what the sweep varies.
+        UserError: They replace a whole section, change what the sweep varies, or Hydra cannot write there.
     """
+    check_folder(folder)
     others = [argument for argument in arguments if not argument.startswith(_RESUME)]
     jobs = read_sweep(folder).jobs
     varied = {o.partition("=")[0] for job in jobs for o in set(job.overrides) ^ set(jobs[0].overrides)}

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.keys import KEYS
-from ..agents.paths import PATHS, RUN
+from ..agents.paths import PATHS, RUN, check_folder
 from ..agents.policy_json import policy_folders
 from ..agents.run_folder import list_checkpoints
 from ..envs.errors import UserError, one_line
@@ -51,6 +51,7 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
     Raises:
         UserError: with the key, what it may be and what came; or something is to be built that is not ours.
     """
+    check_folder(folder)
     _check_runs(config, folder)
     try:
         values = OmegaConf.to_container(config, resolve=True)

@@ -183,3 +183,21 @@ def test_what_is_told_of_training_names_no_folder_of_the_machine(tmp_path):
 @pytest.mark.parametrize("policy", ["policy", "best", "checkpoints/500/policy"])
 def test_the_run_of_a_policy(policy):
     assert run_of(Path("/runs/one") / policy) == Path("/runs/one")
+
+
+@pytest.mark.parametrize("name", ["${x}", "gone"])
+def test_a_folder_in_which_hydra_cannot_stand_is_told(here, monkeypatch, capsys, name):
+    (here / name).mkdir()
+    monkeypatch.chdir(name)
+    if name == "gone":
+        (here / name).rmdir()
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as leaving:
+            run(*arguments, config_name="results")
+        assert leaving.value.code == 2 and "the folder" in capsys.readouterr().err
+
+
+def test_a_run_in_a_folder_that_hydra_would_look_up_is_refused(here, capsys):
+    with pytest.raises(SystemExit):
+        run("hydra.run.dir='runs/\\${x}'")
+    assert "has ${ in its name" in capsys.readouterr().err and not (here / "runs").exists()
