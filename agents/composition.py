@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from importlib import resources
 from typing import Any
 
 import gymnasium
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..envs.errors import UserError
 from . import policies
@@ -33,10 +34,10 @@ def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> ty
     if cls in _ORDINARY.values():
         cls = _ORDINARY.get(kind, cls)
     if cls.kind != kind:
-        fitting = sorted(name for name, c in _classes().items() if c.kind == kind)
+        fitting = " or ".join(_choices(kind, by_gradient))
         raise UserError(
             f"{cls.__name__} reads {cls.kind}, but this environment's tokens are {kind}; what fits: "
-            f"{', '.join(fitting)}"
+            f"agent={fitting}"
         )
     if by_gradient and not cls.has_gradient:
         raise UserError(
@@ -123,11 +124,11 @@ def _check_sizes(policy: Policy, sizes: Mapping[str, Any]) -> None:
             )
 
 
-def _classes() -> dict[str, type[Policy]]:
-    found = {name: getattr(policies, name) for name in policies.__all__}
-    abstract = (policies.Policy, policies.SensorPolicy, policies.PatchPolicy)
-    return {
-        name: cls
-        for name, cls in found.items()
-        if isinstance(cls, type) and issubclass(cls, Policy) and cls not in abstract
-    }
+def _choices(kind: str, by_gradient: bool) -> list[str]:
+    """Choices of ``conf/agent`` for tokens of a kind, as they are typed."""
+    found = []
+    for file in resources.files("somite.conf").joinpath("agent").iterdir():
+        cls = hydra.utils.get_class(OmegaConf.create(file.read_text(encoding="utf-8"))._target_)
+        if cls.kind == kind and (cls.has_gradient or not by_gradient):
+            found.append(file.name.removesuffix(".yaml"))
+    return sorted(found)

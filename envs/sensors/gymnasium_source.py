@@ -49,6 +49,9 @@ ATARI = "ALE/"
 UNBOUNDED = 1e18
 """Bounds of this size are none: some environments say ``np.finfo(np.float32).max`` for infinity."""
 
+MOST_CHOICES = 10_000
+"""Of all decisions of an action together."""
+
 MOST_NAMES = 5
 """Ids that the message about an unknown one tells: hundreds may be registered."""
 
@@ -261,6 +264,11 @@ class NominalActions:
             first, counts = choices_of(space)
             if not counts.size:
                 raise UserError(f"the actions of {name} are {space}: there is nothing to decide")
+            if counts.sum() > MOST_CHOICES:
+                raise UserError(
+                    f"the actions of {name} are {shown(space, 300)}, {counts.sum():,} choices, each of which "
+                    f"would be an output of the policy; at most {MOST_CHOICES:,} are chosen from"
+                )
             single = isinstance(space, spaces.Discrete)
             self.space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete = (
                 spaces.Discrete(int(counts)) if single else spaces.MultiDiscrete(counts.reshape(-1))

@@ -84,13 +84,13 @@ def test_the_ordinary_network_is_the_one_that_fits_with_its_own_keys() -> None:
             "smp",
             "cartpole_swingup",
             "SMP reads limbs, but .* tokens are sensors; what fits: "
-            "AttentionNeuron, DeepSet, SensorMLP, SensorTransformer$",
+            "agent=attention_neuron or deep_set or sensor_mlp or sensor_transformer$",
         ),
         ("limb_transformer", "cartpole_swingup", "LimbTransformer reads limbs, but .* tokens are sensors"),
         (
             "attention_neuron",
             "ant",
-            "AttentionNeuron reads sensors, but .* tokens are limbs; what fits: LimbTransformer, MLP, SMP$",
+            "AttentionNeuron reads sensors, but .* limbs; what fits: agent=limb_transformer or mlp or smp$",
         ),
         ("deep_set", "cheetah", "DeepSet reads sensors, but .* tokens are limbs"),
         ("sensor_transformer", "cheetah", "SensorTransformer reads sensors, but .* tokens are limbs"),

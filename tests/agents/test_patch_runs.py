@@ -106,7 +106,7 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("agent=mlp",), "tokens are patches; what fits: PatchAttentionNeuron, PatchCNN, PatchJigsaw, Patch"),
+        (("agent=mlp",), "tokens are patches; what fits: agent=cnn or patch_jigsaw or patch_transformer"),
         (("agent=sensor_transformer",), "reads sensors, but this environment's tokens are patches"),
         (("agent=cnn", "env.view=state"), "PatchCNN reads patches, but this .* tokens are sensors"),
         (

@@ -205,7 +205,7 @@ def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["agent=smp"], "SMP reads limbs, but this environment's tokens are sensors; what fits: Attention"),
+        (["agent=smp"], "SMP reads limbs, but this environment's tokens are sensors; what fits: agent=att"),
         (["agent=deep_set", "algorithm.sequence_length=5"], "n_steps is 16, not a multiple"),
         (["agent=deep_set", "env.senses.shuffle=always"], "senses.shuffle is never, episode or a number"),
         (["agent=deep_set", "env.senses.missing=half"], "senses.missing is a share, in [0, 1), got 'half'"),

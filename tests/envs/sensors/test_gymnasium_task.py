@@ -313,6 +313,8 @@ def test_an_unknown_id_names_the_nearest(env_id: Any, said: str) -> None:
         ({"observes": spaces.Tuple(())}, "is nothing"),
         ({"observes": spaces.Discrete(10**6)}, "1,000,000 numbers.*at most 10,000"),
         ({"acts": spaces.Dict({"a": REAL})}, "Dict.*Box.*or Discrete"),
+        ({"acts": spaces.Discrete(10**9)}, "1,000,000,000 choices.*at most 10,000"),
+        ({"acts": spaces.MultiDiscrete([9_999, 2])}, "10,001 choices"),
         ({"acts": spaces.Box(1.0, 1.0, (2,))}, "nothing to decide"),
         ({"acts": bounded([np.nan, -1], [1, 1])}, "no bounds"),
         ({"acts": bounded([1, -1], [-1, 1])}, "low bounds above the high ones"),
