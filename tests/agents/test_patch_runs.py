@@ -115,7 +115,7 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
         ),
         (
             ("agent=cnn", "agent.critic=both"),
-            "agent.critic cannot be .both.; choices: auto, privileged, shared",
+            "agent.critic must be one of auto, privileged, shared, got .both.",
         ),
         (("agent=cnn", "env.patch_size=5"), "patches of 5 x 5 pixels do not divide a picture of 96 x 96"),
         (("agent=cnn", "env.scenery.background=cluds"), "did you mean 'clouds'"),
