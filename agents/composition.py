@@ -31,7 +31,7 @@ def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> ty
         UserError: it reads tokens of another kind, or has no gradient.
     """
     cls = hydra.utils.get_class(config._target_)
-    if cls in _ORDINARY.values():
+    if cls is policies.MLP:
         cls = _ORDINARY.get(kind, cls)
     if cls.kind != kind:
         fitting = " or ".join(_choices(kind, by_gradient))

@@ -46,7 +46,8 @@ def module_names(imports: Any) -> tuple[str, ...]:
     for name in given:
         if not isinstance(name, str) or not _MODULE.fullmatch(name):
             meant = re.sub(r"[/\\]+", ".", str(name).strip("./\\").removesuffix(".py"))
-            hint = f"did you mean env.imports=[{meant}]?" if _MODULE.fullmatch(meant) else ""
+            fits = _MODULE.fullmatch(meant) and not os.path.isabs(str(name))
+            hint = f"did you mean env.imports=[{meant}]?" if fits else ""
             raise UserError(
                 f"env.imports names modules as Python imports them, such as my_module; got {shown(name)!r}. "
                 f"{hint}".strip()
@@ -84,7 +85,10 @@ def import_modules(imports: Any) -> tuple[str, ...]:
 def _why(name: str, error: BaseException, folder: Path) -> str:
     """In one sentence, why a module could not be imported."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-        near = [path.stem for path in folder.glob("*.py")] + [p.parent.name for p in folder.glob("*/*.py")]
+        parent = name.rpartition(".")[0]
+        inside = folder.joinpath(*parent.split("."))  # of a package, or the folder itself
+        found = [p.stem for p in inside.glob("*.py")] + [p.parent.name for p in inside.glob("*/*.py")]
+        near = [f"{parent}.{stem}".lstrip(".") for stem in found]
         close = difflib.get_close_matches(name, near, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"env.imports: there is no module {error.name!r}, neither installed nor in {folder}{hint}"

@@ -34,7 +34,7 @@ def with_implied(arguments: Sequence[str], chooses_env: bool = True) -> list[str
 def _with_modules(arguments: list[str]) -> list[str]:
     """The arguments with ``env.imports``, where ``env.id`` names modules (several in a multirun)."""
     given = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
-    modules = re.findall(r"([A-Za-z_][\w.]*):", given.get(_ID, ""))
+    modules = re.findall(r"([\w./-]+):", given.get(_ID, ""))
     if not modules:
         return arguments
     others = re.findall(r"[^\[\],'\" ]+", given.get(_IMPORTS, ""))

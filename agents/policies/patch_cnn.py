@@ -72,7 +72,8 @@ class PatchCNN(PatchPolicy):
         except RuntimeError:
             raise UserError(
                 f"pictures of {height} x {length} are too small for {type(self).__name__}, which wants "
-                f"{LEAST_SIDE} pixels of a side: say a larger env.size, or agent=patch_transformer"
+                f"{LEAST_SIDE} pixels of a side: say agent=patch_transformer, or a larger env.size, if the "
+                "environment shows more"
             ) from None
         self.features = linear(size, width, RELU_GAIN)
         self.action = tanh_network(width, head, 1, n_actions, 0.01)

@@ -104,6 +104,8 @@ def _unknown(name: str, modules: Iterable[str]) -> str:
         own = [
             key for key, spec in gymnasium.registry.items() if _root(spec.entry_point) in map(_top, modules)
         ]
+        near = difflib.get_close_matches(name, own, n=1)
+        own.sort(key=lambda key: key not in near)  # it is told first
         registered = shown(", ".join(own), 300) if own else "no environment of its own"
         return f"{said}, also after the import of {', '.join(modules)}, which registers {registered}"
     close = difflib.get_close_matches(name, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)

@@ -71,10 +71,8 @@ def test_the_ordinary_network_is_the_one_that_fits_with_its_own_keys() -> None:
     assert (type(sensors), sensors.width, sensors.layers) == (policies.SensorMLP, 24, 3)
     limbs = build("mlp", ant(aligned=True), "agent.width=24")
     assert (type(limbs), limbs.width) == (policies.MLP, 24)
-    with pytest.raises(
-        UserError, match="MLP has no agent.sees_actions, agent.critic; it has agent.width, .*std$"
-    ):
-        build("sensor_mlp", ant(aligned=True))
+    with pytest.raises(UserError, match="MLP has no agent.sees, agent.critic; it has agent.width, .*std$"):
+        build("mlp", ant(aligned=True), "+agent.sees=1", "+agent.critic=auto")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +90,7 @@ def test_the_ordinary_network_is_the_one_that_fits_with_its_own_keys() -> None:
             "ant",
             "AttentionNeuron reads sensors, but .* limbs; what fits: agent=limb_transformer or mlp or smp$",
         ),
+        ("sensor_mlp", "ant", "SensorMLP reads sensors, but .* limbs; what fits: .* or mlp or smp$"),
         ("deep_set", "cheetah", "DeepSet reads sensors, but .* tokens are limbs"),
         ("sensor_transformer", "cheetah", "SensorTransformer reads sensors, but .* tokens are limbs"),
     ],

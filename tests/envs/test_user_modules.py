@@ -69,6 +69,20 @@ def test_the_folder_is_the_one_that_the_command_was_started_in(
     assert GymnasiumTask("Mine-v0", imports=["somite_mine"]).name == "Mine-v0"
 
 
+def test_modules_of_packages_and_ids_are_told_the_nearest_first(folder: Path) -> None:
+    (folder / "somite_other" / "sub").mkdir(parents=True)
+    (folder / "somite_other" / "sub" / "deep.py").touch()
+    with pytest.raises(UserError, match="did you mean 'somite_other.sub.deep'"):
+        GymnasiumTask("Mine-v0", imports=["somite_other.sub.dep"])
+    many = "".join(f'gymnasium.register("Z{i}-v0", entry_point=Mine)\n' for i in range(2))
+    before, last = MODULE.split("gymnasium.register(")
+    (folder / "somite_mine.py").write_text(f"{before}{many}gymnasium.register({last}")
+    with pytest.raises(UserError, match="registers Mine-v0, Z0-v0, Z1-v0"):
+        GymnasiumTask("somite_mine:Mine", imports=["somite_mine"])
+    for i in range(2):
+        del gymnasium.registry[f"Z{i}-v0"]
+
+
 @pytest.mark.parametrize("kind", [GymnasiumTask, GymnasiumImage])
 @pytest.mark.parametrize(
     ("env_id", "imports", "said"),
@@ -112,6 +126,8 @@ def test_a_command_line_that_names_a_module_in_the_id_asks_for_its_import() -> N
         "env.id=a:E,b:F",
         "env.imports=[c,d,a,b]",
     ]
+    assert with_implied(["env.id=a/b.py:E-v0"])[-1] == "env.imports=[a/b.py]", "which is told to be a.b"
+    assert with_implied(["env.id=my-module:E-v0"])[-1] == "env.imports=[my-module]", "not of another name"
     for plain in (["env.id=ALE/Pong-v5"], ["env.imports=[a]"], ["env.id=E-v0", "env.imports=[a]"]):
         assert with_implied(plain) == plain
 
