@@ -9,11 +9,19 @@ from typing import Any
 
 import gymnasium
 import hydra
+import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ..envs.cores import check_memory
 from ..envs.errors import UserError
 from . import policies
 from .policies.base import Policy
+
+LARGE = 1000
+"""A number of an agent beyond which it may not fit into the memory."""
+
+COPIES = 2
+"""Of the parameters, at least: they and their gradient."""
 
 _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 """The control of each kind of token: ``agent=mlp`` means the one that fits."""
@@ -56,7 +64,7 @@ def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
             asks for.
 
     Raises:
-        UserError: a policy of another kind, or a value that cannot be meant.
+        UserError: a policy of another kind, an invalid value, or too many parameters for the memory.
     """
     cls = policy_class(config, env.kind)
     asked, sizes = inspect.signature(cls).parameters, sizes_for(cls, env)
@@ -68,6 +76,13 @@ def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
     twice = [key for key in given if key in sizes]
     if twice:
         raise UserError(f"{_typed(twice)} of {cls.__name__} comes from the environment; leave it out")
+    # What takes no memory takes seconds instead, which small networks need not wait for.
+    if any(isinstance(value, int) and value > LARGE for value in (*given.values(), *sizes.values())):
+        with torch.device("meta"):
+            n = sum(p.numel() for p in cls(spec=env.spec_of_tokens, **sizes, **given).parameters())
+        check_memory(
+            4 * n * COPIES, f"{cls.__name__} with {n:,} parameters", "make it smaller (agent.width, ...)"
+        )
     return cls(spec=env.spec_of_tokens, **sizes, **given)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..envs.numbers import FLAG, NAMES, NULL, POSITIVE, SEED, Valid, one_of, whole
+from ..envs.numbers import FLAG, NAMES, NULL, POSITIVE, SEED, TEXT, Valid, one_of, whole
 
 SIMULATIONS = ("auto", "cpu", "warp", "torch")
 PRECISIONS = ("float32", "bf16")
@@ -27,13 +27,13 @@ class _Device(Valid):
 
 
 AUTO = one_of("auto")
-_DEVICE = _Device()
+DEVICE = _Device()
 _EPISODES, _PROCESSES, _PLACES, _PIXELS = whole(1, 10**6), whole(1, 4096), whole(1, 10**7), whole(16, 8192)
 
 KEYS: dict[str, dict[str, Valid]] = {
     "train": {
         "seed": SEED,
-        "device": _DEVICE,
+        "device": DEVICE,
         "simulation": one_of(*SIMULATIONS),
         "warp.contacts": _PLACES | NULL,
         "warp.constraints": _PLACES | NULL,
@@ -44,18 +44,18 @@ KEYS: dict[str, dict[str, Valid]] = {
     "evaluate": {
         "episodes": _EPISODES | NULL,
         "seed": SEED,
-        "device": _DEVICE,
+        "device": DEVICE,
         "video": FLAG | NAMES,
         "random_baseline": FLAG,
         "unfit": one_of(*UNFIT),
         "threads": AUTO | _PROCESSES,
         "workers": AUTO | _PROCESSES,
     },
-    "view": {"viewer": one_of(*VIEWERS), "seed": SEED, "port": whole(0, 65_535), "device": _DEVICE},
+    "view": {"viewer": one_of(*VIEWERS), "seed": SEED, "port": whole(0, 65_535), "device": DEVICE},
     "describe": {"pictures": FLAG, "features": FLAG, "tokens": FLAG, "width": _PIXELS, "height": _PIXELS},
     "export": {"format": one_of("onnx"), "tolerance": POSITIVE},
     "references": {"episodes": _EPISODES, "seed": SEED, "threads": AUTO | _PROCESSES},
-    "results": {},
-    "benchmark": {},
+    "results": {"table": TEXT, "output": TEXT},
+    "benchmark": {"output": TEXT | NULL},
 }
 """By command, as in its file of ``conf/``. Who reads what names a file, a run or a body looks it up."""

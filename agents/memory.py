@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 import torch
 
+from ..envs import cores
+from ..envs.cores import GIB
 from ..envs.errors import UserError
 
 _WARP = re.compile(r"^Failed to allocate (\d+) bytes on device")
 _TORCH = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB|TiB)")
 _UNTOLD = re.compile(r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-GIB = 2**30
 
 
 @contextmanager
@@ -46,9 +47,9 @@ def out_of_memory(doing: str, device: torch.device, key: str, count: int) -> Ite
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a GPU that can be allocated, those that torch keeps for itself included; 0 for a CPU."""
+    """Bytes that can be allocated, those of a GPU that torch keeps for itself included; 0: unknown."""
     if device.type != "cuda":
-        return 0
+        return cores.free_memory() or 0
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
 

@@ -1,4 +1,4 @@
-"""How many of a machine's cores this process may use."""
+"""How much of a machine this process may use: cores and memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from .errors import UserError
+
+GIB = 2**30
 CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -37,8 +40,71 @@ def _given_by_slurm() -> Iterator[int]:
             return
 
 
+def free_memory() -> int | None:
+    """Bytes that this process may still take; None where the system does not say.
+
+    The fewest of what the machine has left and what the process's control groups allow it.
+    """
+    left = [*_left_by_groups(), *_left_by_machine()]
+    return max(0, min(left)) if left else None
+
+
+def check_memory(needed: float, what: str, advice: str) -> None:
+    """Refuses what does not fit into the memory, before the system ends the process for it.
+
+    Args:
+        needed: bytes.
+        what: takes them, in words.
+        advice: what to change.
+
+    Raises:
+        UserError: more than `free_memory`.
+    """
+    free = free_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"{what} takes about {needed / GIB:,.1f} GiB, and {free / GIB:,.1f} GiB are free; {advice}"
+        )
+
+
+def _left_by_machine() -> Iterator[int]:
+    path = Path("/proc/meminfo")
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                yield 1024 * int(line.split()[1])
+                return
+    try:
+        yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return
+
+
+def _left_by_groups() -> Iterator[int]:
+    """Bytes that control groups leave, of each with a limit; files that are only cached count as free."""
+    for group in _groups("memory"):
+        for most, used, cached in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            try:
+                limit = int((group / most).read_text(encoding="utf-8"))
+                stat = dict(
+                    line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines()
+                )
+                yield limit - int((group / used).read_text(encoding="utf-8")) + int(stat.get(cached, 0))
+            except (OSError, ValueError):  # no such group is shown here, or its limit is "max"
+                continue
+
+
 def _quotas() -> Iterator[float]:
     """Cores that control groups allow, of every one that this process is in and that has a limit."""
+    for group in _groups("cpu"):
+        yield from _quota(group)
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Where the control groups that this process is in may be shown, of one controller."""
     try:
         lines = OWN_CGROUP.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -47,15 +113,15 @@ def _quotas() -> Iterator[float]:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2, beside version 1 or alone
             mounts = [CGROUPS, CGROUPS / "unified"]
-        elif "cpu" in controllers.split(","):
-            mounts = [CGROUPS / controllers, CGROUPS / "cpu"]
+        elif controller in controllers.split(","):
+            mounts = [CGROUPS / controllers, CGROUPS / controller]
         else:
             continue
         own = PurePosixPath(path)
         # A container may tell the machine's path but show its own group alone, at the top: hence all parents.
         for group in (own, *own.parents):
             for mount in mounts:
-                yield from _quota(mount / group.relative_to("/"))
+                yield mount / group.relative_to("/")
 
 
 def _quota(group: Path) -> Iterator[float]:

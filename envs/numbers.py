@@ -255,7 +255,8 @@ def checked(section: str, *rules: Rule) -> Callable[[Class], Class]:
     """A class whose constructor reads its arguments as their ``Annotated`` types declare.
 
     Args:
-        section: of the configuration that holds the arguments, for messages.
+        section: of the configuration that holds the arguments, for messages; empty where they are typed
+            without one.
         rules: given all arguments by name, raise UserError for those that do not go together.
     """
 
@@ -272,7 +273,8 @@ def checked(section: str, *rules: Rule) -> Callable[[Class], Class]:
                 raise
             for name, valid in _declared(plain).items():
                 if name in bound.arguments:
-                    bound.arguments[name] = valid.read(f"{section}.{name}", bound.arguments[name])
+                    key = f"{section}.{name}" if section else name
+                    bound.arguments[name] = valid.read(key, bound.arguments[name])
             _keep_rules(rules, signature, bound.arguments)
             plain(*bound.args, **bound.kwargs)
 

@@ -38,7 +38,12 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
+from .cores import check_memory
+
 CONTRACT_VERSION = 2
+
+BYTES_OF_A_ROW = 2048
+"""Of an environment beside its observations: random streams, counters."""
 """Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
 
 SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged", "sensor", "traces", "neighbors")
@@ -139,6 +144,25 @@ def limb_observation_space(spec: TokenSpec, n_limbs: int, n_joints: int) -> spac
             "joint_mask": flags(n_limbs, n_joints),
             "action_mask": flags(n_limbs, n_joints),
         }
+    )
+
+
+def check_rows(num_envs: int, space: spaces.Dict, copies: int) -> None:
+    """Refuses environments that do not fit into the memory, before they are made.
+
+    Args:
+        num_envs: how many.
+        space: of one observation.
+        copies: bytes that one takes, in those of its observation (measured).
+
+    Raises:
+        UserError: they do not.
+    """
+    observed = sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in space.values())
+    check_memory(
+        num_envs * (copies * observed + BYTES_OF_A_ROW),
+        f"the simulation of {num_envs:,} environments, whose observations take {observed:,} bytes each,",
+        "take fewer environments (algorithm.num_envs) or smaller observations",
     )
 
 

@@ -100,6 +100,8 @@ def _run_resumable(job: _Job, config_name: str, arguments: list[str]) -> None:
                     for later in go_back_to(*going_back):
                         print(f"set aside, not gone on from: {later}")
                 _run_hydra(job, config_name, arguments)
+                if job.errors:
+                    raise job.errors[0]
 
 
 def _run_hydra(job: _Job, config_name: str, arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from .values import check_values
 _KEY = "hydra.run.dir"
 RESUMED = "resumed"
 """Name of the configuration that Hydra composes for a run that goes on."""
+_OF_HYDRA = {".hydra", "train.log"}
+"""What it leaves in the folder of a run that has not begun."""
 
 
 @contextmanager
@@ -36,7 +39,7 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
 
     Yields:
         The arguments, with the folder among them; as they were if they ask for no run. A folder that was made
-        and is still empty at the end is removed.
+        and is still empty at the end is removed, and so is that of a run that was refused before it began.
 
     Raises:
         UserError: A value that is not valid, another process uses the folder, or nothing can be written
@@ -58,14 +61,17 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
             folder = claim_folder(folder)
     except OSError as error:
         raise UserError(f"the run's folder {folder} cannot be made: {error.strerror}") from error
+    nothing = {LOCK}
     try:
         with hold(folder):
             yield [*arguments, *([] if named else [f"{_KEY}={hydra_quoted(folder)}"])]
+    except UserError:
+        nothing |= _OF_HYDRA
+        raise
     finally:
-        if not there and {path.name for path in folder.iterdir()} <= {LOCK}:
+        if not there and {path.name for path in folder.iterdir()} <= nothing:
             with suppress(OSError):  # what ended the run may be that nothing can be written there
-                (folder / LOCK).unlink(missing_ok=True)
-                folder.rmdir()
+                shutil.rmtree(folder)
 
 
 def asks_for_runs(parsed: argparse.Namespace) -> bool:

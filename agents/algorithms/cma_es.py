@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor
 
+from ...envs.cores import check_memory
 from ...envs.errors import UserError
 from ...envs.numbers import FLAG, SHARE, checked, one_of, real, whole, whole_number
 from .normal import Draw, Normal
@@ -19,6 +18,9 @@ from .object_graph import Misfit, put_graph, take_graph
 STARTS = ("auto", "zero", "initial")
 KEPT = ("population", "sigma0", "start", "diagonal", "mirrored")
 """Settings that a search keeps when it is gone on with: they are part of its state."""
+
+SAMPLES = 4
+"""Copies of a generation that the search holds at once."""
 
 MATRICES = 10
 """Square matrices that pycma held at once, when measured with 913 parameters; 7.4 with 2504."""
@@ -98,11 +100,21 @@ class Search:
         best: (n,), the best candidate of the last one; None before the first.
 
     Raises:
-        UserError: a full covariance does not fit into the memory.
+        UserError: a full covariance or a generation does not fit into the memory.
     """
 
     def __init__(self, settings: CMAES, start: np.ndarray, seed: int) -> None:
-        check_memory(len(start), settings.diagonal)
+        n, sample = len(start), 8 * len(start) * settings.population * SAMPLES
+        check_memory(
+            sample,
+            f"a generation of {settings.population:,} candidates with {n:,} parameters",
+            "lower algorithm.population, or make the network smaller",
+        )
+        check_memory(
+            0 if settings.diagonal else sample + 8 * n * n * MATRICES,
+            f"the full covariance of {n:,} parameters",
+            "say algorithm.diagonal=true to adapt variances only, or make the network smaller",
+        )
         import cma  # takes seconds, since it imports matplotlib
 
         options = {
@@ -251,27 +263,3 @@ class Recipe:
     def without_draw(self) -> Recipe:
         """What candidates of all parts have in common."""
         return replace(self, drawn=self.drawn[:0])
-
-
-def check_memory(n: int, diagonal: bool) -> None:
-    """Refuses a covariance of ``n`` parameters that does not fit. Raises UserError."""
-    needed, free = MATRICES * 8 * n * n, 0 if diagonal else free_memory()
-    if not diagonal and free is not None and needed > free:
-        raise UserError(
-            f"the full covariance of {n:,} parameters takes about {needed / 2**30:,.1f} GiB, and "
-            f"{free / 2**30:,.1f} GiB are free; say algorithm.diagonal=true to adapt variances only, or make "
-            f"the network smaller"
-        )
-
-
-def free_memory() -> int | None:
-    """Bytes that a process may still take; None where the system does not say."""
-    path = Path("/proc/meminfo")
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -15,8 +15,9 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 from torch import Tensor
 
+from ...envs.cores import GIB
 from ...envs.errors import UserError
-from ..memory import GIB, free_memory
+from ..memory import free_memory
 
 NUMBERS_OF_A_STEP = 6
 """Floats that a step of a row takes beside observation and action."""
@@ -191,7 +192,7 @@ def check_memory(needed: int, free: int, n_steps: int, n_envs: int) -> None:
     advice = f"algorithm.num_envs={fits} would fit" if fits else "lower algorithm.n_steps"
     raise UserError(
         f"a rollout of {n_steps} steps of {n_envs} rows takes {needed / GIB:.3g} GiB, but {free / GIB:.3g} "
-        f"GiB of the device are free; {advice}"
+        f"GiB are free; {advice}"
     )
 
 

@@ -16,7 +16,7 @@ from ..cores import thread_count
 from ..errors import UserError, check_open
 from ..resets import rows_to_reset
 from ..snapshots import put, take
-from ..tokens import limb_action_space, limb_observation_space
+from ..tokens import check_rows, limb_action_space, limb_observation_space
 from .block import Block, adjacent_rows
 from .bodies.morphology import Morphology
 from .features import LIMB_SPEC
@@ -32,6 +32,9 @@ from .varied.variants import Variant, compile_variants
 from .varied.variation import BodyVariation
 from .varied.world import World
 from .workers import Workers
+
+COPIES = 10
+"""Bytes of a row for each of its observation; 8 to 15 when measured."""
 
 _KEPT = (
     "_blocks",
@@ -116,6 +119,7 @@ class LocomotionVectorEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = limb_action_space(n, j)
         if self.physical_controls:
             self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
+        check_rows(self.num_envs, self.single_observation_space, COPIES)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.spec_of_tokens = LIMB_SPEC

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from ..errors import UserError, check_open
 from ..resets import rows_to_reset
 from ..snapshots import Misfit, put, take
-from ..tokens import sensor_observation_space
+from ..tokens import check_rows, sensor_observation_space
 from .actions import Actions
 from .channels import Channels
 from .onlooker import Onlooker
@@ -27,6 +27,9 @@ STREAMS = 2
 
 Step = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 """Observation, rewards (B,) float64, terminated (B,), truncated (B,), info."""
+
+COPIES = 5
+"""Bytes of a row for each of its observation, at least; 5.6 when measured with a long history."""
 
 _PARTS = ("_readings", "channels", "slots", "_beside")
 _KEPT = ("_recent", "_steps", "_start_age", "_running", "_rngs", "_orders", "_channel_rngs", *_PARTS)
@@ -90,10 +93,6 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
         space = source.single_action_space
         self.actions = Actions(space, b)
         self.discrete, self.n_actions = self.actions.discrete, self.actions.n
-        self.slots = Slots(self.senses, b, self.channels.n, shape, self.n_actions)
-        self._beside = None if beside is None else Onlooker(beside, source, beside_sees, self.n_actions)
-        remembered = max(self.senses.history, beside.history if beside else 0)
-        self._recent = np.zeros((b, remembered, self.n_actions), np.float32)
         self.spec_of_tokens = self.senses.spec(shape, self.n_actions)
         self.single_action_space = space
         self.single_observation_space = sensor_observation_space(
@@ -104,6 +103,11 @@ class SensorVectorEnv(gymnasium.vector.VectorEnv):
             len(source.sensor_names) if privileged else 0,
             are_pictures=bool(shape),
         )
+        check_rows(b, self.single_observation_space, COPIES)
+        self.slots = Slots(self.senses, b, self.channels.n, shape, self.n_actions)
+        self._beside = None if beside is None else Onlooker(beside, source, beside_sees, self.n_actions)
+        remembered = max(self.senses.history, beside.history if beside else 0)
+        self._recent = np.zeros((b, remembered, self.n_actions), np.float32)
         self.observation_space = batch_space(self.single_observation_space, b)
         self.action_space = batch_space(self.single_action_space, b)
         self.body_of_row = np.zeros(b, int)

@@ -11,8 +11,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...agents.paths import absolute_argument, hydra_quoted
 from ...envs.errors import UserError, nearest
+from ...envs.numbers import TEXT, listed, real, whole
 
 CONFIG_NAME = "benchmark"
+
+COUNT = whole(1, 10**6)
+"""Of environments, candidates, episodes."""
+
+ROUNDS = whole(1, 10_000)
+ROUNDS_OR_NONE = whole(0, 10_000)
+SECONDS = real(0, 86_400, above=True)
+ARGUMENTS = listed(TEXT)
+"""Of ``somite-train``."""
+
 _OVERRIDE = re.compile(r"(\+\+|\+|~)?([^=]+)(=.*)?", re.DOTALL)
 # What is said to somite-train in the same words. agent=<choice> is not: a benchmark compares several.
 _OF_TRAINING = re.compile(r"(env|device|simulation|precision|threads)=|(env|agent|algorithm)\.|algorithm=")

@@ -6,17 +6,17 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
 from rich.console import Console
 
 from ...agents.device import set_threads
-from ...envs.errors import UserError
 from ...envs.locomotion import BodySet, BodyVariation, Morphology, build
 from ...envs.locomotion.varied.variants import compile_variants
 from ...envs.locomotion.varied.variation import QUANTITIES
-from ...envs.numbers import whole_number
+from ...envs.numbers import TEXT, between, checked, listed, real
+from .arguments import ARGUMENTS, COUNT, ROUNDS, SECONDS
 from .rates import Measure, interleave, make_rows, stepping
 from .results import Results
 from .simulation import random_actions
@@ -27,6 +27,7 @@ RIVALS = {"ants/varied": "ants/equal", "ants/different": "ants/equal", "topologi
 """Rows that are compared, and with what."""
 
 
+@checked("")
 @dataclass
 class Bodies:
     """Keys of the section ``bodies`` of ``conf/benchmark.yaml``.
@@ -50,24 +51,16 @@ class Bodies:
         train: further arguments of ``somite-train`` for all, such as ``env.frame_skip=2``.
 
     Raises:
-        UserError: a number that cannot be meant.
+        UserError: an invalid value.
     """
 
-    num_envs: int = 64
-    rows_per_topology: int = 8
-    topologies: Sequence[str] = field(default_factory=list)
-    factors: Sequence[float] = (0.8, 1.25)
-    seconds: float = 3.0
-    rounds: int = 5
-    train: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "rows_per_topology", "rounds"):
-            setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
-        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
-            raise UserError(f"seconds must be a number above 0, not {self.seconds!r}")
-        if not self.topologies:
-            raise UserError("topologies must name bodies, for example [cheetah_7_full,walker_7]")
+    num_envs: Annotated[int, COUNT] = 64
+    rows_per_topology: Annotated[int, COUNT] = 8
+    topologies: Annotated[Sequence[str], listed(TEXT, 1)] = field(default_factory=list)
+    factors: Annotated[Sequence[float], between(real(0, 1000, above=True))] = (0.8, 1.25)
+    seconds: Annotated[float, SECONDS] = 3.0
+    rounds: Annotated[int, ROUNDS] = 5
+    train: Annotated[Sequence[str], ARGUMENTS] = ()
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print tables."""

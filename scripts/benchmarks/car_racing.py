@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import gymnasium
 import numpy as np
@@ -14,8 +15,8 @@ from rich.console import Console
 
 from ...envs.car_racing import CarRacing
 from ...envs.cores import available_cores
-from ...envs.errors import UserError
-from ...envs.numbers import whole_number
+from ...envs.numbers import VALUES, checked
+from .arguments import ARGUMENTS, COUNT, ROUNDS_OR_NONE, SECONDS
 from .ppo_speed import ppo_configs, ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
@@ -27,6 +28,7 @@ LOW, HIGH = (-0.3, -1.0, -1.0), (0.3, 0.0, -0.8)
 """Of random nominal actions: some steering and gas, hardly any brake."""
 
 
+@checked("")
 @dataclass
 class CarRacingSpeed:
     """Keys of the section ``car_racing`` of ``conf/benchmark.yaml``.
@@ -48,22 +50,15 @@ class CarRacingSpeed:
         train: further arguments for all variants.
 
     Raises:
-        UserError: a number or an argument that cannot be meant.
+        UserError: an invalid value.
     """
 
-    num_envs: int = 16
-    seconds: float = 3.0
-    rounds: int = 5
-    iterations: int = 2
-    ppo: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    train: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        self.num_envs = whole_number(self.num_envs, "num_envs", minimum=1)
-        for name in ("rounds", "iterations"):
-            setattr(self, name, whole_number(getattr(self, name), name))
-        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
-            raise UserError(f"seconds must be a number above 0, not {self.seconds!r}")
+    num_envs: Annotated[int, COUNT] = 16
+    seconds: Annotated[float, SECONDS] = 3.0
+    rounds: Annotated[int, ROUNDS_OR_NONE] = 5
+    iterations: Annotated[int, ROUNDS_OR_NONE] = 2
+    ppo: Annotated[Mapping[str, Sequence[str]], VALUES] = field(default_factory=dict)
+    train: Annotated[Sequence[str], ARGUMENTS] = ()
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print tables."""

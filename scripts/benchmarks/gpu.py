@@ -6,18 +6,21 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import hydra
 import torch
 from rich.console import Console
 
 from ...agents.device import resolve_device, set_threads
+from ...agents.keys import DEVICE
 from ...agents.precision import FLOAT32, use_precision
 from ...agents.simulation import WARP, resolve_simulation
 from ...envs.cores import available_cores
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion import BodySet
-from ...envs.numbers import whole_number
+from ...envs.numbers import EPISODE_STEPS, NULL, TEXT, VALUES, checked, listed, one_of, real, whole
+from .arguments import ARGUMENTS, COUNT, ROUNDS, SECONDS
 from .gpu_check import check, checked_bodies
 from .gpu_device import body_of, compile_kernels, describe
 from .gpu_memory import measure_memory
@@ -35,6 +38,7 @@ MEMORY_STEPS = 16
 """Of an episode where only the memory of a population is looked at."""
 
 
+@checked("")
 @dataclass
 class GPU:
     """Keys of the section ``gpu`` of ``conf/benchmark.yaml``.
@@ -64,71 +68,55 @@ class GPU:
         train: further arguments of ``somite-train`` for PPO.
 
     Raises:
-        UserError: a number or a name that cannot be meant.
+        UserError: an invalid value.
     """
 
-    device: str = "cuda"
-    seconds: float = 540.0
-    parts: Sequence[str] = tuple(SHARES)
-    tasks: Mapping[str, Sequence[str]] = field(
+    device: Annotated[str, DEVICE] = "cuda"
+    seconds: Annotated[float, SECONDS] = 540.0
+    parts: Annotated[Sequence[str], listed(one_of(*SHARES))] = tuple(SHARES)
+    tasks: Annotated[Mapping[str, Sequence[str]], VALUES] = field(
         default_factory=lambda: {"ant": ["env=ant"], "cheetah": ["env=cheetah"]}
     )
-    worlds: Sequence[int] = (1024, 4096, 16384)
-    cpu_rows: int = 1024
-    turn: float = 1.5
-    rounds: int = 2
-    num_envs: Sequence[int] = (1024, 4096)
-    on_device: Sequence[str] = ("algorithm.batch_size=16384",)
-    iterations: int = 2
-    agent: str = "limb_transformer"
-    target_task: str = "cheetah"
-    target: float = 1500.0
-    seconds_to_return: float = 90.0
-    candidates: int = 256
-    episodes: int = 16
-    steps: int = 1000
-    limbs: Sequence[str] = (
+    worlds: Annotated[Sequence[int], listed(COUNT)] = (1024, 4096, 16384)
+    cpu_rows: Annotated[int, COUNT] = 1024
+    turn: Annotated[float, SECONDS] = 1.5
+    rounds: Annotated[int, ROUNDS] = 2
+    num_envs: Annotated[Sequence[int], listed(COUNT)] = (1024, 4096)
+    on_device: Annotated[Sequence[str], ARGUMENTS] = ("algorithm.batch_size=16384",)
+    iterations: Annotated[int, ROUNDS] = 2
+    agent: Annotated[str, TEXT] = "limb_transformer"
+    target_task: Annotated[str, TEXT] = "cheetah"
+    target: Annotated[float, real(-1e12, 1e12)] = 1500.0
+    seconds_to_return: Annotated[float, SECONDS] = 90.0
+    candidates: Annotated[int, COUNT] = 256
+    episodes: Annotated[int, COUNT] = 16
+    steps: Annotated[int, EPISODE_STEPS] = 1000
+    limbs: Annotated[Sequence[str], ARGUMENTS] = (
         "env=cheetah",
         "env.bodies=[cheetah_7_full]",
         "env.task.max_episode_steps=200",
         "agent=smp",
     )
-    limb_candidates: int = 64
-    limb_episodes: int = 4
-    memory_bodies: Sequence[str] = ("centipede_26", "centipede_12", "centipede_2", "quadruped_0")
-    memory_worlds: int = 1024
-    memory_populations: Sequence[int] = (64, 256, 1024)
-    compile_seconds: float = 180.0
-    workers: int | None = None
-    train: Sequence[str] = ()
+    limb_candidates: Annotated[int, COUNT] = 64
+    limb_episodes: Annotated[int, COUNT] = 4
+    memory_bodies: Annotated[Sequence[str], ARGUMENTS] = (
+        "centipede_26",
+        "centipede_12",
+        "centipede_2",
+        "quadruped_0",
+    )
+    memory_worlds: Annotated[int, COUNT] = 1024
+    memory_populations: Annotated[Sequence[int], listed(COUNT)] = (64, 256, 1024)
+    compile_seconds: Annotated[float, SECONDS] = 180.0
+    workers: Annotated[int | None, whole(1, 4096) | NULL] = None
+    train: Annotated[Sequence[str], ARGUMENTS] = ()
 
     def __post_init__(self) -> None:
-        for name in (
-            "cpu_rows",
-            "rounds",
-            "iterations",
-            "candidates",
-            "episodes",
-            "steps",
-            "limb_candidates",
-        ):
-            setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
-        for name in ("limb_episodes", "memory_worlds"):
-            setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
-        for name in ("worlds", "num_envs", "memory_populations"):
-            setattr(self, name, [whole_number(number, name, minimum=1) for number in getattr(self, name)])
-        for name in ("seconds", "turn", "seconds_to_return", "compile_seconds"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise UserError(f"{name} must be a number above 0, not {value!r}")
-        for part in self.parts:
-            if part not in SHARES:
-                raise UserError(f"there is no part {part!r}; {nearest(part, tuple(SHARES))}")
         if self.target_task not in self.tasks:
             raise UserError(
                 f"target_task is {self.target_task!r}; {nearest(self.target_task, tuple(self.tasks))}"
             )
-        self.workers = available_cores() if self.workers is None else whole_number(self.workers, "workers", 1)
+        self.workers = self.workers or available_cores()
 
     def run(self, results: Results, console: Console) -> int:
         """Measure, keep rows, print tables. Returns the exit code: 1 if anything failed."""

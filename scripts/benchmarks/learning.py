@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
@@ -14,7 +14,8 @@ from ...agents.acting import Agent
 from ...agents.algorithms.run_callback import RunCallback
 from ...agents.episodes import run_episodes
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
+from ...envs.numbers import NAMES, SEED, checked, listed, whole
+from .arguments import ARGUMENTS, COUNT
 from .results import Results
 from .tables import learning_table
 from .training_setup import TrainingSetup, compose
@@ -23,6 +24,7 @@ EVALUATION_SEED = 1000
 """Starts of the evaluation's episodes, those of ``somite-evaluate``."""
 
 
+@checked("")
 @dataclass
 class Learning:
     """Keys of the section ``learning`` of ``conf/benchmark.yaml``.
@@ -39,23 +41,20 @@ class Learning:
         train: further arguments of ``somite-train`` for all runs.
 
     Raises:
-        UserError: a number that cannot be meant.
+        UserError: an invalid value.
     """
 
-    agents: Sequence[str] = ("limb_transformer", "naive")
-    seeds: Sequence[int] = (0, 1, 2)
-    steps: float = 1e6
-    episodes: int = 10
-    train: Sequence[str] = ()
+    agents: Annotated[Sequence[str], NAMES] = ("limb_transformer", "naive")
+    seeds: Annotated[Sequence[int], SEED | listed(SEED, 1)] = (0, 1, 2)
+    steps: Annotated[int, whole(1)] = 1_000_000
+    episodes: Annotated[int, COUNT] = 10
+    train: Annotated[Sequence[str], ARGUMENTS] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.agents, str):
             self.agents = (self.agents,)
-        if isinstance(self.seeds, (int, float)):
+        if isinstance(self.seeds, int):
             self.seeds = (self.seeds,)
-        self.seeds = tuple(whole_number(seed, "seeds") for seed in self.seeds)
-        self.steps = whole_number(self.steps, "steps", minimum=1)
-        self.episodes = whole_number(self.episodes, "episodes", minimum=1)
 
     def run(self, results: Results, console: Console) -> None:
         """Train and evaluate what is not in the file yet; print the means over seeds."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import hydra
 from rich.console import Console
 
 from ...agents.device import set_threads
-from ...envs.errors import UserError
 from ...envs.locomotion import BodySet
-from ...envs.numbers import whole_number
+from ...envs.numbers import VALUES, checked
 from . import process_rivals, simulation
+from .arguments import ARGUMENTS, COUNT, ROUNDS_OR_NONE, SECONDS
 from .ppo_speed import ppo_configs, ppo_rows
 from .rates import interleave, make_rows, stepping
 from .results import Results
@@ -24,6 +25,7 @@ ANT = "ant"
 CHEETAHS = "cheetahs"
 
 
+@checked("")
 @dataclass
 class Locomotion:
     """Keys of the section ``locomotion`` of ``conf/benchmark.yaml``.
@@ -38,24 +40,16 @@ class Locomotion:
         train: further arguments for all variants.
 
     Raises:
-        UserError: a number or an argument that cannot be meant.
+        UserError: an invalid value.
     """
 
-    num_envs: int = 64
-    rows_per_body: int = 16
-    seconds: float = 3.0
-    rounds: int = 5
-    iterations: int = 2
-    ppo: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    train: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "rows_per_body"):
-            setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
-        for name in ("rounds", "iterations"):
-            setattr(self, name, whole_number(getattr(self, name), name))
-        if not isinstance(self.seconds, (int, float)) or not self.seconds > 0:
-            raise UserError(f"seconds must be a number above 0, not {self.seconds!r}")
+    num_envs: Annotated[int, COUNT] = 64
+    rows_per_body: Annotated[int, COUNT] = 16
+    seconds: Annotated[float, SECONDS] = 3.0
+    rounds: Annotated[int, ROUNDS_OR_NONE] = 5
+    iterations: Annotated[int, ROUNDS_OR_NONE] = 2
+    ppo: Annotated[Mapping[str, Sequence[str]], VALUES] = field(default_factory=dict)
+    train: Annotated[Sequence[str], ARGUMENTS] = ()
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print tables."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
 import numpy as np
@@ -21,8 +21,7 @@ from ...agents.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
 from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
 from ...envs.cores import available_cores
-from ...envs.errors import UserError
-from ...envs.numbers import whole_number
+from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
 from ...envs.sensors.carts import (
     CART_MASS,
@@ -37,6 +36,7 @@ from ...envs.sensors.carts import (
     draw_start,
 )
 from ...envs.task_set import TaskSet
+from .arguments import ARGUMENTS, COUNT, ROUNDS
 from .rates import Measure, interleave, make_rows
 from .results import Results
 from .tables import ratio_table, speed_table
@@ -46,6 +46,7 @@ SEED = 0
 """Of the parameters and of the starts, which are the same for all rivals."""
 
 
+@checked("")
 @dataclass
 class PopulationSpeed:
     """Keys of the section ``population`` of ``conf/benchmark.yaml``.
@@ -77,29 +78,21 @@ class PopulationSpeed:
         train: further arguments of ``somite-train`` for the ant, such as ``agent.width=32``.
 
     Raises:
-        UserError: a number that cannot be meant.
+        UserError: an invalid value.
     """
 
-    candidates: int = 256
-    episodes: int = 16
-    steps: int = 1000
-    sigma: float = 0.1
-    candidates_alone: int = 4
-    episodes_alone: int = 8
-    ant_candidates: int = 64
-    ant_episodes: int = 4
-    ant_steps: int = 200
-    ant_agent: str = "smp"
-    rounds: int = 3
-    train: Sequence[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        names = ("candidates", "episodes", "steps", "candidates_alone", "episodes_alone", "rounds")
-        for name in (*names, "ant_episodes", "ant_steps"):
-            setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
-        self.ant_candidates = whole_number(self.ant_candidates, "ant_candidates")
-        if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
-            raise UserError(f"sigma must be a number above 0, not {self.sigma!r}")
+    candidates: Annotated[int, COUNT] = 256
+    episodes: Annotated[int, COUNT] = 16
+    steps: Annotated[int, EPISODE_STEPS] = 1000
+    sigma: Annotated[float, POSITIVE] = 0.1
+    candidates_alone: Annotated[int, COUNT] = 4
+    episodes_alone: Annotated[int, COUNT] = 8
+    ant_candidates: Annotated[int, whole(0, 10**6)] = 64
+    ant_episodes: Annotated[int, COUNT] = 4
+    ant_steps: Annotated[int, EPISODE_STEPS] = 200
+    ant_agent: Annotated[str, TEXT] = "smp"
+    rounds: Annotated[int, ROUNDS] = 3
+    train: Annotated[Sequence[str], ARGUMENTS] = field(default_factory=list)
 
     def run(self, results: Results, console: Console) -> None:
         """Measure, keep rows, print tables."""

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ from ...agents.compute.sent import SEED_BYTES
 from ...agents.device import threads_for_numpy
 from ...envs.cores import available_cores
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
+from ...envs.numbers import EPISODE_STEPS, checked, listed, real, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
+from .arguments import COUNT, ROUNDS
 from .results import Results
 
 SIGMA = 0.001
@@ -43,6 +44,7 @@ AGENT = "bundled/cartpole_swingup-attention_neuron"
 TARGET = "somite.envs.sensors.CartPoleSwingUp"
 
 
+@checked("")
 @dataclass
 class Scaling:
     """Keys of the section ``scaling`` of ``conf/benchmark.yaml``.
@@ -66,24 +68,18 @@ class Scaling:
         UserError: a number that cannot be meant, or Ray is not installed.
     """
 
-    candidates: int = 256
-    episodes: int = 16
-    steps: int = 1000
-    shard_sizes: Sequence[int] = field(default_factory=lambda: [1, 4, 16, 64])
-    ray_workers: int = 2
-    ray_shard_size: int = 64
-    populations: Sequence[int] = field(default_factory=lambda: [256, 4096])
-    workers: Sequence[int] = field(default_factory=lambda: [1, 16, 256, 4096])
-    bandwidth: float = 125e6
-    rounds: int = 3
+    candidates: Annotated[int, COUNT] = 256
+    episodes: Annotated[int, COUNT] = 16
+    steps: Annotated[int, EPISODE_STEPS] = 1000
+    shard_sizes: Annotated[Sequence[int], listed(COUNT, 1)] = field(default_factory=lambda: [1, 4, 16, 64])
+    ray_workers: Annotated[int, whole(0, 4096)] = 2
+    ray_shard_size: Annotated[int, COUNT] = 64
+    populations: Annotated[Sequence[int], listed(COUNT, 1)] = field(default_factory=lambda: [256, 4096])
+    workers: Annotated[Sequence[int], listed(COUNT, 1)] = field(default_factory=lambda: [1, 16, 256, 4096])
+    bandwidth: Annotated[float, real(0, 1e15, above=True)] = 125e6
+    rounds: Annotated[int, ROUNDS] = 3
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "episodes", "steps", "ray_shard_size", "rounds"):
-            setattr(self, name, whole_number(getattr(self, name), name, minimum=1))
-        self.ray_workers = whole_number(self.ray_workers, "ray_workers")
-        for name in ("shard_sizes", "populations", "workers"):
-            values = [whole_number(value, name, minimum=1) for value in getattr(self, name)]
-            setattr(self, name, values)
         if len(set(self.shard_sizes)) < 2:
             raise UserError(
                 f"shard_sizes must be two or more, to tell what each costs; got {self.shard_sizes}"

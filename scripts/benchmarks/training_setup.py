@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import hydra
 import numpy as np
@@ -22,6 +23,7 @@ from ...agents.simulation import resolve_simulation
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
 from ..lookup import CONFIG_MODULE, check_arguments, check_targets
+from ..values import check_values
 
 WITH_RIVALS = "hydra.searchpath=[pkg://somite.scripts.benchmarks.conf]"
 """Adds our rivals to the choices of the group ``agent``, of benchmarks only."""
@@ -31,7 +33,7 @@ def compose(arguments: Sequence[str]) -> DictConfig:
     """The configuration of ``somite-train`` with these arguments, ``agent=naive`` among them.
 
     Raises:
-        UserError: an argument names what does not exist.
+        UserError: an argument names what does not exist, or has an invalid value.
     """
     arguments = [WITH_RIVALS, *arguments]
     try:
@@ -42,6 +44,7 @@ def compose(arguments: Sequence[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"arguments of somite-train {arguments[1:]}: {error}") from error
     check_targets(config)
+    check_values(config, "train", Path.cwd())
     return config
 
 

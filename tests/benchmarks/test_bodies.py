@@ -26,7 +26,11 @@ def test_a_run_tells_what_each_kind_of_body_costs(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"topologies": []}, "name bodies"), ({"topologies": ["ant"], "seconds": 0}, "seconds must be")],
+    [
+        ({"topologies": []}, "topologies must be a list of at least 1"),
+        ({"topologies": ["ant"], "seconds": float("inf")}, "seconds must be a number above 0"),
+        ({"topologies": ["ant"], "factors": [2, 1]}, "factors must be .low, high. with low <= high"),
+    ],
 )
 def test_settings_that_cannot_be_meant_are_told(options, message):
     with pytest.raises(UserError, match=message):

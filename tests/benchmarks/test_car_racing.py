@@ -68,5 +68,5 @@ def test_ppo_tells_its_phases(finished):
 def test_what_cannot_be_meant_is_refused():
     with pytest.raises(UserError, match="seconds must be a number above 0"):
         CarRacingSpeed(seconds=0)
-    with pytest.raises(UserError, match="num_envs must be a whole number of 1 or more"):
+    with pytest.raises(UserError, match="num_envs must be a whole number from 1 to 1,000,000"):
         CarRacingSpeed(num_envs=0)

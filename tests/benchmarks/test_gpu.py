@@ -193,9 +193,11 @@ def test_without_a_gpu_one_sentence_says_so(tmp_path):
     ("options", "message"),
     [
         ({"seconds": 0}, "seconds must be a number above 0"),
-        ({"parts": ["simulatoin"]}, "there is no part 'simulatoin'; did you mean 'simulation'"),
+        ({"parts": ["simulatoin"]}, "parts must be .* got ..simulatoin.."),
         ({"target_task": "chetah"}, "did you mean 'cheetah'"),
-        ({"worlds": [0]}, "worlds must be a whole number of 1 or more"),
+        ({"worlds": [0]}, "worlds must be a list of any length .each a whole number from 1 to 1,000,000."),
+        ({"target": float("nan")}, "target must be a number"),
+        ({"seconds": float("inf")}, "seconds must be a number above 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_told(options, message):

@@ -100,8 +100,8 @@ def test_the_plain_loop_is_the_same_agent_in_the_same_task(endless):
     ("options", "message"),
     [
         ({"sigma": 0}, "sigma must be"),
-        ({"rounds": 0}, "rounds must be a whole number of 1 or more"),
-        ({"ant_candidates": -1}, "ant_candidates must be a whole number of 0 or more"),
+        ({"rounds": 0}, "rounds must be a whole number from 1 to 10,000"),
+        ({"ant_candidates": -1}, "ant_candidates must be"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_told(options, message):

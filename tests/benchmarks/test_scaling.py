@@ -65,9 +65,10 @@ def test_costs_are_the_sum_of_their_parts(rows: dict[str, dict]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rounds": 0}, "rounds must be a whole number of 1 or more"),
+        ({"rounds": 0}, "rounds must be a whole number from 1 to 10,000"),
         ({"shard_sizes": [4]}, "shard_sizes must be two or more"),
-        ({"workers": [0]}, "workers must be a whole number of 1 or more"),
+        ({"workers": [0]}, "workers must be a list .*a whole number from 1 to"),
+        ({"bandwidth": float("nan")}, "bandwidth must be a number above 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_told(options: dict, message: str) -> None:

@@ -318,3 +318,16 @@ def test_only_what_configurations_name_is_built():
         with pytest.raises(UserError, match="no configuration builds"):
             check_targets(OmegaConf.create({"agent": {"_target_": target}}))
     check_targets(OmegaConf.create({"agent": {"_target_": "somite.agents.policies.SMP", "width": 8}}))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_that_is_refused_leaves_a_folder_only_if_it_had_begun(tmp_path, monkeypatch, late):
+    def task(config):
+        if late:
+            (command_line.program_folder() / "metrics.csv").write_text("step\n1\n")
+        raise UserError("more bodies than environments")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(task, "train", STARTED)
+    assert ended.value.code == 2 and len(list((tmp_path / "runs").glob("*"))) == late

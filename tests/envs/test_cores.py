@@ -1,4 +1,4 @@
-"""Threads are counted by the cores that this process may use, not by those that the machine has."""
+"""Threads and memory are counted by what this process may use, not by what the machine has."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from somite.envs import cores
 from somite.envs.car_racing import CarRacing
+from somite.envs.errors import UserError
 from somite.envs.locomotion.vector_env import LocomotionVectorEnv
-from somite.envs.sensors import GymnasiumTask
+from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
 
 V1 = "9:memory:/x\n4:cpu,cpuacct:{path}\n"
 
@@ -110,3 +111,41 @@ def test_cars_have_as_many_workers(machine, monkeypatch: pytest.MonkeyPatch) -> 
     for options in ({}, {"threads": 1}):
         CarRacing(indicators=False).make_vec(num_envs=16, **options).close()
     assert counts == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("own", "group", "limit", "used", "cached"),
+    [
+        ("0::/a/b\n", "a", "memory.max", "memory.current", "inactive_file"),
+        (
+            V1.format(path="/"),
+            "memory/x",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ],
+)
+def test_memory_is_what_control_groups_leave(machine, own, group, limit, used, cached) -> None:
+    machine("0::/\n", {})
+    unlimited = cores.free_memory()
+    assert unlimited > 2**20
+    stat = f"anon 5\n{cached} 1000\n"
+    machine(own, {f"{group}/{limit}": "9000\n", f"{group}/{used}": "6000\n", f"{group}/memory.stat": stat})
+    assert cores.free_memory() == 4000
+    with pytest.raises(UserError, match="it takes about 0.0 GiB, and 0.0 GiB are free; take less"):
+        cores.check_memory(4001, "it", "take less")
+    cores.check_memory(4000, "it", "take less")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LocomotionVectorEnv(["cheetah_7_full"], 100_000),
+        lambda: CartPoleSwingUp(senses=Senses(duplicates=1000, history=1000)).make_vec(num_envs=20),
+    ],
+)
+def test_environments_that_do_not_fit_into_the_memory_are_refused(monkeypatch, make) -> None:
+    monkeypatch.setattr(cores, "free_memory", lambda: 10**8)
+    with pytest.raises(UserError, match="environments, whose observations take .* GiB are free; take fewer"):
+        make()

@@ -248,3 +248,12 @@ def test_the_console_command_itself(tmp_path: Path) -> None:
     _, said = started.communicate(timeout=120)
     assert started.returncode == 143 and "the sweep goes on with: somite-train resume=runs/" in said
     assert not list_checkpoints(read_sweep(sweep_of(tmp_path)).jobs[1].folder)
+
+
+def test_a_sweep_with_an_invalid_value_is_refused_as_a_whole(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(task, "train", ["-m", "seed=0,-1"])
+    assert ended.value.code == 2 and not task.ran and not (tmp_path / "runs").exists()
+    assert capsys.readouterr().err == "seed must be a whole number from 0 to 4,294,967,295, got -1\n"

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.agents.algorithms import CMAES
-from somite.agents.algorithms import cma_es as module
 from somite.agents.algorithms.cma_es import Search
 from somite.agents.device import threads_for_numpy
+from somite.envs import cores
 from somite.envs.errors import UserError
 
 MODES = {
@@ -294,21 +294,15 @@ def test_the_state_of_a_search_with_other_settings_is_told(more: dict) -> None:
         Search.from_state(settings_of(**more), search.state())
 
 
-def test_a_covariance_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "free_memory", lambda: 3 * 2**30)
+def test_a_covariance_or_a_generation_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "free_memory", lambda: 3 * 2**30)
     with pytest.raises(
         UserError, match=r"10,000 parameters takes about 7\.5 GiB, and 3\.0 GiB are free; say .*diagonal=true"
     ):
         make_search(10_000)
     assert make_search(10_000, diagonal=True).ask().shape == (12, 10_000)
-    monkeypatch.setattr(module, "free_memory", lambda: None)  # the system does not say
-    module.check_memory(10**6, False)
-
-
-def test_the_free_memory_is_what_the_system_says() -> None:
-    free = module.free_memory()
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 2**20 < free <= total
+    with pytest.raises(UserError, match=r"1,000,000 candidates with 913 .* free; lower algorithm.population"):
+        make_search(913, population=1_000_000)
 
 
 @pytest.mark.parametrize(
