@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.errors import UserError, shown
-from ..envs.locomotion.body_set import with_morphology
+from ..envs.locomotion.body_set import OF_ROBOTS, with_morphology
 from ..envs.saved import task_set_of
 from ..envs.task_set import TaskSet, with_changes
 from ..envs.user_modules import module_names
@@ -89,6 +89,12 @@ def changed_environment(
         )
     if robot is not None:
         config = with_morphology(config, robot)
+    own = sorted(key for key in OF_ROBOTS if changes.get(key) is not None)
+    if own and "morphology" not in config:
+        raise UserError(
+            f"env.{own[0]} is a key of your own robots, not of what this policy was trained on; leave it "
+            "out, or add env.morphology=<your robot>"
+        )
     return with_changes(config, changes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -207,34 +207,46 @@ class RobotSet(BodySet):
         self.varied = {"variation": variation, "damage": damage, "world": world}
 
     def start_notes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Of robots whose episodes end at once though nothing is done; the first ``MOST_TRIED`` are tried."""
-        names = (self.seen if names is None else names)[:MOST_TRIED]
-        return tuple(note for name in names if (note := self._start_note(name)))
+        """Of robots that hardly move in a step, or whose episodes end at once though nothing is done.
 
-    def _start_note(self, name: str) -> str:
+        The first ``MOST_TRIED`` are tried.
+        """
+        names = (self.seen if names is None else names)[:MOST_TRIED]
+        return tuple(note for name in names for note in self._start_notes(name))
+
+    def _start_notes(self, name: str) -> Iterator[str]:
         task = dataclasses.replace(self.task, reset_noise=0.0, reset_speed_noise=0.0)
         env = LocomotionVectorEnv(
             [self.morphology(name)], 1, task, frame_skip=self.frame_skip, threads=1, autoreset_mode="DISABLED"
         )
         env.reset(seed=0)
         try:
+            if env.step_duration < SHORT_STEP:
+                yield (
+                    f"{name}: a step lasts {env.step_duration:.2g} s only, as option timestep is "
+                    f"{self.morphology(name).model.opt.timestep:g} s; env.frame_skip=<number> makes it longer"
+                )
             for step in range(1, FEW_STEPS + 1):
                 _, _, terminated, truncated, info = env.step(np.zeros(env.action_space.shape))
                 if terminated[0]:
                     why = "its simulation diverges" if info["diverged"][0] else env.why_ended(0)
-                    return (
+                    yield (
                         f"{name}: at action 0 an episode ends after {step} steps "
                         f"({step * env.step_duration:.2g} s): {why}"
                     )
-                if truncated[0]:
+                if terminated[0] or truncated[0]:
                     break
-            return ""
         finally:
             env.close()
 
 
-FEW_STEPS, MOST_TRIED = 25, 20
-"""Steps in which no robot should fall though nothing is done, and robots of a folder that are tried."""
+FEW_STEPS, MOST_TRIED, SHORT_STEP = 25, 20, 0.004
+"""Steps in which no robot should fall though nothing is done, robots of a folder that are tried, and seconds
+in which hardly anything moves."""
+
+
+OF_ROBOTS = frozenset({"unseen", "files_from", "compile_seconds", "keyframe"})
+"""Keys that `RobotSet` has beside ``morphology``, and `BodySet` has not."""
 
 
 def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:

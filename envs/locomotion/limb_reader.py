@@ -96,9 +96,13 @@ class LimbReader:
 
 
 def own_coordinates(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(nq,) and (nv,) of 0 and 1: what belongs to the limbs, not to other objects of the scene."""
+    """(nq,) and (nv,) of 0 and 1: what belongs to the limbs, not to other objects of the scene.
+
+    The vertices of soft parts are left out: moved each by itself, they would turn an element inside out.
+    """
     positions, speeds = np.zeros(model.nq), np.zeros(model.nv)
-    for body in (body for limb in limbs for body in limb.bodies):
+    soft = {*model.flex_vertbodyid.tolist(), *model.flex_nodebodyid.tolist()}
+    for body in (body for limb in limbs for body in limb.bodies if body not in soft):
         for joint in body_joints(model, body):
             if is_held(model, joint):
                 continue

@@ -144,6 +144,12 @@ def test_a_missing_run_is_said(run: str, message: str) -> None:
         evaluate(run)
 
 
+@pytest.mark.parametrize("key", ["keyframe", "files_from", "unseen"])
+def test_a_key_of_own_robots_is_refused_for_a_family(run_folder: Path, key: str) -> None:
+    with pytest.raises(UserError, match=f"env.{key} is a key of your own robots"):
+        body_set_of(load_policy(run_folder), {key: "home"})
+
+
 def test_a_policy_trained_on_what_is_held_out_today_is_refused(run_folder: Path) -> None:
     agent = load_policy(run_folder)
     agent.environment["seen"] = ["cheetah_6_front", "cheetah_7_full"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import mujoco
 import numpy as np
@@ -12,6 +13,11 @@ from .descriptors import quaternion_matrix
 from .limbs import Limb, body_joints
 
 _FREE, _BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
+_TIED = {
+    int(mujoco.mjtEq.mjEQ_JOINT): int(mujoco.mjtObj.mjOBJ_JOINT),
+    int(mujoco.mjtEq.mjEQ_TENDON): int(mujoco.mjtObj.mjOBJ_TENDON),
+}
+"""What the equality constraints tie that do not say so."""
 _JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 
 
@@ -29,8 +35,9 @@ def body_hash(model: mujoco.MjModel) -> str:
 def robot_hash(model: mujoco.MjModel, limbs: Iterable[Limb]) -> str:
     """Hash of what a robot is, wherever it stands: also in a scene, or with other visuals.
 
-    The bodies of the limbs that move, with their joints, actuators and the geoms that touch. Neither names,
-    the order of children, the scene, the place of the root and its heading, options nor keyframes enter.
+    The bodies of the limbs that move, with their joints, actuators, the geoms that touch, and the tendons,
+    equality constraints and contact exclusions between them. Neither names, the order of children, the scene,
+    the place of the root and its heading, options nor keyframes enter.
     """
     moving = {body for limb in limbs for body in limb.bodies if model.body_weldid[body]}
     roots = [body for body in sorted(moving) if int(model.body_parentid[body]) not in moving]
@@ -49,12 +56,113 @@ def robot_hash(model: mujoco.MjModel, limbs: Iterable[Limb]) -> str:
         places = data.xpos[roots]
         apart = np.linalg.norm(places[:, None] - places, axis=-1)
         parts.append(_digits(np.sort(apart[np.triu_indices(len(roots), 1)])))
+    within = functools.cache(functools.partial(_place, model, frozenset(moving), touching))
     parts += sorted(
-        f"{int(model.actuator_trntype[a])}+{_actuated(model, a)}"
+        "+".join([str(int(model.actuator_trntype[a])), _actuated(model, a), *_transmission(model, a, within)])
         for a in range(model.nu)
         if int(model.actuator_trntype[a]) not in _JOINT
     )
+    parts += sorted(_ties(model, moving, within))
     return _digest("|".join(parts))
+
+
+def _place(model: mujoco.MjModel, moving: frozenset[int], touching: np.ndarray, body: int) -> str:
+    """Which body of the robot it is, by what lies between it and the root; "" of the scene's."""
+    own = []
+    while body in moving:
+        own += _part(model, body, touching)
+        parent = int(model.body_parentid[body])
+        if parent in moving:
+            own.append(_digits(model.body_pos[body], quaternion_matrix(model.body_quat[body])))
+        body = parent
+    return _digest("|".join(own)) if own else ""
+
+
+def _transmission(model: mujoco.MjModel, actuator: int, within: Callable[[int], str]) -> list[str]:
+    """What an actuator pulls at, that is not on a joint."""
+    kind, (first, second) = int(model.actuator_trntype[actuator]), model.actuator_trnid[actuator]
+    if kind == int(mujoco.mjtTrn.mjTRN_TENDON):
+        return [_tendon(model, int(first), within)]
+    if kind == int(mujoco.mjtTrn.mjTRN_BODY):
+        return [within(int(first))]
+    return [_site(model, int(site), within) for site in (first, second) if site >= 0]
+
+
+def _site(model: mujoco.MjModel, site: int, within: Callable[[int], str]) -> str:
+    place = within(int(model.site_bodyid[site]))
+    turned = quaternion_matrix(model.site_quat[site])
+    return place and place + _digits(model.site_pos[site], turned)
+
+
+def _wraps(model: mujoco.MjModel, tendon: int) -> range:
+    first = int(model.tendon_adr[tendon])
+    return range(first, first + int(model.tendon_num[tendon]))
+
+
+def _wrapped_body(model: mujoco.MjModel, wrap: int) -> int:
+    """The body of the joint, site or geom that a tendon passes; -1: of a pulley, which has none."""
+    kind, thing = int(model.wrap_type[wrap]), int(model.wrap_objid[wrap])
+    if kind == int(mujoco.mjtWrap.mjWRAP_JOINT):
+        return int(model.jnt_bodyid[thing])
+    if kind == int(mujoco.mjtWrap.mjWRAP_SITE):
+        return int(model.site_bodyid[thing])
+    return -1 if kind == int(mujoco.mjtWrap.mjWRAP_PULLEY) else int(model.geom_bodyid[thing])
+
+
+def _tendon(model: mujoco.MjModel, tendon: int, within: Callable[[int], str]) -> str:
+    limits = model.tendon_range[tendon] if model.tendon_limited[tendon] else ()
+    numbers = (
+        model.tendon_stiffness,
+        model.tendon_damping,
+        model.tendon_frictionloss,
+        model.tendon_lengthspring,
+    )
+    own = [_digits(*(np.ravel(of[tendon]) for of in numbers), limits)]
+    for wrap in _wraps(model, tendon):
+        kind, body = int(model.wrap_type[wrap]), _wrapped_body(model, wrap)
+        thing = int(model.wrap_objid[wrap])
+        at = _site(model, thing, within) if kind == int(mujoco.mjtWrap.mjWRAP_SITE) else within(body)
+        own.append(f"{kind}+{at}+{_digits(model.wrap_prm[wrap]) if at or body < 0 else ''}")
+    return _digest("|".join(own))
+
+
+def _ties(model: mujoco.MjModel, moving: set[int], within: Callable[[int], str]) -> Iterator[str]:
+    """What the bodies of a robot do to each other beside their joints; what a scene holds is not told."""
+    for tendon in range(model.ntendon):
+        bodies = [body for wrap in _wraps(model, tendon) if (body := _wrapped_body(model, wrap)) >= 0]
+        if moving.issuperset(bodies):
+            yield "tendon" + _tendon(model, tendon, within)
+    for constraint in range(model.neq):
+        tied = _TIED.get(int(model.eq_type[constraint]), int(model.eq_objtype[constraint]))
+        ends = [
+            _end(model, tied, int(thing[constraint]), within) for thing in (model.eq_obj1id, model.eq_obj2id)
+        ]
+        if all(ends):
+            numbers = (model.eq_data, model.eq_solref, model.eq_solimp)
+            told = _digits(
+                model.eq_type[constraint],
+                model.eq_active0[constraint],
+                *(of[constraint] for of in numbers),
+            )
+            yield "+".join(["equality", told, *ends])
+    for signature in model.exclude_signature:
+        first, second = (within(body) for body in divmod(int(signature), 2**16))
+        if first and second:
+            yield "+".join(["exclude", *sorted((first, second))])
+
+
+def _end(model: mujoco.MjModel, kind: int, thing: int, within: Callable[[int], str]) -> str:
+    """What an equality constraint holds; "-" where it needs no second; "" if it is of the scene."""
+    if thing < 0:
+        return "-"
+    if kind == int(mujoco.mjtObj.mjOBJ_SITE):
+        return _site(model, thing, within)
+    if kind == int(mujoco.mjtObj.mjOBJ_TENDON):
+        return _tendon(model, thing, within)
+    if kind == int(mujoco.mjtObj.mjOBJ_JOINT):
+        place = within(int(model.jnt_bodyid[thing]))
+        return place and place + _moving_joint(model, thing)
+    return within(thing) if kind == int(mujoco.mjtObj.mjOBJ_BODY) else ""
 
 
 def _up_in(model: mujoco.MjModel, root: int) -> str:

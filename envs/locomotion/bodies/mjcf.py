@@ -21,7 +21,7 @@ from ...errors import UserError, nearest, one_line
 from ..features import LIMB_SPEC
 from .actuators import actuator_label, held_activation, listed
 from .limbs import JointSlot
-from .model_numbers import check_features, check_keyframe, check_model
+from .model_numbers import check_features, check_keyframe, check_model, check_spec, reversed_ranges
 from .morphology import Morphology
 
 HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial")
@@ -62,14 +62,16 @@ def load_morphology(name: str, path: Path, keyframe: str | int | None = None) ->
 
 def _load(name: str, path: Path, keyframe: str | int | None) -> Morphology:
     spec = functools.partial(_parse, path)
-    body = Morphology(name, _compile(spec(), path), spec=spec)
+    parsed = spec()
+    body = Morphology(name, _compile(parsed, path), spec=spec)
     try:
+        check_spec(parsed)
         check_model(body.model)
         _ = body.limbs
         home = _home(body, keyframe)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    notes = list(home.notes)
+    notes = [*home.notes, *reversed_ranges(body.model)]
     body = dataclasses.replace(
         body, home=home.qpos, home_controls=home.controls, home_activation=home.activation
     )
@@ -220,7 +222,8 @@ def _put_on_ground(body: Morphology, home: Home) -> tuple[bool, str | None]:
     if gap < 0 or not home.is_keyframe:
         body.raise_root(home.qpos, -gap)
     if np.array_equal(before, home.qpos):
-        return gap > 0, None
+        told = f"the start is {gap:.3g} m above the ground, as the keyframe says" if gap > 0 else None
+        return gap > 0, told
     return False, f"the start was {'lowered' if gap > 0 else 'raised'} by {abs(gap):.3g} m onto the ground"
 
 

@@ -77,6 +77,16 @@ _RANGES = {
         "actuator_actrange": "actrange",
     },
 }
+_AMOUNTS = {
+    "joint": _DOF_FIELDS,
+    "geom": {"geom_friction": "friction"},
+    "tendon": {"tendon_damping": "damping", "tendon_frictionloss": "frictionloss"},
+}
+_VALID: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "number": (lambda array: np.abs(array) <= LARGEST, f"a number is finite and at most {LARGEST:g}"),
+    "range": (lambda array: ~np.isnan(array), "a range holds no NaN"),
+    "amount": (lambda array: array >= 0, "it is not below 0"),
+}
 _WORDS = {"eq": "equality constraint"}
 _CAUSES = {
     "center_of_mass": "pos of its inertial or geoms",
@@ -100,8 +110,8 @@ def check_model(model: mujoco.MjModel) -> None:
     """Refuses what cannot be simulated, at the number that is to blame.
 
     Raises:
-        UserError: a number that is NaN, infinite or beyond `LARGEST` (a range may be infinite), or a time
-            step that is none; with the element and its attribute.
+        UserError: a number that is NaN, infinite or beyond `LARGEST` (a range may be infinite), an amount
+            below 0, or a time step or constant that is none; with the element and its attribute.
     """
     step = model.opt.timestep
     if not 0 < step <= 1:
@@ -120,7 +130,47 @@ def check_model(model: mujoco.MjModel) -> None:
         _check(getattr(model, field), attribute, lambda i: _element(model, "joint", _joint_at(model, i)))
     for kind, fields in _RANGES.items():
         for field, attribute in fields.items():
-            _check(getattr(model, field), attribute, lambda i, kind=kind: _element(model, kind, i), True)
+            _check(getattr(model, field), attribute, lambda i, kind=kind: _element(model, kind, i), "range")
+    for kind, fields in _AMOUNTS.items():
+        for field, attribute in fields.items():
+            amounts = np.asarray(getattr(model, field))
+            if "damping" in field and amounts.ndim > 1:
+                amounts = amounts[:, :1]  # terms of a higher order may have any sign
+            owners = model.dof_jntid if kind == "joint" else range(len(amounts))
+            _check(amounts, attribute, lambda i, k=kind, o=owners: _element(model, k, int(o[i])), "amount")
+    for actuator in np.flatnonzero(model.actuator_dyntype == int(mujoco.mjtDyn.mjDYN_FILTER)):
+        constant = float(model.actuator_dynprm[actuator, 0])
+        if constant <= 0:
+            raise UserError(
+                f"{_element(model, 'actuator', int(actuator))}: dynprm (timeconst) is {constant:g}; the time "
+                "constant of a filter is above 0 s"
+            )
+
+
+def check_spec(spec: mujoco.MjSpec) -> None:
+    """Refuses masses and inertias below 0, which compilation leaves out. Raises UserError."""
+    for body in spec.bodies:
+        for attribute, value in (("mass", body.mass), ("diaginertia", body.inertia)):
+            if body.explicitinertial and np.min(value) < 0:
+                told, wanted = _shown(np.ravel(value)), _VALID["amount"][1]
+                raise UserError(
+                    f"body {body.name or body.id!r}: {attribute} of its inertial is {told}; {wanted}"
+                )
+
+
+def reversed_ranges(model: mujoco.MjModel) -> list[str]:
+    """In words, the ranges whose lower end is not the first, which therefore limit nothing."""
+    limited = {
+        "joint": (model.jnt_range, model.jnt_limited, "range"),
+        "tendon": (model.tendon_range, model.tendon_limited, "range"),
+        "actuator": (model.actuator_ctrlrange, model.actuator_ctrllimited, "ctrlrange"),
+    }
+    return [
+        f"{_element(model, kind, int(i))}: {attribute} {_shown(ranges[i])} limits nothing, as the lower end "
+        "comes first in a range"
+        for kind, (ranges, limits, attribute) in limited.items()
+        for i in np.flatnonzero((ranges[:, 0] > ranges[:, 1]) & ~limits.astype(bool))
+    ]
 
 
 def check_keyframe(model: mujoco.MjModel, key: int) -> None:
@@ -202,12 +252,12 @@ def _ends(low: float, high: float, reference: float, span: float | None) -> tupl
     return low, high
 
 
-def _check(array: np.ndarray, attribute: str, element: Callable[[int], str], is_range: bool = False) -> None:
+def _check(array: np.ndarray, attribute: str, element: Callable[[int], str], valid: str = "number") -> None:
     """Raises UserError, for the first of the rows (n, ...) that holds a number which cannot be meant."""
-    good = ~np.isnan(array) if is_range else np.abs(array) <= LARGEST
+    is_good, wanted = _VALID[valid]
+    good = is_good(array)
     if not good.all():
         row = int(np.flatnonzero(~good.reshape(len(array), -1).all(1))[0])
-        wanted = "a range holds no NaN" if is_range else f"a number is finite and at most {LARGEST:g}"
         raise UserError(f"{element(row)}: {attribute} is {_shown(np.ravel(array[row]))}; {wanted}")
 
 

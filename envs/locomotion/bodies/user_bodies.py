@@ -115,8 +115,6 @@ def read_user_bodies(
     seconds = whole_number(compile_seconds, "env.compile_seconds", 1)
     if files_from is not None and not isinstance(files_from, str):
         raise UserError(f"env.files_from is a folder, got {files_from!r}")
-    if keyframe is not None and (isinstance(keyframe, bool) or not isinstance(keyframe, str | int)):
-        raise UserError(f"env.keyframe is the name or number of a keyframe, got {keyframe!r}")
     path = Path(source)
     files = [path] if path.is_file() else _xml_files(path) if path.is_dir() else []
     stamps = tuple(file.stat().st_mtime_ns for file in files if file.is_file())

@@ -234,9 +234,9 @@ def test_the_keyframe_that_is_asked_for_is_the_start_also_of_what_is_saved(posed
             "it has no keyframe 'Sitt'; did you mean 'Sit'? choices: 1, Sit, home; or a number from 0 to 2",
         ),
         (3, "no keyframe 3; "),
-        (-1, "no keyframe -1; "),
-        (True, "env.keyframe is the name or number of a keyframe, got True"),
-        (0.5, "env.keyframe is the name or number of a keyframe, got 0.5"),
+        (-1, "env.keyframe must be a text, a whole number of 0 or more, or null, got -1"),
+        (True, "got true"),
+        (0.5, "got 0.5"),
     ],
 )
 def test_a_keyframe_that_is_not_there_is_told_with_the_choices(posed, keyframe, said):
@@ -316,6 +316,26 @@ MEANINGLESS = {
         "actuator 0: dynprm (timeconst) is inf",
     ),
     "damping": (walker(hip='damping="inf"'), "joint 'hip': damping is inf"),
+    "damping below 0": (walker(hip='damping="-1"'), "joint 'hip': damping is -1; it is not below 0"),
+    "armature below 0": (walker(hip='armature="-1"'), "joint 'hip': armature is -1"),
+    "frictionloss below 0": (walker(hip='frictionloss="-1"'), "joint 'hip': frictionloss is -1"),
+    "friction below 0": (walker(leg='friction="-1"'), "geom 'leg': friction is -1"),
+    "tendon's damping below 0": (
+        driven('<motor tendon="cord"/>', last=CORD.format('damping="-1"')),
+        "tendon 'cord': damping is -1",
+    ),
+    "inertial mass below 0": (
+        walker(shin='<body name="foot"><inertial pos="0 0 0" mass="-1" diaginertia="1 1 1"/></body>'),
+        "body 'foot': mass of its inertial is -1",
+    ),
+    "inertia below 0": (
+        walker(shin='<body name="foot"><inertial pos="0 0 0" mass="1" diaginertia="-1 1 1"/></body>'),
+        "body 'foot': diaginertia of its inertial is -1 1 1",
+    ),
+    "filter without a time": (
+        driven('<general joint="hip" dyntype="filter" dynprm="0" ctrlrange="-1 1"/>'),
+        "actuator 0: dynprm (timeconst) is 0; the time constant of a filter is above 0 s",
+    ),
     "armature": (walker(hip='armature="1e300"'), "joint 'hip': armature is 1e+300"),
     "springref": (walker(hip='stiffness="1" springref="inf"'), "joint 'hip': springref is inf"),
     "friction": (walker(leg='friction="1e300"'), "geom 'leg': friction is 1e+300"),
@@ -345,7 +365,7 @@ def test_a_number_that_cannot_be_simulated_is_told_with_its_element_and_attribut
 
 def test_a_robot_that_diverges_under_random_actions_says_so(tmp_path):
     filtered = '<general joint="hip" dyntype="filter" dynprm="{}" ctrlrange="-1 1"/>'
-    notes = [" ".join(load(tmp_path, driven(filtered.format(time))).notes) for time in (0, 0.1)]
+    notes = [" ".join(load(tmp_path, driven(filtered.format(time))).notes) for time in (1e-9, 0.1)]
     assert ["diverges within 0.2 s of random actions" in note for note in notes] == [True, False]
 
 
@@ -405,7 +425,35 @@ FALLS = {
     "state": ({"max_state": 0.1}, "more than 0.1 (env.task.max_state)"),
     "nothing": ({}, ""),
     "time": ({"max_episode_steps": 3}, ""),
+    "time, at once": ({"max_episode_steps": 1}, ""),
 }
+
+
+ODD = {
+    "range": (walker(hip='range="60 -60"'), "joint 'hip': range 60 -60 limits nothing"),
+    "ctrlrange": (driven('<motor joint="hip" ctrlrange="1 -1"/>'), "actuator 0: ctrlrange 1 -1 limits"),
+    "keyframe in the air": (
+        walker(PLANE.format("0 0 0"), last='<keyframe><key qpos="0 0 1000 1 0 0 0 0"/></keyframe>'),
+        "the start is 1e+03 m above the ground",
+    ),
+    "time step": (option('timestep="1e-9"'), "a step lasts 2.5e-08 s only, as option timestep is 1e-09 s"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), ODD.values(), ids=list(ODD))
+def test_what_can_be_simulated_and_is_odd_is_noted(tmp_path, text, said):
+    notes = load(tmp_path, text).notes + RobotSet(str(tmp_path / "robot.xml")).start_notes()
+    assert sum(said in note for note in notes) == 1, notes
+
+
+SOFT = """<flexcomp name="f" type="grid" count="3 3 3" spacing=".05 .05 .05" pos="0 0 .2" radius=".01" dim="3"
+  mass=".5"><elasticity young="1e4"/><pin id="0 1 2"/></flexcomp>"""
+
+
+def test_a_robot_with_a_soft_part_starts_in_its_shape(tmp_path):
+    env = one_row(load(tmp_path, walker(PLANE.format("0 0 0"), root="<freejoint/>" + SOFT)))
+    assert not env.step(np.zeros(env.action_space.shape))[4]["diverged"].any()
+    env.close()
 
 
 @pytest.mark.parametrize(("limits", "said"), FALLS.values(), ids=list(FALLS))

@@ -204,9 +204,19 @@ COPIES = {
     "another place and heading": SPIDER.replace('pos="0 0 0.38"', 'pos="3 2 1" euler="0 0 50"'),
     "options": walker(FLOOR, first='<option timestep="0.001" gravity="0 0 -3.7"/>'),
     "a keyframe": walker(FLOOR, last='<keyframe><key qpos="0 0 .6 1 0 0 0 .2"/></keyframe>'),
+    "a hand that holds it": walker(
+        FLOOR + '<body name="hand" mocap="true"/>',
+        last='<equality><weld body1="hand" body2="trunk"/></equality>',
+    ),
     "something passive beside it": walker(FLOOR + '<body pos="2 0 1"><freejoint/><geom size=".1"/></body>'),
 }
+TOE = '<body name="toe" pos="0 0 -.3"><joint name="toe" axis="0 1 0"/><geom size=".03"/></body>'
+COUPLED = '<equality><joint joint1="toe" joint2="hip" polycoef="0 1"/></equality>'
+CORD = """<tendon><fixed stiffness="5"><joint joint="toe" coef="1"/><joint joint="hip" coef="1"/></fixed>
+  </tendon>"""
+THRUST = MOTOR + '<motor site="tip" gear="0 0 1" ctrlrange="0 1"/>'
 OTHERS = {
+    "a toe": walker(FLOOR, shin=TOE),
     "mass": walker(FLOOR, leg='mass="3"'),
     "gear": walker(FLOOR, actuators='<motor joint="hip" gear="6" ctrlrange="-1 1"/>'),
     "range": walker(FLOOR, hip='range="-50 60"'),
@@ -214,8 +224,16 @@ OTHERS = {
     "a thruster": walker(
         FLOOR,
         shin='<site name="tip"/>',
-        actuators=MOTOR + '<motor site="tip" gear="0 0 1" ctrlrange="0 1"/>',
+        actuators=THRUST,
     ),
+    "a coupling of its joints": walker(FLOOR, shin=TOE, last=COUPLED),
+    "a coupling of another ratio": walker(FLOOR, shin=TOE, last=COUPLED.replace("0 1", "0 2")),
+    "a spring between joints": walker(FLOOR, shin=TOE, last=CORD),
+    "a stiffer spring": walker(FLOOR, shin=TOE, last=CORD.replace('"5"', '"6"')),
+    "parts that do not touch": walker(
+        FLOOR, shin=TOE, last='<contact><exclude body1="trunk" body2="toe"/></contact>'
+    ),
+    "a thruster elsewhere": walker(FLOOR, shin='<site name="tip" pos="0 0 -.1"/>', actuators=THRUST),
     "a second robot": walker(
         FLOOR + '<body><joint name="turn"/><geom size=".1"/></body>',
         actuators=MOTOR + '<motor joint="turn" ctrlrange="-1 1"/>',
@@ -230,6 +248,10 @@ OTHERS = {
 )
 def test_what_a_robot_is_depends_on_what_moves_alone(tmp_path, text, same):
     assert (load(tmp_path, SPIDER).identity == load(tmp_path, text).identity) is same
+
+
+def test_no_two_different_robots_are_taken_for_one(tmp_path):
+    assert len({load(tmp_path, text).identity for text in OTHERS.values()}) == len(OTHERS)
 
 
 @pytest.fixture
