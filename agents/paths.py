@@ -72,7 +72,7 @@ def absolute(text: str, kind: str, here: Path) -> str:
     """
     for place in _places(text, kind, here):
         if os.path.lexists(place):
-            return str(place)
+            return os.path.realpath(place) if ".." in place.parts else str(place)
     if kind == RUN and text == "last":
         return str(find_run("last", here / ROOT))
     if kind == RUN and not text.startswith(PREFIX) and _PATTERN & set(text):
@@ -100,15 +100,14 @@ def absolute_argument(argument: str, here: Path) -> str:
     kind = PATHS.get(key.lstrip("+"))
     if kind is None or not equals:
         return argument
-    for place in _places(raw, kind, here):
-        if os.path.lexists(place):
-            return f"{key}={hydra_quoted(place)}"
+    if any(os.path.lexists(place) for place in _places(raw, kind, here)):
+        return f"{key}={hydra_quoted(absolute(raw, kind, here))}"
     try:
         return _with_values(argument, lambda text: absolute(text, kind, here))
     except HydraException:
-        # A bare pattern with brackets; anything else is Hydra's to refuse.
-        is_pattern = kind == RUN and _PATTERN & set(raw) and not raw.startswith(("[", "'", '"'))
-        return f"{key}={hydra_quoted(absolute(raw, kind, here))}" if is_pattern else argument
+        # A bare name or pattern, of something that is not there or several; a list is Hydra's to refuse.
+        is_bare = not raw.startswith(("[", "'", '"'))
+        return f"{key}={hydra_quoted(absolute(raw, kind, here))}" if is_bare else argument
 
 
 def _with_values(argument: str, changed: Callable[[str], str]) -> str:

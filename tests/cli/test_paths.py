@@ -84,6 +84,9 @@ def test_the_bare_name_of_what_is_there_is_meant(here, name):
         ("evaluate", "run=nowhere", "run", "nowhere"),
         ("evaluate", "run='runs/[ot]*'", "run", "runs/[ot]*"),
         ("evaluate", "run=runs/[ot]*", "run", "runs/[ot]*"),
+        ("evaluate", "run=it's (not) there", "run", "it's (not) there"),
+        ("evaluate", "run=runs/one/../two", "run", "runs/two"),
+        ("evaluate", "output=it's new", "output", "it's new"),
         ("evaluate", "output=new/place", "output", "new/place"),
         ("train", "start_from=two", "start_from", "runs/two"),
         ("train", "+algorithm.teacher=runs/one", "algorithm.teacher", "runs/one"),
@@ -97,7 +100,7 @@ def test_paths_are_absolute_and_names_stay(here, config_name, argument, key, fou
         (here / "runs" / name).mkdir(parents=True)
     env = ["env=locomotion"] if "morphology" in argument else []
     value = OmegaConf.select(composed(config_name, *env, *with_implied([argument], False)), key)
-    names = ("nowhere", "grass", "menagerie:go2", "bundled/ant*")
+    names = ("nowhere", "it's (not) there", "grass", "menagerie:go2", "bundled/ant*")
     paths = [found] if isinstance(found, str) else found
     assert ([value] if isinstance(found, str) else value) == [
         path if path in names else str(here / path) for path in paths
