@@ -21,6 +21,8 @@ from somite.agents.paths import (
     run_of,
     training_to_share,
 )
+from somite.envs.errors import UserError
+from somite.envs.locomotion.bodies.mjcf_files import check_files
 from somite.scripts import command_line
 from somite.scripts.benchmarks.arguments import for_hydra
 from somite.scripts.implied import with_implied
@@ -204,3 +206,11 @@ def test_a_run_in_a_folder_that_hydra_would_look_up_is_refused(here, capsys):
     with pytest.raises(SystemExit):
         run("hydra.run.dir='runs/\\${x}'")
     assert "has ${ in its name" in capsys.readouterr().err and not (here / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["my\\robot.xml", "my\\folder/robot.xml"])
+def test_a_robot_that_mujoco_would_look_for_elsewhere_is_told(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("<mujoco/>", encoding="utf-8")
+    with pytest.raises(UserError, match="has a backslash, which MuJoCo reads as a slash: rename it"):
+        check_files(tmp_path / name)

@@ -89,6 +89,8 @@ def check_files(path: Path, *allowed: Path) -> None:
         UserError: a file outside (also through ``..``, an absolute path or a link), a file that is no
             MJCF, too large or no regular file; with the line and the element.
     """
+    if os.sep == "/" and "\\" in os.path.abspath(path):
+        raise UserError(f"{os.path.abspath(path)} has a backslash, which MuJoCo reads as a slash: rename it")
     kind = what_it_is(path)
     if kind is not None:
         raise UserError(f"{path} {kind}")
