@@ -143,7 +143,7 @@ def test_a_robot_and_another_environment_is_told_to_drop_that(folders, capsys, e
         assert f"is a key of your own robots, not of env={env}; drop env={env}" in err
     assert err.strip().endswith("and say env.morphology=<your robot>")
     with pytest.raises(SystemExit):
-        results_of("last", f"env={env}", "env.morphology=robots/one.xml")
+        results_of("bundled/cheetah-smp", f"env={env}", "env.morphology=robots/one.xml")
     assert (
         f"env={env}: the environment is that which the policy was trained in; drop" in capsys.readouterr().err
     )
