@@ -34,6 +34,7 @@ def take_over(policy: Policy, start_from: str) -> None:
     own, theirs = (_acting_architecture(policy) for policy in (policy, other))
     names = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
     if names:
+        names = ["agent"] if "agent" in names else names  # another agent has other keys
         held, asked = (", ".join(f"{n}={found.get(n)}" for n in names) for found in (theirs, own))
         raise UserError(f"start_from={start_from} holds {held}; the configuration asks for {asked}")
     policy.normalizer.load_state_dict(other.normalizer.state_dict())

@@ -210,3 +210,9 @@ def test_a_policy_of_one_kind_of_tokens_does_not_act_in_another() -> None:
         check_fit(build("deep_set", swing_up()), ant())
     with pytest.raises(UserError, match="SMP reads limbs, but this environment's tokens are sensors"):
         check_fit(build("smp", ant()), swing_up())
+
+
+def test_an_agent_that_does_not_fit_into_the_memory_is_refused_before_it_is_built() -> None:
+    config = compose("env=cartpole_swingup", "agent=sensor_mlp", "agent.width=65536", "agent.layers=64").agent
+    with pytest.raises(UserError, match=r"SensorMLP with 27\d,.* takes about 2,0.* are free; make it"):
+        build_policy(config, swing_up())
