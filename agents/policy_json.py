@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import glob
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,8 @@ def _expanded(run: str) -> list[str]:
         return [PREFIX + name for name in fnmatch.filter(bundled_names(), run.removeprefix(PREFIX))] or [run]
     found = sorted(path for path in glob.glob(run) if standing(Path(path) / "policy").is_dir())
     if not found:
-        raise UserError(f"no folder that matches {run!r} has a policy/")
+        plain = re.sub(r"\[([*?[])\]", r"\1", run)  # as it was before glob.escape
+        raise UserError(f"no folder that matches {plain} has a policy/")
     return found
 
 
