@@ -64,6 +64,11 @@ def _read(config: DictConfig) -> tuple[BodySet, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         bodies = hydra.utils.instantiate(config.env, _convert_="all")
+    if bodies.kind != "limbs":
+        raise UserError(
+            f"somite-describe tells of bodies, and {bodies.name} has none, only {bodies.kind}: "
+            "give env=ant, another body, or env.morphology=<file>"
+        )
     said = [str(warning.message) for warning in caught]
     return bodies, [text for text in dict.fromkeys(said) if text.startswith("left out")]
 

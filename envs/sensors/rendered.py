@@ -12,8 +12,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ..errors import UserError, one_line
+from ..errors import UserError
 from ..numbers import is_number
+from ..user_modules import with_place
 from .gymnasium_source import make_env
 from .task import SensorTask
 
@@ -74,8 +75,7 @@ def picture_of(env: gymnasium.Env) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # whatever somebody else's drawing raises: numbers stand without pictures
-        told = one_line(str(error)) or type(error).__name__
-        raise UserError(f"{env.spec.id} cannot be drawn here: {told}") from error
+        raise UserError(f"{env.spec.id} cannot be drawn here: {with_place(error)}") from error
     picture = np.asarray(picture[-1] if isinstance(picture, list) and picture else picture)
     if picture.ndim != 3 or picture.shape[2] not in (3, 4) or picture.dtype != np.uint8 or not picture.size:
         raise UserError(

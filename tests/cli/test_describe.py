@@ -113,6 +113,7 @@ def test_where_nothing_draws_tables_and_graphs_are_still_made(told, own_folder, 
         (("feature=true",), "did you mean 'features'?"),
         (("width=3", "pictures=false"), "width must be"),
         (("env=hopper", "bodies=hopper_3", "output=robot.xml"), "is a file; give the name of a folder"),
+        (("env=cartpole_swingup",), "tells of bodies, and cartpole_swingup has none, only sensors"),
     ],
 )
 def test_a_mistake_gives_one_message(told, arguments, message):
