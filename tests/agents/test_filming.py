@@ -92,7 +92,10 @@ def test_patches_stand_beside_what_the_environment_draws(env_id: str, wide: int,
     ("task", "message"),
     [
         (lambda: GymnasiumTask("SomiteUndrawn-v0"), "offers only human, and not rgb_array"),
-        (lambda: GymnasiumTask(DRAWN, {"gives": "error"}), f"{DRAWN} cannot be drawn here: OSError: no libGL"),
+        (
+            lambda: GymnasiumTask(DRAWN, {"gives": "error"}),
+            f"{DRAWN} cannot be drawn here: OSError: no libGL",
+        ),
         (lambda: GymnasiumTask(DRAWN, {"gives": "nothing"}), r"its render\(\) gives object of shape \(\)"),
         (CartPoleSwingUp, "there are no pictures of cartpole_swingup"),
     ],
