@@ -76,7 +76,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_anything_of_it_is_save
 
 
 def test_a_parameter_that_overflows_is_named(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "algorithm.learning_rate=1e39", "algorithm.learning_rate_schedule=constant")
+    run = make_run(tmp_path)
+    run.learner.lr_schedule = lambda remaining: 1e39
     with pytest.raises(RunFault, match=r"^the (parameter|gradient of) \S+.* is not finite at step 128"):
         run.learn()
     assert not (tmp_path / "policy").exists(), "there was nothing good to save"
@@ -102,7 +103,7 @@ def test_a_body_whose_simulation_keeps_diverging_stops_the_run(tmp_path: Path) -
     with pytest.raises(RunFault, match=r"robot diverged in \d+\.\d% of the steps .* step 128, more than"):
         run.learn()
     assert last_checkpoint(tmp_path / "run").name == "0", "what had been learnt before"
-    with pytest.raises(InstantiationException, match="max_diverged is a share"):
+    with pytest.raises(InstantiationException, match="max_diverged must be a number from 0 to 1"):
         robot(tmp_path, 1e7, "algorithm.max_diverged=1.5")
 
 
