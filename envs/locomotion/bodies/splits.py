@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ...errors import UserError
 from .morphology import Morphology
 
+SCENES = ("scene", "floor", "world", "terrain", "arena")
+"""Words in the names of files that are a robot's surroundings."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -60,6 +63,10 @@ def distinct(names: Sequence[str], build: Callable[[str], Morphology]) -> tuple[
     stays = {}
     for group in groups.values():
         models = {name: build(name).model for name in group}
-        chosen = min(group, key=lambda n: (models[n].nbody, models[n].ngeom, "scene" in n.lower()))
+        # A floor may have been added to the robot, which then has as many geoms as its scene.
+        chosen = min(
+            group,
+            key=lambda n: (models[n].nbody, models[n].ngeom, any(word in n.lower() for word in SCENES)),
+        )
         stays |= dict.fromkeys(group, chosen)
     return [name for name in names if stays[name] == name], {a: b for a, b in stays.items() if a != b}

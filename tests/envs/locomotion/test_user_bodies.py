@@ -270,6 +270,13 @@ def test_of_a_robot_and_its_scene_in_a_folder_one_is_trained_on(with_scene):
     assert RobotSet(str(with_scene), unseen="*s[cp]*").unseen == ("spider",)
 
 
+@pytest.mark.parametrize("name", ["a_floor", "An_Arena"])
+def test_the_name_of_a_robot_stays_though_a_floor_is_added_to_it(tmp_path, name):
+    scene = f'<mujoco><include file="spider.xml"/><worldbody>{FLOOR}</worldbody></mujoco>'
+    with pytest.warns(UserWarning, match=f"{name} is the same robot as spider"):
+        assert RobotSet(str(robots(tmp_path, spider=walker(), **{name: scene}))).seen == ("spider",)
+
+
 def test_a_robot_and_its_scene_on_both_sides_are_a_leak(with_scene):
     message = refused(with_scene, unseen="a_scene")
     assert "leaks" in message and "'a_scene' is the seen body 'spider'" in message
