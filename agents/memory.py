@@ -35,21 +35,26 @@ def out_of_memory(doing: str, device: torch.device, key: str, count: int) -> Ite
     Raises:
         UserError: torch or Warp could not allocate.
     """
-    before = free_memory(device)
+    before = _free_of_gpu(device)
     try:
         yield
     except RuntimeError as error:
         requested = _requested(error)
         if requested is None:
             raise
-        used = before - free_memory(device)
+        used = before - _free_of_gpu(device)
         raise UserError(_message(doing, device, key, count, before, used, requested)) from error
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated, those of a GPU that torch keeps for itself included; 0: unknown."""
+    return _free_of_gpu(device) if device.type == "cuda" else cores.free_memory() or 0
+
+
+def _free_of_gpu(device: torch.device) -> int:
+    """Bytes; 0 where there is no GPU."""
     if device.type != "cuda":
-        return cores.free_memory() or 0
+        return 0
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
 

@@ -110,9 +110,10 @@ def export_policy(
     run = runner(model.SerializeToString())
     found = check(policy, graph, run)
     if not found.compared or not found.difference <= tolerance:  # not a number is no difference allowed
+        more = "" if math.isnan(found.difference) else "; tolerance=<number> allows more"
         raise UserError(
             f"the exported {name} differs from torch by {found.difference:.1e}, allowed is "
-            f"{tolerance:.1e}: no file was written; tolerance=<number> allows more"
+            f"{tolerance:.1e}: no file was written{more}"
         )
     about = description(agent, graph, found, tolerance, morphology, OPSET)
     if start is not None:

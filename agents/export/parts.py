@@ -60,7 +60,7 @@ class MessagesByParent(nn.Module):
         limbs = up.limb(x)
 
         def hear_children(hidden: Tensor) -> Tensor:
-            message = torch.matmul(below, smp.unit(up.message(hidden)))  # message: (B, N, message)
+            message = torch.matmul(below, unit(up.message(hidden)))  # message: (B, N, message)
             return torch.tanh(limbs + up.from_children(message))
 
         return settled(hear_children, torch.tanh(limbs))
@@ -70,7 +70,7 @@ class MessagesByParent(nn.Module):
         limbs = down.limb(x)
 
         def hear_parent(hidden: Tensor) -> Tensor:
-            message = torch.matmul(above, smp.unit(down.message(hidden)))  # message: (B, N, message)
+            message = torch.matmul(above, unit(down.message(hidden)))  # message: (B, N, message)
             return functional.relu(limbs + down.from_parent(message))
 
         return settled(hear_parent, functional.relu(limbs))
@@ -149,6 +149,11 @@ def _shifted(places: Tensor, by: int) -> Tensor:
     if by < 0:
         return functional.pad(places[..., 1:], (0, 1), value=LEAST)
     return functional.pad(places[..., :-1], (1, 0), value=LEAST)
+
+
+def unit(values: Tensor) -> Tensor:
+    """As `smp.unit`, scaled: the exporter takes 1e-8 for 0, and a message of 0 would become NaN."""
+    return values * torch.rsqrt(1e4 * values.square().sum(-1, keepdim=True) + 1e-4) * 100
 
 
 def settled(step: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:

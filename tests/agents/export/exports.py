@@ -28,6 +28,16 @@ def limbs(name):
     return policy
 
 
+def silent():
+    """As a new policy is: biases are 0, so that padding has no state and its messages are 0."""
+    policy = limbs("smp_both")
+    with torch.no_grad():
+        for name, parameter in policy.trunk.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+    return policy
+
+
 def small(kind, **more):
     """A policy with choices, and weights as large as those of a trained one."""
     torch.manual_seed(0)
@@ -44,6 +54,7 @@ POLICIES = {
         f"patches/{name}": functools.partial(test_patch_policies.build, name)
         for name in test_patch_policies.POLICIES
     },
+    "silent/smp_both": silent,
     "choices/neuron": functools.partial(small, AttentionNeuron),
     "choices/transformer": functools.partial(small, SensorTransformer),
     "choices/deep_set": functools.partial(small, DeepSet),
