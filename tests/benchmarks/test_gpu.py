@@ -177,8 +177,8 @@ def test_what_there_is_no_time_for_is_told(tmp_path):
 
 def test_device_is_the_sections_own_key_and_env_is_trainings():
     given = for_hydra(["gpu", "device=cpu", "env.task.max_episode_steps=4"])
-    assert given == ["benchmark=gpu", "gpu.device=cpu", 'gpu.train=["env.task.max_episode_steps=4"]']
-    assert for_hydra(["locomotion", "device=cpu"])[1:] == ['locomotion.train=["device=cpu"]']
+    assert given == ["benchmark=gpu", "gpu.device=cpu", "gpu.train=['env.task.max_episode_steps=4']"]
+    assert for_hydra(["locomotion", "device=cpu"])[1:] == ["locomotion.train=['device=cpu']"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -111,7 +111,7 @@ def test_memory_and_discrete_actions_are_described(tmp_path, caplog, monkeypatch
     [
         (["format=onx"], "format must be onnx, got 'onx'; did you mean 'onnx'?"),
         (["run=nobody"], "There is no run 'nobody'"),
-        (["output=policy.pt"], "output=policy.pt is to be a file that ends in .onnx, such as policy.onnx"),
+        (["output=policy.pt"], "policy.pt is to be a file that ends in .onnx, such as policy.onnx"),
         (["output=a_folder.onnx"], "a_folder.onnx is a folder"),
         (["tolerance=0"], "tolerance must be a number above 0 and at most 1,000,000, got 0"),
         (["tolernce=1"], "did you mean 'tolerance'?"),

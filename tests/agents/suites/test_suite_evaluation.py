@@ -53,7 +53,7 @@ def test_order_is_nothing_to_an_invariant_agent_and_all_to_an_ordinary_one(make_
     }
     assert changes["transformer-0"] == pytest.approx(0, abs=1e-2)  # poles enlarge what is rounded otherwise
     assert abs(changes["ordinary-0"]) > 0.1
-    in_order = row(report, "agents", agent="SensorMLP critic=shared", condition="in_order")
+    in_order = row(report, "agents", agent="SensorMLP", condition="in_order")
     assert in_order["change"] is None and in_order["over"] == "episodes" and in_order["episodes"] == 4
 
 
@@ -185,7 +185,7 @@ def test_the_command_of_a_plain_evaluation_takes_suites_as_well(make_agent: Call
     [
         (("suite=loss", "unfit=ignore"), "fail, skip"),
         (("suite=loss", "workers=0"), "workers"),
-        (("suite=loss", "suite.loss.sweeps.missing.values=[2]"), r"missing is a share, in \[0, 1\), got 2"),
+        (("suite=loss", "suite.loss.sweeps.missing.values=[2]"), "env.senses.missing must be a number of 0 or more and below 1, got 2"),
         (("suite=loss", "+suite.loss.conditions.x.env.sense.stuck=1"), "sense"),
     ],
 )
