@@ -1,5 +1,10 @@
-"""Small networks run fastest on one thread, above all beside other work."""
+from __future__ import annotations
 
+import pytest
 import torch
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small networks run fastest on one, above all beside other work; another test may have set more."""
+    torch.set_num_threads(1)
