@@ -232,7 +232,7 @@ WEIGHT = real()
 """Of a reward or a loss."""
 
 NOISE = real(0)
-EPISODE_STEPS = whole(1, 10**7)
+EPISODE_STEPS = whole(1, 10**9)
 POSITIVE = real(0, 1e6, above=True)
 
 

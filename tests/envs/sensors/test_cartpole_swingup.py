@@ -241,10 +241,10 @@ def test_the_task_names_itself_and_rebuilds_from_its_saved_node() -> None:
         ({"sensor_scales": 3}, "env.sensor_scales must be a list .*, got 3"),
         ({"sensor_scales": [1, 2, 3, 4, "a"]}, "env.sensor_scales must be a list"),
         ({"sensor_scales": [1, 2, 3, 4, math.nan]}, "env.sensor_scales must be a list"),
-        ({"max_episode_steps": 0}, "max_episode_steps must be a whole number from 1 to 10,000,000, got 0"),
+        ({"max_episode_steps": 0}, "max_episode_steps must be a whole number from 1 to 1,000,000,000, got 0"),
         (
             {"max_episode_steps": 2.5},
-            "max_episode_steps must be a whole number from 1 to 10,000,000, got 2.5",
+            "max_episode_steps must be a whole number from 1 to 1,000,000,000, got 2.5",
         ),
         ({"max_episode_steps": "long"}, "max_episode_steps must be a whole number .* got 'long'"),
         ({"max_episode_steps": None}, "max_episode_steps must be a whole number .* got null"),
