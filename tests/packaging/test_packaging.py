@@ -173,6 +173,7 @@ def test_what_the_code_imports_is_required():
         "yaml": "pyyaml",
         "stable_baselines3": "stable-baselines3",
         "markdown_it": "markdown-it-py",
+        "PIL": "pillow",
     }
     provided |= {"cv2": "opencv-python-headless", "pygame": "pygame-ce", "ale_py": "ale-py"}
     provided |= {"warp": "warp-lang", "mujoco_warp": "mujoco-warp"}
