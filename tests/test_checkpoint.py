@@ -181,7 +181,7 @@ def test_a_misspelt_policy_gets_the_nearest(saved):
         (lambda v: v.pop("sha256"), "lacks sha256"),
         (lambda v: v["policy"].update(width=16), r"has shape .*, wanted .*16"),
         (lambda v: v["policy"].update(widht=16), "widht"),
-        (lambda v: v["policy"].update(heads=3), "multiple of heads"),
+        (lambda v: v["policy"].update(heads=3), "multiple of agent.heads"),
         (lambda v: v["policy"].update(layers=1), "is not part of the policy"),
         (lambda v: v["policy"].update(layers=3), "is missing"),
         (lambda v: v.update(spec={}), "cannot be built"),

@@ -28,8 +28,9 @@ SIMULATIONS = ("auto", "batched", "gymnasium")
 
 @functools.cache
 def _tell_sensors(name: str, names: tuple[str, ...]) -> None:
-    """Log, once in a process, what an environment's sensors are called."""
-    logger.info("%s: %d sensors: %s", name, len(names), shown(", ".join(names), 300))
+    """Log, once in a process, what an environment's sensors are called, if they have names of their own."""
+    if not all(sensor.startswith("obs_") for sensor in names):
+        logger.info("%s: %d sensors: %s", name, len(names), shown(", ".join(names), 300))
 
 
 @checked("env")

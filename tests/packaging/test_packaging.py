@@ -194,7 +194,8 @@ def test_what_the_code_imports_is_required():
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"somite"}:
-                optional = pictures if {"car_racing", "images"} & set(path.parts) else set()
+                draws = {"car_racing", "images", "gymnasium_source.py"} & set(path.parts)
+                optional = pictures if draws else set()
                 optional = exporting if path.parent.name == "export" else optional
                 optional = viewing if path.parent.name == "viewing" else optional
                 optional = computing if path.parent.name == "compute" else optional

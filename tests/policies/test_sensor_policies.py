@@ -548,7 +548,7 @@ def test_in_the_swing_up_the_ordinary_network_never_recovers() -> None:
 
 
 def test_refusals_say_what_came_and_what_was_wanted() -> None:
-    with pytest.raises(UserError, match="agent.critic cannot be 'own'; choices: auto, privileged, shared"):
+    with pytest.raises(UserError, match="agent.critic must be one of auto, privileged, shared, got 'own'"):
         DeepSet(ONE, 1, 1, n_privileged=5, critic="own")
     with pytest.raises(UserError, match="say agent.critic=shared, or auto"):
         AttentionNeuron(ONE, 1, 1, critic="privileged")
