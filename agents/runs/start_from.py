@@ -48,7 +48,7 @@ def take_over(policy: Policy, start_from: str) -> None:
         for name, parameter in taken.items():
             parameter.copy_(learnt[name])
     anew = ["the critic"] * (not fits) + ["exploration"] * ("log_std" not in taken)
-    log.info("starting with what %s has learnt%s", folder, anew and f"; new: {', '.join(anew)}" or "")
+    log.info("starting with what %s has learnt; new: %s", folder, " and ".join(anew) or "nothing")
 
 
 def _acting_architecture(policy: Policy) -> dict[str, Any]:

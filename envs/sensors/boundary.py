@@ -58,7 +58,7 @@ class Boundary:
         )
 
     def _observation(self, method: str, value: Any) -> Any:
-        return checked(self._space, value, f"{self._name}: {method} gave")
+        return checked_observation(self._space, value, f"{self._name}: {method} gave")
 
     def _number(self, value: Any) -> float:
         array = _array(value)
@@ -96,7 +96,7 @@ def check_methods(env: gymnasium.Env) -> None:
         )
 
 
-def checked(space: spaces.Space, value: Any, said: str) -> Any:
+def checked_observation(space: spaces.Space, value: Any, said: str) -> Any:
     """An observation, arrays in place of what stands for them.
 
     Args:
@@ -117,12 +117,13 @@ def checked(space: spaces.Space, value: Any, said: str) -> Any:
             raise EnvironmentFault(
                 f"{said} {_listed(value)} without {_listed(missing)}, which its space declares"
             )
-        return {key: checked(s, value[key], f"{said}, for {key!r},") for key, s in space.spaces.items()}
+        inner = space.spaces.items()
+        return {key: checked_observation(s, value[key], f"{said}, for {key!r},") for key, s in inner}
     if isinstance(space, spaces.Tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
             raise EnvironmentFault(f"{said} {_described(value)}; declared is a Tuple of {len(space.spaces)}")
         pairs = enumerate(zip(space.spaces, value, strict=True))
-        return tuple(checked(s, one, f"{said}, for entry {i},") for i, (s, one) in pairs)
+        return tuple(checked_observation(s, one, f"{said}, for entry {i},") for i, (s, one) in pairs)
     array = _array(value)
     single = isinstance(space, spaces.Discrete)
     shape = () if single else space.shape
@@ -185,7 +186,7 @@ class Sensors:
             raise UserError(f"{name} observes {shown(space, 300)}, which is nothing")
 
     def read(self, value: Any, into: np.ndarray) -> None:
-        """The S numbers of an observation that `checked` gave, into a row (S,) of float32."""
+        """The S numbers of an observation that `checked_observation` gave, into a row (S,) of float32."""
         first = 0
         for get, offsets, size in self._parts:
             part = into[first : first + size]

@@ -253,7 +253,7 @@ def _ends(low: float, high: float, reference: float, span: float | None) -> tupl
 
 
 def _check(array: np.ndarray, attribute: str, element: Callable[[int], str], valid: str = "number") -> None:
-    """Raises UserError, for the first of the rows (n, ...) that holds a number which cannot be meant."""
+    """Raises UserError, for the first of the rows (n, ...) that holds a invalid number."""
     is_good, wanted = _VALID[valid]
     good = is_good(array)
     if not good.all():
