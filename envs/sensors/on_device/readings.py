@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...in_place import replace
+from ..readings import LARGEST_READING
 from .kept import KeptTensors
 from .source import TensorSource
 
@@ -30,9 +31,10 @@ class TensorReadings(KeptTensors):
         """Take the readings of the rows that ``goes`` (B,) names; the others keep their last.
 
         Returns:
-            (B,) bool, those of them that read what is not a finite number: they keep their last, too.
+            (B,) bool, those of them that read what is not a finite number, or too large a one: they keep
+            their last, too.
         """
         values = self._source.read()
-        finite = values.isfinite().all(1)
+        finite = (values.abs() <= LARGEST_READING).all(1)  # NaN is not
         replace(self.values, goes & finite, values)
         return goes & ~finite
