@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .acting import Agent
-    from .checkpoint import load_policy
+    from .agent import Agent
+    from .storage.policy import load_policy
 
 __all__ = ["Agent", "load_policy"]
 
-_WHERE = {"Agent": ".acting", "load_policy": ".checkpoint"}
+_WHERE = {"Agent": ".agent", "load_policy": ".storage.policy"}
 
 
 def __getattr__(name: str) -> Any:

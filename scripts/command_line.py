@@ -17,9 +17,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..agents.paths import check_folder
-from ..agents.run_folder import go_back_to
-from ..agents.runs.sweep import read_sweep
+from ..agents.storage.paths import check_folder
+from ..agents.storage.run_folder import go_back_to
+from ..agents.training.sweep import read_sweep
 from ..envs.errors import UserError
 from ..envs.user_modules import look_in
 from .early_signals import early_signals

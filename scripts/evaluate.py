@@ -9,7 +9,9 @@ from somite.scripts import command_line
 
 def evaluate(config: DictConfig) -> None:
     """Evaluates what the configuration names."""
-    from somite.agents import evaluation  # torch takes seconds, --help does not need it
+    from somite.agents.evaluation.evaluate import (
+        evaluate as evaluation,  # torch takes seconds, --help does not need it
+    )
 
     evaluation.evaluate(config)
 

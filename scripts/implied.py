@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..agents.paths import absolute_argument
+from ..agents.storage.paths import absolute_argument
 
 MORPHOLOGY = "env.morphology"
 _ID, _IMPORTS = "env.id", "env.imports"

@@ -25,10 +25,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ..agents.paths import check_folder, command, hydra_quoted, make_absolute
-from ..agents.run_folder import claim_folder, list_checkpoints
-from ..agents.run_lock import hold
-from ..agents.runs.sweep import (
+from ..agents.storage.lock import hold
+from ..agents.storage.paths import check_folder, command, hydra_quoted, make_absolute
+from ..agents.storage.run_folder import claim_folder, list_checkpoints
+from ..agents.training.sweep import (
     FILE,
     FINISHED,
     IN_USE,

@@ -14,7 +14,7 @@ def write(config: DictConfig) -> None:
     """Writes the page that the configuration names."""
     if not Path(config.table).is_file():
         raise UserError(f"there is no table {config.table}")
-    from somite.agents.suites.results_page import write_results  # pandas takes seconds
+    from somite.agents.evaluation.results_page import write_results  # pandas takes seconds
 
     write_results(Path(config.table), Path(config.output))
 

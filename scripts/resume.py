@@ -10,8 +10,8 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ..agents.paths import hydra_quoted, named_run
-from ..agents.run_folder import find_run, last_checkpoint, list_checkpoints, split_checkpoint, step_of
+from ..agents.storage.paths import hydra_quoted, named_run
+from ..agents.storage.run_folder import find_run, last_checkpoint, list_checkpoints, split_checkpoint, step_of
 from ..envs.errors import UserError, nearest, shown
 from .lookup import CONFIG_MODULE, parse
 from .run_folders import RESUMED

@@ -17,9 +17,9 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..agents.contained import check_links, read_regular
-from ..agents.paths import found_from_run
-from ..agents.runs.earlier import carried_over
+from ..agents.storage.paths import found_from_run
+from ..agents.storage.untrusted import check_links, read_regular
+from ..agents.training.earlier import carried_over
 from ..envs.errors import UserError, one_line
 from .lookup import check_targets
 

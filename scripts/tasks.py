@@ -10,10 +10,10 @@ from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..agents.atomic_folder import replace_file
-from ..agents.faults import RunFault
-from ..agents.paths import keep_where, make_absolute, relative_to_run
-from ..agents.runs.save_errors import OF_THE_DISK
+from ..agents.storage.atomic import replace_file
+from ..agents.storage.paths import keep_where, make_absolute, relative_to_run
+from ..agents.storage.save_errors import OF_THE_DISK
+from ..agents.training.faults import RunFault
 from ..envs.errors import UserError
 from .streams import use_utf8_in_logs
 from .values import check_values

@@ -9,7 +9,7 @@ from somite.scripts import command_line
 
 def train(config: DictConfig) -> None:
     """Trains what the configuration describes, in the folder that Hydra made for this run."""
-    from somite.agents.runs import training  # torch takes seconds, --help does not need it
+    from somite.agents.training import train as training  # torch takes seconds, --help does not need it
 
     training.train(config, command_line.program_folder())
 

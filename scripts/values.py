@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..agents.keys import KEYS
-from ..agents.paths import PATHS, RUN, check_folder
-from ..agents.policy_json import policy_folders
-from ..agents.run_folder import list_checkpoints
+from ..agents.storage.paths import PATHS, RUN, check_folder
+from ..agents.storage.policy_json import policy_folders
+from ..agents.storage.run_folder import list_checkpoints
 from ..envs.errors import UserError, one_line
 from ..envs.numbers import Valid, check_arguments, declared
 from .lookup import check_targets
@@ -118,7 +118,7 @@ def _valid_changes(section: str, key: str) -> list[Valid]:
 
 
 def _check_zero_shot(node: Any) -> None:
-    from ..agents.dashboard.zero_shot import read_settings
+    from ..agents.training.dashboard.zero_shot import read_settings
 
     if not isinstance(node, Mapping):
         raise UserError(f"zero_shot must be keys and values of its own, got {node!r}")
@@ -129,7 +129,7 @@ def _check_zero_shot(node: Any) -> None:
 
 
 def _check_suite(name: str, node: Any) -> None:
-    from ..agents.suites.conditions import read_suite
+    from ..agents.evaluation.conditions import read_suite
 
     for condition in read_suite(name, node).conditions:
         check_changes(condition.env, f"suite.{name}: {condition.name}: env")

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somite.agents import Agent, atomic_folder, checkpoint, load_policy, policies
-from somite.agents.checkpoint import CheckpointError, read_policy_json, save_policy
+from somite.agents import Agent, load_policy, policies
+from somite.agents.storage import atomic as atomic_folder
+from somite.agents.storage import policy as checkpoint
+from somite.agents.storage.policy import CheckpointError, read_policy_json, save_policy
 from somite.envs.tokens import Feature, TokenSpec
 
 SPEC = TokenSpec(
@@ -153,7 +155,7 @@ def test_another_number_of_features_is_said_with_both_shapes(saved):
         "somite.agents.policies.tree",
         "somite.agents.policies.",
         "somite.agents.policies.../../evil",
-        "somite.agents.checkpoint.load_policy",
+        "somite.agents.storage.policy.load_policy",
         "torch.nn.Linear",
         ["somite.agents.policies.MLP"],
         None,

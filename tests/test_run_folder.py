@@ -3,7 +3,7 @@ from datetime import datetime
 
 import pytest
 
-from somite.agents import run_folder
+from somite.agents.storage import run_folder
 from somite.envs.errors import UserError
 
 
@@ -93,7 +93,7 @@ def test_a_failed_copy_leaves_the_published_policy(tmp_path, monkeypatch):
         (target / "step").write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("somite.agents.atomic_folder.shutil.copytree", broken)
+    monkeypatch.setattr("somite.agents.storage.atomic.shutil.copytree", broken)
     with pytest.raises(OSError, match="disk full"):
         run_folder.publish(run_folder.last_checkpoint(tmp_path), tmp_path)
     assert (tmp_path / "policy" / "step").read_text() == "100"

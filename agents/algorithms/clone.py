@@ -24,13 +24,13 @@ from ...envs.errors import UserError
 from ...envs.numbers import NULL, POSITIVE, SHARE, TEXT, checked, real, whole
 from ...envs.sensors import SensorVectorEnv
 from ...envs.snapshots import put, take
-from ..acting import Agent
+from ..agent import Agent
 from ..memory import out_of_memory
 from ..policies.base import Policy
+from ..rollout.sequences import SequenceRolloutBuffer
 from .finite import GradientGuard
 from .ppo import EPISODES, EPOCHS, RATE, ROWS, STEPS
 from .sb3_policy import SB3TokenPolicy
-from .sequences import SequenceRolloutBuffer
 from .sharding import Shards, threads_of_an_operation
 
 _KEPT = ("teacher", "_rng", "_starts", "_returns", "_lengths", "returns", "lengths", "diverged")

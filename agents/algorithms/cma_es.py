@@ -12,8 +12,8 @@ from torch import Tensor
 from ...envs.cores import check_memory
 from ...envs.errors import UserError
 from ...envs.numbers import FLAG, SHARE, checked, one_of, real, whole, whole_number
+from ..storage.object_graph import Misfit, put_graph, take_graph
 from .normal import Draw, Normal
-from .object_graph import Misfit, put_graph, take_graph
 
 STARTS = ("auto", "zero", "initial")
 KEPT = ("population", "sigma0", "start", "diagonal", "mirrored")

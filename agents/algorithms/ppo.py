@@ -12,11 +12,11 @@ from ...envs.errors import UserError
 from ...envs.numbers import FLAG, NULL, POSITIVE, SHARE, checked, one_of, real, whole
 from ...envs.task_set import TaskSet
 from ..policies.base import Policy
-from .rollout_buffer import RolloutBuffer
+from ..rollout.buffer import RolloutBuffer
+from ..rollout.sequences import SequenceRolloutBuffer
+from ..rollout.training_rows import CPU, DeviceRows, HostRows, TrainingRows
 from .sb3_policy import SB3TokenPolicy
-from .sequences import SequenceRolloutBuffer
 from .token_ppo import TokenPPO
-from .training_rows import CPU, DeviceRows, HostRows, TrainingRows
 
 SCHEDULES = ("linear", "constant")
 

@@ -14,9 +14,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from ..policies.base import Memory, Observation, Policy
+from ..rollout.sequences import MEMORY, STARTS, forget
 from .auxiliary import also_minimize
 from .distributions import Distribution, distribution
-from .sequences import MEMORY, STARTS, forget
 from .sharding import Evaluate, Shards
 from .trimming import evaluate_trimmed
 

@@ -15,16 +15,16 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from .cut_episodes import cut_episodes
-from .device_clock import DeviceClock
-from .episode_records import Episodes
+from ..rollout.buffer import RolloutBuffer
+from ..rollout.cut_episodes import cut_episodes
+from ..rollout.device_clock import DeviceClock
+from ..rollout.episode_records import Episodes
+from ..rollout.reward_scaling import RewardScaling
+from ..rollout.sequences import SequenceRolloutBuffer
+from ..rollout.training_rows import TrainingRows
 from .finite import GradientGuard
-from .reward_scaling import RewardScaling
-from .rollout_buffer import RolloutBuffer
 from .sb3_policy import SB3TokenPolicy
-from .sequences import SequenceRolloutBuffer
 from .sharding import Shards, threads_of_an_operation
-from .training_rows import TrainingRows
 
 NORMALIZER_CHUNK = 8192  # samples; bounds the memory that updating the statistics takes
 

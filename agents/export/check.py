@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..acting import Agent
+from ..agent import Agent
 from ..policies import PatchAttentionNeuron
 from ..policies.base import Policy
 from .graph import ActingGraph, Sizes

@@ -11,9 +11,9 @@ import numpy as np
 from ...envs.locomotion.bodies.morphology import Morphology
 from ...envs.locomotion.pictures.describe import describe
 from ...envs.tokens import CONTRACT_VERSION, Feature
-from ..acting import Agent
+from ..agent import Agent
 from ..policies.base import Policy
-from ..policy_json import installed_version
+from ..storage.policy_json import installed_version
 from .check import STEPS, Check, Run
 from .graph import ActingGraph, Array, free_axes
 

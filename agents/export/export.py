@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion.simulation import frame_skip_of
 from ...envs.numbers import is_number
-from ..acting import Agent
+from ..agent import Agent
 from ..bundled import is_bundled
-from ..checkpoint import load_policy
-from ..evaluated_runs import body_set_of, changed_environment
-from ..policy_json import policy_folder_of
+from ..evaluation.evaluated_runs import body_set_of, changed_environment
+from ..storage.policy import load_policy
+from ..storage.policy_json import policy_folder_of
 from .check import Check, check, random_observation
 from .description import description, example_of
 from .graph import ActingGraph, Sizes, fixed_sizes, free_axes

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...envs.errors import UserError
-from ..policy_json import installed_version
+from ..storage.policy_json import installed_version
 from .graph import ActingGraph, axis_names
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ...envs.numbers import FLAG, checked, one_of, whole
 from ...envs.tokens import TokenSpec
-from ..normalizer import TokenNormalizer
 from .attention import NO_TOTAL
 from .base import Memory, Observation
 from .choices import Discrete
 from .flat_parameters import set_flat
 from .layers import LARGEST_SIZE, LOG_STD, SIZE, linear
+from .normalizer import TokenNormalizer
 from .recurrent import TokenLSTM
 from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...envs.tokens import TokenSpec
-from ..normalizer import TokenNormalizer
 from .choices import Discrete, choose
+from .normalizer import TokenNormalizer
 
 Observation = Mapping[str, Tensor]
 Memory = dict[str, Tensor]

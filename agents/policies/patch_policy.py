@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
-from ..normalizer import TokenNormalizer
 from .base import Observation
 from .choices import Discrete
 from .layers import masked_mean
+from .normalizer import TokenNormalizer
 from .sensor_policy import SensorPolicy
 
 CHANGE_SCALE = 4.0

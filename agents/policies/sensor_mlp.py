@@ -10,10 +10,10 @@ from torch import Tensor
 from ...envs.errors import UserError
 from ...envs.numbers import FLAG, checked, one_of
 from ...envs.tokens import TokenSpec
-from ..normalizer import TokenNormalizer
 from .base import Memory, Observation
 from .choices import Discrete
 from .layers import LOG_STD, REPEATS, SIZE
+from .normalizer import TokenNormalizer
 from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
 
 

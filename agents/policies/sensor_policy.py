@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ...envs.errors import UserError, nearest
 from ...envs.tokens import TokenSpec
-from ..normalizer import TokenNormalizer
 from .base import Observation, Policy
 from .choices import Discrete, checked_discrete
 from .layers import linear
+from .normalizer import TokenNormalizer
 
 SENSOR_CRITICS = ("auto", "privileged", "shared")
 """A network of its own on what only training sees (the task's readings in their own order, or the state

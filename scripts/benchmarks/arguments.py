@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ...agents.paths import absolute_argument, hydra_quoted
+from ...agents.storage.paths import absolute_argument, hydra_quoted
 from ...envs.errors import UserError, nearest
 from ...envs.numbers import TEXT, listed, real, whole
 

@@ -11,10 +11,10 @@ import hydra
 import numpy as np
 import torch
 
-from ...agents.algorithms.population import Population, count_parameters, get_parameters
-from ...agents.checkpoint import load_policy
 from ...agents.composition import build_policy
 from ...agents.policies import Policy
+from ...agents.rollout.population import Population, count_parameters, get_parameters
+from ...agents.storage.policy import load_policy
 from ...envs.cores import available_cores
 from ...envs.sensors import CartPoleSwingUp, Senses
 from ...envs.task_set import TaskSet

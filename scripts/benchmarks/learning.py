@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 from rich.console import Console
 
-from ...agents.acting import Agent
-from ...agents.algorithms.run_callback import RunCallback
-from ...agents.episodes import run_episodes
+from ...agents.agent import Agent
+from ...agents.evaluation.episodes import run_episodes
+from ...agents.training.run_callback import RunCallback
 from ...envs.errors import UserError
 from ...envs.numbers import NAMES, SEED, checked, listed, whole
 from .arguments import ARGUMENTS, COUNT

@@ -14,12 +14,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ...agents.acting import Agent
-from ...agents.algorithms.population import Population, count_parameters, set_parameters
+from ...agents.agent import Agent
 from ...agents.composition import build_policy, sizes_for
-from ...agents.episodes import run_episodes
+from ...agents.evaluation.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
 from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
+from ...agents.rollout.population import Population, count_parameters, set_parameters
 from ...envs.cores import available_cores
 from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, whole
 from ...envs.sensors import CartPoleSwingUp, Senses

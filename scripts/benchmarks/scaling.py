@@ -21,11 +21,11 @@ from rich.table import Table
 
 from ...agents.algorithms import CMAES
 from ...agents.algorithms.cma_es import Search
-from ...agents.algorithms.population import Population, Simulator, count_parameters, get_parameters
-from ...agents.checkpoint import load_policy
-from ...agents.compute import Ray
-from ...agents.compute.sent import SEED_BYTES
 from ...agents.device import threads_for_numpy
+from ...agents.rollout.messages import SEED_BYTES
+from ...agents.rollout.population import Population, Simulator, count_parameters, get_parameters
+from ...agents.rollout.ray_population import Ray
+from ...agents.storage.policy import load_policy
 from ...envs.cores import available_cores
 from ...envs.errors import UserError
 from ...envs.numbers import EPISODE_STEPS, checked, listed, real, whole

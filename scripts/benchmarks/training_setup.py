@@ -16,9 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from stable_baselines3.common.logger import Logger
 
 from ...agents.algorithms.ppo import PPO, TokenPPO
-from ...agents.algorithms.training_rows import TrainingRows
 from ...agents.composition import build_policy, policy_class
 from ...agents.device import resolve_device, set_threads, thread_limit
+from ...agents.rollout.training_rows import TrainingRows
 from ...agents.simulation import resolve_simulation
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet

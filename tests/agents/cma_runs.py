@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from somite.agents import load_policy
-from somite.agents.episodes import run_episodes
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.run import VALIDATION_SEED
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.run import VALIDATION_SEED
 
 from .runs import compose, read_metrics
 

@@ -11,7 +11,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.ppo_run import PPORun
 
 ROLLOUT = 8 * 16
 TINY = (

@@ -12,9 +12,9 @@ import torch
 from hydra.errors import InstantiationException
 
 from somite.agents import load_policy
-from somite.agents.faults import RunFault
-from somite.agents.run_folder import last_checkpoint, list_checkpoints
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
+from somite.agents.training.faults import RunFault
+from somite.agents.training.ppo_run import PPORun
 
 from .exact import differences
 from .runs import ROLLOUT, TINY, compose, make_run, read_metrics

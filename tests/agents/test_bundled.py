@@ -10,9 +10,9 @@ import pytest
 
 from somite.agents import load_policy
 from somite.agents.bundled import bundled_folder, bundled_names, read_card
-from somite.agents.episodes import run_episodes
-from somite.agents.evaluated_runs import beside, body_set_of
-from somite.agents.policy_json import policy_folder_of, policy_folders
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation.evaluated_runs import beside, body_set_of
+from somite.agents.storage.policy_json import policy_folder_of, policy_folders
 from somite.envs.errors import UserError
 
 MOST_BYTES = 2_000_000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from somite.agents.run_folder import last_checkpoint
-from somite.agents.runs.training_state import (
+from somite.agents.storage.run_folder import last_checkpoint
+from somite.agents.storage.training_state import (
     DESCRIPTION,
     FOLDER,
     read_training_state,
@@ -147,7 +147,7 @@ def test_rows_of_a_snapshot_that_does_not_fit_begin_new_episodes(
     def refuse(self, taken):
         raise Misfit("the snapshot is of an older version")
 
-    monkeypatch.setattr("somite.agents.algorithms.training_rows.HostRows.restore", refuse)
+    monkeypatch.setattr("somite.agents.rollout.training_rows.HostRows.restore", refuse)
     with caplog.at_level(logging.WARNING):
         assert "the snapshot is of an older version" in notes_of(finished, LONGER)
     assert "all rows begin new episodes" in caplog.text

@@ -11,10 +11,10 @@ import torch
 from somite.agents import load_policy
 from somite.agents.algorithms import Clone
 from somite.agents.composition import sizes_for
-from somite.agents.episodes import run_episodes
+from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.policies import SensorMLP
-from somite.agents.run_folder import last_checkpoint, list_checkpoints
-from somite.agents.runs.clone_run import CloneRun
+from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
+from somite.agents.training.clone_run import CloneRun
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 
@@ -28,7 +28,7 @@ GAINS = torch.tensor([[-0.4, -0.1, 0.3, 0.8, -0.2]])
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy folder whose action is the tanh of a fixed linear law."""
-    from somite.agents.checkpoint import save_policy
+    from somite.agents.storage.policy import save_policy
 
     task = CartPoleSwingUp()
     env = task.make_vec(num_envs=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.algorithms.device_population import DeviceSimulator
+from somite.agents.rollout.device_population import DeviceSimulator
 from somite.envs.errors import UserError
 
 from .cma_runs import column, make_run

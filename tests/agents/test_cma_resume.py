@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from somite.agents import load_policy
-from somite.agents.algorithms.stacked import get_parameters
-from somite.agents.run_folder import last_checkpoint, list_checkpoints
-from somite.agents.runs.cma_run import CMARun
+from somite.agents.rollout.stacked import get_parameters
+from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
+from somite.agents.training.cma_run import CMARun
 from somite.envs.errors import UserError
 
 from .cma_runs import TINY, column, history, make_run, policy_bytes, score_of

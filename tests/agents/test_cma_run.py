@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from somite.agents import load_policy
-from somite.agents.algorithms.population import Population
-from somite.agents.algorithms.stacked import get_parameters, set_parameters
-from somite.agents.faults import RunFault
-from somite.agents.run_folder import list_checkpoints
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.run import VALIDATION_SEED
+from somite.agents.rollout.population import Population
+from somite.agents.rollout.stacked import get_parameters, set_parameters
+from somite.agents.storage.run_folder import list_checkpoints
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.faults import RunFault
+from somite.agents.training.run import VALIDATION_SEED
 from somite.envs.errors import UserError
 
 from .cma_runs import TINY, column, history, make_run, score_of

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from somite.agents import policies
-from somite.agents.acting import Agent
+from somite.agents.agent import Agent
 from somite.agents.composition import build_policy, check_fit, policy_class
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorVectorEnv

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from somite.agents.algorithms import CMAES, PPO
-from somite.agents.runs import training
+from somite.agents.training import train as training
 from somite.envs.errors import UserError
 
 from .runs import TINY, compose, make_run

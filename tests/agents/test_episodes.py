@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from somite.agents.episodes import run_episodes
+from somite.agents.evaluation.episodes import run_episodes
 from somite.envs.locomotion import BodySet, LocomotionTask
 
 HOPPERS = ("hopper_3", "hopper_5")

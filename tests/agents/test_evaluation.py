@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents import evaluation, load_policy
-from somite.agents.episodes import run_episodes
-from somite.agents.evaluated_runs import body_set_of
-from somite.agents.results import Row
+from somite.agents import load_policy
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation.evaluate import evaluate as evaluation
+from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.results import Row
 from somite.envs.errors import UserError
 
 from .runs import compose, make_run

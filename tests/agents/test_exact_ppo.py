@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from somite.agents.runs.ppo_run import PPORun
-from somite.agents.runs.random_states import take_random_states
+from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.random_states import take_random_states
 
 from .exact import differences
 from .runs import ROLLOUT, TINY, compose

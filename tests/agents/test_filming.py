@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from somite.agents.acting import Agent
+from somite.agents.agent import Agent
 from somite.agents.composition import sizes_for
-from somite.agents.dashboard.pictures import FRAMES, Pictures
-from somite.agents.filming import film_episode, to_film
 from somite.agents.policies import DeepSet, PatchTransformer
+from somite.agents.show.filming import film_episode, to_film
+from somite.agents.training.dashboard.pictures import FRAMES, Pictures
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
 from somite.envs.locomotion.pictures.rendering import find_backend

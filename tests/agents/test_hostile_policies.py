@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 
 from somite.agents import load_policy, policies
-from somite.agents.checkpoint import CheckpointError, save_policy
-from somite.agents.contained import check_links
-from somite.agents.evaluated_runs import beside, body_set_of
+from somite.agents.evaluation.evaluated_runs import beside, body_set_of
+from somite.agents.storage.policy import CheckpointError, save_policy
+from somite.agents.storage.untrusted import check_links
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet
 from somite.envs.saved import task_set_of

@@ -11,17 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from somite.agents import Agent, load_policy
-from somite.agents.episodes import run_episodes
-from somite.agents.evaluated_runs import body_set_of
-from somite.agents.inside.figures import attention_over_time, limb_graph
-from somite.agents.inside.record import (
-    attention_of,
-    by_channel,
-    channel_names,
-    looks_inside,
-    messages_of,
-    record_inside,
-)
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation.evaluated_runs import body_set_of
 from somite.agents.policies import (
     AttentionNeuron,
     LimbTransformer,
@@ -31,6 +22,15 @@ from somite.agents.policies import (
     SensorTransformer,
 )
 from somite.agents.policies.layers import norm
+from somite.agents.show.inside import (
+    attention_of,
+    by_channel,
+    channel_names,
+    looks_inside,
+    messages_of,
+    record_inside,
+)
+from somite.agents.show.inside_figures import attention_over_time, limb_graph
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses

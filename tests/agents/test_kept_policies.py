@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from somite.agents import load_policy
-from somite.agents.evaluated_runs import body_set_of
+from somite.agents.evaluation.evaluated_runs import body_set_of
 from tests.observations import permute_limbs
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

@@ -12,13 +12,13 @@ import torch
 pytest.importorskip("Box2D")
 
 from somite.agents import load_policy
-from somite.agents.acting import Agent
-from somite.agents.evaluated_runs import body_set_of
-from somite.agents.patch_video import ENLARGED, _picture, film_sensors
+from somite.agents.agent import Agent
+from somite.agents.evaluation.evaluated_runs import body_set_of
 from somite.agents.policies import PatchCNN, PatchTransformer
-from somite.agents.runs.clone_run import CloneRun
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.show.patch_video import ENLARGED, _picture, film_sensors
+from somite.agents.training.clone_run import CloneRun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.ppo_run import PPORun
 from somite.envs.car_racing import CarRacing
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses

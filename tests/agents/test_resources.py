@@ -10,10 +10,11 @@ import pytest
 import torch
 from gymnasium.vector import VectorEnv
 
-from somite.agents import device, evaluation
-from somite.agents.runs.clone_run import CloneRun
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents import device
+from somite.agents.evaluation.evaluate import evaluate as evaluation
+from somite.agents.training.clone_run import CloneRun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.ppo_run import PPORun
 from somite.envs import cores
 from somite.envs.errors import UserError
 from somite.envs.sensors import SensorVectorEnv

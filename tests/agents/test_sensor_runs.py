@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents import evaluation, load_policy
-from somite.agents.episodes import run_episodes
-from somite.agents.results import Row
-from somite.agents.run_folder import last_checkpoint, list_checkpoints
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents import load_policy
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation.evaluate import evaluate as evaluation
+from somite.agents.evaluation.results import Row
+from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
+from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.scripts import command_line, evaluate, train
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from somite.agents import load_policy
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 
 from .runs import compose

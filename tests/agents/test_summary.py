@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.results import Row
-from somite.agents.summary import summarize, write_summary
+from somite.agents.evaluation.results import Row
+from somite.agents.evaluation.summary import summarize, write_summary
 
 
 def row(run: str, agent: str, body: str, mean: float, random: float | None = -1.0) -> Row:

@@ -17,10 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from somite.agents import load_policy
 from somite.agents.algorithms.ppo import NEW_RATE
-from somite.agents.episodes import Episodes
-from somite.agents.run_folder import last_checkpoint, remove_folder
-from somite.agents.runs import run as run_parts
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.evaluation.episodes import Episodes
+from somite.agents.storage.run_folder import last_checkpoint, remove_folder
+from somite.agents.training import run as run_parts
+from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionVectorEnv
 from somite.scripts import command_line, train

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents import evaluation, load_policy
-from somite.agents.evaluated_runs import body_set_of
+from somite.agents import load_policy
+from somite.agents.evaluation.evaluate import evaluate as evaluation
+from somite.agents.evaluation.evaluated_runs import body_set_of
 from somite.envs.errors import UserError
 from somite.scripts.lookup import check_arguments
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.algorithms.population import Population
 from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron
+from somite.agents.rollout.population import Population
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 from somite.envs.sensors.carts import draw_start

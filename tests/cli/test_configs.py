@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
-from somite.agents.runs.training import RUNS
+from somite.agents.training.train import RUNS
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
 from somite.envs.task_set import TaskSet

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from somite.agents import run_folder
-from somite.agents.runs.run import Run
+from somite.agents.storage import run_folder
+from somite.agents.training.run import Run
 from somite.envs.errors import UserError
 from somite.scripts import command_line
 from somite.scripts.lookup import check_targets
@@ -146,9 +146,11 @@ HOSTILE = {
     "defaults": put("defaults", value=["_self_", {"override hydra/launcher": "x"}]),
     "a part of another package": put("agent", value={"_target_": "os.system", "command": "true"}),
     "a function of ours": put(
-        "agent", value={"_target_": "somite.agents.atomic_folder.remove_folder", "folder": "PATH"}
+        "agent", value={"_target_": "somite.agents.storage.atomic.remove_folder", "folder": "PATH"}
     ),
-    "what a module of ours imports": put("agent", "_target_", value="somite.agents.checkpoint.json.loads"),
+    "what a module of ours imports": put(
+        "agent", "_target_", value="somite.agents.storage.policy.json.loads"
+    ),
     "a part in a list": put("env", "bodies", value=["MARKER"]),
     "a part in a part": put("env", "task", value="MARKER"),
     "a part at the top": put("_target_", value="os.system"),
@@ -159,7 +161,8 @@ HOSTILE = {
     "a reference": put("seed", value="${algorithm.total_steps}"),
     "a reference as a key": put("agent", "${oc.env:HOME}", value=1),
     "a cluster elsewhere": put(
-        "compute", value={"_target_": "somite.agents.compute.Ray", "address": "evil.example:6379"}
+        "compute",
+        value={"_target_": "somite.agents.rollout.ray_population.Ray", "address": "evil.example:6379"},
     ),
     "files from everywhere": put("env", "files_from", value="/"),
     "files from everywhere, in a condition": put(
@@ -311,7 +314,7 @@ def test_only_what_configurations_name_is_built():
     from omegaconf import OmegaConf
 
     for target in (
-        "somite.agents.run_folder.keep_newest",
+        "somite.agents.storage.run_folder.keep_newest",
         "somite.scripts.train.main",
         "somite.agents.policies",
     ):

@@ -8,7 +8,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents.run_folder import list_checkpoints
+from somite.agents.storage.run_folder import list_checkpoints
 from somite.scripts import command_line, evaluate, train
 
 from ..agents.runs import ROLLOUT, TINY

@@ -11,7 +11,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents.paths import (
+from somite.agents.storage.paths import (
     command,
     found_from_run,
     hydra_quoted,

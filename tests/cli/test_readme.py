@@ -16,8 +16,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from somite.agents.paths import PATHS, absolute
-from somite.agents.run_folder import find_run
+from somite.agents.storage.paths import PATHS, absolute
+from somite.agents.storage.run_folder import find_run
 from somite.envs.locomotion.bodies.families import FAMILIES, get_split, load_manifest
 from somite.scripts import limb_table
 from tests.agents.runs import ROLLOUT, make_run, read_metrics
@@ -230,8 +230,8 @@ def test_every_command_runs_with_a_tiny_budget(
         )
         before = set((in_folder / "runs").iterdir())
     if command[0] == "somite-view":
-        monkeypatch.setattr("somite.agents.viewing.viewers.choose_viewer", lambda *_: "window")
-        monkeypatch.setattr("somite.agents.viewing.viewers.make_viewer", Window)
+        monkeypatch.setattr("somite.agents.show.viewers.choose_viewer", lambda *_: "window")
+        monkeypatch.setattr("somite.agents.show.viewers.make_viewer", Window)
     run([*command, *(RESUMED if resumed else tiny(command))], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if (path / "config.yaml").exists()} - before
     output = [argument.removeprefix("output=") for argument in command if argument.startswith("output=")]

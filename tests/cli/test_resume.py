@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents import run_folder
+from somite.agents.storage import run_folder
 from somite.envs.errors import UserError
 from somite.scripts import command_line
 from somite.scripts.resume import rewrite_for_resume
@@ -202,10 +202,12 @@ def test_a_run_may_go_on_elsewhere(started, monkeypatch, capsys):
     ray.__spec__ = ModuleSpec("ray", None)
     monkeypatch.setitem(sys.modules, "ray", ray)
     config, _ = resumed("resume=last", "compute=ray", "compute.workers=3")
-    assert config.compute._target_ == "somite.agents.compute.Ray" and config.compute.workers == 3
+    assert (
+        config.compute._target_ == "somite.agents.rollout.ray_population.Ray" and config.compute.workers == 3
+    )
     assert config.algorithm.total_steps == 1000 and config.seed == 3
     back, _ = resumed("resume=last", "compute=local")
-    assert back.compute == {"_target_": "somite.agents.compute.Local"}
+    assert back.compute == {"_target_": "somite.agents.rollout.compute.Local"}
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SystemExit):
         resumed("resume=last", "compute=ray")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from somite.agents.faults import RunFault
+from somite.agents.training.faults import RunFault
 from somite.envs.errors import UserError
 from somite.scripts import command_line
 

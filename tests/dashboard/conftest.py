@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.ppo_run import PPORun
 
 from .runs import cma_run, limb_run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.ppo_run import PPORun
 from tests.agents.runs import ROLLOUT, TINY, compose
 
 SUITE = ("zero_shot.rows=2", "zero_shot.steps={limbs:10,sensors:10,patches:4}", "zero_shot.pictures=false")

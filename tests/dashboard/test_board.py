@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from somite.agents.dashboard import pictures
-from somite.agents.dashboard.board import command_line
-from somite.agents.dashboard.hparams import FIRST, flat
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.dashboard import pictures
+from somite.agents.training.dashboard.board import command_line
+from somite.agents.training.dashboard.hparams import FIRST, flat
+from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion.pictures.rendering import find_backend
 from tests.agents.runs import ROLLOUT

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.ppo_run import PPORun
 
 from .test_board import draws
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from somite.agents.dashboard.layout import PAGES, layout, traits_of
-from somite.agents.runs.clone_run import CloneRun
-from somite.agents.runs.cma_run import CMARun
-from somite.agents.runs.ppo_run import PPORun
-from somite.agents.runs.run import Run
+from somite.agents.training.clone_run import CloneRun
+from somite.agents.training.cma_run import CMARun
+from somite.agents.training.dashboard.layout import PAGES, layout, traits_of
+from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.run import Run
 from tests.agents.runs import ROLLOUT, read_metrics
 from tests.agents.test_clone_run import make_clone, teacher
 

@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 
 from somite.agents.composition import build_policy
-from somite.agents.dashboard.covered import is_trained_on
-from somite.agents.dashboard.zero_shot import MEAN, REFERENCE, ZeroShotSuite, read_settings
-from somite.agents.runs.ppo_run import PPORun
-from somite.agents.runs.run import VALIDATION_SEED
+from somite.agents.training.dashboard.covered import is_trained_on
+from somite.agents.training.dashboard.zero_shot import MEAN, REFERENCE, ZeroShotSuite, read_settings
+from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.run import VALIDATION_SEED
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LocomotionVectorEnv
 from somite.envs.saved import task_set_of
@@ -190,8 +190,8 @@ def test_a_suite_that_cannot_be_meant_fails_before_the_run(
 
 
 def test_seeds_are_of_the_suite_alone() -> None:
-    from somite.agents.dashboard.zero_shot import ZERO_SHOT_SEED
-    from somite.agents.runs.cma_run import STARTS_SEED
+    from somite.agents.training.cma_run import STARTS_SEED
+    from somite.agents.training.dashboard.zero_shot import ZERO_SHOT_SEED
 
     seeds = [VALIDATION_SEED, STARTS_SEED, ZERO_SHOT_SEED]
     assert len(set(seeds)) == 3 and min(seeds) > 1_000_000, "evaluations count from 0"

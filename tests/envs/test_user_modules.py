@@ -13,10 +13,10 @@ import gymnasium
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents.checkpoint import load_policy
 from somite.agents.composition import build_policy
-from somite.agents.evaluated_runs import body_set_of
-from somite.agents.runs.run import Run
+from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.storage.policy import load_policy
+from somite.agents.training.run import Run
 from somite.envs import user_modules
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
@@ -146,7 +146,7 @@ def test_a_run_says_with_which_modules_it_goes_on(imports: Any, said: str) -> No
 def test_a_saved_policy_names_its_module_and_imports_nothing(folder: Path) -> None:
     from hydra import compose, initialize_config_module
 
-    from somite.agents.checkpoint import save_policy
+    from somite.agents.storage.policy import save_policy
 
     config = {
         "_target_": "somite.envs.sensors.GymnasiumTask",

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from somite.agents.run_folder import go_back_to, last_checkpoint, list_checkpoints, split_checkpoint, step_of
-from somite.agents.runs.training_state import find_fault, read_facts, read_training_state
+from somite.agents.storage.run_folder import (
+    go_back_to,
+    last_checkpoint,
+    list_checkpoints,
+    split_checkpoint,
+    step_of,
+)
+from somite.agents.storage.training_state import find_fault, read_facts, read_training_state
 from somite.envs.errors import UserError
 from somite.scripts import command_line, train
 from tests.agents.runs import ROLLOUT, TINY, make_run, read_metrics

@@ -11,16 +11,16 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from somite.agents import load_policy
-from somite.agents.algorithms.metrics_csv import MetricsCsv
-from somite.agents.algorithms.tensorboard import TensorBoard
-from somite.agents.run_folder import last_checkpoint, list_checkpoints, step_of
-from somite.agents.runs.save_errors import EXIT_UNSAVED, SaveErrors
-from somite.agents.runs.training_state import find_fault
+from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints, step_of
+from somite.agents.storage.save_errors import EXIT_UNSAVED, SaveErrors
+from somite.agents.storage.training_state import find_fault
+from somite.agents.training.metrics_csv import MetricsCsv
+from somite.agents.training.tensorboard import TensorBoard
 from somite.envs.errors import UserError
 
 from .processes import PPO, ROLLOUT, Nursery, Started, listing, only_run
 
-SAVE = "somite.agents.runs.run:Run.save"
+SAVE = "somite.agents.training.run:Run.save"
 RUN = (*PPO, f"algorithm.total_steps={6 * ROLLOUT}")
 DISK = {"name": "full_disk", "size": "6m", "what": SAVE}
 READ_ONLY = {"name": "read_only", "what": SAVE}

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from somite.agents import load_policy
-from somite.agents.run_folder import CHECKPOINTS, list_checkpoints, step_of
-from somite.agents.runs.training_state import find_fault, read_facts, read_training_state
+from somite.agents.storage.run_folder import CHECKPOINTS, list_checkpoints, step_of
+from somite.agents.storage.training_state import find_fault, read_facts, read_training_state
 
 from .processes import LONG, ROLLOUT, TINY, Nursery, Started, only_run
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from somite.agents import run_lock
-from somite.agents.run_folder import (
+from somite.agents.storage import lock as run_lock
+from somite.agents.storage.lock import hold, holder
+from somite.agents.storage.run_folder import (
     checkpoint_folder,
     claim_folder,
     find_run,
@@ -23,7 +24,6 @@ from somite.agents.run_folder import (
     step_of,
     tidy,
 )
-from somite.agents.run_lock import hold, holder
 from somite.envs.errors import UserError
 from somite.scripts import command_line
 from somite.scripts.run_folders import own_folder
@@ -31,7 +31,7 @@ from somite.scripts.run_folders import own_folder
 from .processes import LONG, PPO, Nursery, listing, only_run
 
 HOLD = (
-    "import sys, time; from somite.agents.run_lock import hold; h = hold(sys.argv[1]); h.__enter__(); "
+    "import sys, time; from somite.agents.storage.lock import hold; h = hold(sys.argv[1]); h.__enter__(); "
     "print('held', flush=True); time.sleep(60)"
 )
 

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from somite.agents import load_policy
-from somite.agents.run_folder import last_checkpoint, list_checkpoints, step_of
-from somite.agents.runs.training_state import find_fault
+from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints, step_of
+from somite.agents.storage.training_state import find_fault
 
 from .processes import LONG, ROLLOUT, TINY, Nursery, only_run
 
 FIRST = {
-    "ppo": "somite.agents.algorithms.run_callback:RunCallback._on_step",
-    "cma_es": "somite.agents.runs.cma_run:CMARun._starts",
+    "ppo": "somite.agents.training.run_callback:RunCallback._on_step",
+    "cma_es": "somite.agents.training.cma_run:CMARun._starts",
     "clone": "somite.agents.algorithms.clone:CloneLearner._finish_step",
 }
 """Something of each algorithm that happens before its first rollout or generation is complete."""
-SAVING = "somite.agents.runs.run:write_training_state"
+SAVING = "somite.agents.training.run:write_training_state"
 SLOW = pytest.mark.slow
-VALIDATING = "somite.agents.runs.run:Run.score"
+VALIDATING = "somite.agents.training.run:Run.score"
 
 
 def stopped(nursery: Nursery, folder: Path, algorithm: str, *mishaps: dict, code: int) -> Path:

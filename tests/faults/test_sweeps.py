@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from somite.agents.run_folder import last_checkpoint, list_checkpoints, step_of
-from somite.agents.run_lock import hold
-from somite.agents.runs.sweep import FILE, find_sweep, read_sweep
-from somite.agents.runs.training_state import read_facts, write_training_state
+from somite.agents.storage.lock import hold
+from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints, step_of
+from somite.agents.storage.training_state import read_facts, write_training_state
+from somite.agents.training.sweep import FILE, find_sweep, read_sweep
 from somite.envs.errors import UserError
 from somite.scripts import command_line
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 
 from somite.agents import load_policy
 from somite.agents.bundled import bundled_folder
-from somite.agents.checkpoint import CheckpointError
 from somite.agents.composition import check_fit
-from somite.agents.evaluated_runs import body_set_of
+from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.storage.policy import CheckpointError
 from somite.envs.errors import UserError
 
 from .mutations import INTERESTING, from_random, mutated_bytes
@@ -46,7 +46,7 @@ VALUES = (
     [1, 2, 3],
     [[[[]]]],
     {"_target_": "os.system", "command": "touch marker"},
-    [{"_target_": "somite.agents.atomic_folder.remove_folder", "folder": "."}],
+    [{"_target_": "somite.agents.storage.atomic.remove_folder", "folder": "."}],
     "os.system",
     "somite.agents.policies.MLP",
     "somite.envs.locomotion.RobotSet",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from somite.agents.acting import Agent
-from somite.agents.episodes import run_episodes
+from somite.agents.agent import Agent
+from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.policies import AttentionNeuron
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somite.agents.normalizer import TokenNormalizer
+from somite.agents.policies.normalizer import TokenNormalizer
 from tests.observations import SPEC, permute_limbs, random_observation
 
 few = settings(max_examples=25, deadline=None)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from somite.agents import load_policy
-from somite.agents.acting import Agent
-from somite.agents.checkpoint import save_policy
+from somite.agents.agent import Agent
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorMLP, SensorPolicy, SensorTransformer
 from somite.agents.policies.recurrent import TokenLSTM
+from somite.agents.storage.policy import save_policy
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.runs.ppo_run import PPORun
+from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionVectorEnv, Morphology
 from somite.envs.locomotion.bodies.mjcf_files import check_files

@@ -11,12 +11,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from somite.agents.algorithms.cuda_graph import repeated
-from somite.agents.algorithms.population import Population, automatic_shard_size
-from somite.agents.algorithms.scores import CHECK_EVERY
-from somite.agents.algorithms.stacked import split_parameters, stack
-from somite.agents.algorithms.stacked_on_device import stack_on_device
 from somite.agents.policies import SMP, AttentionNeuron, DeepSet, Policy, SensorTransformer
+from somite.agents.rollout.cuda_graph import repeated
+from somite.agents.rollout.population import Population, automatic_shard_size
+from somite.agents.rollout.scores import CHECK_EVERY
+from somite.agents.rollout.stacked import split_parameters, stack
+from somite.agents.rollout.stacked_on_device import stack_on_device
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
 from somite.envs.tensor_env import TensorEnv, TensorStep

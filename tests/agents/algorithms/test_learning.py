@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.acting import Agent
+from somite.agents.agent import Agent
 from somite.agents.policies import SMP, LimbTransformer, Policy
 from tests.observations import SPEC
 

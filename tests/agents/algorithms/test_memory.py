@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.algorithms.stacked import count_parameters, split_parameters
 from somite.agents.composition import sizes_for
 from somite.agents.policies import SensorMLP
+from somite.agents.rollout.stacked import count_parameters, split_parameters
 from somite.envs.sensors import CartPoleSwingUp
 
 

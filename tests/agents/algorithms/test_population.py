@@ -13,19 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from somite.agents.acting import Agent
-from somite.agents.algorithms import stacked as stacked_module
-from somite.agents.algorithms.population import Population, automatic_shard_size, shards_of
-from somite.agents.algorithms.stacked import (
-    StackedPolicy,
-    count_parameters,
-    get_parameters,
-    set_parameters,
-    split_parameters,
-    stack,
-)
+from somite.agents.agent import Agent
 from somite.agents.composition import sizes_for
-from somite.agents.episodes import run_episodes
+from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.policies import (
     MLP,
     SMP,
@@ -37,6 +27,16 @@ from somite.agents.policies import (
     SensorTransformer,
 )
 from somite.agents.policies.attention_neuron import ROWS_AT_ONCE, StackedAttentionNeuron, shares
+from somite.agents.rollout import stacked as stacked_module
+from somite.agents.rollout.population import Population, automatic_shard_size, shards_of
+from somite.agents.rollout.stacked import (
+    StackedPolicy,
+    count_parameters,
+    get_parameters,
+    set_parameters,
+    split_parameters,
+    stack,
+)
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorTask
 from somite.envs.sensors.source import Source

@@ -12,8 +12,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from somite.agents.algorithms import PPO, token_ppo
-from somite.agents.algorithms.reward_scaling import RewardScaling
 from somite.agents.policies import SMP
+from somite.agents.rollout.reward_scaling import RewardScaling
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
 from tests.observations import SPEC

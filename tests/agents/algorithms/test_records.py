@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from somite.agents.algorithms import progress
-from somite.agents.algorithms.metrics_csv import MetricsCsv
+from somite.agents.training import progress
+from somite.agents.training.metrics_csv import MetricsCsv
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer
 
-from somite.agents.algorithms.rollout_buffer import RolloutBuffer, check_memory, rollout_bytes
+from somite.agents.rollout.buffer import RolloutBuffer, check_memory, rollout_bytes
 from somite.envs.errors import UserError
 
 T, B = 7, 5

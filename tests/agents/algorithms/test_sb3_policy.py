@@ -12,8 +12,8 @@ from torch.distributions import Normal
 
 from somite.agents import load_policy
 from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
-from somite.agents.checkpoint import save_policy
 from somite.agents.policies import MLP, SMP, LimbTransformer
+from somite.agents.storage.policy import save_policy
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import Observation, pad, permute_limbs, random_observation

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from somite.agents.acting import Agent
+from somite.agents.agent import Agent
 from somite.agents.algorithms.ppo import TokenPPO
 from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
-from somite.agents.algorithms.sequences import MEMORY, STARTS, SequenceRolloutBuffer
 from somite.agents.algorithms.sharding import Shards
 from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorPolicy, SensorTransformer
+from somite.agents.rollout.sequences import MEMORY, STARTS, SequenceRolloutBuffer
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses, SensorVectorEnv
 from somite.envs.sensors.source import Source

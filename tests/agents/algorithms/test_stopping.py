@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from somite.agents.algorithms import stopping
-from somite.agents.algorithms.stopping import ONE_REQUEST, StopSignals
+from somite.agents.training import signals as stopping
+from somite.agents.training.signals import ONE_REQUEST, StopSignals
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from somite.agents.algorithms.cut_episodes import UnknownCuts
 from somite.agents.algorithms.ppo import PPO, TokenPPO
 from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
-from somite.agents.algorithms.training_rows import DeviceRows, HostRows, RowsStep
 from somite.agents.composition import sizes_for
 from somite.agents.policies import DeepSet, LimbTransformer, SensorTransformer
+from somite.agents.rollout.cut_episodes import UnknownCuts
+from somite.agents.rollout.training_rows import DeviceRows, HostRows, RowsStep
 from somite.envs.errors import UserError
 from somite.envs.tensor_env import TensorStep
 from somite.envs.tokens import limb_action_space, limb_observation_space

@@ -14,8 +14,8 @@ from stable_baselines3.common.logger import Logger
 
 from somite.agents.algorithms import PPO
 from somite.agents.algorithms.ppo import TokenPPO
-from somite.agents.algorithms.training_rows import DeviceRows, HostRows
 from somite.agents.policies import Policy
+from somite.agents.rollout.training_rows import DeviceRows, HostRows
 from somite.envs.tensor_env import TensorEnv
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import SPEC

@@ -11,11 +11,10 @@ from omegaconf import OmegaConf
 
 from somite.agents.algorithms import CMAES
 from somite.agents.algorithms.cma_es import Search
-from somite.agents.algorithms.stacked import count_parameters
 from somite.agents.composition import build_policy
-from somite.agents.compute import Compute, Local
-from somite.agents.compute.choices import Evaluator
 from somite.agents.policies import Policy
+from somite.agents.rollout.compute import Compute, Evaluator, Local
+from somite.agents.rollout.stacked import count_parameters
 from somite.envs.task_set import TaskSet
 
 from ..runs import compose

@@ -12,8 +12,9 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from somite.agents.compute import Local, Ray, check_algorithm, compute_of
-from somite.agents.runs.training import train
+from somite.agents.rollout.compute import Local, check_algorithm, compute_of
+from somite.agents.rollout.ray_population import Ray
+from somite.agents.training.train import train
 from somite.envs.errors import UserError
 
 from ..runs import TINY, compose
@@ -98,7 +99,7 @@ def test_who_computes_decides_the_automatic_size_of_a_shard(with_ray: None) -> N
 
 @pytest.mark.skipif(not has_ray, reason="needs ray: pip install '.[ray]'")
 def test_ray_is_imported_by_nothing_that_does_not_use_it() -> None:
-    modules = "somite.agents.runs.training, somite.agents.compute.worker"
+    modules = "somite.agents.training.train, somite.agents.rollout.worker"
     code = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

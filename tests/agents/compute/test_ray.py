@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.compute import Ray
-from somite.agents.run_folder import last_checkpoint
+from somite.agents.rollout.ray_population import Ray
+from somite.agents.storage.run_folder import last_checkpoint
 from somite.envs.errors import UserError
 from somite.scripts import train
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.algorithms.population import joined, shards_of
-from somite.agents.compute import worker
-from somite.agents.compute.sent import drawn_again, received, shared_bytes, whole
+from somite.agents.rollout import worker
+from somite.agents.rollout.messages import drawn_again, received, shared_bytes, whole
+from somite.agents.rollout.population import joined, shards_of
 from somite.envs.errors import UserError
 
 from .small import make

@@ -15,11 +15,11 @@ import pytest
 
 from somite.agents import Agent, load_policy
 from somite.agents.bundled import bundled_folder
-from somite.agents.checkpoint import save_policy
-from somite.agents.evaluated_runs import body_set_of
+from somite.agents.evaluation.evaluated_runs import body_set_of
 from somite.agents.export import export, onnx_graph
 from somite.agents.export.check import random_observation
 from somite.agents.export.graph import Sizes
+from somite.agents.storage.policy import save_policy
 from somite.envs.errors import UserError
 from somite.scripts import export as script
 from tests.agents.export.exports import TOLERANCE, build, exported

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from somite.agents.checkpoint import save_policy
 from somite.agents.policies import LimbTransformer, SensorMLP, SensorTransformer
+from somite.agents.storage.policy import save_policy
 from somite.envs.saved import task_set_of
 
 SWINGUP = {

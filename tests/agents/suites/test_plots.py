@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from somite.agents.suites import plots
+from somite.agents.evaluation import plots
 
 
 def test_bodies_stand_in_the_familys_order_seen_ones_above(

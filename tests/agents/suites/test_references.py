@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.checkpoint import load_policy
-from somite.agents.episodes import run_episodes
-from somite.agents.suites import evaluation as suite_evaluation
-from somite.agents.suites import references, specialists
-from somite.agents.suites.conditions import undisturbed
+from somite.agents.evaluation.conditions import undisturbed
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation import references, specialists
+from somite.agents.evaluation.evaluate import suites as suite_evaluation
+from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies import families
 from somite.envs.saved import task_set_of

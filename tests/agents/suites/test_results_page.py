@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents.suites.report import SCHEMA
-from somite.agents.suites.results_page import write_results
+from somite.agents.evaluation.report import SCHEMA
+from somite.agents.evaluation.results_page import write_results
 from somite.envs.errors import UserError
 
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from somite.agents.suites.statistics import (
+from somite.agents.evaluation.statistics import (
     interquartile_mean,
     mean_of,
     normalized,

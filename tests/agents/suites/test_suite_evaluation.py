@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from somite.agents import evaluation
-from somite.agents.checkpoint import load_policy
-from somite.agents.episodes import run_episodes
-from somite.agents.suites import chunks
-from somite.agents.suites import evaluation as suite_evaluation
-from somite.agents.suites.conditions import undisturbed
+from somite.agents.evaluation.conditions import undisturbed
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation import chunks
+from somite.agents.evaluation.evaluate import evaluate as evaluation
+from somite.agents.evaluation.evaluate import suites as suite_evaluation
+from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
 from somite.envs.saved import task_set_of
 from somite.envs.task_set import with_changes

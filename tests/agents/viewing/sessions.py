@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from somite.agents import load_policy
-from somite.agents.evaluated_runs import body_set_of
-from somite.agents.viewing.session import Session
+from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.show.session import Session
 
 KEPT = Path(__file__).parents[3] / "docs" / "results"
 CALM = {"senses": {"shuffle": "never", "noise_channels": 0}, "starts": "fixed"}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from somite.agents import load_policy
-from somite.agents.episodes import run_episodes
-from somite.agents.viewing.session import PUSH, SPEEDS, Session
+from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.show.session import PUSH, SPEEDS, Session
 from somite.envs.errors import UserError
 from tests.agents.viewing.sessions import CALM, KEPT, session_of
 

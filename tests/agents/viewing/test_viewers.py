@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.viewing import viewers
-from somite.agents.viewing.keys import ACTIONS, KEYS
-from somite.agents.viewing.mujoco_viewer import KEY_CODES, bar_lines, shown_model, take_geometry
-from somite.agents.viewing.session import Bars, Session
-from somite.agents.viewing.window_viewer import PYGAME_KEYS, WindowViewer
+from somite.agents.show import viewers
+from somite.agents.show.mujoco_viewer import KEY_CODES, bar_lines, shown_model, take_geometry
+from somite.agents.show.session import Bars, Session
+from somite.agents.show.viewer_keys import ACTIONS, KEYS
+from somite.agents.show.window_viewer import PYGAME_KEYS, WindowViewer
 from somite.envs.errors import UserError
 from tests.agents.viewing.sessions import CALM, session_of
 

@@ -1,0 +1,1 @@
+"""Episodes of saved policies: suites of conditions, statistics, tables and reports."""

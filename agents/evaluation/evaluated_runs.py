@@ -1,0 +1,164 @@
+"""The runs that an evaluation is of: which folders, what they are called, what they were trained on."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...envs.errors import UserError, shown
+from ...envs.locomotion.body_set import OF_ROBOTS, with_morphology
+from ...envs.saved import task_set_of
+from ...envs.task_set import TaskSet, with_changes
+from ...envs.user_modules import module_names
+from ..agent import Agent
+from ..bundled import is_bundled
+from ..policies.sensor_policy import fitting_critic
+from ..storage.untrusted import check_inside, check_links
+
+log = logging.getLogger(__name__)
+
+_OF_THE_TASK = ("n_privileged", "n_sensors", "grid", "discrete")
+
+
+def run_name(folder: Path) -> str:
+    """``<run>``, ``<run>/best``, ``<run>/<step of a checkpoint>``, or the name of a folder of its own."""
+    folder = folder.resolve()
+    if folder.name == "best":
+        return f"{folder.parent.name}/best"
+    if folder.parent.parent.name == "checkpoints":
+        return f"{folder.parents[2].name}/{folder.parent.name}"
+    return folder.parent.name if folder.name == "policy" else folder.name
+
+
+def beside(folder: Path, name: str) -> Path:
+    """Where what an evaluation finds is put: ``<run>/<name>``; of a bundled agent, ``<name>/<agent>`` here.
+
+    Args:
+        folder: of the policy.
+        name: ``evaluation`` or ``report``.
+
+    Raises:
+        UserError: it is, or holds, a link that leads elsewhere.
+    """
+    if is_bundled(folder):
+        return Path(name) / folder.name
+    found = folder.parent / (f"{name}_of_best" if folder.name == "best" else name)
+    check_inside(found, folder.parent)
+    check_links(found)
+    return found
+
+
+def agent_name(agent: Agent) -> str:
+    """``SMP``, or ``SMP messages=up`` where the architecture is not the default one."""
+    policy = agent.policy
+    defaults = {name: p.default for name, p in inspect.signature(type(policy)).parameters.items()}
+    if defaults.get("critic") == "auto":
+        defaults["critic"] = fitting_critic(policy.n_privileged)
+    other = [
+        f"{name}={value}"
+        for name, value in policy.architecture().items()
+        if defaults[name] not in (inspect.Parameter.empty, value) and name not in _OF_THE_TASK
+    ]
+    return " ".join([type(policy).__name__, *other])
+
+
+def changed_environment(
+    agent: Agent, changes: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The configuration of the environment that a policy was trained in, with changes.
+
+    Args:
+        agent: the policy.
+        changes: what is to vary otherwise, as in the node ``env`` of ``conf/evaluate.yaml``.
+        config: of the environment, in place of the one that was saved.
+
+    Raises:
+        UserError: another robot, and the policy has slots for the limbs of its own.
+    """
+    config, changes = config or saved_environment(agent), dict(changes or {})
+    _check_imports(agent, changes)
+    robot = changes.pop("morphology", None)
+    if robot is not None and agent.policy.aligned_slots:
+        raise UserError(
+            f"{type(agent.policy).__name__} has slots for the limbs it was trained on and fits no other "
+            f"({robot}); modular policies do: smp, limb_transformer"
+        )
+    if robot is not None:
+        config = with_morphology(config, robot)
+    own = sorted(key for key in OF_ROBOTS if changes.get(key) is not None)
+    if own and "morphology" not in config:
+        raise UserError(
+            f"env.{own[0]} is a key of your own robots, not of what this policy was trained on; leave it "
+            "out, or add env.morphology=<your robot>"
+        )
+    return with_changes(config, changes)
+
+
+def _check_imports(agent: Agent, changes: Mapping[str, Any]) -> None:
+    """Raises UserError: the environment is of modules that neither the user names nor anybody imported."""
+    config = agent.description.get("environment", {}).get("config", {})
+    if changes.get("imports") and "id" not in config:
+        task = str(config.get("_target_")).rpartition(".")[2]
+        raise UserError(
+            f"env.imports is of env=gymnasium; this policy was trained in {shown(task)}: leave it out"
+        )
+    needed = module_names(config.get("imports"))
+    if not changes.get("imports") and any(name not in sys.modules for name in needed):
+        raise UserError(
+            f"this policy was trained in {shown(config.get('id'))!r}, which the module {', '.join(needed)} "
+            f"registers; it is imported at your word only, as it may be a stranger's: add "
+            f"env.imports=[{','.join(needed)}]"
+        )
+
+
+def saved_environment(agent: Agent) -> dict[str, Any]:
+    """The configuration of the environment that a policy was trained in. Raises UserError: it has none."""
+    if not agent.environment.get("config"):
+        raise UserError(
+            "this policy.json does not say in which environment it was trained (environment.config)"
+        )
+    return agent.environment["config"]
+
+
+def body_set_of(
+    agent: Agent, changes: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
+) -> TaskSet:
+    """The bodies and the task that a policy was trained with, from its ``policy.json``.
+
+    Args:
+        agent: the policy.
+        changes: as in `changed_environment`.
+        config: likewise.
+
+    Raises:
+        UserError: bodies have since changed sides of the split that was trained on.
+    """
+    bodies = task_set_of(changed_environment(agent, changes, config))
+    trained = set(agent.environment.get("seen", ()))
+    if not (changes or {}).get("morphology") and set(bodies.unseen) & trained:
+        raise UserError(
+            f"the policy was trained on {sorted(set(bodies.unseen) & trained)}, which "
+            f"split {bodies.split.name!r} holds out today; it was saved by another version"
+        )
+    return bodies
+
+
+def trained_on(agent: Agent, bodies: TaskSet) -> frozenset[str]:
+    """Names of the bodies that the policy was trained on and that are still what they were.
+
+    A robot's file may have changed since: its hash tells, and it then counts as unseen, with a warning.
+    """
+    hashes = agent.environment.get("hashes")
+    if not hashes:  # a task without bodies; or saved before hashes were
+        return frozenset(set(bodies.seen) & set(agent.environment.get("seen", ())))
+    same = {name for name, found in bodies.hashes().items() if found in hashes.values()}
+    # Of the robot alone: it may stand in another scene. Policies of earlier versions have the former only.
+    known = agent.environment.get("identities", {}).values()
+    same |= {name for name, found in bodies.identities().items() if found in known}
+    for name in set(bodies.seen) & set(hashes) - same:
+        log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)
+    return frozenset(same)

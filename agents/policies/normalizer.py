@@ -1,0 +1,156 @@
+"""Running normalisation of token sets: one scale and shift per feature, for all tokens or for each slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...envs.tokens import TokenSpec
+
+TRACES_AT_ONCE = 2**16
+"""Slots of whose traces an update takes account."""
+
+
+class TokenNormalizer(nn.Module):
+    """Bring the state columns of ``tokens`` and ``joints`` to zero mean and unit deviation.
+
+    All tokens share one scale and shift per column, and so do all joint rows; hence normalising
+    commutes with any permutation and fits any body. (With ``slots``, for ordinary networks, whose slots
+    have fixed meanings, each slot has its own for the columns of tokens.) Descriptor columns are left alone
+    (scale 1, shift 0, unclipped): they stand in fixed units, and in training on one body their deviation
+    would be zero. Before the first :meth:`update` the state columns are left alone, too, but for the
+    clipping.
+
+    :meth:`update` alone writes buffers. Statistics are kept in float64 and merged by the parallel
+    formula of Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances", 1979, so that the size of the chunks does not matter.
+
+    Args:
+        spec: What the columns mean, F of a token and G of a joint row.
+        n_privileged: S, readings that the critic sees, each with a scale and shift of its own (they have
+            an order); 0 where there are none.
+        fixed: Leave tokens and joints alone, as published agents that have no normaliser do; traces of
+            patches, if there are any, are normalised all the same.
+        floor: Smallest standard deviation divided by, in the feature's unit; a column that happens
+            to be constant in training (the sideways motion of a planar body) is not blown up.
+        limit: Normalised states are clipped to [-limit, limit].
+        slots: N, where each slot is to have statistics of its own; 0: shared by all tokens.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        n_privileged: int = 0,
+        fixed: bool = False,
+        floor: float = 1e-2,
+        limit: float = 10.0,
+        slots: int = 0,
+    ) -> None:
+        super().__init__()
+        self.slots = slots
+        self.floor = floor
+        self.limit = limit
+        self.n_privileged, self.n_traces = n_privileged, spec.trace_size
+        kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
+        if self.n_traces:
+            kinds["trace"] = np.ones(spec.trace_size, bool)
+        if n_privileged:
+            kinds["privileged"] = np.ones(n_privileged, bool)
+        for kind, is_state in kinds.items():
+            per_slot = (slots,) if slots and kind == "token" else ()
+            size = (*per_slot, len(is_state))
+            # Known from the spec, hence not part of what is saved.
+            self.register_buffer(f"{kind}_is_state", torch.from_numpy(is_state), persistent=False)
+            limits = torch.where(getattr(self, f"{kind}_is_state"), limit, torch.inf)
+            self.register_buffer(f"{kind}_limit", limits, persistent=False)
+            counts = (*per_slot, 1) if per_slot else ()
+            self.register_buffer(f"{kind}_count", torch.zeros(counts, dtype=torch.float64))
+            self.register_buffer(f"{kind}_mean", torch.zeros(size, dtype=torch.float64))
+            self.register_buffer(f"{kind}_squares", torch.zeros(size, dtype=torch.float64))
+            self.register_buffer(f"{kind}_shift", torch.zeros(size))
+            self.register_buffer(f"{kind}_scale", torch.ones(size))
+
+    def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Normalised tokens (..., N, F) and joints (..., N, J, G), zero at padding.
+
+        ``joints`` is None where the observation has none.
+        """
+        return self.tokens(observation), self.joints(observation) if "joints" in observation else None
+
+    def tokens(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised tokens (..., N, F), zero at padding."""
+        return self._normalize("token", observation["tokens"], observation["mask"])
+
+    def joints(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised joint rows (..., N, J, G), zero at padding."""
+        return self._normalize("joint", observation["joints"], observation["joint_mask"])
+
+    def traces(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised traces (..., N, Q), zero where there is no patch."""
+        return self._normalize("trace", observation["traces"], observation["mask"])
+
+    def privileged(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Normalised readings (..., S) for a critic."""
+        readings = observation["privileged"]
+        return self._normalize("privileged", readings, torch.ones_like(readings[..., 0]))
+
+    @torch.no_grad()
+    def update(self, observation: Mapping[str, Tensor]) -> None:
+        """Merge the valid tokens and joint rows of a batch into the statistics.
+
+        Args:
+            observation: Raw token sets with any leading dimensions.
+
+        Raises:
+            ValueError: A state feature of a valid token or joint row is not finite.
+        """
+        self._merge("token", observation["tokens"], observation["mask"])
+        if "joints" in observation:
+            self._merge("joint", observation["joints"], observation["joint_mask"])
+        if self.n_traces:
+            # Slots are many: a part of the samples tells as much.
+            stride = -(-observation["mask"].numel() // TRACES_AT_ONCE)
+            traces, mask = observation["traces"].flatten(0, -3), observation["mask"].flatten(0, -2)
+            self._merge("trace", traces[::stride], mask[::stride])
+        if self.n_privileged:
+            readings = observation["privileged"]
+            self._merge("privileged", readings, torch.ones_like(readings[..., 0]))
+
+    def _normalize(self, kind: str, values: Tensor, mask: Tensor) -> Tensor:
+        shift, scale = getattr(self, f"{kind}_shift"), getattr(self, f"{kind}_scale")
+        limit = getattr(self, f"{kind}_limit")
+        values = ((values.to(shift.dtype) - shift) * scale).clamp(-limit, limit)
+        # Selecting, not multiplying: nothing that stands at padding gets through, not even NaN.
+        return torch.where((mask != 0).unsqueeze(-1), values, 0.0)
+
+    def _merge(self, kind: str, values: Tensor, mask: Tensor) -> None:
+        is_state = getattr(self, f"{kind}_is_state")
+        if not is_state.any():
+            return
+        rows, exists = self._rows(kind, values, mask)
+        rows = torch.where(is_state & exists, rows.to(torch.float64), 0.0)
+        if not torch.isfinite(rows).all():
+            columns = (~torch.isfinite(rows)).flatten(0, -2).any(0).nonzero().flatten().tolist()
+            raise ValueError(f"expected finite states, got others in {kind} columns {columns}")
+        count, mean, squares = (getattr(self, f"{kind}_{name}") for name in ("count", "mean", "squares"))
+        new = exists.sum(0).to(torch.float64).reshape(count.shape)  # new: () or, of each slot, (N, 1)
+        row_mean = rows.sum(0) / new.clamp(min=1)
+        row_squares = ((rows - row_mean) * exists).square().sum(0)
+        total = (count + new).clamp(min=1)
+        difference = row_mean - mean
+        squares += row_squares + difference.square() * (count * new / total)
+        mean += difference * (new / total)
+        count += new
+        deviation = (squares / total).sqrt().clamp(min=self.floor)
+        getattr(self, f"{kind}_shift").copy_(mean)  # descriptors: mean 0
+        getattr(self, f"{kind}_scale").copy_(torch.where(is_state & (count > 0), 1 / deviation, 1.0))
+
+    def _rows(self, kind: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Valid rows (R, F) and (R, 1), or, where slots differ, all of them (R, N, F) and which exist."""
+        if self.slots and kind == "token":
+            return values.flatten(0, -3), (mask != 0).flatten(0, -2).unsqueeze(-1)
+        rows = values[mask != 0]
+        return rows, torch.ones_like(rows[:, :1], dtype=torch.bool)

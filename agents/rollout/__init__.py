@@ -1,0 +1,1 @@
+"""Episodes while training: buffers of rollouts, and populations evaluated on one machine or many."""

@@ -1,0 +1,312 @@
+"""A population on a Ray cluster, whose nodes may come and go."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+
+from ...envs.errors import UserError
+from ...envs.numbers import NULL, TEXT, checked, one_of, real
+from ...envs.numbers import whole as count
+from ...envs.task_set import TaskSet
+from ..algorithms.cma_es import CMAES, Recipe
+from ..policies.base import Policy
+from ..training.signals import STOPS
+from .compute import Compute, Evaluator
+from .messages import Sent, drawn_again, shared_bytes, whole
+from .population import Scores, Stop, joined, shards_of
+from .worker import evaluate_shard, machine, setup_of
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.1
+"""Seconds between looks at whether the run is to stop."""
+
+STORE_BYTES = 256 * 2**20
+"""Of the object store of a cluster of our own: parameters of a generation and little else."""
+
+
+@checked("compute")
+@dataclass
+class Ray(Compute):
+    """A Ray cluster; the keys of ``conf/compute/ray.yaml``.
+
+    Args:
+        address: of a cluster that runs (``auto``: the one of this machine, or ``host:port``); null: one of
+            our own on this machine, for as long as the run lasts.
+        workers: processes of a cluster of our own; ``auto``: one per core.
+        cpus: of a cluster, that each shard takes while it is computed.
+        retries: how often a shard is computed again after its worker or node was lost, before the run stops.
+        patience: seconds without any worker before the log says so, and again.
+
+    Raises:
+        UserError: a value that cannot be meant, or Ray is not installed.
+    """
+
+    name = "ray"
+    algorithms = ("cma_es",)
+    spread = True
+
+    address: Annotated[str | None, (TEXT | NULL).told("auto, host:port or null")] = None
+    workers: Annotated[int | str, one_of("auto") | count(1, 10**5)] = "auto"
+    cpus: Annotated[float, real(0, 10**5, above=True)] = 1
+    retries: Annotated[int, count()] = 20
+    patience: Annotated[float, real(0, 1e9, above=True)] = 30
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("compute=ray needs Ray, which is not installed: pip install -e '.[ray]'")
+
+    def evaluator(  # noqa: D102
+        self,
+        settings: CMAES,
+        policy: Policy,
+        task_set: TaskSet,
+        environment: Mapping[str, Any],
+        threads: int,
+        device: torch.device,
+        simulation: str = "cpu",
+    ) -> Evaluator:
+        # Shards are computed on the processors of the cluster, whatever device validates here.
+        size = self.shard_size(settings, task_set, policy, torch.device("cpu"))
+        cluster = replace(self, workers=threads) if self.workers == "auto" else self
+        return RayPopulation(cluster, settings, policy, task_set, environment, size)
+
+
+class RayPopulation:
+    """Evaluates populations in shards, each a task of a Ray cluster.
+
+    Policy and task go to the cluster's object store once. A shard whose worker or node is lost is computed
+    again wherever there is room, by whoever has joined since; nothing else waits for it.
+
+    Args:
+        settings: of the cluster.
+        search: settings of the search.
+        policy: whose acting parameters candidates are.
+        task_set: gives the task.
+        environment: its configuration.
+        shard_size: candidates of a shard.
+
+    Attributes:
+        bytes_sent: of parameters, in the last generation.
+        lost: shards that were computed again so far.
+        told: what workers said of themselves in the last generation, for each shard: ``host``, ``process``,
+            ``machine`` and ``seconds`` of computing.
+
+    Raises:
+        UserError: no such cluster.
+    """
+
+    def __init__(
+        self,
+        settings: Ray,
+        search: CMAES,
+        policy: Policy,
+        task_set: TaskSet,
+        environment: Mapping[str, Any],
+        shard_size: int,
+    ) -> None:
+        self.settings = settings
+        self._ray, self._ours = _connect(settings)
+        self.shards = shards_of(search.population, shard_size)
+        first = next(iter(policy.parameters()))
+        self._dtype = first.detach().cpu().numpy().dtype
+        self._key = uuid.uuid4().hex
+        setup = setup_of(policy, environment, task_set.hashes(), search.episodes)
+        self._setup = [self._ray.put(setup)]
+        # Ray's own retries would not tell us; ours are counted and logged.
+        remote = self._ray.remote(num_cpus=settings.cpus, max_retries=0, scheduling_strategy="SPREAD")
+        self._task = remote(evaluate_shard)
+        self._machine, self._others = machine(), set()
+        self.bytes_sent = self.lost = 0
+        self.told: list[dict[str, Any]] = []
+        log.info(
+            "shards of %s candidates on a Ray cluster of %g CPUs on %s nodes",
+            shard_size,
+            self._cpus(),
+            len(self._nodes()),
+        )
+
+    def evaluate(
+        self,
+        candidates: np.ndarray,
+        starts: Sequence[Any],
+        stop: Stop = lambda: False,
+        recipe: Recipe | None = None,
+    ) -> Scores | None:
+        """Run every candidate from the same starts; each row has one episode.
+
+        Args:
+            candidates: (P, n) acting parameters.
+            starts: E seeds, of the episodes of every candidate on every body.
+            stop: asked several times a second; True ends all of it.
+            recipe: what the candidates were drawn from, which is sent where it is less.
+
+        Returns:
+            Scores, or None where it was stopped.
+
+        Raises:
+            UserError: a shard was lost more often than ``compute.retries`` allows.
+            RayTaskError: an error in a worker, with its traceback.
+        """
+        parts, shared = self._pack(candidates, recipe)
+        generation, found = uuid.uuid4().hex, [None] * len(parts)
+        tries = [0] * len(parts)
+        self.told = []
+        pending: dict[Any, int] = {}
+
+        def submit(index: int) -> None:
+            tries[index] += 1
+            arguments = self._key, self._setup, generation, shared, parts[index], list(starts)
+            pending[self._task.remote(*arguments)] = index
+
+        try:
+            for index in range(len(parts)):
+                submit(index)
+            heard = time.monotonic()
+            while pending:
+                done, _ = self._ray.wait(list(pending), num_returns=len(pending), timeout=LOOK_EVERY)
+                if stop():
+                    return None
+                for reference in done:
+                    index = pending.pop(reference)
+                    result = self._result(reference, index, tries[index])
+                    if result is None:
+                        submit(index)
+                    else:
+                        found[index] = result
+                heard = time.monotonic() if done else self._say_waiting(heard)
+        finally:
+            for reference in pending:
+                self._ray.cancel(reference)
+        return joined(found)
+
+    def _pack(self, candidates: np.ndarray, recipe: Recipe | None) -> tuple[list[Sent], list[Any]]:
+        """Shards as they are sent, and what they share; the smaller of two ways."""
+        parts = [whole(candidates, shard, self._dtype) for shard in self.shards]
+        self.bytes_sent = sum(part.nbytes for part in parts)
+        if recipe is None:
+            return parts, []
+        drawn = drawn_again(candidates, self.shards, recipe, self._dtype)
+        if drawn is None:
+            log.warning("the candidates could not be drawn again from their seeds; their numbers are sent")
+            return parts, []
+        needed = sum(part.nbytes for part in drawn) + len(self._nodes()) * shared_bytes(recipe)
+        if needed >= self.bytes_sent:
+            return parts, []
+        self.bytes_sent = needed
+        return drawn, [self._ray.put(recipe.without_draw())]
+
+    def _result(self, reference: Any, index: int, tries: int) -> Scores | None:
+        """Scores of a shard; None: who computed it is gone."""
+        errors = self._ray.exceptions
+        gone = (
+            errors.WorkerCrashedError,
+            errors.NodeDiedError,
+            errors.LocalRayletDiedError,
+            errors.ObjectLostError,
+            errors.OutOfMemoryError,
+            errors.RaySystemError,
+        )
+        try:
+            scores, about = self._ray.get(reference)
+        except gone as error:
+            self.lost += 1
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            shard = self.shards[index]
+            if tries > self.settings.retries:
+                raise UserError(
+                    f"candidates {shard.start} to {shard.stop - 1} were lost {tries} times, the last time by "
+                    f"{reason}; raise compute.retries if nodes come and go that often"
+                ) from error
+            log.warning("candidates %s to %s are computed again: %s", shard.start, shard.stop - 1, reason)
+            return None
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from error
+            raise
+        self._compare(about)
+        self.told.append(about)
+        return scores
+
+    def _compare(self, about: Mapping[str, Any]) -> None:
+        """Say once for each host where its numbers may be rounded otherwise."""
+        if about["host"] in self._others or about["machine"] == self._machine:
+            return
+        self._others.add(about["host"])
+        differing = [
+            f"{name} {about['machine'][name]} (here {own})"
+            for name, own in self._machine.items()
+            if about["machine"][name] != own
+        ]
+        log.warning(
+            "%s has %s: which shard it computes may change the last digits of a run",
+            about["host"],
+            ", ".join(differing),
+        )
+
+    def _say_waiting(self, heard: float) -> float:
+        """Tell, now and then, that nobody is there to compute; when somebody was last heard of."""
+        if time.monotonic() - heard < self.settings.patience:
+            return heard
+        if self._cpus() < self.settings.cpus:
+            log.warning("the cluster has no node with %g CPUs; waiting for one to join", self.settings.cpus)
+        return time.monotonic()
+
+    def _cpus(self) -> float:
+        return self._ray.cluster_resources().get("CPU", 0)
+
+    def _nodes(self) -> list[Any]:
+        return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+    def close(self) -> None:
+        """Leave the cluster; end it if it is our own."""
+        if self._ours:
+            self._ray.shutdown()
+
+
+def _connect(settings: Ray) -> tuple[Any, bool]:
+    """Ray, connected, and whether the connection is ours. Raises UserError: no such cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of other shards, when one has failed
+    import ray
+
+    if ray.is_initialized():
+        return ray, False
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        if settings.address is None:
+            ray.init(
+                address="local",
+                num_cpus=settings.workers,
+                num_gpus=0,
+                object_store_memory=STORE_BYTES,
+                _node_ip_address="127.0.0.1",  # nobody else is to reach it
+                **quiet,
+            )
+        else:
+            del quiet["include_dashboard"]  # the cluster's own affair
+            ray.init(address=settings.address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise UserError(
+            f"compute.address={settings.address} is no Ray cluster that can be joined: {error}; start one "
+            "with: ray start --head"
+        ) from error
+    finally:
+        # Ray's own for SIGTERM ends the process with a dump of its stack; ours let a run save.
+        for number, handler in handlers.items():
+            if handler is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
+    return ray, True

@@ -1,0 +1,1 @@
+"""Looking at an agent: into its attention and messages, in videos, and live in a window."""

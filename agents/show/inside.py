@@ -1,0 +1,226 @@
+"""Looking inside a policy: what it attends to, and what its limbs tell each other, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...envs.errors import UserError
+from ...envs.locomotion import LocomotionVectorEnv
+from ...envs.numbers import whole_number
+from ...envs.sensors import SensorVectorEnv
+from ...envs.task_set import TaskSet
+from .. import policies
+from ..agent import Agent
+from ..policies.base import Policy
+
+
+@dataclass(frozen=True)
+class Messages:
+    """How much the messages between limbs tell, each (B, N), or None in a direction that has none.
+
+    Args:
+        up: from limb i to its parent: the length of what the message adds to the parent's hidden state.
+        down: to limb i from its parent, likewise. Roots have 0.
+    """
+
+    up: np.ndarray | None
+    down: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What went on inside a policy in one episode of T steps.
+
+    Args:
+        agent: name of the policy's class.
+        body: name of the body or of the task.
+        kind: of the N tokens: ``sensors``, ``patches`` or ``limbs``.
+        names: (N,) of sensors, copies and noise (in the task's order, whatever slot showed them) or limbs.
+        parents: (N,) limb that each limb hangs from, -1 for a root; None for sensors.
+        attention: (T, N) share that each sensor got; (T, layers, N, N) of limbs, [reader, read]; or None.
+        up, down: (T, N), as in `Messages`, or None.
+        rewards: (T,) of the step that followed.
+        shuffles: steps before which the sensors were put into another order.
+    """
+
+    agent: str
+    body: str
+    kind: str
+    names: tuple[str, ...]
+    parents: tuple[int, ...] | None
+    attention: np.ndarray | None
+    up: np.ndarray | None
+    down: np.ndarray | None
+    rewards: np.ndarray
+    shuffles: tuple[int, ...]
+
+
+@torch.inference_mode()
+def attention_of(agent: Agent, observation: Mapping[str, Any]) -> np.ndarray | None:
+    """What a policy attends to when it acts on this observation; the agent is left as it is.
+
+    Call it right before ``agent.act``: a policy's memory is taken as the agent has it then.
+
+    Args:
+        agent: of any policy.
+        observation: as ``agent.act`` takes it; one of one environment is taken as a batch of one.
+
+    Returns:
+        Of sensors and patches (B, N): the share of the attention that each slot gets. Of limbs
+        (B, layers, N, N): what the limb of a row takes from each limb, the mean over heads. Rows sum to 1.
+        None: the policy has no attention.
+
+    Raises:
+        ValueError: the observation does not fit the policy.
+    """
+    attention = agent.policy.attention(*agent.before_acting(observation))
+    return None if attention is None else attention.double().cpu().numpy()
+
+
+@torch.inference_mode()
+def messages_of(agent: Agent, observation: Mapping[str, Any]) -> Messages | None:
+    """How much the messages tell that limbs send when a policy acts on this observation.
+
+    A message has length 1 by design: its size is the length of what it adds to the hidden state of the
+    limb that receives it.
+
+    Args:
+        agent: of any policy.
+        observation: as ``agent.act`` takes it; one of one environment is taken as a batch of one.
+
+    Returns:
+        Sizes; None: the policy sends no messages.
+
+    Raises:
+        ValueError: the observation does not fit the policy.
+    """
+    sizes = agent.policy.message_sizes(agent.before_acting(observation)[0])
+    if sizes is None:
+        return None
+    up, down = (sizes[name].double().cpu().numpy() if name in sizes else None for name in ("up", "down"))
+    return Messages(up, down)
+
+
+def by_channel(of_slots: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Numbers of slots (N,) put back to the channels that the slots show, ``order`` (N,)."""
+    of_channels = np.empty_like(of_slots)
+    of_channels[order] = of_slots
+    return of_channels
+
+
+def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, steps: int = 1000) -> Inside:
+    """Run one episode and keep what went on inside.
+
+    The episode is that of `run_episodes` with the same seed: looking changes no action.
+
+    Args:
+        agent: acts deterministically.
+        task_set: gives the task, with the conditions to look at.
+        body: name of a body, or of the task.
+        seed: of the start.
+        steps: at most.
+
+    Raises:
+        UserError: a policy with neither attention nor messages, an unknown body, or no number of steps.
+    """
+    whole_number(steps, "steps", 1)
+    names = task_set.choose(body)
+    if len(names) != 1:
+        raise UserError(f"one body can be looked into at a time, but {body!r} means {len(names)}")
+    if not looks_inside(agent.policy):
+        raise UserError(_nothing_inside(agent.policy))
+    env = task_set.make_vec(names, 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
+    with closing(env):
+        agent.reset()
+        observation, _ = env.reset(seed=[[seed, 0]])
+        attention, messages, rewards, shuffles = [], [], [], []
+        order, running = _order(env), True
+        while running and len(rewards) < steps:
+            if (_order(env) != order).any():
+                order = _order(env)
+                shuffles.append(len(rewards))
+            seen = attention_of(agent, observation)
+            if seen is not None:
+                attention.append(by_channel(seen[0], order) if seen.ndim == 2 else seen[0])
+            messages.append(messages_of(agent, observation))
+            observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+            rewards.append(float(reward[0]))
+            running = not (terminated[0] or truncated[0])
+        tokens, parents = token_names(env), _parents(env)
+    return Inside(
+        agent=type(agent.policy).__name__,
+        body=names[0],
+        kind=task_set.kind,
+        names=tokens,
+        parents=parents,
+        attention=np.stack(attention) if attention else None,
+        up=_stacked([told and told.up for told in messages]),
+        down=_stacked([told and told.down for told in messages]),
+        rewards=np.array(rewards),
+        shuffles=tuple(shuffles),
+    )
+
+
+def looks_inside(policy: Policy | type[Policy]) -> bool:
+    """Whether a policy has attention or messages."""
+    if getattr(policy, "messages", None) == "none":
+        return False
+    kind = policy if isinstance(policy, type) else type(policy)
+    return kind.attention is not Policy.attention or kind.message_sizes is not Policy.message_sizes
+
+
+def _nothing_inside(policy: Policy) -> str:
+    found = [getattr(policies, name) for name in policies.__all__]
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, Policy)]
+    able = [kind.__name__ for kind in kinds if kind.kind == policy.kind and looks_inside(kind)]
+    name = type(policy).__name__
+    if looks_inside(type(policy)):
+        name += f" with agent.messages={policy.messages}"
+    return (
+        f"{name} has neither attention nor messages to look at; what has, of {policy.kind}: {', '.join(able)}"
+    )
+
+
+def token_names(env: SensorVectorEnv | LocomotionVectorEnv) -> tuple[str, ...]:
+    """Names of the limbs of row 0, or of the channels: sensors, then their copies, then noise."""
+    if env.kind == "limbs":
+        return tuple(limb.name for limb in env.bodies[0].limbs)
+    return channel_names(env.source.sensor_names, env.channels.sensor)
+
+
+def channel_names(sensors: Sequence[str], shown: np.ndarray) -> tuple[str, ...]:
+    """Names of channels.
+
+    Args:
+        sensors: (S,) names of the task's sensors.
+        shown: (C,) which of them each channel shows, S for noise.
+    """
+    names, met = [], [0] * (len(sensors) + 1)
+    for sensor in shown:
+        met[sensor] += 1
+        if sensor == len(sensors):
+            names.append(f"noise {met[sensor]}")
+        else:
+            copy = met[sensor]
+            names.append(sensors[sensor] if copy == 1 else f"{sensors[sensor]} (copy {copy - 1})")
+    return tuple(names)
+
+
+def _order(env: SensorVectorEnv | LocomotionVectorEnv) -> np.ndarray:
+    """(N,) channel that each slot shows; limbs are never moved."""
+    return np.zeros(0, int) if env.kind == "limbs" else env.slots.order[0].copy()
+
+
+def _parents(env: SensorVectorEnv | LocomotionVectorEnv) -> tuple[int, ...] | None:
+    return tuple(limb.parent for limb in env.bodies[0].limbs) if env.kind == "limbs" else None
+
+
+def _stacked(rows: list[np.ndarray | None]) -> np.ndarray | None:
+    """(T, N) of T arrays (1, N); None where nothing is told."""
+    return None if rows[0] is None else np.concatenate(rows)

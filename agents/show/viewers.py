@@ -1,0 +1,153 @@
+"""What ``somite-view`` does: a window on a session, chosen by what is shown and where it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ...envs.errors import UserError, nearest
+from ...envs.numbers import whole_number
+from ..device import resolve_device
+from ..evaluation.evaluated_runs import body_set_of
+from ..keys import VIEWERS
+from ..storage.policy import load_policy
+from ..storage.policy_json import policy_folder_of
+from .session import Session
+
+FRAMES_PER_SECOND = 40
+
+
+class Viewer(Protocol):
+    """A window on a session."""
+
+    def pressed(self) -> list[str]:
+        """Actions of the keys that have been pressed since the last call."""
+        ...
+
+    def show(self, session: Session) -> None:
+        """Draw the session as it is now."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has closed it."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+def view(config: DictConfig) -> None:
+    """Show what ``conf/view.yaml`` describes until the window is closed.
+
+    Raises:
+        UserError: a run, body or viewer that is not there, or no display.
+    """
+    seed = whole_number(config.seed, "seed")
+    if config.viewer not in VIEWERS:
+        raise UserError(f"there is no viewer {config.viewer!r}; {nearest(str(config.viewer), VIEWERS)}")
+    port = whole_number(config.port, "port", 0)
+    agent = load_policy(policy_folder_of(str(config.run)), resolve_device(config.device))
+    changes = OmegaConf.to_container(config.env, resolve=True)
+    bodies = config.bodies
+    if isinstance(bodies, ListConfig):
+        bodies = [str(name) for name in bodies]
+    session = Session(agent, body_set_of(agent, changes).for_evaluation(), bodies, seed)
+    try:
+        kind = choose_viewer(config.viewer, session)
+        viewer = make_viewer(kind, session, port)
+        try:
+            run(session, viewer)
+        except KeyboardInterrupt:  # how the viewer in a browser is left
+            pass
+        finally:
+            viewer.close()
+    finally:
+        session.close()
+
+
+def choose_viewer(given: str, session: Session, has_display: bool | None = None) -> str:
+    """``mujoco``, ``window`` or ``web``, where that can show the session.
+
+    Args:
+        given: one of `VIEWERS`; ``auto``: MuJoCo's own for its tasks, a window of ours for others.
+        session: to be shown.
+        has_display: None: look for one.
+
+    Raises:
+        UserError: it cannot.
+    """
+    is_scene = session.scene() is not None
+    kind = ("mujoco" if is_scene else "window") if given == "auto" else given
+    if kind != "window" and not is_scene:
+        raise UserError(f"viewer={kind} shows tasks of MuJoCo, {session.body} is none: use viewer=window")
+    if kind != "web" and not (_has_display(kind) if has_display is None else has_display):
+        other = "viewer=web shows it in a browser, " if is_scene else ""
+        raise UserError(
+            "there is no display here (DISPLAY and WAYLAND_DISPLAY are empty): run this where there is one, "
+            f"or through ssh -X; {other}somite-evaluate run=... video=true writes a film where there are "
+            "pictures"
+        )
+    return kind
+
+
+def make_viewer(kind: str, session: Session, port: int = 0) -> Viewer:
+    """Open a viewer of a kind that `choose_viewer` gave.
+
+    Args:
+        kind: ``mujoco``, ``window`` or ``web``.
+        session: to be shown.
+        port: of the web viewer; 0: the first free one from 8080 on.
+
+    Raises:
+        UserError: what it needs is not installed or does not work here.
+    """
+    if kind == "mujoco":
+        from .mujoco_viewer import MujocoViewer
+
+        return MujocoViewer(session)
+    if kind == "web":
+        from .web_viewer import WebViewer
+
+        return WebViewer(session, port)
+    from .window_viewer import WindowViewer
+
+    return WindowViewer(session)
+
+
+def run(
+    session: Session,
+    viewer: Viewer,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Let the session go on in real time, with what is pressed, until the viewer is closed.
+
+    Args:
+        session: to be shown.
+        viewer: it is shown in.
+        clock: tells seconds.
+        sleep: waits for so many.
+    """
+    last = clock()
+    while viewer.is_open:
+        for action in viewer.pressed():
+            session.press(action)
+        now = clock()
+        session.play(now - last)
+        last = now
+        viewer.show(session)
+        sleep(max(0.0, 1 / FRAMES_PER_SECOND - (clock() - now)))
+
+
+def _has_display(kind: str) -> bool:
+    if not sys.platform.startswith("linux"):
+        return True
+    names = ["DISPLAY", "WAYLAND_DISPLAY"] + ["SDL_VIDEODRIVER"] * (kind == "window")
+    return any(os.environ.get(name) for name in names)

@@ -1,0 +1,1 @@
+"""What lies on disk: policies, checkpoints, run folders, locks, and reading what strangers wrote."""

@@ -1,0 +1,148 @@
+"""What a run does where something of it cannot be written: a full disk, a folder that became read-only."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...envs.errors import UserError, nearest
+from ..keys import ON_SAVE_ERROR
+from .paths import command
+from .run_folder import list_checkpoints, step_of
+
+log = logging.getLogger(__name__)
+
+EXIT_UNSAVED = 74
+"""Exit code of a run that stopped because it could not save: ``EX_IOERR`` of sysexits.h."""
+
+CHECKPOINT = "the checkpoint"
+
+OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE, errno.ENOTDIR),
+)
+
+
+class SaveErrors:
+    """Takes the errors of everything that a run writes.
+
+    Args:
+        folder: Of the run.
+        on_error: ``stop``: the run ends at once, with `EXIT_UNSAVED`; or ``continue``: it says so, goes on
+            and tries again the next time that this is to be written.
+
+    Raises:
+        UserError: ``on_error`` is neither.
+    """
+
+    def __init__(self, folder: Path, on_error: str = "stop") -> None:
+        if on_error not in ON_SAVE_ERROR:
+            raise UserError(f"on_save_error cannot be {on_error!r}; {nearest(str(on_error), ON_SAVE_ERROR)}")
+        self.folder, self.on_error = folder, on_error
+        self._failing: set[str] = set()
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the last checkpoint that was to be written could not be."""
+        return CHECKPOINT in self._failing
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """A block that writes something; its `OSError` is taken.
+
+        Args:
+            what: Is written, in words.
+
+        Raises:
+            SystemExit: It could not be written, and the run is to stop then.
+        """
+        try:
+            yield
+        except OSError as error:
+            self.failed(what, error)
+        else:
+            self.succeeded(what)
+
+    def failed(self, what: str, error: OSError) -> None:
+        """Says that something could not be written, once until it can be again; a checkpoint every time.
+
+        Raises:
+            SystemExit: The run is to stop then.
+        """
+        reason = f"{what} of {self.folder} could not be written: {error.strerror or error}"
+        if self.on_error == "stop":
+            log.error("%s; the run stops (on_save_error=stop). %s", reason, self._kept())
+            raise SystemExit(EXIT_UNSAVED) from error
+        if what not in self._failing or what == CHECKPOINT:
+            log.warning(
+                "%s; the run goes on and tries again (on_save_error=continue). %s", reason, self._kept()
+            )
+        self._failing.add(what)
+
+    def succeeded(self, what: str) -> None:
+        """Says that something can be written again."""
+        if what in self._failing:
+            self._failing.discard(what)
+            log.info("%s of %s is written again", what, self.folder)
+
+    def check_end(self) -> None:
+        """For a run that ends. Raises SystemExit: its last checkpoint could not be written."""
+        if self.unsaved:
+            log.error("the end of this run could not be saved. %s", self._kept())
+            raise SystemExit(EXIT_UNSAVED)
+
+    def _kept(self) -> str:
+        try:
+            kept = list_checkpoints(self.folder)
+        except OSError as error:  # the folder itself is out of reach
+            return f"its checkpoints cannot be listed ({error.strerror})"
+        if not kept:
+            return "It has no checkpoint yet."
+        return (
+            f"Its last checkpoint, of step {step_of(kept[-1]):,}, is whole; when there is room again, go on "
+            f"from it with: {command('somite-train', resume=self.folder)}"
+        )
+
+
+def cannot_begin(folder: Path, error: OSError) -> UserError | None:
+    """The message for a run whose folder cannot be written when it begins; None for errors of other kinds.
+
+    Args:
+        folder: Of the run.
+        error: What happened.
+    """
+    if error.errno not in OF_THE_DISK:
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return UserError(f"the run cannot begin in {folder}: {error.strerror}{where}")
+
+
+def keep_log_going() -> None:
+    """Log files that cannot be written are said once, without a trace for every line.
+
+    The terminal has every line in any case, and lines go into the file again as soon as they can.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = _Said(handler)
+
+
+class _Said:
+    def __init__(self, handler: logging.FileHandler) -> None:
+        self._handler, self._said = handler, False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a fault of ours, as any other
+            logging.FileHandler.handleError(self._handler, record)
+        elif not self._said:
+            self._said = True
+            path = self._handler.baseFilename
+            print(
+                f"{path} cannot be written ({error.strerror}): lines are on the terminal only",
+                file=sys.stderr,
+            )

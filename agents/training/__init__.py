@@ -1,0 +1,1 @@
+"""A training run from start to end: what is logged, validated, saved, and how it is resumed."""

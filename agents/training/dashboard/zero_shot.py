@@ -1,0 +1,210 @@
+"""A small suite of conditions never trained on, run now and then while a policy trains."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+
+from ....envs.errors import EnvironmentFault, UserError, nearest
+from ....envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
+from ....envs.saved import task_set_of
+from ....envs.sensors import SensorTask
+from ....envs.task_set import TaskSet, with_changes
+from ...agent import Agent
+from ...algorithms.sharding import threads_of_an_operation
+from ...composition import check_fit
+from ...evaluation.conditions import KINDS, undisturbed
+from ...evaluation.episodes import run_episodes
+from ...policies.base import Policy
+from .covered import is_trained_on
+
+log = logging.getLogger(__name__)
+
+ZERO_SHOT_SEED = 7_000_007
+"""Starts of the suite; neither validation nor evaluation uses them."""
+
+REFERENCE = "undisturbed"
+MEAN = "mean"
+
+
+_ROWS = whole(1, 10**6)
+
+
+@checked("zero_shot")
+@dataclass
+class Settings:
+    """The keys of ``conf/zero_shot.yaml``.
+
+    Args:
+        rows: episodes of each condition, shared out among the bodies; at least one for each.
+        bodies: at most so many of the training bodies are tried.
+        steps: of an episode at most, by kind of tokens.
+        pictures: whether pictures are drawn, too.
+        conditions: by kind of tokens and name, changes of the environment's configuration.
+
+    Raises:
+        UserError: a value that cannot be meant, or a name that is taken.
+    """
+
+    rows: Annotated[int, _ROWS]
+    bodies: Annotated[int, _ROWS]
+    steps: Annotated[Mapping[str, int], VALUES]
+    pictures: Annotated[bool, FLAG]
+    conditions: Annotated[Mapping[str, Mapping[str, Mapping[str, Any]]], VALUES]
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "conditions"):
+            for kind in getattr(self, name):
+                if kind not in KINDS:
+                    raise UserError(f"zero_shot.{name} has no {kind!r}; {nearest(str(kind), KINDS)}")
+        self.steps = {k: EPISODE_STEPS.read(f"zero_shot.steps.{k}", self.steps.get(k)) for k in KINDS}
+        for kind, conditions in self.conditions.items():
+            (VALUES | NULL).read(f"zero_shot.conditions.{kind}", conditions)
+            for name, changes in (conditions or {}).items():
+                if name in (REFERENCE, MEAN):
+                    raise UserError(f"zero_shot.conditions.{kind}.{name}: that name is taken; choose another")
+                if not isinstance(changes, Mapping) or not changes:
+                    raise UserError(
+                        f"zero_shot.conditions.{kind}.{name} must be keys of env and their values, such as "
+                        f"{{senses: {{missing: 0.2}}}}; got {changes!r}"
+                    )
+
+
+def read_settings(node: Mapping[str, Any]) -> Settings:
+    """Settings of a node of the configuration. Raises UserError: a key or a value that cannot be meant."""
+    known = [field.name for field in fields(Settings)]
+    for key in node:
+        if key not in known:
+            raise UserError(f"zero_shot has no key {key!r}; {nearest(str(key), known)}")
+    return Settings(**node)
+
+
+class ZeroShotSuite:
+    """Conditions made ready for one run.
+
+    Args:
+        settings: of the suite.
+        environment: configuration of the environment that is trained in.
+        policy: that is trained.
+
+    Attributes:
+        bodies: that are tried, all of them trained on.
+        tasks: by condition, the reference first.
+        seconds: spent in it.
+
+    Raises:
+        UserError: a condition that cannot be meant.
+    """
+
+    def __init__(self, settings: Settings, environment: Mapping[str, Any], policy: Policy) -> None:
+        self.settings, self._policy = settings, policy
+        plain = undisturbed(environment)
+        reference = self._task(plain)
+        self.bodies = _evenly(reference.seen, settings.bodies)
+        self.tasks: dict[str, TaskSet] = {REFERENCE: reference}
+        self.seconds = 0.0
+        for name, changes in (settings.conditions.get(policy.kind) or {}).items():
+            if is_trained_on(changes, environment):
+                log.info("zero_shot/%s is left out: this run trains on it", name)
+                continue
+            task = self._task(with_changes(plain, changes))
+            reason = self._why_not(task)
+            if reason:
+                log.info("zero_shot/%s is left out: %s", name, reason)
+            else:
+                self.tasks[name] = task
+        reason = self._why_not(reference)
+        if reason:  # trained with noise channels that it cannot do without, say
+            log.info("zero_shot/%s is left out: %s", REFERENCE, reason)
+            del self.tasks[REFERENCE]
+
+    def _task(self, config: Mapping[str, Any]) -> TaskSet:
+        """The task with episodes cut short."""
+        task, steps = task_set_of(config), self.settings.steps[self._policy.kind]
+        if isinstance(task, SensorTask):
+            return task.with_limit(min(steps, task.max_episode_steps)).for_evaluation()
+        limit = {"max_episode_steps": min(steps, task.max_episode_steps)}
+        return task_set_of(with_changes(config, {"task": limit})).for_evaluation()
+
+    def _why_not(self, task: TaskSet) -> str | None:
+        """Why the policy cannot act there; None: it can."""
+        policy = self._policy
+        try:
+            with closing(task.make_vec(task.seen[:1], 1, aligned=policy.aligned_slots, threads=1)) as env:
+                check_fit(policy, env)
+                with left_alone(policy):  # some can tell only when they see it
+                    Agent(policy).act(env.reset(seed=[[ZERO_SHOT_SEED, 0]])[0])
+        except EnvironmentFault:  # which no condition is to blame for
+            raise
+        except UserError as error:
+            return str(error)
+        return None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing but the reference to try."""
+        return not set(self.tasks) - {REFERENCE}
+
+    def scores(self, policy: Policy) -> dict[str, float]:
+        """Mean return of each condition over the bodies, and their ``mean`` without the reference.
+
+        Args:
+            policy: acts deterministically; it is left as it is, and so is every random stream.
+        """
+        found: dict[str, float] = {}
+        episodes = max(1, self.settings.rows // len(self.bodies))
+        with self.timed(), left_alone(policy):
+            for name, task in self.tasks.items():
+                results = run_episodes(
+                    Agent(policy).act,
+                    task,
+                    self.bodies,
+                    episodes,
+                    ZERO_SHOT_SEED,
+                    aligned=policy.aligned_slots,
+                    threads=1,
+                )
+                found[name] = float(np.mean([result.returns.mean() for result in results]))
+        found[MEAN] = float(np.mean([score for name, score in found.items() if name != REFERENCE]))
+        return found
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Within it, time counts as ``seconds`` of the suite."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+@contextmanager
+def left_alone(policy: Policy) -> Iterator[None]:
+    """Within it, nothing reaches the training: random streams and the policy's mode come back."""
+    mode, of_numpy, of_python = policy.training, np.random.get_state(), random.getstate()
+    device = next(policy.parameters()).device
+    try:
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            threads_of_an_operation(1),  # few rows are too little work to share
+        ):
+            yield
+    finally:
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
+        policy.train(mode)
+
+
+def _evenly(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """At most ``count`` of the names, the first among them, evenly spread."""
+    if len(names) <= count:
+        return tuple(names)
+    return tuple(names[i * len(names) // count] for i in range(count))
