@@ -7,15 +7,24 @@ import pytest
 import torch
 
 from somite.agents import load_policy
+from somite.agents.bundled import bundled_folder
 from somite.agents.evaluation.evaluated_runs import body_set_of
 from tests.observations import permute_limbs
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-KEPT = sorted((RESULTS / "cheetah_smp_split").glob("*/policy"))
+CHEETAHS = RESULTS / "cheetah_smp_split"
+KEPT = [*sorted(CHEETAHS.glob("*/policy")), bundled_folder("cheetah-mlp")]
+PATCHES = [bundled_folder(f"car_racing-{name}") for name in ("patch_jigsaw", "patch_transformer")]
 KINDS = ("swingup", "ant_sensors", "car_racing")
-SENSORS = [path for kind in KINDS for path in sorted(RESULTS.glob(f"{kind}/*/policy"))]
-ORDINARY = ("SensorMLP", "PatchCNN")
+SENSORS = [path for kind in KINDS for path in sorted(RESULTS.glob(f"{kind}/*/policy"))] + PATCHES
+ORDINARY = ("SensorMLP",)
 OF_SLOTS = ("tokens", "mask", "traces")
+
+
+def name(folder):
+    """Of its run, such as swingup/clone-0, or of a bundled one."""
+    run = folder.parent if folder.name == "policy" else folder
+    return f"{run.parent.name}/{run.name}"
 
 
 def observations_of(agent, body):
@@ -33,13 +42,13 @@ def act(agent, observation):
     return agent.act({key: value.numpy() for key, value in observation.items()})
 
 
-def test_there_are_three_seeds_of_three_agents_and_one_of_each_way_of_messages():
-    seeds = [f"{agent}-{seed}" for agent in ("limb_transformer", "mlp", "smp") for seed in range(3)]
+def test_there_are_three_seeds_of_both_agents_and_one_of_each_way_of_messages():
+    seeds = [f"{agent}-{seed}" for agent in ("limb_transformer", "smp") for seed in range(3)]
     ways = ["smp_down-0", "smp_none-0", "smp_up-0"]
-    assert sorted(path.parent.name for path in KEPT) == sorted(seeds + ways)
+    assert sorted(path.parent.name for path in CHEETAHS.glob("*/policy")) == sorted(seeds + ways)
 
 
-@pytest.mark.parametrize("folder", KEPT, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("folder", KEPT, ids=name)
 def test_relabelled_limbs_of_an_unseen_body_give_relabelled_actions(folder):
     agent = load_policy(folder)
     assert agent.description["training"]["steps"] >= 3e6
@@ -56,9 +65,9 @@ def test_relabelled_limbs_of_an_unseen_body_give_relabelled_actions(folder):
         assert difference < 1e-4
 
 
-@pytest.mark.parametrize("folder", SENSORS, ids=lambda path: f"{path.parts[-3]}/{path.parts[-2]}")
+@pytest.mark.parametrize("folder", SENSORS, ids=name)
 def test_shuffled_sensors_give_the_same_actions(folder):
-    if "car_racing" in folder.parts:
+    if "car_racing" in str(folder):
         pytest.importorskip("Box2D", reason="CarRacing needs its extra")
     agent = load_policy(folder)
     task = body_set_of(agent, {"senses": {"shuffle": "never", "noise_channels": 0}})

@@ -333,9 +333,18 @@ def test_the_limb_observation_page_is_the_generated_one() -> None:
     assert page == limb_table.page(), "run: python scripts/limb_table.py > docs/limb_observation.md"
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).is_file(), target
+PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_kept_results_are_there(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("https://") or (page.parent / target).is_file(), target
+    for place in re.findall(r"docs/results/[\w/*.-]*[\w*]", text):
+        assert list(ROOT.glob(place)), place
+    for place in re.findall(r"run=(docs/results/[\w/*.-]*[\w*])", text):
+        assert list(ROOT.glob(f"{place}/policy/policy.json")), f"a command loads {place}, which is not kept"
 
 
 def test_every_scalar_is_documented_and_every_documented_one_is_there(tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from somite.agents import load_policy
 from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.show.session import PUSH, SPEEDS, Session
 from somite.envs.errors import UserError
-from tests.agents.viewing.sessions import CALM, KEPT, session_of
+from tests.agents.viewing.sessions import CALM, agent_of, session_of
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def play(session: Session, steps: int) -> np.ndarray:
     ("run", "changes", "body"),
     [
         ("cheetah_smp_split/smp-0", {"task": {"max_episode_steps": 60}}, "cheetah_4_front"),
-        ("cheetah_smp_split/mlp-0", {"task": {"max_episode_steps": 60}}, "cheetah_4_front"),
+        ("bundled/cheetah-mlp", {"task": {"max_episode_steps": 60}}, "cheetah_4_front"),
         ("swingup/cma_es-0", {**CALM, "max_episode_steps": 60}, "cartpole_swingup"),
         ("swingup/clone-0", {"senses": {"shuffle": 20}, "max_episode_steps": 60}, "cartpole_swingup"),
     ],
@@ -49,7 +48,7 @@ def test_nobody_presses_anything_and_it_is_the_episode_of_an_evaluation(
             session.advance()
         agent = session.agent
         if episode == 0:
-            act, aligned = load_policy(KEPT / run), agent.policy.aligned_slots
+            act, aligned = agent_of(run), agent.policy.aligned_slots
             returns = run_episodes(act.act, session.task_set, [body], 1, 7, aligned=aligned, threads=1)
             assert session.total == returns[0].returns[0] and session.steps == returns[0].lengths[0]
         assert session.episode == episode and f"episode {episode} ended after" in session.said
@@ -221,6 +220,6 @@ def test_bodies_of_other_families_are_played_too_and_keys_that_do_not_fit_say_so
     with pytest.raises(UserError, match="unknown body 'centiped_8'; did you mean 'centipede_8'"):
         session_of("cheetah_smp_split/smp-0", None, ["centiped_8"])
     with pytest.raises(UserError, match="MLP has slots for the limbs .* and fits no ant"):
-        session_of("cheetah_smp_split/mlp-0", None, ["ant"])
+        session_of("bundled/cheetah-mlp", None, ["ant"])
     with pytest.raises(UserError, match="cartpole_swingup has no body 'ant'"):
         session_of("swingup/clone-0", None, "ant")

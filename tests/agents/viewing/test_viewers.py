@@ -127,7 +127,7 @@ def test_the_window_shows_world_and_received_patches_side_by_side() -> None:
     pytest.importorskip("Box2D", reason="CarRacing needs its extra")
     import pygame
 
-    session = session_of("car_racing/patch_transformer", {"senses": {"shuffle": "never"}})
+    session = session_of("bundled/car_racing-patch_transformer", {"senses": {"shuffle": "never"}})
     for _ in range(3):
         session.advance()
     window = WindowViewer(session)
