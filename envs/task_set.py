@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import gymnasium
 import torch
 
 from .errors import UserError
-from .tensor_env import TensorEnv
+from .token_env import TokenEnv
 
 
 class TaskSet(abc.ABC):
@@ -19,13 +20,15 @@ class TaskSet(abc.ABC):
     Attributes:
         kind: of its tokens, ``limbs`` or ``sensors``.
         has_physics: whether a simulation of ours can diverge; else NaN is what an environment gave.
-        device_simulation: what simulates it on a device, a value of the key ``simulation``; None: nothing.
-        device_options: options of `make_tensor_env` for this machine; no policy is saved with them.
+        device_simulation: what can simulate it on a device, a value of the key ``simulation``; None: nothing.
+        simulation: what does: ``cpu``, or `device_simulation`; see `simulated_by`.
+        device_options: options of that for this machine; no policy is saved with them.
     """
 
     kind: str
     has_physics = True
     device_simulation: str | None = None
+    simulation = "cpu"
     device_options: Mapping[str, Any] = {}
 
     @property
@@ -63,21 +66,54 @@ class TaskSet(abc.ABC):
         """Half a sentence, why this cannot be simulated on a device as it is configured; None: it can."""
         return None if self.device_simulation else "this task is simulated on the CPU only"
 
-    def make_tensor_env(
-        self, bodies: Sequence[Any], num_envs: int, device: torch.device, **options: Any
-    ) -> TensorEnv:
-        """The same as `make_vec` on a device.
-
-        Args:
-            bodies: names.
-            num_envs: rows, spread evenly over them.
-            device: of all its tensors.
-            options: as of `make_vec`, but for ``threads``.
+    def simulated_by(self, simulation: str, **options: Any) -> TaskSet:
+        """The same, simulated by ``cpu``, ``warp`` or ``torch`` from now on, with `device_options`.
 
         Raises:
             UserError: it cannot be.
         """
-        raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
+        if simulation != "cpu" and (self.device_simulation != simulation or self.why_not_on_device()):
+            raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
+        other = copy.copy(self)
+        other.simulation = simulation
+        other.device_options = options or self.device_options
+        return other
+
+    @abc.abstractmethod
+    def make_env(
+        self,
+        names: Sequence[Any] | None = None,
+        num_envs: int | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        aligned: bool = False,
+        stagger: bool = False,
+        once: bool = False,
+        autoreset: bool = True,
+        threads: int = 0,
+        **options: Any,
+    ) -> TokenEnv:
+        """An environment of these, simulated as `simulation` says.
+
+        Args:
+            names: of bodies; None: all that are trained on.
+            num_envs: B, spread evenly over them; None: one of each.
+            device: of all its tensors; with ``simulation=cpu`` the CPU.
+            aligned: each limb in the slot of the family's full body, for the padded network.
+            stagger: give every first episode a random age, so that time limits do not fall together.
+            once: one episode each: what has ended stays as it is, with rewards of 0, until the next reset.
+            autoreset: see `TokenEnv.autoreset`.
+            threads: of the simulation on the CPU; 0: one per core.
+            options: of the kind of task.
+
+        Raises:
+            UserError: it cannot be simulated so.
+        """
+
+    def make_tensor_env(self, names: Any, num_envs: int, device: Any, **options: Any) -> TokenEnv:
+        """`make_env` by `device_simulation`; to be replaced by it."""
+        own = self.device_simulation or "warp"
+        return self.simulated_by(own).make_env(names, num_envs, device, **options)
 
     def for_evaluation(self) -> TaskSet:
         """The same without what only helps training, such as episodes that end early."""

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from ...envs.errors import UserError
-from ...envs.tensor_env import TensorEnv
+from ...envs.token_env import TokenEnv
 from .episode_records import EpisodeRecords
 
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ class TrainingRows(abc.ABC):
     @property
     def begun_anew(self) -> np.ndarray:
         """(B,) bool, rows whose simulation could not be brought back by the last `restore`."""
-        return getattr(self.env, "begun_anew", np.zeros(self.num_envs, bool))
+        return np.asarray(getattr(self.env, "begun_anew", np.zeros(self.num_envs, bool)))
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -216,7 +216,7 @@ class DeviceRows(TrainingRows):
 
     knows_ends = False
 
-    def __init__(self, env: TensorEnv) -> None:
+    def __init__(self, env: TokenEnv) -> None:
         super().__init__(env)
         self.device = self.simulated_on = env.device
         self.records = EpisodeRecords(self.body_of_row, env.device)
@@ -236,7 +236,7 @@ class DeviceRows(TrainingRows):
         return RowsStep(step.observation, step.rewards, ended, cut, step.final)
 
     def check(self) -> None:
-        """See `TensorEnv.check`."""
+        """See `TokenEnv.check`."""
         self.env.check()
 
     def _reset(self, seed: int | None) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError
+from ..gym import SingleEnv
 from ..sensors import Senses, SensorVectorEnv
-from ..single import SingleEnv
 from .scenery import Scenery
 from .task import CarRacing
 

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError
+from ..gym import FromVectorEnv
 from ..numbers import NAMES, NULL, TEXT, checked, listed, part, whole
 from ..task_set import TaskSet, build_parts, known_class
-from ..tensor_env import TensorEnv
+from ..token_env import TokenEnv
 from .bodies import families
 from .bodies.compile_guard import SECONDS
 from .bodies.morphology import Morphology
@@ -140,13 +142,26 @@ class BodySet(TaskSet):
     def why_not_on_device(self) -> str | None:  # noqa: D102
         return why_not_varied(self.varied["damage"], self.varied["world"])
 
-    def make_tensor_env(
-        self, bodies: Sequence[str | Morphology], num_envs: int, device: torch.device, **options: Any
-    ) -> TensorEnv:
-        """The same on a device; ``options`` are those of `LocomotionTensorEnv`."""
+    def make_env(
+        self,
+        names: Sequence[str | Morphology] | None = None,
+        num_envs: int | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        autoreset: bool = True,
+        threads: int = 0,
+        **options: Any,
+    ) -> TokenEnv:
+        """See `TaskSet.make_env`; further options are those of the environment."""
+        names = self.seen if names is None else names
+        if self.simulation == "cpu":
+            mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
+            return FromVectorEnv(
+                self.make_vec(names, num_envs, threads=threads, autoreset_mode=mode, **options)
+            )
         from .on_device import LocomotionTensorEnv  # which few need
 
-        named = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
+        named = [self.morphology(body) if isinstance(body, str) else body for body in names]
         options = {"frame_skip": self.frame_skip, **self.varied, **self.device_options, **options}
         return LocomotionTensorEnv(named, num_envs, self.task, device=device, **options)
 

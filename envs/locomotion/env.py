@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError
-from ..single import SingleEnv
+from ..gym import SingleEnv
 from .pictures.rendering import BodyRenderer
 from .vector_env import LocomotionVectorEnv
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
-from ..single import SingleEnv
+from ..gym import SingleEnv
 from .cartpole_swingup import CartPoleSwingUp
 from .senses import Senses
 from .vector_env import SensorVectorEnv

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError, nearest, shown
+from ..gym import FromVectorEnv
 from ..numbers import EPISODE_STEPS, NULL, listed, real
 from ..task_set import TaskSet
+from ..token_env import TokenEnv
 from .on_device.env import SensorTensorEnv
 from .on_device.source import TensorSource
 from .senses import Senses
@@ -131,31 +134,28 @@ class SensorTask(TaskSet):
         """Simulations of so many rows on a device. Raises UserError: this task has none."""
         raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
 
-    def make_tensor_env(
+    def make_env(
         self,
-        bodies: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
         num_envs: int | None = None,
         device: torch.device | str = "cpu",
         *,
         aligned: bool = False,
         stagger: bool = False,
         once: bool = False,
-    ) -> SensorTensorEnv:
-        """Environment of ``num_envs`` rows whose tensors live on a device.
-
-        Args:
-            bodies: of no meaning here.
-            num_envs: rows; one if None.
-            device: of the tensors.
-            aligned: of no meaning here.
-            stagger: as in `SensorTensorEnv`.
-            once: likewise.
-
-        Raises:
-            UserError: there is no simulation of this task on a device.
-        """
-        source = self.make_tensor_source(num_envs or 1, torch.device(device))
-        return SensorTensorEnv(source, self.senses, stagger=stagger, once=once)
+        autoreset: bool = True,
+        threads: int = 0,
+        beside: Senses | None = None,
+        beside_sees: str = "state",
+    ) -> TokenEnv:
+        """See `TaskSet.make_env`; names and ``aligned`` have no meaning here."""
+        if self.simulation != "cpu":
+            source = self.make_tensor_source(num_envs or 1, torch.device(device))
+            return SensorTensorEnv(source, self.senses, stagger=stagger, once=once)
+        mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
+        source = self.make_source(num_envs or 1, threads)
+        shared = {"stagger": stagger, "once": once, "beside": beside, "beside_sees": beside_sees}
+        return FromVectorEnv(SensorVectorEnv(source, self.senses, autoreset_mode=mode, **shared))
 
 
 def checked_kwargs(kwargs: Any) -> dict[str, Any]:

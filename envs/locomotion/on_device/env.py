@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import UserError, check_open
 from ...in_place import replace
 from ...snapshots import put, take
-from ...tensor_env import TensorEnv, TensorStep
+from ...token_env import Step, TokenEnv
 from ...tokens import limb_action_space, limb_observation_space
 from ..block import adjacent_rows
 from ..bodies.morphology import Morphology
@@ -35,7 +35,7 @@ _KEPT = ("_blocks", "_readings", "_judge", "_goals", "_steps", "_start_age", "_r
 _READ = ("root", "progress", "cos_tilt", "largest")
 
 
-class LocomotionTensorEnv(TensorEnv):
+class LocomotionTensorEnv(TokenEnv):
     """The task of `LocomotionVectorEnv` on a device, by MuJoCo Warp.
 
     Observations, rewards and ends are computed by the same code, in single precision. What differs: episodes
@@ -133,8 +133,12 @@ class LocomotionTensorEnv(TensorEnv):
         return float(self._blocks[0].sim.dt)
 
     @torch.no_grad()
-    def reset(self, seed: int | Sequence[Any] | None = None) -> dict[str, Tensor]:  # noqa: D102
+    def reset(  # noqa: D102
+        self, seed: int | Sequence[Any] | None = None, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
         check_open(self)
+        if rows is not None:
+            raise UserError("on a device all environments are reset at once")
         if seed is None and not self._rngs:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         if seed is not None:
@@ -169,10 +173,11 @@ class LocomotionTensorEnv(TensorEnv):
         return self._readings.observe(self._goals.seen)
 
     @torch.no_grad()
-    def step(self, actions: Tensor) -> TensorStep:  # noqa: D102
+    def finish(self) -> Step:  # noqa: D102
         check_open(self)
         if not self._rngs:
             raise UserError("step() before reset(): call reset() first")
+        actions = self._begun
         if actions.shape != self.action_space.shape:
             raise UserError(f"actions have shape {tuple(actions.shape)}; expected {self.action_space.shape}")
         before = self._readings.progress.clone()
@@ -190,7 +195,7 @@ class LocomotionTensorEnv(TensorEnv):
         observation = self._readings.observe(self._goals.seen)
         for name, last in final.items():  # of a simulation that diverged there is nothing to be read
             replace(last, diverged, observation[name])
-        return TensorStep(observation, verdict.reward, terminated, truncated, final, diverged, whole)
+        return Step(observation, verdict.reward, terminated, truncated, diverged, whole, final)
 
     def _start_episodes(self, rows: Tensor) -> None:
         """New episodes in ``rows`` (B,) bool; the others are left as they are."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import UserError, check_open
 from ...in_place import clear
 from ...snapshots import Misfit
-from ...tensor_env import TensorEnv, TensorStep
+from ...token_env import Step, TokenEnv
 from ...tokens import sensor_observation_space
 from ..readings import LARGEST_REWARD
 from ..senses import Senses
@@ -32,7 +32,7 @@ _STATE = ("_recent", "_steps", "_start_age", "_running", "_have_diverged")
 _PARTS = ("source", "_readings", "channels", "slots", "_chance")
 
 
-class SensorTensorEnv(KeptTensors, TensorEnv):
+class SensorTensorEnv(KeptTensors, TokenEnv):
     """Rows of one task whose sensors are tokens; what `SensorVectorEnv` is on the host.
 
     With the same seeds, rows have the starts, orders, losses and ages that they have there; what is drawn
@@ -115,8 +115,8 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
         return (self._chance.generator,)
 
     @torch.no_grad()
-    def reset(self, seed: int | Sequence[Any] | None = None) -> dict[str, Tensor]:
-        """Start an episode in every row; see `TensorEnv.reset`.
+    def reset(self, seed: int | Sequence[Any] | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """Start an episode in every row; see `TokenEnv.reset`.
 
         Raises:
             UserError: another number of seeds, or episodes begin with what is not finite.
@@ -155,8 +155,8 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
         return torch.from_numpy(ages[stream]).to(self.device)
 
     @torch.no_grad()
-    def step(self, actions: Tensor) -> TensorStep:
-        """Advance every row; see `TensorEnv.step`.
+    def finish(self) -> Step:
+        """Advance every row; see `TokenEnv.step`.
 
         Raises:
             UserError: before the first reset, or actions of another shape.
@@ -164,7 +164,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
         check_open(self)
         if not self._is_seeded:
             raise UserError("step() before reset(): call reset() first")
-        applied, lost = self._applied(actions)
+        applied, lost = self._applied(self._begun)
         running = self._running.clone()
         rewards, terminated, cut = self.source.step(applied, running)
         self._steps += running
@@ -188,7 +188,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
             self._start(ended)
             observation = self._observation()
         rewards = torch.where(running & ~diverged, rewards, 0.0).float()
-        return TensorStep(observation, rewards, terminated, truncated, final, diverged, whole)
+        return Step(observation, rewards, terminated, truncated, diverged, whole, final)
 
     def _applied(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Actions as applied, which are remembered, and (B,) bool where one was no number, and 0 is done."""
@@ -232,7 +232,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
         }
 
     def check(self) -> None:
-        """Say, the first time only, that rows have diverged; see `TensorEnv.check`."""
+        """Say, the first time only, that rows have diverged; see `TokenEnv.check`."""
         self.source.check()
         if not self._has_told and self._have_diverged.any():
             self._has_told = True
@@ -240,7 +240,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
             logger.warning("%s: rows %s diverged, and end their episodes; it is said once", name, rows)
 
     def snapshot(self) -> dict[str, Any]:
-        """See `TensorEnv.snapshot`. Raises UserError: before the first reset."""
+        """See `TokenEnv.snapshot`. Raises UserError: before the first reset."""
         check_open(self)
         if not self._is_seeded:
             raise UserError("snapshot() before reset(): call reset() first")
@@ -248,7 +248,7 @@ class SensorTensorEnv(KeptTensors, TensorEnv):
 
     @torch.no_grad()
     def restore(self, taken: Mapping[str, Any]) -> dict[str, Tensor]:
-        """See `TensorEnv.restore`; nothing is changed where the snapshot does not fit.
+        """See `TokenEnv.restore`; nothing is changed where the snapshot does not fit.
 
         Raises:
             Misfit: the snapshot is of another task, other senses or another number of rows.

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from somite.envs.snapshots import Kept
-from somite.envs.tensor_env import TensorEnv, TensorStep
+from somite.envs.token_env import Step, TokenEnv
 from somite.envs.tokens import Feature, TokenSpec
 
 N, LIMIT = 3, 5
@@ -54,7 +54,7 @@ class Drift(Kept):
             "sensor": torch.arange(N, dtype=torch.int32).expand(len(self.row), N).clone(),
         }
 
-    def step(self, actions: Tensor) -> TensorStep:
+    def step(self, actions: Tensor) -> Step:
         """Actions (B, 1)."""
         push = torch.sin(2.1 * self.row + self.time)[:, None]
         self.place = 0.9 * self.place + 0.4 * actions.clamp(-1, 1) + 0.3 * push
@@ -69,10 +69,10 @@ class Drift(Kept):
         self.recent = torch.where(ended[:, None, None], 0.0, self.recent)
         self.time, self.first_time = torch.where(ended, 0, self.time), torch.where(ended, 0, self.first_time)
         diverged = terminated & (self.row % 2 == 1)
-        return TensorStep(self.observe(), rewards, terminated, truncated, final, diverged, whole)
+        return Step(self.observe(), rewards, terminated, truncated, diverged, whole, final)
 
 
-class DriftTensorEnv(TensorEnv):
+class DriftTensorEnv(TokenEnv):
     """It gives the same tensors in every step, written anew. Rows are of two bodies."""
 
     kind, max_episode_steps = "sensors", LIMIT
@@ -84,15 +84,15 @@ class DriftTensorEnv(TensorEnv):
         self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.body_of_row = np.arange(num_envs) // (num_envs // 2)
         self.drift = Drift(num_envs)
-        self.given: TensorStep | None = None
+        self.given: Step | None = None
         self.checks = 0
 
-    def reset(self, seed: Any = None) -> dict[str, Tensor]:
+    def reset(self, seed: Any = None, rows: Tensor | None = None) -> dict[str, Tensor]:
         self.drift.start_anew()
         return self.drift.observe()
 
-    def step(self, actions: Tensor) -> TensorStep:
-        found = self.drift.step(actions)
+    def finish(self) -> Step:
+        found = self.drift.step(self._begun)
         if self.given is None:
             self.given = found
         for name, value in vars(found).items():

@@ -19,7 +19,7 @@ from somite.agents.rollout.stacked import split_parameters, stack
 from somite.agents.rollout.stacked_on_device import stack_on_device
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
-from somite.envs.tensor_env import TensorEnv, TensorStep
+from somite.envs.token_env import Step, TokenEnv
 from tests.envs.sensors.on_device.worlds import NoWaiting, Recorded
 from tests.observations import SPEC, random_observation
 
@@ -150,7 +150,7 @@ def test_a_stack_on_a_device_begins_anew_with_other_sets_in_the_same_memory(name
                 torch.testing.assert_close(found, plain.act(observation), rtol=1e-4, atol=1e-5)
 
 
-class Stairs(TensorEnv):
+class Stairs(TokenEnv):
     """Two bodies of random trees; a row's reward is what it does, and its episodes last 3, 5, ... steps.
 
     It begins other episodes in rows that have ended, whatever ``once`` says.
@@ -181,13 +181,14 @@ class Stairs(TensorEnv):
         exists = self._observation["mask"].unsqueeze(-1)
         return {**self._observation, "tokens": (tokens * exists).float()}
 
-    def step(self, actions: Tensor) -> TensorStep:
+    def finish(self) -> Step:
+        actions = self._begun
         self._time = self._time + 1
         rewards = actions.flatten(1).sum(1) + 1
         ended = self._time >= self._lasts
         final, self._time = self._now(), torch.where(ended, 0, self._time)
         diverged = ended & (self._starts == 1)
-        return TensorStep(self._now(), rewards, ended, ~ended & False, final, diverged, ended)
+        return Step(self._now(), rewards, ended, ~ended & False, diverged, ended, final)
 
     def check(self) -> None:
         self.checked += 1

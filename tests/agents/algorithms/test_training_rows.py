@@ -19,7 +19,7 @@ from somite.agents.policies import DeepSet, LimbTransformer, SensorTransformer
 from somite.agents.rollout.cut_episodes import UnknownCuts
 from somite.agents.rollout.training_rows import DeviceRows, HostRows, RowsStep
 from somite.envs.errors import UserError
-from somite.envs.tensor_env import TensorStep
+from somite.envs.token_env import Step
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import SPEC as LIMB_SPEC
 from tests.observations import random_observation
@@ -95,7 +95,7 @@ def test_episodes_are_whole_in_order_and_raw() -> None:
     env, steps = DriftTensorEnv(B), []
     advance = env.step
 
-    def recorded(actions: Tensor) -> TensorStep:
+    def recorded(actions: Tensor) -> Step:
         assert actions.abs().max() <= 1
         found = advance(actions)
         steps.append([t.clone() for t in (found.rewards, found.ended)])
@@ -157,7 +157,7 @@ def test_the_test_notices_what_waits(reader: str) -> None:
     env = DriftTensorEnv(B)
     advance = env.step
 
-    def reading(actions: Tensor) -> TensorStep:
+    def reading(actions: Tensor) -> Step:
         found = advance(actions)
         READERS[reader](found)
         return found

@@ -16,7 +16,7 @@ from somite.agents.algorithms import PPO
 from somite.agents.algorithms.ppo import TokenPPO
 from somite.agents.policies import Policy
 from somite.agents.rollout.training_rows import DeviceRows, HostRows
-from somite.envs.tensor_env import TensorEnv
+from somite.envs.token_env import TokenEnv
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import SPEC
 
@@ -146,14 +146,14 @@ class Echo(World):
 
 def make_learner(
     policy: Policy,
-    env: gymnasium.vector.VectorEnv | TensorEnv,
+    env: gymnasium.vector.VectorEnv | TokenEnv,
     seed: int = 0,
     precision: str = "float32",
     **settings: Any,
 ) -> TokenPPO:
     """The package's PPO on these rows, which writes no log."""
     algorithm = PPO(**{"num_envs": env.num_envs, **settings})
-    rows = DeviceRows(env) if isinstance(env, TensorEnv) else HostRows(env)
+    rows = DeviceRows(env) if isinstance(env, TokenEnv) else HostRows(env)
     learner = algorithm.make_learner(policy, rows, torch.device("cpu"), seed, seed, precision)
     learner.set_logger(Logger(None, []))
     return learner

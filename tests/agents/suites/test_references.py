@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from somite.agents.evaluation import references, specialists
 from somite.agents.evaluation.conditions import undisturbed
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.evaluation import references, specialists
 from somite.agents.evaluation.evaluate import suites as suite_evaluation
 from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError

@@ -17,7 +17,7 @@ from somite.envs.sensors.on_device.chance import Chance
 from somite.envs.sensors.on_device.env import SensorTensorEnv
 from somite.envs.sensors.on_device.kept import KeptTensors
 from somite.envs.sensors.on_device.source import TensorSource
-from somite.envs.tensor_env import TensorStep
+from somite.envs.token_env import Step
 
 CPU = torch.device("cpu")
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
@@ -108,7 +108,7 @@ def go_on(env: SensorTensorEnv, steps: int, seed: int = 0) -> list[dict[str, Ten
     return [flat(env.step(act(env, rng))) for _ in range(steps)]
 
 
-def flat(step: TensorStep) -> dict[str, Tensor]:
+def flat(step: Step) -> dict[str, Tensor]:
     """A copy of all that a step gave."""
     found = {
         name: getattr(step, name) for name in ("rewards", "terminated", "truncated", "diverged", "whole")

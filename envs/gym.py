@@ -1,0 +1,252 @@
+"""Gymnasium's interfaces, thin adapters over `TokenEnv`, for others' code: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from .errors import UserError
+from .token_env import Step, TokenEnv
+
+Told = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+"""Observation, rewards (B,) float64, terminated (B,), truncated (B,), info."""
+
+
+class TokenVectorEnv(gymnasium.vector.VectorEnv):
+    """A `TokenEnv` as Gymnasium's vector environment; further attributes are those of the `TokenEnv`.
+
+    An environment that ends is reset in the same step: its observation is then the first of the next episode,
+    ``info["final_obs"][i]`` the last of the one that ended, and ``info["final_info"]`` what that step told.
+    ``info["diverged"]`` and ``info["episode_is_whole"]`` are (B,) bool; see `Step`. With ``autoreset=False``
+    (``AutoresetMode.DISABLED``) the caller resets by ``reset(options={"reset_mask": (B,) bool})``.
+
+    Args:
+        env: what is adapted.
+    """
+
+    def __init__(self, env: TokenEnv) -> None:
+        self.env, self.num_envs = env, env.num_envs
+        mode = AutoresetMode.SAME_STEP if env.autoreset else AutoresetMode.DISABLED
+        self.autoreset_mode, self.metadata = mode, {"render_modes": [], "autoreset_mode": mode}
+        self.single_observation_space = env.single_observation_space
+        self.single_action_space = env.single_action_space
+        self.observation_space = batch_space(env.single_observation_space, env.num_envs)
+        self.action_space = batch_space(env.single_action_space, env.num_envs)
+        self._has_begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "env":  # not made yet
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def reset(
+        self, *, seed: int | Sequence[Any] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start episodes.
+
+        Args:
+            seed: one for all (environment i then draws from ``(seed, i)``) or a key for each.
+            options: ``reset_mask`` (B,) bool, to reset (and seed) these only.
+
+        Raises:
+            UserError: a mask for the first reset, or one that is not (B,) bool with a True in it.
+        """
+        mask = (options or {}).get("reset_mask")
+        if mask is not None:
+            if not self._has_begun:
+                raise UserError("the first reset() starts every environment; give no reset_mask")
+            mask = np.asarray(mask)
+            if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+                raise UserError(f"reset_mask must be ({self.num_envs},) bool with a True in it, not {mask!r}")
+            mask = torch.from_numpy(mask).to(self.env.device)
+        observation = self.env.reset(seed, mask)
+        self._has_begun = True
+        return as_arrays(observation), as_arrays(self.env.info)
+
+    def step(self, actions: Any) -> Told:
+        """Advance every environment."""
+        self.step_begin(actions)
+        return self.step_finish()
+
+    def step_begin(self, actions: Any) -> None:
+        """Begin what `step` does; see `TokenEnv.begin`."""
+        self.env.begin(torch.from_numpy(np.array(actions)).to(self.env.device))
+
+    def step_finish(self) -> Told:
+        """Finish it; what `step` returns."""
+        step = self.env.finish()
+        info = {**as_arrays(step.info), "diverged": step.diverged.cpu().numpy().copy()}
+        ended = step.ended.cpu().numpy()
+        if self.env.autoreset and step.final is not None and ended.any():
+            info |= _final(step, ended)
+        rewards = step.rewards.cpu().double().numpy().copy()
+        ends = (part.cpu().numpy().copy() for part in (step.terminated, step.truncated))
+        return as_arrays(step.observation), rewards, *ends, info
+
+    def restore(self, taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """See `TokenEnv.restore`."""
+        return as_arrays(self.env.restore(taken))
+
+    @property
+    def begun_anew(self) -> np.ndarray:
+        """See `TokenEnv.begun_anew`."""
+        return self.env.begun_anew.cpu().numpy()
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let the simulations go."""
+        self.env.close()
+
+
+def _final(step: Step, ended: np.ndarray) -> dict[str, Any]:
+    """What Gymnasium tells of episodes that ended and were reset in the same step."""
+    last, told = as_arrays(step.final), as_arrays(step.final_info)
+    final = np.full(len(ended), None, object)
+    for row in np.flatnonzero(ended):
+        final[row] = {key: value[row].copy() for key, value in last.items()}
+    told["diverged"] = step.diverged.cpu().numpy()
+    kept = {key: np.where(ended.reshape(-1, *[1] * (part.ndim - 1)), part, 0) for key, part in told.items()}
+    return {
+        "final_obs": final,
+        "_final_obs": ended.copy(),
+        "final_info": kept | {f"_{key}": ended.copy() for key in kept},
+        "_final_info": ended.copy(),
+        "episode_is_whole": step.whole.cpu().numpy().copy(),
+    }
+
+
+def as_arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Copies on the host."""
+    return {key: value.detach().cpu().numpy().copy() for key, value in values.items()}
+
+
+class SingleEnv(gymnasium.Env):
+    """One environment as Gymnasium's; what is drawn is a subclass's.
+
+    Args:
+        vector: of one environment, without autoreset.
+        render_mode: as Gymnasium says.
+    """
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, vector: gymnasium.vector.VectorEnv, render_mode: str | None = None) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            choices = ", ".join(map(str, (None, *self.metadata["render_modes"])))
+            raise UserError(f"render_mode {render_mode!r} is not offered; choices: {choices}")
+        self.vector, self.render_mode = vector, render_mode
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode."""
+        super().reset(seed=seed)
+        observation, info = self.vector.reset(seed=seed)
+        return _first(observation), _first(info)
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Advance; ``action`` is nominal."""
+        observation, reward, terminated, truncated, info = self.vector.step(np.asarray(action)[None])
+        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
+
+    def close(self) -> None:
+        """Let the simulation go."""
+        self.vector.close()
+
+
+def _first(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value[0] for key, value in values.items()}
+
+
+class FromVectorEnv(TokenEnv):
+    """A Gymnasium vector environment of ours as a `TokenEnv`, until it is one itself.
+
+    Args:
+        env: SAME_STEP.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, env: gymnasium.vector.VectorEnv) -> None:
+        self.env = env
+        self.autoreset = env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "env":
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    @property
+    def max_episode_steps(self) -> int:  # noqa: D102
+        return (self.env.source if hasattr(self.env, "source") else self.env.task).max_episode_steps
+
+    @property
+    def step_duration(self) -> float:  # noqa: D102
+        return (self.env.source if hasattr(self.env, "source") else self.env).step_duration
+
+    @property
+    def closed(self) -> bool:  # noqa: D102
+        return self.env.closed
+
+    @property
+    def begun_anew(self) -> Tensor:  # noqa: D102
+        return torch.from_numpy(getattr(self.env, "begun_anew", np.zeros(self.num_envs, bool)))
+
+    def reset(self, seed: Any = None, rows: Tensor | None = None) -> dict[str, Tensor]:  # noqa: D102
+        options = None if rows is None else {"reset_mask": rows.numpy()}
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.info = _tensors(info)
+        return _tensors(observation)
+
+    def begin(self, actions: Tensor) -> None:  # noqa: D102
+        self._begun = actions.numpy()
+        if hasattr(self.env, "step_begin"):
+            self.env.step_begin(self._begun)
+
+    def finish(self) -> Step:  # noqa: D102
+        begun = hasattr(self.env, "step_begin")
+        told = self.env.step_finish() if begun else self.env.step(self._begun)
+        observation, rewards, terminated, truncated, info = told
+        ended, final, own = terminated | truncated, None, info.get("final_obs")
+        observation = _tensors(observation)
+        if own is not None:
+            final = {key: value.clone() for key, value in observation.items()}
+            for row in np.flatnonzero(ended):
+                for key, value in own[row].items():
+                    final[key][row] = torch.from_numpy(np.asarray(value))
+        elif ended.any():
+            final = observation
+        whole = torch.from_numpy(info.get("episode_is_whole", np.ones(self.num_envs, bool)) & ended)
+        return Step(
+            observation,
+            *(torch.from_numpy(part) for part in (rewards, terminated, truncated, info["diverged"])),
+            whole,
+            final,
+            {key: value for key, value in _tensors(info).items() if key[0] != "_" and key != "diverged"},
+            {key: value for key, value in _tensors(info.get("final_info", {})).items() if key[0] != "_"},
+        )
+
+    def snapshot(self) -> dict[str, Any]:  # noqa: D102
+        return self.env.snapshot()
+
+    def restore(self, taken: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: D102
+        return _tensors(self.env.restore(taken))
+
+    def close(self) -> None:  # noqa: D102
+        self.env.close()
+
+
+def _tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {
+        key: torch.from_numpy(value)
+        for key, value in values.items()
+        if isinstance(value, np.ndarray) and value.dtype != object
+    }
