@@ -18,8 +18,8 @@ from ..task_set import TaskSet, build_parts, known_class
 from ..token_env import TokenEnv
 from .bodies import families
 from .bodies.compile_guard import SECONDS
+from .bodies.families import Split, checked_split, distinct
 from .bodies.morphology import Morphology
-from .bodies.splits import Split, checked_split, distinct
 from .bodies.user_bodies import UserBodies, absolute_source, read_user_bodies
 from .task import LocomotionTask
 from .varied.conditions import why_not_varied

@@ -19,7 +19,7 @@ import torch
 
 from ...envs.locomotion import Morphology, build
 from ...envs.locomotion.bodies.families import FAMILIES
-from ...envs.locomotion.bodies.spatial_bases import centipede
+from ...envs.locomotion.bodies.spatial import centipede
 from ...envs.locomotion.on_device import LocomotionTensorEnv
 from ...envs.locomotion.on_device.warp_models import warp_modules
 

@@ -9,28 +9,107 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 
+import mujoco
+
 from ...errors import UserError, nearest
-from . import planar_families, spatial_families
-from .family import Family
+from . import planar, quadruped, spatial
 from .morphology import Morphology
-from .splits import Split, checked_split
+
+Recipe = Callable[[], mujoco.MjSpec]
+"""Makes a body, ready to be compiled."""
 
 MANIFEST = "manifest.json"
+
+SCENES = ("scene", "floor", "world", "terrain", "arena")
+"""Words in the names of files that are a robot's surroundings."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Bodies made from the same full body, each by a recipe.
+
+    Args:
+        name: of the family; its members' names begin with it.
+        full: name of the body with every limb, by which the padded network's slots are aligned. In an
+            endless family it is no member.
+        members: recipes of the listed members: those of the manifest and of the split ``all``.
+        aliases: other names of members in the literature.
+        others: recipes of bodies that are no members, such as a full body made for alignment only.
+        draw: makes the body of a number from 0 on. With it the family is endless: every
+            ``<name>_<number>`` is a body, listed or not.
+    """
+
+    name: str
+    full: str
+    members: Mapping[str, Recipe]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, Recipe] = field(default_factory=dict)
+    draw: Callable[[int], mujoco.MjSpec] | None = None
+
+    def recipe(self, name: str) -> Recipe | None:
+        """How the body (or alias) ``name`` is made; None if the family has none of that name."""
+        name = self.aliases.get(name, name)
+        for recipes in (self.members, self.others):
+            if name in recipes:
+                return recipes[name]
+        # One number has one name: quadruped_07 would be quadruped_7 again.
+        number = re.fullmatch(rf"{re.escape(self.name)}_(0|[1-9][0-9]{{0,17}})", name)
+        return functools.partial(self.draw, int(number[1])) if number and self.draw else None
+
+    def canonical(self, name: str, also: tuple[str, ...] = ()) -> str:
+        """The body's name for a name or alias.
+
+        Args:
+            name: what somebody asks for.
+            also: further words that would have been understood, for the message.
+
+        Raises:
+            UserError: the family has no such body; with the nearest name.
+        """
+        if self.recipe(name) is None:
+            raise UserError(f"family {self.name!r} has no body {name!r}; {self.hint(name, also)}")
+        return self.aliases.get(name, name)
+
+    def hint(self, name: str, also: tuple[str, ...] = ()) -> str:
+        """What to write instead of ``name``, for a message."""
+        if self.draw is None:
+            return nearest(name, [*self.known(), *also])
+        words = ", ".join([f"{self.name}_1 and so on without end", *self.others, *also])
+        return f"choices: {self.name}_0, {words}"
+
+    def known(self) -> list[str]:
+        """Every listed name."""
+        return [*self.members, *self.aliases, *self.others]
+
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        planar_families.cheetah(),
-        planar_families.walker(),
-        planar_families.hoppers(),
-        planar_families.humanoids_2d(),
-        spatial_families.ants(),
-        spatial_families.centipedes(),
-        spatial_families.swimmers(),
-        spatial_families.humanoids(),
-        spatial_families.quadrupeds(),
+        Family("cheetah", "cheetah_7_full", planar.CHEETAHS),
+        Family("walker", "walker_7", planar.WALKERS, planar.WALKER_ALIASES),
+        Family("hopper", "hopper_5", planar.HOPPERS),
+        Family("humanoid_2d", "humanoid_2d_9_full", planar.HUMANOIDS_2D),
+        # The split `damage` is the idea of Najarro and Risi (2020): one front leg shortened in training, the
+        # other unseen. `damage_all` does so with every damage. `intact` trains Gymnasium's ant alone.
+        Family("ant", "ant", spatial.ANTS),
+        # The split `nervenet` trains on six legs and tries all others: NerveNet (Wang et al. 2018) trained on
+        # four or six legs and tried longer bodies, and some with disabled legs, which are not made here.
+        Family("centipede", "centipede_20", spatial.CENTIPEDES),
+        Family("swimmer", "swimmer_13", spatial.SWIMMERS),  # the split `chain` trains on five links
+        Family("humanoid", "humanoid", spatial.HUMANOIDS),  # `limbs` holds out what lacks something right
+        # The split `drawn` trains on the first 64. `quadruped_full` has a leg in every place.
+        Family(
+            "quadruped",
+            "quadruped_full",
+            quadruped.QUADRUPEDS,
+            others={"quadruped_full": quadruped.full_quadruped},
+            draw=quadruped.drawn_quadruped,
+        ),
     )
 }
 
@@ -67,6 +146,15 @@ def load_manifest() -> dict:
     return json.loads(resources.files(__package__).joinpath(MANIFEST).read_text(encoding="utf-8"))
 
 
+@dataclass(frozen=True)
+class Split:
+    """Names of the bodies that are trained on (seen) and of those held out (unseen)."""
+
+    name: str
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+
 def get_split(family_name: str, split_name: str) -> Split:
     """Split of a family by name; ``all`` trains on every listed member and holds out none.
 
@@ -88,6 +176,57 @@ def get_split(family_name: str, split_name: str) -> Split:
     unseen = tuple(family.canonical(name) for name in sides["unseen"])
     seen = sides.get("seen", [name for name in family.members if name not in unseen])
     return checked_split(split_name, [family.canonical(name) for name in seen], unseen, build)
+
+
+def checked_split(
+    name: str, seen: Sequence[str], unseen: Sequence[str], build: Callable[[str], Morphology]
+) -> Split:
+    """A split that does not leak.
+
+    Args:
+        name: of the split.
+        seen: names of the bodies that are trained on.
+        unseen: names of those held out.
+        build: gives the body of a name.
+
+    Raises:
+        UserError: a body of one side equals a body of the other.
+    """
+    identities = {build(body).identity: body for body in seen}
+    for body in unseen:
+        twin = identities.get(build(body).identity)
+        if twin is not None:
+            raise UserError(
+                f"split {name!r} leaks: the unseen body {body!r} is the seen body {twin!r} "
+                f"(of a scene, only what moves counts); keep both on one side"
+            )
+    return Split(name, tuple(seen), tuple(unseen))
+
+
+def distinct(names: Sequence[str], build: Callable[[str], Morphology]) -> tuple[list[str], dict[str, str]]:
+    """Bodies without duplicates.
+
+    Args:
+        names: of bodies.
+        build: gives the body of a name.
+
+    Returns:
+        The names that stay, of equal bodies that of the simplest file: the robot, not a scene around it;
+        and for every other name the one that stands for it.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(build(name).identity, []).append(name)
+    stays = {}
+    for group in groups.values():
+        models = {name: build(name).model for name in group}
+        # A floor may have been added to the robot, which then has as many geoms as its scene.
+        chosen = min(
+            group,
+            key=lambda n: (models[n].nbody, models[n].ngeom, any(word in n.lower() for word in SCENES)),
+        )
+        stays |= dict.fromkeys(group, chosen)
+    return [name for name in names if stays[name] == name], {a: b for a, b in stays.items() if a != b}
 
 
 def write_manifest(path: str) -> None:

@@ -11,14 +11,18 @@ import numpy as np
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
+LIMB = {"contype": 1, "conaffinity": 0, "condim": 3, "rgba": [0.8, 0.6, 0.4, 1]}
+"""Fields of a limb's geom: limbs touch the ground and not each other, as in Gymnasium's walker."""
 
-def gymnasium_model(file_name: str) -> mujoco.MjSpec:
+
+def gymnasium_model(file_name: str, *removed: str) -> mujoco.MjSpec:
     """Gymnasium's own MJCF file, with masses and inertias fixed at those of the full body.
 
     Args:
         file_name: a file of ``gymnasium/envs/mujoco/assets``, for example ``"half_cheetah.xml"``.
+        removed: names of bodies that are left out, with all they carry.
     """
-    return with_fixed_inertias(mujoco.MjSpec.from_file(str(ASSETS / file_name)))
+    return without(with_fixed_inertias(mujoco.MjSpec.from_file(str(ASSETS / file_name))), *removed)
 
 
 def with_fixed_inertias(spec: mujoco.MjSpec) -> mujoco.MjSpec:
@@ -51,8 +55,18 @@ def without(spec: mujoco.MjSpec, *limbs: str) -> mujoco.MjSpec:
     return spec
 
 
-def add_ground(spec: mujoco.MjSpec, **values: object) -> None:
-    """A checkered plane at height 0, and a light; ``values`` are further fields of the plane."""
+def on_ground(
+    name: str, integrator: mujoco.mjtIntegrator, timestep: float, **values: object
+) -> mujoco.MjSpec:
+    """A model in radians, of that integrator and time step (s), that holds a checkered plane at height 0 alone.
+
+    ``values`` are further fields of the plane.
+    """
+    spec = mujoco.MjSpec()
+    spec.modelname = name
+    spec.compiler.degree = False
+    spec.option.integrator = integrator
+    spec.option.timestep = timestep
     spec.add_texture(
         name="checkers",
         type=mujoco.mjtTexture.mjTEXTURE_2D,
@@ -74,6 +88,7 @@ def add_ground(spec: mujoco.MjSpec, **values: object) -> None:
         material="ground",
         **values,
     )
+    return spec
 
 
 def add_capsule(
@@ -87,6 +102,15 @@ def add_capsule(
     """A capsule between two points (m) of the body's frame; ``values`` are further fields of the geom."""
     body.add_geom(
         name=name, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[*start, *end], size=[radius, 0, 0], **values
+    )
+
+
+def add_hinge(
+    body: mujoco.MjsBody, name: str, axis: tuple[float, ...], limits: tuple[float, float], **values: object
+) -> None:
+    """A hinge with limits in the file's unit of angles; ``values`` are further fields of the joint."""
+    body.add_joint(
+        name=name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=axis, range=limits, limited=True, **values
     )
 
 

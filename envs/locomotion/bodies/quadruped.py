@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import mujoco
 import numpy as np
 
-from .model_edits import add_capsule, add_ground, add_motor, with_fixed_inertias
+from .model_edits import LIMB, add_capsule, add_hinge, add_motor, on_ground, with_fixed_inertias
 
 STREAM = 20260  # with a body's number it seeds the stream; another one would be another family
 
@@ -88,12 +89,7 @@ def _stands(chosen: tuple[int, ...]) -> bool:
 def quadruped(shape: Shape) -> mujoco.MjSpec:
     """The body of that shape, standing on the ground with its joints in the middle of their ranges."""
     v = shape.values
-    spec = mujoco.MjSpec()
-    spec.modelname = "quadruped"
-    spec.compiler.degree = False
-    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    spec.option.timestep = 0.005
-    add_ground(spec)
+    spec = on_ground("quadruped", mujoco.mjtIntegrator.mjINT_IMPLICITFAST, 0.005)
     reach = {place: _reach(shape, size) for place, (_, size) in shape.legs.items()}
     below = min(reach.values())  # from the hips' height to the feet's centres
     torso = spec.worldbody.add_body(name="torso", pos=[0, 0, below + v["radius"]])
@@ -111,13 +107,7 @@ def _reach(shape: Shape, size: float) -> float:
     return size * v["thigh"] * (v["shin_to_thigh"] * v["stretch"] - math.sin(math.radians(v["rise"])))
 
 
-_GEOM = {
-    "contype": 1,
-    "conaffinity": 0,  # limbs touch the ground and not each other
-    "condim": 3,
-    "friction": [1.0, 0.1, 0.1],
-    "rgba": [0.8, 0.6, 0.4, 1],
-}
+_GEOM = {**LIMB, "friction": [1.0, 0.1, 0.1]}
 
 
 def _add_leg(spec: mujoco.MjSpec, torso: mujoco.MjsBody, shape: Shape, place: str, below: float) -> None:
@@ -139,14 +129,7 @@ def _add_leg(spec: mujoco.MjSpec, torso: mujoco.MjsBody, shape: Shape, place: st
     for body, name in ((thigh, "yaw"), (thigh, "pitch"), (shin, "knee")):
         axis, degrees = JOINTS[name]
         limit = math.radians(degrees)
-        body.add_joint(
-            name=f"{place}_{name}",
-            type=mujoco.mjtJoint.mjJNT_HINGE,
-            axis=axis,
-            range=[-limit, limit],
-            limited=True,
-            armature=0.02,
-        )
+        add_hinge(body, f"{place}_{name}", axis, (-limit, limit), armature=0.02)
 
 
 def _with_strength(spec: mujoco.MjSpec, shape: Shape) -> mujoco.MjSpec:
@@ -162,3 +145,17 @@ def _with_strength(spec: mujoco.MjSpec, shape: Shape) -> mujoco.MjSpec:
         joint.damping = [round(v["damping"] * unit, 3), 0, 0]
         add_motor(spec, joint.name, round(v["strength"] * unit, 2))
     return spec
+
+
+def drawn_quadruped(number: int) -> mujoco.MjSpec:
+    """The body of that number."""
+    return quadruped(drawn_shape(number))
+
+
+QUADRUPEDS = {f"quadruped_{number}": partial(drawn_quadruped, number) for number in range(128)}
+"""Those that are listed."""
+
+
+def full_quadruped() -> mujoco.MjSpec:
+    """The body with a leg in every place."""
+    return quadruped(full_shape())

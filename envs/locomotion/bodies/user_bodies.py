@@ -13,11 +13,11 @@ from pathlib import Path
 from ...errors import UserError, nearest
 from ...numbers import whole_number
 from .compile_guard import SECONDS, CompileGuard
+from .families import distinct
 from .file_kinds import what_a_folder_holds
 from .mjcf import load_morphology
 from .mjcf_files import check_files
 from .morphology import Morphology
-from .splits import distinct
 
 MENAGERIE = "menagerie:"
 

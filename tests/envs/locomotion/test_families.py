@@ -20,9 +20,8 @@ from somite.envs.locomotion import (
     get_split,
 )
 from somite.envs.locomotion.bodies import families
-from somite.envs.locomotion.bodies.families import find_member, load_manifest
+from somite.envs.locomotion.bodies.families import checked_split, find_member, load_manifest
 from somite.envs.locomotion.bodies.model_edits import without
-from somite.envs.locomotion.bodies.splits import checked_split
 
 from .helpers import HINGE, LISTED, SAMPLED, SLIDE, add_capsule, add_motor, legged
 

@@ -8,7 +8,7 @@ import pytest
 
 from somite.envs.locomotion import FAMILIES, LocomotionTask, LocomotionVectorEnv, Morphology, build, get_split
 from somite.envs.locomotion.bodies.model_edits import ASSETS
-from somite.envs.locomotion.bodies.spatial_bases import ANT_LEGS, DAMAGES, ant, centipede, swimmer
+from somite.envs.locomotion.bodies.spatial import ANT_LEGS, DAMAGES, ant, centipede, swimmer
 
 COUNTS = {"ant": 17, "centipede": 9, "swimmer": 11, "humanoid": 11, "quadruped": 128}
 

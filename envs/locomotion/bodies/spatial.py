@@ -1,11 +1,23 @@
-"""Bodies of the spatial families, as ``MjSpec``: ants with damaged legs, centipedes, swimmers."""
+"""The spatial families: ants with damaged legs, centipedes, swimmers, humanoids without limbs."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import mujoco
 import numpy as np
 
-from .model_edits import ASSETS, add_capsule, add_ground, add_motor, with_fixed_inertias, without
+from .model_edits import (
+    ASSETS,
+    LIMB,
+    add_capsule,
+    add_hinge,
+    add_motor,
+    gymnasium_model,
+    on_ground,
+    with_fixed_inertias,
+    without,
+)
 
 ANT_LEGS = {
     "front_left": ("front_left_leg", "1"),
@@ -68,6 +80,13 @@ def _lock(spec: mujoco.MjSpec, joint: mujoco.MjsJoint) -> None:
     spec.delete(joint)
 
 
+ANTS = {"ant": ant} | {
+    f"ant_{leg}_{damage}": partial(ant, leg, damage) for leg in ANT_LEGS for damage in DAMAGES
+}
+
+_CENTIPEDE = {**LIMB, "density": 25, "friction": [1.5, 0.1, 0.1], "margin": 0.01}
+
+
 def centipede(n_legs: int) -> mujoco.MjSpec:
     """NerveNet's centipede (Wang et al. 2018), built anew: the same sizes, ranges, densities and gears.
 
@@ -80,70 +99,43 @@ def centipede(n_legs: int) -> mujoco.MjSpec:
     """
     if n_legs < 2 or n_legs % 2:
         raise ValueError(f"a centipede has an even number of legs, from 2, not {n_legs}")
-    spec = mujoco.MjSpec()
-    spec.modelname = "centipede"
-    spec.compiler.degree = False
-    spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
-    spec.option.timestep = 0.01
-    add_ground(spec, friction=_CENTIPEDE_GEOM["friction"], margin=_CENTIPEDE_GEOM["margin"])
+    ground = {name: _CENTIPEDE[name] for name in ("friction", "margin")}
+    spec = on_ground("centipede", mujoco.mjtIntegrator.mjINT_RK4, 0.01, **ground)
     above = spec.worldbody
     for index in range(1, n_legs // 2 + 1):
         segment = above.add_body(name=f"segment_{index}", pos=[0.5, 0, 0] if index > 1 else [0, 0, 0.75])
         sphere = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": [0.25, 0, 0], "density": 100}
-        segment.add_geom(name=f"segment_{index}_geom", **{**_CENTIPEDE_GEOM, **sphere})
+        segment.add_geom(name=f"segment_{index}_geom", **{**_CENTIPEDE, **sphere})
         if index == 1:
             segment.add_freejoint(name="root")
         else:
-            for name, axis, limits in (("yaw", [0, 0, 1], (-20, 20)), ("pitch", [0, 1, 0], (-10, 30))):
-                _centipede_hinge(segment, f"{name}_{index}", axis, limits, pos=[-0.25, 0, 0])
-                add_motor(spec, f"{name}_{index}", 100)
+            for name, axis, limits in (("yaw", (0, 0, 1), (-20, 20)), ("pitch", (0, 1, 0), (-10, 30))):
+                _add_joint(spec, segment, f"{name}_{index}", axis, limits, gear=100, pos=[-0.25, 0, 0])
         for side, sign in (("left", 1), ("right", -1)):
-            _add_centipede_leg(spec, segment, f"{side}_{{}}_{index}", sign)
+            thigh = segment.add_body(name=f"{side}_thigh_{index}", pos=[0, 0.28 * sign, 0])
+            add_capsule(thigh, f"{thigh.name}_geom", (0, 0, 0), (0, 0.28 * sign, 0), 0.08, **_CENTIPEDE)
+            _add_joint(spec, thigh, f"{side}_hip_{index}", (0, 0, 1), (-40, 40), gear=150)
+            foot = thigh.add_body(name=f"{side}_foot_{index}", pos=[0, 0.28 * sign, 0])
+            add_capsule(foot, f"{foot.name}_geom", (0, 0, 0), (0, 0.6 * sign, 0), 0.08, **_CENTIPEDE)
+            _add_joint(spec, foot, f"{side}_ankle_{index}", (-sign, 0, 0), (30, 100), gear=150)
         above = segment
     return with_fixed_inertias(spec)
 
 
-_CENTIPEDE_GEOM = {
-    "contype": 1,
-    "conaffinity": 0,  # limbs touch the ground and not each other
-    "condim": 3,
-    "density": 25,
-    "friction": [1.5, 0.1, 0.1],
-    "margin": 0.01,
-    "rgba": [0.8, 0.6, 0.4, 1],
-}
-
-
-def _centipede_hinge(
+def _add_joint(
+    spec: mujoco.MjSpec,
     body: mujoco.MjsBody,
     name: str,
-    axis: list[float],
+    axis: tuple[int, ...],
     degrees: tuple[float, float],
-    pos: list[float] | None = None,
+    gear: float,
+    **values: object,
 ) -> None:
-    body.add_joint(
-        name=name,
-        type=mujoco.mjtJoint.mjJNT_HINGE,
-        axis=axis,
-        pos=pos or [0, 0, 0],
-        range=np.deg2rad(degrees),
-        limited=True,
-        armature=1,
-        damping=1,
-    )
+    add_hinge(body, name, axis, np.deg2rad(degrees), armature=1, damping=1, **values)
+    add_motor(spec, name, gear)
 
 
-def _add_centipede_leg(spec: mujoco.MjSpec, segment: mujoco.MjsBody, name: str, sign: int) -> None:
-    """One leg, on the left (``sign`` 1) or right (-1); ``name`` has a gap for the part's."""
-    hip, ankle = name.format("hip"), name.format("ankle")
-    thigh = segment.add_body(name=name.format("thigh"), pos=[0, 0.28 * sign, 0])
-    _centipede_hinge(thigh, hip, [0, 0, 1], (-40, 40))
-    add_capsule(thigh, f"{thigh.name}_geom", (0, 0, 0), (0, 0.28 * sign, 0), 0.08, **_CENTIPEDE_GEOM)
-    foot = thigh.add_body(name=name.format("foot"), pos=[0, 0.28 * sign, 0])
-    _centipede_hinge(foot, ankle, [-sign, 0, 0], (30, 100))
-    add_capsule(foot, f"{foot.name}_geom", (0, 0, 0), (0, 0.6 * sign, 0), 0.08, **_CENTIPEDE_GEOM)
-    add_motor(spec, hip, 150)
-    add_motor(spec, ankle, 150)
+CENTIPEDES = {f"centipede_{legs}": partial(centipede, legs) for legs in range(4, 21, 2)}
 
 
 def swimmer(n_links: int) -> mujoco.MjSpec:
@@ -158,7 +150,26 @@ def swimmer(n_links: int) -> mujoco.MjSpec:
         link = spec.body(f"link_{index - 1}").add_body(name=f"link_{index}", pos=[-1, 0, 0])
         add_capsule(link, f"link_{index}_geom", (0, 0, 0), (-1, 0, 0), 0.1, density=1000)
         joint = f"motor{index - 1}_rot"
-        hinge = {"type": mujoco.mjtJoint.mjJNT_HINGE, "axis": [0, 0, 1]}
-        link.add_joint(name=joint, **hinge, limited=True, range=[-100, 100])  # the file has degrees
+        add_hinge(link, joint, (0, 0, 1), (-100, 100))  # the file has degrees
         add_motor(spec, joint, 150)
     return with_fixed_inertias(spec)
+
+
+SWIMMERS = {f"swimmer_{links}": partial(swimmer, links) for links in range(3, 14)}
+
+_HUMANOIDS = {  # what is removed
+    "no_left_lower_arm": ("left_lower_arm",),
+    "no_left_arm": ("left_upper_arm",),
+    "no_left_foot": ("left_foot",),
+    "no_left_shin": ("left_shin",),
+    "no_right_lower_arm": ("right_lower_arm",),
+    "no_right_arm": ("right_upper_arm",),
+    "no_right_foot": ("right_foot",),
+    "no_right_shin": ("right_shin",),
+    "no_lower_arms": ("left_lower_arm", "right_lower_arm"),
+    "no_arms": ("left_upper_arm", "right_upper_arm"),
+}
+HUMANOIDS = {"humanoid": partial(gymnasium_model, "humanoid.xml")} | {
+    f"humanoid_{name}": partial(gymnasium_model, "humanoid.xml", *removed)
+    for name, removed in _HUMANOIDS.items()
+}
