@@ -58,7 +58,7 @@ def without(spec: mujoco.MjSpec, *limbs: str) -> mujoco.MjSpec:
 def on_ground(
     name: str, integrator: mujoco.mjtIntegrator, timestep: float, **values: object
 ) -> mujoco.MjSpec:
-    """A model in radians, of that integrator and time step (s), that holds a checkered plane at height 0 alone.
+    """A model in radians of a light and a checkered plane at height 0, simulated in that time step (s).
 
     ``values`` are further fields of the plane.
     """
