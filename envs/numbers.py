@@ -237,8 +237,18 @@ POSITIVE = real(0, 1e6, above=True)
 
 
 def declared(built: Any) -> dict[str, Valid]:
-    """What the constructor of a class says of its arguments, by name."""
-    return _declared(inspect.unwrap(built.__init__))
+    """What the constructor of a class says of its arguments, by name, and of those that it hands on.
+
+    Keywords that a constructor takes as ``**others`` are those of its base class's.
+    """
+    found: dict[str, Valid] = {}
+    for base in built.__mro__:
+        if "__init__" in vars(base):
+            constructor = inspect.unwrap(vars(base)["__init__"])
+            found = {**_declared(constructor), **found}
+            if inspect.getfullargspec(constructor).varkw is None:
+                break
+    return found
 
 
 @functools.cache

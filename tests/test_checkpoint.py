@@ -152,7 +152,7 @@ def test_another_number_of_features_is_said_with_both_shapes(saved):
         "somite.agents.policies.os.system",
         "somite.agents.policies.base.inspect",
         "somite.agents.policies.__class__",
-        "somite.agents.policies.tree",
+        "somite.agents.policies.limb_policy",
         "somite.agents.policies.",
         "somite.agents.policies.../../evil",
         "somite.agents.storage.policy.load_policy",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from ..policies.choices import Discrete
+from ..policies.base import Discrete
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -118,7 +118,7 @@ def distribution(outputs: Tensor, discrete: Discrete, mask: Tensor | None, log_s
 
     Args:
         outputs: that it acts by, means (B, ...) or logits (B, A).
-        discrete: what they are; see `somite.agents.policies.choices`.
+        discrete: what they are; see `somite.agents.policies.base`.
         mask: as of `MaskedGaussian`.
         log_std: likewise.
     """

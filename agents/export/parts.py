@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from ..policies import SMP, LimbTransformer, PatchJigsaw, limb_transformer, smp
 from ..policies.base import Observation, Policy
-from ..policies.jigsaw import LEAST, Jigsaw
 from ..policies.layers import norm
-from ..policies.tree import parents_of
+from ..policies.limb_policy import parents_of
+from ..policies.patch_jigsaw import LEAST, Jigsaw
 
 DOUBLINGS = 10
 """Of the number of steps up a tree, which holds for trees of 1024 levels."""

@@ -1,30 +1,22 @@
-"""AttentionNeuron: sensors that share a recurrent cell, gathered by attention of fixed queries."""
+"""The published agents of Tang and Ha: sensors, or patches, gathered by attention of fixed queries."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ...envs.numbers import FLAG, checked, one_of, whole
+from ...envs.numbers import FLAG, checked, whole
 from ...envs.tokens import TokenSpec
-from .attention import NO_TOTAL
 from .base import Memory, Observation
-from .choices import Discrete
-from .flat_parameters import set_flat
-from .layers import LARGEST_SIZE, LOG_STD, SIZE, linear
-from .normalizer import TokenNormalizer
-from .recurrent import TokenLSTM
-from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
+from .layers import LARGEST_SIZE, NO_TOTAL, SIZE, TokenLSTM, linear, norm, perceptron
+from .sensor_policy import PatchPolicy, SensorPolicy
 
 QUERY_SIZE = 8
-ROWS_AT_ONCE = 1024
-"""Rows of stacked policies that are computed together: more would leave the processor's cache."""
 
 
 def position_table(rows: int, size: int = QUERY_SIZE) -> Tensor:
@@ -45,44 +37,35 @@ class AttentionNeuron(SensorPolicy):
 
     Args:
         spec: What the columns of ``tokens`` mean; the first is the reading.
-        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        task: as in `SensorPolicy`.
         rows: M, fixed queries.
         hidden: State of a sensor's cell.
         key_size: Of queries and keys.
         bias: Of the query and key projections.
         scaled: Divide scores by the root of ``key_size``.
         head: Size of a hidden layer before the actions; 0 for none.
-        critic: as in `SensorPolicy`; for PPO.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
     """
 
     def __init__(
         self,
         spec: TokenSpec,
-        n_actions: int,
-        n_recent: int,
-        discrete: Discrete = False,
-        n_privileged: int = 0,
         rows: Annotated[int, SIZE] = 16,
         hidden: Annotated[int, SIZE] = 8,
         key_size: Annotated[int, SIZE] = 32,
         bias: Annotated[bool, FLAG] = False,
         scaled: Annotated[bool, FLAG] = False,
         head: Annotated[int, whole(0, LARGEST_SIZE)] = 0,
-        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **task: Any,
     ) -> None:
-        plain = TokenNormalizer(spec, n_privileged, fixed=True)
-        super().__init__(
-            spec, n_actions, n_recent, discrete, n_privileged, rows, critic, initial_log_std, plain
-        )
+        super().__init__(spec, rows, {"fixed": True}, **task)
         self.rows, self.hidden, self.key_size = rows, hidden, key_size
         self.bias, self.scaled, self.head = bias, scaled, head
         self.cell = TokenLSTM(spec.token_size + self.action_inputs, hidden)
         self.query = nn.Linear(QUERY_SIZE, key_size, bias=bias)
         self.key = nn.Linear(hidden, key_size, bias=bias)
         # With the layer before it bounded by tanh, the published head is one layer or two.
-        self.action = tanh_network(rows, head, 1, n_actions, 1.0) if head else linear(rows, n_actions)
+        outputs = self.n_actions
+        self.action = perceptron(rows, head, 1, outputs, 1.0) if head else linear(rows, outputs)
         self.register_buffer("table", position_table(rows), persistent=False)
 
     def initial_memory(self, batch_size: int, n_tokens: int) -> Memory:
@@ -118,162 +101,96 @@ class AttentionNeuron(SensorPolicy):
         scores = torch.matmul(hidden, self.key.weight.mT @ query.mT)
         return scores + self.key.bias @ query.mT if self.bias else scores
 
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, A) in (-1, 1), or logits (B, A)."""
-        return self.bounded(self.action(features))
 
-    set_flat = set_flat
+@checked("agent")
+class PatchAttentionNeuron(PatchPolicy):
+    """The agent of Tang and Ha, "The sensory neuron as a transformer", NeurIPS 2021, section 4.4 (CarRacing).
 
-
-class StackedAttentionNeuron:
-    """The same for P sets of parameters at once, each with R rows of its own, without gradients.
-
-    What ``torch.func.vmap`` makes of the policy gives the same actions but for rounding, in four times the
-    time. Here the memory and what is read lie in one array, of which one product per step makes all gates;
-    both projections of the attention are one small matrix for each set; arrays are used again and again; and
-    tanh(x) is computed as 2 sigma(2x) - 1, with an absolute error of 1e-7, because torch's own takes six
-    times as long as the logistic function. Its factors are kept in the weights, in a hidden state that is
-    halved and in a cell that is doubled.
+    Fixed queries gather a map of S x S vectors from the patches, in any order; self-attention among the
+    map's places votes for the most important ones (Tang, Nguyen and Ha, "Neuroevolution of
+    self-interpretable agents", GECCO 2020), whose coordinates a recurrent cell turns into actions. The map
+    is mixed with that of the step before by a share that depends on the cell and the action. Choosing
+    places has no gradient: it is evolved. At the published sizes it has 7,212 parameters.
 
     Args:
-        policy: the architecture.
-        parameters: its acting parameters by name, each (P, ...).
+        spec: What the columns of ``tokens`` mean.
+        task: as in `SensorPolicy`.
+        map_size: S.
+        size: of queries, keys, and the map's vectors.
+        vote_size: of the queries and keys among the map's places.
+        places: that are chosen.
+        hidden: State of the recurrent cell.
     """
 
-    def __init__(self, policy: AttentionNeuron, parameters: Mapping[str, Tensor]) -> None:
-        self.hidden, self.discrete = policy.hidden, policy.discrete
-        h, p = policy.hidden, parameters
-        bias = (p["cell.bias_ih"] + p["cell.bias_hh"]).unsqueeze(-1)
-        # Columns as the rows of `_inputs`: hidden state, 1, reading, recent actions.
-        self._gates = torch.cat((2 * p["cell.weight_hh"], bias, p["cell.weight_ih"]), 2)
-        self._gates[:, 2 * h : 3 * h] *= 2  # the candidate's tanh
-        query = torch.matmul(policy.table, p["query.weight"].mT)  # query: (P, M, key_size)
-        key = 2 * p["key.weight"]  # key: (P, key_size, H or, with its bias, H + 1)
-        if policy.bias:
-            query += p["query.bias"].unsqueeze(1)
-            key = torch.cat((key, p["key.bias"].unsqueeze(-1)), 2)
-        self._scores = 2 * torch.bmm(query, key)  # (P, M, H or H + 1)
-        if policy.scaled:
-            self._scores /= math.sqrt(policy.key_size)
-        names = [name[:-7] for name in p if name.startswith("action") and name.endswith(".weight")]
-        self._head = [(p[f"{name}.weight"], p[f"{name}.bias"].unsqueeze(-1)) for name in names]
-        weight, bias = self._head[0]
-        self._head[0] = 2 * weight, bias - weight.sum(2, keepdim=True)  # it gets sigma, not tanh
-
-    def start(self, rows: int, n_tokens: int) -> None:
-        """Begin episodes: R rows of N tokens for every set, memory empty."""
-        p, _, inputs = self._gates.shape
-        self._inputs = self._gates.new_zeros(p, inputs, n_tokens, rows)
-        self._inputs[:, self.hidden] = 1
-        self._cell = self._gates.new_zeros(p, self.hidden, n_tokens * rows)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        p, _, n, r = self._inputs.shape
-        parts = shares(p, r)
-        # What a step computes on the way stands in the same place for all parts.
-        most, columns = max(part.stop - part.start for part in parts), n * r
-        gates = self._cell.new_empty(most, 4 * self.hidden, columns)
-        scores = self._cell.new_empty(most, self._scores.shape[1], columns)
-        bounded = self._cell.new_empty(most, self.hidden, columns)
-        self._parts = [_Part(self, part, gates, scores, bounded) for part in parts]
-
-    def keep(self, sets: Tensor, rows: Tensor) -> None:
-        """Go on with some sets and, of each, some rows only.
-
-        Args:
-            sets: (P',) indices of sets.
-            rows: (P', R') indices of each one's rows.
-        """
-        self._gates, self._scores = self._gates[sets], self._scores[sets]
-        self._head = [(weight[sets], bias[sets]) for weight, bias in self._head]
-        tokens_and_rows = self._inputs.shape[2:]
-
-        def chosen(values: Tensor) -> Tensor:
-            return values[sets.unsqueeze(1), :, :, rows].permute(0, 2, 3, 1).contiguous()  # (P', ., N, R')
-
-        self._inputs = chosen(self._inputs)
-        self._cell = chosen(self._cell.unflatten(2, tokens_and_rows)).flatten(2)
-        self._make_room()
-
-    def act(self, observation: Observation) -> Tensor:
-        """Actions (P, R, A), or logits, of observations (P, R, ...); the memory goes on."""
-        tokens, mask = observation["tokens"], observation["mask"]
-        last = self.hidden + 1 + tokens.shape[-1]
-        own = self._inputs[:, self.hidden + 1 : last]  # own: (P, F, N, R)
-        own.copy_(tokens.permute(0, 3, 2, 1))
-        self._inputs[:, last:] = observation["recent_actions"].flatten(2).mT.unsqueeze(2)
-        there = None
-        if not self._is_complete(mask):
-            there = (mask != 0).mT.unsqueeze(1)  # there: (P, 1, N, R)
-            own *= there
-            there = there.flatten(2)
-        answers = [part.step(None if there is None else there[part.sets]) for part in self._parts]
-        actions = torch.cat(answers).mT  # actions: (P, R, A)
-        return actions if self.discrete else actions.tanh()
-
-    def _is_complete(self, mask: Tensor) -> bool:
-        """Whether no token is missing."""
-        return bool(mask.all())
-
-
-class _Part:
-    """Some of the sets, so few that the numbers of a step stay in the cache.
-
-    Args:
-        whole: of which it is a part; its arrays are shared.
-        sets: which.
-        gates, scores, bounded: room for what is computed on the way.
-    """
+    has_gradient = False
 
     def __init__(
-        self, whole: StackedAttentionNeuron, sets: slice, gates: Tensor, scores: Tensor, bounded: Tensor
+        self,
+        spec: TokenSpec,
+        map_size: Annotated[int, SIZE] = 32,
+        size: Annotated[int, SIZE] = 16,
+        vote_size: Annotated[int, SIZE] = 4,
+        places: Annotated[int, SIZE] = 10,
+        hidden: Annotated[int, SIZE] = 16,
+        **task: Any,
     ) -> None:
-        h, count = whole.hidden, sets.stop - sets.start
-        self.sets, inputs = sets, whole._inputs[sets]
-        self._gates, self._scores, self._cell = whole._gates[sets], whole._scores[sets], whole._cell[sets]
-        self._head = [(weight[sets], bias[sets]) for weight, bias in whole._head]
-        self._flat = inputs.flatten(2)  # (P, inputs, N * R), still the same memory
-        self._state, self._reading = self._flat[:, :h], self._flat[:, h + 1 : h + 2]
-        self._keyed = self._flat[:, : self._scores.shape[2]]  # hidden, and 1 where the key has a bias
-        self._gate_values, self._score_values = gates[:count], scores[:count]
-        self._bounded = bounded[:count]
-        self._by_token = self._score_values.unflatten(2, inputs.shape[2:]), inputs[:, h + 1 : h + 2]
+        super().__init__(spec, hidden, **task)
+        n_actions = self.n_actions
+        self.map_size, self.size, self.vote_size = map_size, size, vote_size
+        self.places, self.hidden = places, hidden
+        self.query = nn.Linear(QUERY_SIZE, size)
+        self.key = nn.Linear((self.n_recent - 1) * self.pixels + n_actions, size)
+        self.gathered = nn.Linear(spec.token_size, size)
+        self.vote_query = nn.Linear(size, vote_size)
+        self.vote_key = nn.Linear(size, vote_size)
+        self.cell = TokenLSTM(2 * places, hidden)
+        self.action = nn.Linear(hidden, n_actions)
+        self.mix = nn.Sequential(
+            nn.Linear(hidden + n_actions, hidden), nn.Tanh(), nn.Linear(hidden, 1), nn.Sigmoid()
+        )
+        self.register_buffer("table", position_table(map_size**2), persistent=False)
+        side = torch.arange(map_size) / map_size
+        self.register_buffer("where", torch.cartesian_prod(side, side), persistent=False)  # (S * S, 2)
 
-    def step(self, there: Tensor | None) -> Tensor:
-        """Advance the memory; what the actions are the tanh of, (P, A, R).
+    def initial_memory(self, batch_size: int, n_tokens: int) -> Memory:
+        """The cell's state (B, 1, hidden), the map (B, S * S, size) and its share (B, 1), zero."""
+        zeros = self.query.weight.new_zeros
+        memory = self.cell.initial(batch_size, 1)
+        picture = zeros(batch_size, self.map_size**2, self.size)
+        return {**memory, "map": picture, "share": zeros(batch_size, 1)}
 
-        Args:
-            there: (P, 1, N * R), tokens that are there, the others keep their state; None: all are.
-        """
-        if there is None:
-            self._remember()
-        else:
-            state, cell = self._state.clone(), self._cell.clone()
-            self._remember()
-            self._state.copy_(torch.where(there, self._state, state))
-            self._cell.copy_(torch.where(there, self._cell, cell))
-        return self._answer()
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """The cell's state (B, hidden), and the next memory."""
+        share = memory["share"].unsqueeze(-1)
+        picture = (1 - share) * self._gather(observation) + share * memory["map"]  # (B, S * S, size)
+        votes = torch.matmul(self.vote_query(picture), self.vote_key(picture).mT).softmax(-1).sum(-2)
+        chosen = votes.topk(self.places, dim=-1).indices  # chosen: (B, places)
+        places = self.where[chosen].flatten(-2).unsqueeze(-2)  # places: (B, 1, 2 * places)
+        nothing, there = places[..., 0, :0], torch.ones_like(places[..., 0])
+        state = self.cell(places, nothing, {key: memory[key] for key in ("hidden", "cell")}, there)
+        features = state["hidden"].squeeze(-2)  # features: (B, hidden)
+        action = torch.tanh(self.action(features))
+        return features, {**state, "map": picture, "share": self.mix(torch.cat([features, action], -1))}
 
-    def _remember(self) -> None:
-        torch.bmm(self._gates, self._flat, out=self._gate_values).sigmoid_()
-        enter, keep, candidate, leave = self._gate_values.chunk(4, 1)  # each (P, H, N * R)
-        torch.addcmul(keep.mul_(self._cell), enter, candidate.sub_(0.5), value=4, out=self._cell)
-        torch.sigmoid(self._cell, out=self._bounded).sub_(0.5)
-        torch.mul(leave, self._bounded, out=self._state)
+    def _gather(self, observation: Observation) -> Tensor:
+        """The map (B, S * S, size) of this step."""
+        frames = self._oldest_first(observation)
+        values = self.gathered(norm(frames).flatten(-2))  # values: (B, N, size)
+        return norm(functional.relu(torch.matmul(self._weights(frames, observation), values)))
 
-    def _answer(self) -> Tensor:
-        torch.bmm(self._scores, self._keyed, out=self._score_values).sigmoid_()
-        self._score_values *= self._reading
-        scores, reading = self._by_token  # scores: (P, M, N, R), reading: (P, 1, N, R)
-        # Twice the sum over tokens of (2 sigma - 1) times the reading.
-        values = scores.sum(2).mul_(4).sub_(reading.sum(2), alpha=2).sigmoid_()  # values: (P, M, R)
-        for index, (weight, bias) in enumerate(self._head):
-            values = torch.baddbmm(bias, weight, values if index == 0 else values.tanh_())
-        return values
+    def _oldest_first(self, observation: Observation) -> Tensor:
+        """Frames (B, N, K, D)."""
+        return self.frames(observation).flip(-2)
 
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
+        """Share of the attention that each patch gets of this step's map, (B, N)."""
+        return self._weights(self._oldest_first(observation), observation).mean(-2)
 
-def shares(sets: int, rows: int) -> list[slice]:
-    """Sets with so many rows each, in parts of about `ROWS_AT_ONCE` rows."""
-    edges = np.linspace(0, sets, min(sets, -(-sets * rows // ROWS_AT_ONCE)) + 1).astype(int)
-    return [slice(int(first), int(last)) for first, last in itertools.pairwise(edges)]
+    def _weights(self, frames: Tensor, observation: Observation) -> Tensor:
+        """What each place of the map takes from each patch, (B, S * S, N), of frames (B, N, K, D)."""
+        changes = (frames[..., 1:, :] - frames[..., :-1, :]).mT.flatten(-2)  # (B, N, D * (K - 1))
+        last = observation["recent_actions"][..., -1:, :]  # last: (B, 1, A)
+        told = torch.cat([changes, last.expand(*changes.shape[:-1], -1).to(changes)], -1)
+        scores = torch.matmul(self.query(self.table), self.key(told).mT) / math.sqrt(self.size)
+        missing = (observation["mask"] == 0).unsqueeze(-2)  # missing: (B, 1, N)
+        return scores.masked_fill(missing, -torch.inf).softmax(-1)

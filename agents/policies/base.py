@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...envs.errors import UserError
+from ...envs.numbers import checked, real, whole_number
 from ...envs.tokens import TokenSpec
-from .choices import Discrete, choose
 from .normalizer import TokenNormalizer
 
 Observation = Mapping[str, Tensor]
 Memory = dict[str, Tensor]
 
+Discrete = bool | Sequence[int]
+"""Whether actions are choices: False; True, one of A; or how many choices each of K decisions has."""
 
+
+@checked("agent")
 class Policy(nn.Module, abc.ABC):
     """From sets of tokens to actions and a value.
 
@@ -25,20 +32,21 @@ class Policy(nn.Module, abc.ABC):
     shapes and writes no buffers, so it runs under ``torch.func.vmap`` over stacked parameters; what
     needs data-dependent shapes is done before, in :meth:`prepare`.
 
-    A subclass keeps every argument of its constructor as an attribute of the same name, which is
-    what :meth:`architecture` reads.
+    A subclass keeps every argument of its constructor as an attribute of the same name, which is what
+    :meth:`architecture` reads. Arguments that its base class asks for by name it may take as ``**common``
+    and hand on; they count as its own.
 
     Args:
         spec: What the columns of ``tokens`` and ``joints`` mean.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
         normalizer: of what it reads; None: of tokens and joints.
+        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
     """
 
     kind = "limbs"
     """What it reads: ``limbs``, ``sensors`` or ``patches``."""
 
     discrete: Discrete = False
-    """Whether actions are choices; see `choices`."""
+    """Whether actions are choices."""
 
     has_gradient = True
     """False where actions depend on a choice that has none: such a policy can only be evolved."""
@@ -46,10 +54,11 @@ class Policy(nn.Module, abc.ABC):
     aligned_slots = False
     """True where the slots have fixed meanings, so that the environment must align them."""
 
-    value_parts: tuple[str, ...] = (
-        "critic", "critic_trunk", "pooled_critic", "value_head", "normalizer", "identity"
-    )  # fmt: skip
-    """Modules that only training uses, for values and for `encode_to_learn`."""
+    training_modules: tuple[str, ...] = ()
+    """Modules (or parameters) that only training uses, for `value` or for the loss of `encode_to_learn`.
+
+    Evolution leaves them as they are. `check_policy` finds those that are missing here.
+    """
 
     training_sizes: tuple[str, ...] = ("n_privileged", "n_sensors")
     """Sizes of the task that only training needs, so that another task's may differ."""
@@ -57,8 +66,17 @@ class Policy(nn.Module, abc.ABC):
     has_auxiliary_loss = False
     """Whether `encode_to_learn` gives one."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = _whole_signature(cls)
+
     def __init__(
-        self, spec: TokenSpec, initial_log_std: float, normalizer: TokenNormalizer | None = None
+        self,
+        spec: TokenSpec,
+        normalizer: TokenNormalizer | None = None,
+        /,
+        *,
+        initial_log_std: Annotated[float, real(-20, 5)] = -0.5,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -69,16 +87,34 @@ class Policy(nn.Module, abc.ABC):
 
     def architecture(self) -> dict[str, int | float | bool | str | list[int]]:
         """The keyword arguments that, with ``spec``, build this policy anew; plain JSON values."""
-        names = list(inspect.signature(type(self)).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self)).parameters if name != "spec"
+        }
 
     def acting_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters that actions depend on, by name, in a fixed order: no critic, no exploration."""
+        """Parameters that actions depend on, by name, in a fixed order: no critic, no exploration scale."""
+        of_training = ("log_std", "normalizer", *self.training_modules)
         return {
             name: parameter
             for name, parameter in self.named_parameters()
-            if name != "log_std" and name.partition(".")[0] not in self.value_parts
+            if name.partition(".")[0] not in of_training
         }
+
+    def set_flat(self, values: Sequence[float]) -> None:
+        """Set the acting parameters from one row of numbers, as agents are published.
+
+        Raises:
+            UserError: not as many numbers as this policy has acting parameters.
+        """
+        parameters = list(self.acting_parameters().values())
+        sizes = [parameter.numel() for parameter in parameters]
+        flat = torch.as_tensor(np.asarray(values, np.float32))
+        if flat.shape != (sum(sizes),):
+            name = type(self).__name__
+            raise UserError(f"{tuple(flat.shape)} parameters given; this {name} has {sum(sizes)}")
+        with torch.no_grad():
+            for parameter, part in zip(parameters, flat.split(sizes), strict=True):
+                parameter.copy_(part.view_as(parameter))
 
     def initial_memory(self, batch_size: int, n_tokens: int) -> Memory:
         """Memory at the start of an episode, each (B, N, ...); empty where nothing is remembered."""
@@ -124,9 +160,104 @@ class Policy(nn.Module, abc.ABC):
         """Action means in nominal units, of limbs (B, N, J), of sensor tasks (B, A) or logits (B, A)."""
 
     def choose(self, outputs: Tensor) -> Tensor:
-        """What is done by what `act` gives, without noise: the most probable choices, or the means."""
-        return choose(outputs, self.discrete)
+        """Actions without noise of what `act` gives: the means, or the most probable choices.
+
+        Of logits (..., A) these are (...) of one decision and (..., K) of several, whose logits stand side by
+        side.
+        """
+        if isinstance(self.discrete, bool):
+            return outputs.argmax(-1) if self.discrete else outputs
+        return torch.stack([logits.argmax(-1) for logits in outputs.split(list(self.discrete), -1)], -1)
 
     @abc.abstractmethod
     def value(self, features: Tensor, observation: Observation) -> Tensor:
         """Estimated return (B,) in the learner's units."""
+
+    def _expect_slots(self, built_for: Any, what: str, got: Any) -> None:
+        """Refuses other slots than an ordinary network has. Raises UserError."""
+        if built_for != got:
+            raise UserError(
+                f"{type(self).__name__} was built for {built_for} {what}, got {got}; its slots have fixed "
+                "meanings: use an invariant policy for other numbers of them"
+            )
+
+
+def checked_discrete(discrete: Discrete, n_actions: int) -> bool | list[int]:
+    """As plain JSON values. Raises UserError: the choices of all decisions together are not ``n_actions``."""
+    if isinstance(discrete, bool):
+        return discrete
+    counts = [whole_number(count, "choices of a decision", 1) for count in discrete]
+    if sum(counts) != n_actions:
+        raise UserError(f"decisions between {counts} choices have {sum(counts)} logits, not {n_actions}")
+    return counts
+
+
+def _whole_signature(cls: type[Policy]) -> inspect.Signature:
+    """Of its constructor, with the arguments that ``**common`` hands on to base classes.
+
+    What stands before the slash in a base class's constructor a subclass gives itself.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY or parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                found.setdefault(parameter.name, parameter.replace(kind=parameter.KEYWORD_ONLY))
+        if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+            break
+    return inspect.Signature(list(found.values()))
+
+
+def check_policy(policy: Policy, observation: Observation) -> None:
+    """Refuses a policy that does not keep its contract; each of ours does, a user's own may not.
+
+    Args:
+        policy: newly built, on the CPU.
+        observation: (B, ...) of its environment.
+
+    Raises:
+        UserError: actions, values or memory of other shapes; or modules that only `Policy.value` uses and
+            that are not in ``training_modules``, or some there that actions depend on.
+    """
+    name, (batch, n_tokens) = type(policy).__name__, observation["mask"].shape
+    prepared = policy.prepare(observation)
+    memory = policy.initial_memory(batch, n_tokens)
+    features, after = policy.encode(prepared, dict(memory))
+    actions, value = policy.act(features, prepared), policy.value(features, prepared)
+    wanted = observation["action_mask" if policy.kind == "limbs" else "recent_actions"].shape
+    pairs = [
+        ("act", actions.shape, wanted if policy.kind == "limbs" else (batch, wanted[-1])),
+        ("value", value.shape, (batch,)),
+        ("encode's memory", _shapes(after), _shapes(memory)),
+    ]
+    for what, came, asked in pairs:
+        if came != asked:
+            came, asked = (x if isinstance(x, dict) else tuple(x) for x in (came, asked))
+            raise UserError(f"{name}: {what} gives {came}, expected {asked} for {batch} observations")
+    if not policy.has_gradient:
+        return  # what actions depend on cannot be told by a gradient
+    acting, told = policy.acting_parameters(), f"{name}.training_modules"
+    by_act, by_value = _reached(policy, actions), _reached(policy, value)
+    missing = {n.partition(".")[0]: None for n in by_value if n in acting and n not in by_act}
+    if missing:
+        named = ", ".join(repr(n) for n in (*policy.training_modules, *missing))
+        raise UserError(
+            f"{name}.value uses {', '.join(missing)}, which act does not: evolution would search it, too; "
+            f"write {told} = ({named}{',' * (len(missing) + len(policy.training_modules) == 1)})"
+        )
+    wrong = {n.partition(".")[0]: None for n in by_act if n not in acting and n != "log_std"}
+    if wrong:
+        raise UserError(f"{told} names {', '.join(wrong)}, which {name}.act uses; leave it out")
+
+
+def _shapes(memory: Memory) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in memory.items()}
+
+
+def _reached(policy: Policy, outputs: Tensor) -> set[str]:
+    """Names of the parameters that outputs depend on."""
+    if not outputs.requires_grad:
+        return set()
+    names, parameters = zip(*policy.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(outputs.sum(), parameters, retain_graph=True, allow_unused=True)
+    return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...envs.numbers import FLAG, checked, one_of
+from ...envs.numbers import FLAG, checked
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
-from .choices import Discrete
-from .layers import LOG_STD, RELU_GAIN, SIZE, linear, masked_mean
-from .recurrent import TokenLSTM
-from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
+from .layers import RELU_GAIN, SIZE, TokenLSTM, linear, masked_mean, perceptron
+from .sensor_policy import SensorPolicy
 
 
 @checked("agent")
@@ -26,26 +24,19 @@ class DeepSet(SensorPolicy):
 
     Args:
         spec: What the columns of ``tokens`` mean.
-        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        task: as in `SensorPolicy`.
         width: Size of a sensor's features, and of the hidden layer before the actions.
         recurrent: Whether every sensor has a recurrent cell.
-        critic: as in `SensorPolicy`.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
     """
 
     def __init__(
         self,
         spec: TokenSpec,
-        n_actions: int,
-        n_recent: int,
-        discrete: Discrete = False,
-        n_privileged: int = 0,
         width: Annotated[int, SIZE] = 32,
         recurrent: Annotated[bool, FLAG] = True,
-        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **task: Any,
     ) -> None:
-        super().__init__(spec, n_actions, n_recent, discrete, n_privileged, width, critic, initial_log_std)
+        super().__init__(spec, width, **task)
         self.width, self.recurrent = width, recurrent
         if recurrent:
             self.cell = TokenLSTM(spec.token_size + self.action_inputs, width)
@@ -53,7 +44,7 @@ class DeepSet(SensorPolicy):
             self.sensor = linear(spec.token_size, width, RELU_GAIN)
             self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
             self.embed = linear(width, width, RELU_GAIN)
-        self.action = tanh_network(width, width, 1, n_actions, 0.01)
+        self.action = perceptron(width, width, 1, self.n_actions, 0.01)
 
     def initial_memory(self, batch_size: int, n_tokens: int) -> Memory:
         """Hidden and cell state of every sensor, zero; empty without recurrence."""
@@ -70,7 +61,3 @@ class DeepSet(SensorPolicy):
             x = torch.relu(self.sensor(tokens) + self.actions(recent).unsqueeze(-2))
             x = functional.relu(self.embed(x))
         return masked_mean(x.mT, mask.unsqueeze(-2)), memory
-
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, A) in (-1, 1), or logits (B, A)."""
-        return self.bounded(self.action(features))

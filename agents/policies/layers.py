@@ -1,7 +1,4 @@
-"""Parts that limb policies share: read a limb with its joints, act on each joint, pool values.
-
-Shapes: B batch, N limb slots, J joint slots of a limb, F token features, G joint features.
-"""
+"""Layers that policies share: linear and convolutional ones, attention, a recurrent cell for every token."""
 
 from __future__ import annotations
 
@@ -14,15 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import real, whole
-from ...envs.tokens import TokenSpec
+from ...envs.numbers import whole
 
 LARGEST_SIZE = 65_536
 """Of an argument of a network."""
 
-SIZE, REPEATS, LOG_STD = whole(1, LARGEST_SIZE), whole(1, 64), real(-20, 5)
+SIZE, REPEATS = whole(1, LARGEST_SIZE), whole(1, 64)
 
 RELU_GAIN = math.sqrt(2)
+TANH_GAIN = 5 / 3
+
+SCORE_LIMIT = 50.0
+"""Attention scores are clipped to plus and minus this; its exponential is far from any overflow."""
+
+NO_TOTAL = 1e-30
+"""Added to sums of weights, so that tokens that are all padding give 0."""
 
 
 def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
@@ -32,6 +35,17 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def perceptron(
+    inputs: int, width: int, layers: int, outputs: int, gain: float, relu: bool = False
+) -> nn.Sequential:
+    """``layers`` hidden layers with tanh, or ReLU, and a last one whose weights start with ``gain``."""
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [linear(inputs, width, RELU_GAIN if relu else TANH_GAIN), nn.ReLU() if relu else nn.Tanh()]
+        inputs = width
+    return nn.Sequential(*parts, linear(inputs, outputs, gain))
 
 
 def convolutions(*layers: Sequence[int]) -> nn.Sequential:
@@ -62,65 +76,165 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weights).sum(-1) / weights.sum(-1).clamp(min=1)
 
 
-class LimbReader(nn.Module):
-    """One network that reads a limb's token and its joint rows, in any number and order.
-
-    A row is read together with the token: hidden = relu(A token) + sum over existing joint rows of
-    relu(A token + C joint + c). The sum is free of order and counts the joints, which a mean would
-    not. There is no further layer: the trunk begins with a linear one.
-    """
-
-    def __init__(self, spec: TokenSpec, width: int) -> None:
-        super().__init__()
-        self.token = linear(spec.token_size, width, RELU_GAIN)
-        self.joint = linear(spec.joint_size, width, RELU_GAIN)
-
-    def forward(self, tokens: Tensor, joints: Tensor, joint_mask: Tensor) -> Tensor:
-        """From (B, N, F), (B, N, J, G) and (B, N, J) to embeddings (B, N, width)."""
-        token = self.token(tokens)  # token: (B, N, width)
-        rows = functional.relu(token.unsqueeze(-2) + self.joint(joints))  # rows: (B, N, J, width)
-        rows = rows * (joint_mask != 0).to(rows.dtype).unsqueeze(-1)
-        return functional.relu(token) + rows.sum(-2)  # (B, N, width)
-
-
-class JointHead(nn.Module):
-    """One network from (limb embedding, joint row) to that joint's action mean.
-
-    The last layer starts with a gain of 0.01, so that a new policy acts near zero and its noise
-    explores around the bodies' rest (Andrychowicz et al., "What matters in on-policy reinforcement
-    learning?", 2021, section 3.2).
-    """
-
-    def __init__(self, spec: TokenSpec, width: int) -> None:
-        super().__init__()
-        self.limb = linear(width, width, RELU_GAIN)
-        self.joint = linear(spec.joint_size, width, RELU_GAIN, bias=False)
-        self.action = linear(width, 1, 0.01)
-
-    def forward(self, features: Tensor, joints: Tensor, action_mask: Tensor) -> Tensor:
-        """From (B, N, width), (B, N, J, G) and (B, N, J) to means (B, N, J), 0 where masked."""
-        hidden = self.limb(features).unsqueeze(-2) + self.joint(joints)  # hidden: (B, N, J, width)
-        mean = self.action(functional.relu(hidden)).squeeze(-1)  # mean: (B, N, J)
-        return torch.where(action_mask != 0, mean, 0.0)
-
-
-class ValueHead(nn.Module):
-    """A value per limb, averaged over the limbs that exist.
-
-    A mean, not a sum: returns are normalised per body, so the scale must not grow with the limbs.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.limb = linear(width, 1)
-
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """From (B, N, width) and (B, N) to values (B,)."""
-        return masked_mean(self.limb(features).squeeze(-1), mask)
-
-
 def heads_divide_width(arguments: Mapping[str, Any]) -> None:
     """Raises UserError: the heads of attention do not share ``width`` evenly."""
     width, heads = arguments["width"], arguments["heads"]
     if width % heads:
         raise UserError(f"agent.width must be a multiple of agent.heads, got {width} and {heads}")
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward layers (Xiong et al., "On layer normalization", 2020).
+
+    The usual projection after attention is left out: each head writes its values into its own part of
+    the residual stream, and the feed-forward layer mixes them (He and Hofmann, "Simplifying transformer
+    blocks", ICLR 2024, find no loss). Attention is written out, because fused attention has no fast path
+    under ``vmap`` and was no faster for a dozen tokens.
+    """
+
+    def __init__(self, width: int, heads: int, feedforward: int, residual_gain: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        parts = self.query_key_value.weight.detach().chunk(3)
+        for part, gain in zip(parts, (1, 1, residual_gain), strict=True):
+            nn.init.orthogonal_(part, gain)
+        self.up = linear(width, feedforward, RELU_GAIN)
+        self.down = linear(feedforward, width, residual_gain)
+
+    def forward(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
+        """From tokens (B, N, width) to tokens; ``related`` are scores (B, N, N) to add, one per head."""
+        x = x + self.attend(norm(x), exists, related)
+        return x + self.down(functional.relu(self.up(norm(x))))
+
+    def attend(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
+        """Softmax attention to tokens that exist, (B, 1, N) of 0 and 1; heads side by side, (B, N, width)."""
+        size = x.shape[-1] // self.heads
+        # Views of one product, one per head: batched products take them without the copies that a
+        # dimension for heads would need.
+        parts = self.query_key_value(x).split(size, dim=-1)  # each: (B, N, size)
+        results = []
+        for head in range(self.heads):
+            query, key, value = parts[head :: self.heads]
+            weights = _weights(query, key, exists, None if related is None else related[head])
+            total = weights.sum(-1, keepdim=True) + NO_TOTAL
+            results.append(torch.matmul(weights, value) / total)  # each: (B, N, size)
+        return torch.cat(results, dim=-1)
+
+    def shares(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
+        """What `forward` lets each token take from each, (B, N, N), [reader, read], the mean over heads.
+
+        A row sums to 1 over the tokens that exist. To look at: `forward` does not need it.
+        """
+        x = norm(x)
+        parts = self.query_key_value(x).split(x.shape[-1] // self.heads, dim=-1)
+        shares = []
+        for head in range(self.heads):
+            query, key, _ = parts[head :: self.heads]
+            weights = _weights(query, key, exists, None if related is None else related[head])
+            shares.append(weights / (weights.sum(-1, keepdim=True) + NO_TOTAL))
+        return torch.stack(shares).mean(0)
+
+
+def _weights(query: Tensor, key: Tensor, exists: Tensor, related: Tensor | None) -> Tensor:
+    """Of one head, (B, N, N), [query, key], not yet divided by their sum."""
+    scores = torch.matmul(query * (1 / math.sqrt(query.shape[-1])), key.mT)  # scores: (B, N, N)
+    if related is not None:
+        scores = scores + related
+    # Bounded scores need no maximum subtracted, whose search over a few tokens would cost more
+    # than the products; what is bounded is a ratio of attentions beyond exp(50).
+    return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
+
+
+class Queries(nn.Module):
+    """Learned queries that read a set of tokens into a vector of constant size.
+
+    After Lee et al., "Set transformer", ICML 2019, section 3.2 (pooling by attention), with one head for
+    every query and without the layers around it.
+
+    Args:
+        width: of the tokens.
+        queries: how many.
+        size: of a key and of a value.
+    """
+
+    def __init__(self, width: int, queries: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.queries = nn.Parameter(torch.empty(queries, size))
+        nn.init.normal_(self.queries)
+        self.key = linear(width, size, bias=False)
+        self.value = linear(width, size, bias=False)
+
+    def forward(self, x: Tensor, exists: Tensor) -> Tensor:
+        """From tokens (B, N, width) and (B, 1, N) of 0 and 1 to (B, queries * size)."""
+        weights = self.weights(x, exists)
+        read = torch.matmul(weights, self.value(x)) / (weights.sum(-1, keepdim=True) + NO_TOTAL)
+        return read.flatten(-2)
+
+    def weights(self, x: Tensor, exists: Tensor) -> Tensor:
+        """What each query gives to each token, (B, queries, N), not yet divided by its sum."""
+        scores = torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT)  # (B, queries, N)
+        return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
+
+    def shares(self, x: Tensor, exists: Tensor) -> Tensor:
+        """Share of the queries' attention that each token gets, (B, N), the mean over queries."""
+        weights = self.weights(x, exists)
+        return (weights / (weights.sum(-1, keepdim=True) + NO_TOTAL)).mean(-2)
+
+
+class TokenLSTM(nn.Module):
+    """LSTM cell (Hochreiter and Schmidhuber 1997) with PyTorch's parameters, order of gates and start.
+
+    It is written out: ``nn.LSTMCell`` has no rule for batches of parameters (``torch.func.vmap``).
+
+    Args:
+        inputs: of a token.
+        hidden: H, size of its state.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(hidden)
+
+        def uniform(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+        self.hidden = hidden
+        self.weight_ih = uniform(4 * hidden, inputs)
+        self.weight_hh = uniform(4 * hidden, hidden)
+        self.bias_ih = uniform(4 * hidden)
+        self.bias_hh = uniform(4 * hidden)
+
+    def initial(self, batch_size: int, n_tokens: int) -> dict[str, Tensor]:
+        """Hidden and cell state (B, N, H) of zeros."""
+        zeros = self.weight_hh.new_zeros(batch_size, n_tokens, self.hidden)
+        return {"hidden": zeros, "cell": zeros}
+
+    def forward(
+        self, own: Tensor, common: Tensor, memory: dict[str, Tensor], mask: Tensor
+    ) -> dict[str, Tensor]:
+        """The next hidden and cell state (B, N, H).
+
+        Args:
+            own: (B, N, ...) inputs of each token, which come first.
+            common: (B, ...) inputs of all tokens.
+            memory: hidden and cell state.
+            mask: (B, N); a token that is missing keeps its state.
+        """
+        lead = mask.shape
+        hidden, before = (memory[key].flatten(0, -2).mT for key in ("hidden", "cell"))  # (H, B * N)
+        told = torch.cat((own, common.unsqueeze(-2).expand(*lead, common.shape[-1])), -1)
+        told = told.flatten(0, -2).mT  # told: (inputs, B * N)
+        # One product for all of it. Its rows are gates, so that each gate's numbers lie together:
+        # vectorised functions are several times as fast on long stretches of memory as on short ones.
+        columns = torch.cat((hidden, told, torch.ones_like(told[:1])))
+        weights = torch.cat((self.weight_hh, self.weight_ih, (self.bias_ih + self.bias_hh).unsqueeze(-1)), 1)
+        enter, keep, candidate, leave = torch.matmul(weights, columns).chunk(4)  # each (H, B * N)
+        cell = keep.sigmoid() * before + enter.sigmoid() * candidate.tanh()
+        after = leave.sigmoid() * cell.tanh()
+        there = (mask != 0).flatten()
+        return {
+            "hidden": torch.where(there, after, hidden).mT.unflatten(0, lead),
+            "cell": torch.where(there, cell, before).mT.unflatten(0, lead),
+        }

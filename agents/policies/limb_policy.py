@@ -1,16 +1,113 @@
-"""Policies that turn limbs into features with a trunk, and features into actions and a value per limb."""
+"""What policies of limbs have in common: how a limb and its tree are read, and heads for actions and values.
+
+Shapes: B batch, N limb slots, J joint slots of a limb, F token features, G joint features. ``parent`` is
+(B, N), the index of the limb that each limb hangs from, -1 for a root; ``mask`` is (B, N). A parent's index
+may be larger than its child's, there may be several roots, and padding may stand anywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ...envs.errors import UserError
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation, Policy
-from .critics import CRITICS, PooledCritic
-from .layers import JointHead, ValueHead
+from .layers import RELU_GAIN, linear, masked_mean, norm
+
+CRITICS = ("pooled", "trunk", "shared")
+"""A network of its own that pools limbs, a trunk of its own like the actor's, or the actor's trunk."""
+
+
+class LimbReader(nn.Module):
+    """One network that reads a limb's token and its joint rows, in any number and order.
+
+    A row is read together with the token: hidden = relu(A token) + sum over existing joint rows of
+    relu(A token + C joint + c). The sum is free of order and counts the joints, which a mean would
+    not. There is no further layer: the trunk begins with a linear one.
+    """
+
+    def __init__(self, spec: TokenSpec, width: int) -> None:
+        super().__init__()
+        self.token = linear(spec.token_size, width, RELU_GAIN)
+        self.joint = linear(spec.joint_size, width, RELU_GAIN)
+
+    def forward(self, tokens: Tensor, joints: Tensor, joint_mask: Tensor) -> Tensor:
+        """From (B, N, F), (B, N, J, G) and (B, N, J) to embeddings (B, N, width)."""
+        token = self.token(tokens)  # token: (B, N, width)
+        rows = functional.relu(token.unsqueeze(-2) + self.joint(joints))  # rows: (B, N, J, width)
+        rows = rows * (joint_mask != 0).to(rows.dtype).unsqueeze(-1)
+        return functional.relu(token) + rows.sum(-2)  # (B, N, width)
+
+
+class JointHead(nn.Module):
+    """One network from (limb embedding, joint row) to that joint's action mean.
+
+    The last layer starts with a gain of 0.01, so that a new policy acts near zero and its noise
+    explores around the bodies' rest (Andrychowicz et al., "What matters in on-policy reinforcement
+    learning?", 2021, section 3.2).
+    """
+
+    def __init__(self, spec: TokenSpec, width: int) -> None:
+        super().__init__()
+        self.limb = linear(width, width, RELU_GAIN)
+        self.joint = linear(spec.joint_size, width, RELU_GAIN, bias=False)
+        self.action = linear(width, 1, 0.01)
+
+    def forward(self, features: Tensor, joints: Tensor, action_mask: Tensor) -> Tensor:
+        """From (B, N, width), (B, N, J, G) and (B, N, J) to means (B, N, J), 0 where masked."""
+        hidden = self.limb(features).unsqueeze(-2) + self.joint(joints)  # hidden: (B, N, J, width)
+        mean = self.action(functional.relu(hidden)).squeeze(-1)  # mean: (B, N, J)
+        return torch.where(action_mask != 0, mean, 0.0)
+
+
+class ValueHead(nn.Module):
+    """A value per limb, averaged over the limbs that exist.
+
+    A mean, not a sum: returns are normalised per body, so the scale must not grow with the limbs.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.limb = linear(width, 1)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """From (B, N, width) and (B, N) to values (B,)."""
+        return masked_mean(self.limb(features).squeeze(-1), mask)
+
+
+class PooledCritic(nn.Module):
+    """The value of a body as a set of limbs: each read by one network, then pooled, then valued.
+
+    After Zaheer et al., "Deep sets", NeurIPS 2017, with the mean and the largest over limbs. A value asks
+    less of a network than actions do: it needs no messages between limbs. Having parameters of its own,
+    it leaves the actor's trunk to the policy gradient; that a shared trunk costs returns is known
+    (Andrychowicz et al., "What matters in on-policy reinforcement learning?", 2021, section 3.2), and a
+    second trunk would cost half the learner's speed.
+
+    Args:
+        spec: What the columns of ``tokens`` and ``joints`` mean.
+        width: Size of a limb's embedding.
+    """
+
+    def __init__(self, spec: TokenSpec, width: int) -> None:
+        super().__init__()
+        self.reader = LimbReader(spec, width)
+        self.limb = linear(width, width, RELU_GAIN)
+        self.pooled = linear(2 * width, 2 * width, RELU_GAIN)
+        self.value = linear(2 * width, 1)
+
+    def forward(self, tokens: Tensor, joints: Tensor, joint_mask: Tensor, mask: Tensor) -> Tensor:
+        """From (B, N, F), (B, N, J, G), (B, N, J) and (B, N) to values (B,)."""
+        x = self.reader(tokens, joints, joint_mask)  # x: (B, N, width)
+        x = functional.relu(self.limb(norm(x)))  # at least 0, so that padding, as 0, is no maximum
+        exists = (mask != 0).to(x.dtype).unsqueeze(-1)  # exists: (B, N, 1)
+        mean = masked_mean(x.mT, mask.unsqueeze(-2))  # mean: (B, width)
+        x = torch.cat((mean, (x * exists).amax(-2)), -1)  # x: (B, 2 width)
+        return self.value(functional.relu(self.pooled(norm(x)))).squeeze(-1)
 
 
 class LimbPolicy(Policy):
@@ -23,11 +120,10 @@ class LimbPolicy(Policy):
         width: Size of a limb's features.
         critic: Where the value comes from: ``pooled``, a small network of its own that pools limbs;
             ``trunk``, a trunk of its own; ``shared``, the actor's trunk.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
-
-    Raises:
-        UserError: ``critic`` is none of these.
+        common: of every policy.
     """
+
+    training_modules = ("critic_trunk", "pooled_critic", "value_head")
 
     def __init__(
         self,
@@ -35,11 +131,10 @@ class LimbPolicy(Policy):
         make_trunk: Callable[[], nn.Module],
         width: int,
         critic: str,
-        initial_log_std: float,
+        /,
+        **common: Any,
     ) -> None:
-        super().__init__(spec, initial_log_std)
-        if critic not in CRITICS:
-            raise UserError(f"agent.critic must be one of {', '.join(CRITICS)}, got {critic!r}")
+        super().__init__(spec, **common)
         self.width, self.critic = width, critic
         self.trunk = make_trunk()
         self.critic_trunk = make_trunk() if critic == "trunk" else None
@@ -63,3 +158,102 @@ class LimbPolicy(Policy):
         if self.critic_trunk is not None:
             features = self.critic_trunk(*self.normalizer(observation), observation)
         return self.value_head(features, observation["mask"])
+
+
+def depths(parent: Tensor, mask: Tensor) -> Tensor:
+    """Number of limbs above each limb, (..., N) int64, 0 for roots and -1 at padding.
+
+    Raises:
+        ValueError: A parent is itself, absent or out of range, or limbs hang from each other.
+    """
+    exists = mask != 0
+    given, parent = parent, torch.where(exists, parent.long(), -1)
+    n_limbs = parent.shape[-1]
+    above = parent.clamp(0, n_limbs - 1)
+    has_parent = parent != -1
+    wrong = (parent < -1) | (parent >= n_limbs) | (has_parent & ~exists.gather(-1, above))
+    if wrong.any():
+        raise ValueError(_complaint("parents must be -1 or the index of an existing limb", wrong, given))
+    depth = has_parent.long()
+    ancestor = parent.gather(-1, above)
+    for _ in range(n_limbs):
+        climbing = has_parent & (ancestor >= 0)
+        if not climbing.any():
+            return torch.where(exists, depth, -1)
+        depth = depth + climbing
+        ancestor = torch.where(climbing, parent.gather(-1, ancestor.clamp(min=0)), -1)
+    raise ValueError(_complaint("limbs hang from each other in a cycle", has_parent & (ancestor >= 0), given))
+
+
+def schedule(parent: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Order limbs by depth, so that messages can pass through all trees of a batch at once.
+
+    A slot (level, place) holds one limb of that depth or nothing; D is the largest number of levels,
+    W the largest number of limbs on one level, both over the whole batch.
+
+    Returns:
+        ``tree_place`` (..., D * W, N) float32: 1 where the slot holds the limb. Multiplied from the left
+        it puts limbs into slots, its transpose puts slots back to limbs, with 0 where nothing is.
+        ``tree_child`` (..., D - 1, W, W) float32: [level, p, c] is 1 where the limb in place c of the
+        next level hangs from the limb in place p of this level.
+
+    Matrices of zeros and ones, not indices: small products are faster than gathering and, above all,
+    than the scattering in its gradient, and they run under ``vmap`` with or without a batch of trees.
+
+    Raises:
+        ValueError: As :func:`depths`.
+    """
+    depth = depths(parent, mask)  # depth: (..., N)
+    n_levels = max(int(depth.max()) + 1, 1)
+    on_level = depth.unsqueeze(-1) == torch.arange(n_levels, device=depth.device)  # (..., N, D)
+    counts = on_level.long().cumsum(-2)  # counts: (..., N, D)
+    width = max(int(counts.max()), 1)
+    place = (counts * on_level).sum(-1) - 1  # place: (..., N), -1 at padding
+    slot = torch.where(depth >= 0, depth * width + place, -1)
+    slots = torch.arange(n_levels * width, device=depth.device)
+    slot_holds = (slots.unsqueeze(-1) == slot.unsqueeze(-2)).float()  # (..., D * W, N)
+
+    slot_has_child = slot_holds @ parents_of(parent, mask).mT  # [slot, limb]: limb hangs from the slot's limb
+    pairs = slot_has_child @ slot_holds.mT  # pairs: (..., D * W, D * W), [slot, slot of a child]
+    pairs = pairs.unflatten(-1, (n_levels, width)).unflatten(-3, (n_levels, width))
+    pairs = pairs.diagonal(1, -4, -2)  # pairs: (..., W, W, D - 1)
+    return {"tree_place": slot_holds, "tree_child": pairs.movedim(-1, -3).contiguous()}
+
+
+def relations(parent: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Depth of each limb and the path between each pair of limbs, by operations of static shape.
+
+    Args:
+        parent: (..., N), without cycles.
+        mask: (..., N).
+        limit: Largest depth and number of steps told apart.
+
+    Returns:
+        Depth (..., N) in [0, limit], and relation (..., N, N) in [0, (limit + 1)^2]: up + (limit + 1)
+        * down for the steps up from limb i to the nearest common ancestor and down from it to limb j.
+        So 0 is the limb itself, 1 the parent, limit + 1 a child, limit + 2 a sibling; their sum is the
+        distance in the graph. The last number stands for limbs of different trees and padding.
+    """
+    n_limbs = parent.shape[-1]
+    exists = (mask != 0).float()
+    reach = parents_of(parent, mask) + torch.diag_embed(exists)  # [i, j]: j is i or its parent
+    for _ in range(max(n_limbs - 1, 1).bit_length()):
+        reach = (reach @ reach).clamp(max=1)  # doubles the number of steps: then all ancestors
+    common = reach @ reach.mT  # common: (..., N, N), number of common ancestors, the limbs included
+    depth = reach.sum(-1)  # depth: (..., N), counted from 1
+    up = (depth.unsqueeze(-1) - common).clamp(max=limit)
+    down = (depth.unsqueeze(-2) - common).clamp(max=limit)
+    relation = torch.where(common > 0, up + (limit + 1) * down, float((limit + 1) ** 2))
+    return (depth - 1).clamp(0, limit).long(), relation.long()
+
+
+def parents_of(parent: Tensor, mask: Tensor) -> Tensor:
+    """(..., N, N) float32: [i, j] is 1 where limb j is the parent of limb i and both exist."""
+    limbs = torch.arange(parent.shape[-1], device=parent.device)
+    exists = mask != 0
+    return ((parent.unsqueeze(-1) == limbs) & exists.unsqueeze(-1) & exists.unsqueeze(-2)).float()
+
+
+def _complaint(message: str, wrong: Tensor, parent: Tensor) -> str:
+    row = wrong.nonzero()[0][:-1]
+    return f"{message}; body {row.tolist()} of the batch has parents {parent[tuple(row)].tolist()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,9 @@ from torch.nn import functional
 
 from ...envs.numbers import FLAG, checked, one_of
 from ...envs.tokens import TokenSpec
-from .attention import Block
 from .base import Memory, Observation
-from .critics import CRITICS
-from .layers import LOG_STD, REPEATS, SIZE, LimbReader, heads_divide_width, norm
-from .limb_policy import LimbPolicy
-from .tree import relations
+from .layers import REPEATS, SIZE, Block, heads_divide_width, norm
+from .limb_policy import CRITICS, LimbPolicy, LimbReader, relations
 
 TREE_LIMIT = 4
 """Depths and steps along the tree above this number are not told apart."""
@@ -89,9 +86,7 @@ class LimbTransformer(LimbPolicy):
         heads: Number of attention heads.
         feedforward: Hidden size of a block's feed-forward layer.
         tree_encoding: Tell depth and relations from ``parent``.
-        critic: Where the value comes from: ``pooled`` (a small network of its own), ``trunk`` (a trunk of
-            its own) or ``shared`` (the actor's trunk).
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+        critic, common: as in `LimbPolicy`.
 
     Raises:
         UserError: ``width`` is no multiple of ``heads``, or ``critic`` is none of these.
@@ -106,10 +101,10 @@ class LimbTransformer(LimbPolicy):
         feedforward: Annotated[int, SIZE] = 64,
         tree_encoding: Annotated[bool, FLAG] = False,
         critic: Annotated[str, one_of(*CRITICS)] = "pooled",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **common: Any,
     ) -> None:
         make_trunk = functools.partial(Trunk, spec, width, layers, heads, feedforward, tree_encoding)
-        super().__init__(spec, make_trunk, width, critic, initial_log_std)
+        super().__init__(spec, make_trunk, width, critic, **common)
         self.layers, self.heads, self.feedforward = layers, heads, feedforward
         self.tree_encoding = tree_encoding
 

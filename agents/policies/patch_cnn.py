@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ...envs.errors import UserError
-from ...envs.numbers import checked, one_of
+from ...envs.numbers import checked
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
-from .choices import Discrete
-from .layers import LOG_STD, RELU_GAIN, SIZE, convolutions, linear, norm
-from .patch_policy import PatchPolicy
-from .sensor_policy import SENSOR_CRITICS, tanh_network
+from .layers import RELU_GAIN, SIZE, convolutions, linear, norm, perceptron
+from .sensor_policy import PatchPolicy
 
 CHANNELS = (16, 32, 32)
 """Of the three convolutions."""
@@ -33,11 +31,9 @@ class PatchCNN(PatchPolicy):
         spec: What the columns of ``tokens`` mean.
         grid: Rows and columns of patches.
         patch_size: Pixels of a patch's side.
-        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        task: as in `SensorPolicy`.
         width: Size of the layer after the convolutions.
         head: Size of the hidden layer before the actions.
-        critic: as in `SensorPolicy`.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
         UserError: pictures too small for three convolutions.
@@ -48,21 +44,16 @@ class PatchCNN(PatchPolicy):
         spec: TokenSpec,
         grid: tuple[int, int],
         patch_size: int,
-        n_actions: int,
-        n_recent: int,
-        discrete: Discrete = False,
-        n_privileged: int = 0,
         width: Annotated[int, SIZE] = 256,
         head: Annotated[int, SIZE] = 64,
-        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **task: Any,
     ) -> None:
-        super().__init__(spec, n_actions, n_recent, discrete, n_privileged, width, critic, initial_log_std)
+        super().__init__(spec, width, **task)
         self.grid, self.patch_size, self.width, self.head = tuple(grid), patch_size, width, head
         self.colors = self.pixels // patch_size**2
         first, second, third = CHANNELS
         # Mnih et al., "Human-level control through deep reinforcement learning", 2015; half the channels.
-        frames = n_recent * self.colors
+        frames = self.n_recent * self.colors
         self.convolve = convolutions(
             (frames, first, 8, 4, 0), (first, second, 4, 2, 0), (second, third, 3, 1, 0)
         )
@@ -76,7 +67,7 @@ class PatchCNN(PatchPolicy):
                 "environment shows more"
             ) from None
         self.features = linear(size, width, RELU_GAIN)
-        self.action = tanh_network(width, head, 1, n_actions, 0.01)
+        self.action = perceptron(width, head, 1, self.n_actions, 0.01)
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """Features (B, width) of the picture, and the empty memory.
@@ -85,12 +76,7 @@ class PatchCNN(PatchPolicy):
             UserError: The observation has another number of patches than the grid.
         """
         rows, columns = self.grid
-        patches = observation["mask"].shape[-1]
-        if patches != rows * columns:
-            raise UserError(
-                f"PatchCNN was built for {rows} x {columns} patches, got {patches}; its slots have fixed "
-                "meanings: use an invariant policy for other numbers of them"
-            )
+        self._expect_slots(rows * columns, f"patches ({rows} x {columns})", observation["mask"].shape[-1])
         frames = self.frames(observation) * (observation["mask"] != 0)[..., None, None]
         size = self.patch_size
         parts = frames.unflatten(-1, (size, size, self.colors)).unflatten(1, (rows, columns))
@@ -98,7 +84,3 @@ class PatchCNN(PatchPolicy):
         picture = parts.permute(0, 3, 6, 1, 4, 2, 5).flatten(5).flatten(3, 4).flatten(1, 2)
         # Pictures have far more in common than they differ in, which would drive the head to its bounds.
         return norm(torch.relu(self.features(self.convolve(picture - 0.5)))), memory
-
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, A) in (-1, 1), or logits (B, A)."""
-        return self.bounded(self.action(features))

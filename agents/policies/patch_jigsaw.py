@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import checked, one_of, real, whole
+from ...envs.numbers import checked, real, whole
 from ...envs.tokens import TokenSpec
-from .attention import NO_TOTAL
 from .base import Memory, Observation
-from .choices import Discrete
-from .jigsaw import Jigsaw
-from .layers import LOG_STD, RELU_GAIN, SIZE, convolutions, linear, norm
-from .patch_policy import PatchPolicy, difference_weights, losses_of_places
-from .sensor_policy import SENSOR_CRITICS, tanh_network
+from .layers import NO_TOTAL, RELU_GAIN, SIZE, convolutions, linear, norm, perceptron
+from .sensor_policy import PatchPolicy, difference_weights, losses_of_places
 
 CHANNELS = (32, 48, 48)
 """Of the convolutions over the screen, of which the second and the third halve its sides."""
 
 NOTHING = 0.1
 """Patches that a place of the screen must hold to count as full."""
+
+LEAST = -5.0
+"""Logarithm of the smallest probability that a message gives to a place: a neighbour may be none."""
+
+HIDDEN = 16
+"""Size of the network that reads how well neighbours match."""
+
+DOUBT = -1.0
+"""Logit of what a message counts at the start."""
 
 
 @checked("agent")
@@ -47,15 +52,13 @@ class PatchJigsaw(PatchPolicy):
     Args:
         spec: What the columns of ``tokens`` and of ``traces`` mean.
         grid: Rows R and columns C of the screen.
-        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        task: as in `SensorPolicy`.
         width: Size of what a patch holds.
         place: Hidden layers of the guess where a patch is.
         rounds: Of messages between neighbours.
         features: Size of the layer after the convolutions.
         head: Size of the hidden layer before the actions.
         identify: Weight of the cross-entropies of the row and the column of every patch; 0: not asked.
-        critic: as in `SensorPolicy`.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
         UserError: no traces to guess from, or numbers that cannot be meant.
@@ -65,29 +68,23 @@ class PatchJigsaw(PatchPolicy):
         self,
         spec: TokenSpec,
         grid: Sequence[int],
-        n_actions: int,
-        n_recent: int,
-        discrete: Discrete = False,
-        n_privileged: int = 0,
         width: Annotated[int, SIZE] = 24,
         place: Annotated[int, SIZE] = 64,
         rounds: Annotated[int, whole(1, 256)] = 8,
         features: Annotated[int, SIZE] = 256,
         head: Annotated[int, SIZE] = 64,
         identify: Annotated[float, real(0)] = 0.1,
-        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **task: Any,
     ) -> None:
         if not spec.trace_size:
             raise UserError(
                 "PatchJigsaw has to guess where patches are, which shows in env.senses.traces=[30,250] and "
                 "env.senses.neighbors=40"
             )
-        super().__init__(spec, n_actions, n_recent, discrete, n_privileged, features, critic, initial_log_std)
+        super().__init__(spec, features, **task)
         self.grid, self.width, self.place, self.rounds = tuple(grid), width, place, rounds
         self.features, self.head, self.identify = features, head, identify
-        first, second = linear(spec.trace_size, place, RELU_GAIN), linear(place, place, RELU_GAIN)
-        self.guess = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), linear(place, sum(self.grid)))
+        self.guess = perceptron(spec.trace_size, place, 2, sum(self.grid), 1.0, relu=True)
         if spec.has_neighbors:
             matches = spec.trace_slice("match")
             self.jigsaw = Jigsaw(self.grid, rounds, matches.stop - matches.start)
@@ -96,16 +93,11 @@ class PatchJigsaw(PatchPolicy):
         self.convolve = convolutions((width + 1, one, 3, 1, 1), (one, two, 3, 2, 1), (two, three, 3, 2, 1))
         size = self.convolve(torch.zeros(1, width + 1, *self.grid)).shape[1]
         self.look = linear(size, features, RELU_GAIN)
-        self.action = tanh_network(features, head, 1, n_actions, 0.01)
+        self.action = perceptron(features, head, 1, self.n_actions, 0.01)
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """Features (B, features) of the screen, and the empty memory."""
         return self._see(observation, self._beliefs(observation)), memory
-
-    @property
-    def has_auxiliary_loss(self) -> bool:
-        """Whether it is asked where each patch is."""
-        return self.identify > 0
 
     def encode_to_learn(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """The same, and the cross-entropies of rows and columns, (B,), times ``identify``."""
@@ -155,6 +147,72 @@ class PatchJigsaw(PatchPolicy):
         taken = torch.einsum("bnr,bnc,brc->bn", rows, columns, 1 / (count + NOTHING))
         return taken / (taken.sum(-1, keepdim=True) + NO_TOTAL)
 
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, A) in (-1, 1), or logits (B, A)."""
-        return self.bounded(self.action(features))
+
+class Jigsaw(nn.Module):
+    """Slots agree with their neighbours on the row and the column that each of them shows.
+
+    Belief propagation (Pearl, "Probabilistic reasoning in intelligent systems", 1988, section 4) on the graph
+    of neighbours, loops and all: whoever has slot j to its right believes what j believes, one column further
+    left. What a message counts is learned from how well the edges match. Gradients go through the last round
+    alone, which is enough to learn what evidence and messages are worth, and a third of the work.
+
+    Args:
+        grid: rows R and columns C of the screen.
+        rounds: messages from each slot to each of its neighbours.
+        n_matches: numbers that tell how well a slot and its four neighbours match.
+    """
+
+    def __init__(self, grid: Sequence[int], rounds: int, n_matches: int) -> None:
+        super().__init__()
+        self.grid, self.rounds = tuple(grid), rounds
+        self.trust = perceptron(n_matches, HIDDEN, 1, 4, 1.0, relu=True)
+        nn.init.constant_(self.trust[-1].bias, DOUBT)
+
+    def forward(self, evidence: Tensor, matches: Tensor, neighbors: Tensor, mask: Tensor) -> Tensor:
+        """What is believed in the end.
+
+        Args:
+            evidence: (B, N, R + C), each slot's own logits of its row and of its column.
+            matches: (B, N, 8), normalised.
+            neighbors: (B, N, 4), slots to the right, to the left, below and above; itself for none.
+            mask: (B, N), 0 where there is no patch.
+
+        Returns:
+            Logits (B, N, R + C).
+        """
+        batch, n = neighbors.shape[:2]
+        first = n * torch.arange(batch, device=neighbors.device).view(-1, 1, 1)
+        # Messages to whoever has the slot to its right, left, below, above: four in a row for each slot.
+        slots = (neighbors.long() + first).flatten(0, 1)  # slots: (B * N, 4), of the whole batch
+        own = torch.arange(len(slots), device=neighbors.device).unsqueeze(-1)
+        silent = (slots == own) | (mask.flatten() == 0)[slots]
+        weights = self.trust(matches).sigmoid().flatten(0, 1).masked_fill(silent, 0.0)  # weights: (B * N, 4)
+        index = 4 * slots + torch.arange(4, device=neighbors.device)
+        evidence = evidence.flatten(0, 1)
+        beliefs = evidence  # beliefs: (B * N, R + C)
+        with torch.no_grad():
+            for _ in range(self.rounds - 1):
+                beliefs = evidence + _gathered(index, self._messages(beliefs), weights)
+            messages = self._messages(beliefs)
+        return (evidence + _gathered(index, messages, weights)).unflatten(0, (batch, n))
+
+    def _messages(self, beliefs: Tensor) -> Tensor:
+        """(B * N * 4, R + C) logarithms of probabilities."""
+        rows, columns = (b.log_softmax(-1).clamp(min=LEAST) for b in beliefs.split(self.grid, -1))
+        told = (rows, _less(columns), rows, _more(columns), _less(rows), columns, _more(rows), columns)
+        return torch.cat(told, -1).view(4 * len(beliefs), beliefs.shape[-1])
+
+
+def _gathered(index: Tensor, messages: Tensor, weights: Tensor) -> Tensor:
+    """Sums (S, R + C) of the messages at (S, 4) with these weights."""
+    return functional.embedding_bag(index, messages, mode="sum", per_sample_weights=weights)
+
+
+def _less(places: Tensor) -> Tensor:
+    """Of the place before: what is believed of place p + 1 is told of p."""
+    return functional.pad(places[:, 1:], (0, 1), value=LEAST)
+
+
+def _more(places: Tensor) -> Tensor:
+    """Of the place after."""
+    return functional.pad(places[:, :-1], (1, 0), value=LEAST)

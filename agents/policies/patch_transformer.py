@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import checked, one_of, real
+from ...envs.numbers import checked, real
 from ...envs.tokens import TokenSpec
-from .attention import Block, Queries
 from .base import Memory, Observation
-from .choices import Discrete
-from .layers import LOG_STD, RELU_GAIN, REPEATS, SIZE, heads_divide_width, linear, norm
-from .patch_policy import PatchPolicy, difference_weights, losses_of_places
-from .sensor_policy import SENSOR_CRITICS, tanh_network
+from .layers import RELU_GAIN, REPEATS, SIZE, Block, Queries, heads_divide_width, linear, norm, perceptron
+from .sensor_policy import PatchPolicy, difference_weights, losses_of_places
 
 
 @checked("agent", heads_divide_width)
@@ -32,7 +29,7 @@ class PatchTransformer(PatchPolicy):
 
     Args:
         spec: What the columns of ``tokens`` mean.
-        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        task: as in `SensorPolicy`.
         width: Size of a patch's embedding and of a latent.
         latents: Learned queries.
         size: Of what a latent gathers.
@@ -43,23 +40,18 @@ class PatchTransformer(PatchPolicy):
         place: Hidden layers of the guess where a patch is.
         identify: Weight of the cross-entropies of the row and the column of every patch; 0: not asked.
         grid: Rows and columns of patches that are told apart; of use to ``identify`` alone.
-        critic: as in `SensorPolicy`.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
         UserError: ``width`` is no multiple of ``heads``, ``identify`` is no weight, or there are no traces
             to guess from.
     """
 
+    training_modules = (*PatchPolicy.training_modules, "identity")
     training_sizes = (*PatchPolicy.training_sizes, "grid")
 
     def __init__(
         self,
         spec: TokenSpec,
-        n_actions: int,
-        n_recent: int,
-        discrete: Discrete = False,
-        n_privileged: int = 0,
         width: Annotated[int, SIZE] = 64,
         latents: Annotated[int, SIZE] = 24,
         size: Annotated[int, SIZE] = 32,
@@ -70,14 +62,11 @@ class PatchTransformer(PatchPolicy):
         place: Annotated[int, SIZE] = 48,
         identify: Annotated[float, real(0)] = 0.0,
         grid: Sequence[int] = (0, 0),
-        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **task: Any,
     ) -> None:
         if identify and not spec.trace_size:
             raise UserError("agent.identify asks where a patch is, which shows in env.senses.traces=[30,250]")
-        super().__init__(
-            spec, n_actions, n_recent, discrete, n_privileged, latents * width, critic, initial_log_std
-        )
+        super().__init__(spec, latents * width, **task)
         self.width, self.latents, self.size = width, latents, size
         self.layers, self.heads, self.feedforward, self.head = layers, heads, feedforward, head
         self.place, self.identify, self.grid = place, identify, tuple(grid)
@@ -97,16 +86,11 @@ class PatchTransformer(PatchPolicy):
         self.blocks = nn.ModuleList(
             Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
         )
-        self.action = tanh_network(latents * width, head, 1, n_actions, 0.01)
+        self.action = perceptron(latents * width, head, 1, self.n_actions, 0.01)
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """What the latents know in the end, (B, latents * width), and the empty memory."""
         return self._read(*self._patches(observation, self._places(observation))), memory
-
-    @property
-    def has_auxiliary_loss(self) -> bool:
-        """Whether it is asked where each patch is."""
-        return self.identify > 0
 
     def encode_to_learn(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """The same, and the cross-entropies of rows and columns, (B,), times ``identify``."""
@@ -139,7 +123,3 @@ class PatchTransformer(PatchPolicy):
     def attention(self, observation: Observation, memory: Memory) -> Tensor:
         """Share of the latents' attention that each patch gets, (B, N)."""
         return self.gather.shares(*self._patches(observation, self._places(observation)))
-
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, A) in (-1, 1), or logits (B, A)."""
-        return self.bounded(self.action(features))

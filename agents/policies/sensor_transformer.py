@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...envs.numbers import checked, one_of, real
+from ...envs.numbers import checked, real
 from ...envs.tokens import TokenSpec
-from .attention import Block, Queries
 from .base import Memory, Observation
-from .choices import Discrete
-from .layers import LOG_STD, RELU_GAIN, REPEATS, SIZE, heads_divide_width, linear, masked_mean, norm
-from .sensor_policy import SENSOR_CRITICS, SensorPolicy, tanh_network
+from .layers import (
+    RELU_GAIN,
+    REPEATS,
+    SIZE,
+    Block,
+    Queries,
+    heads_divide_width,
+    linear,
+    masked_mean,
+    norm,
+    perceptron,
+)
+from .sensor_policy import SensorPolicy
 
 
 @checked("agent", heads_divide_width)
@@ -30,7 +39,7 @@ class SensorTransformer(SensorPolicy):
 
     Args:
         spec: What the columns of ``tokens`` mean.
-        n_actions, n_recent, discrete, n_privileged: of the task, as in `SensorPolicy`.
+        task: as in `SensorPolicy`.
         width: Size of a sensor's embedding; a multiple of ``heads``.
         layers: Number of blocks.
         heads: Number of attention heads.
@@ -39,20 +48,16 @@ class SensorTransformer(SensorPolicy):
         identify: Weight of the cross-entropy of what each sensor is; 0: it is not asked.
         n_sensors: S, of the task, which are told apart, beside channels of noise.
         head: Size of the hidden layer before the actions.
-        critic: as in `SensorPolicy`.
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
 
     Raises:
         UserError: ``width`` is no multiple of ``heads``, or ``identify`` is no weight.
     """
 
+    training_modules = (*SensorPolicy.training_modules, "identity")
+
     def __init__(
         self,
         spec: TokenSpec,
-        n_actions: int,
-        n_recent: int,
-        discrete: Discrete = False,
-        n_privileged: int = 0,
         width: Annotated[int, SIZE] = 32,
         layers: Annotated[int, REPEATS] = 2,
         heads: Annotated[int, REPEATS] = 2,
@@ -61,13 +66,10 @@ class SensorTransformer(SensorPolicy):
         head: Annotated[int, SIZE] = 64,
         identify: Annotated[float, real(0)] = 0.0,
         n_sensors: int = 0,
-        critic: Annotated[str, one_of(*SENSOR_CRITICS)] = "auto",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **task: Any,
     ) -> None:
         size = width // heads
-        super().__init__(
-            spec, n_actions, n_recent, discrete, n_privileged, queries * size, critic, initial_log_std
-        )
+        super().__init__(spec, queries * size, **task)
         self.width, self.layers, self.heads, self.feedforward = width, layers, heads, feedforward
         self.queries, self.head = queries, head
         self.identify, self.n_sensors = identify, n_sensors
@@ -78,14 +80,9 @@ class SensorTransformer(SensorPolicy):
             Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
         )
         self.gather = Queries(width, queries, size)
-        self.action = tanh_network(queries * size, head, 1, n_actions, 0.01)
+        self.action = perceptron(queries * size, head, 1, self.n_actions, 0.01)
         if identify:
             self.identity = linear(width, n_sensors + 1)
-
-    @property
-    def has_auxiliary_loss(self) -> bool:
-        """Whether it is asked what each sensor is."""
-        return self.identify > 0
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """What the queries gather, (B, queries * size), and the empty memory."""
@@ -114,7 +111,3 @@ class SensorTransformer(SensorPolicy):
     def attention(self, observation: Observation, memory: Memory) -> Tensor:
         """Share of the learned queries' attention that each sensor gets, (B, N)."""
         return self.gather.shares(*self._embed(observation))
-
-    def act(self, features: Tensor, observation: Observation) -> Tensor:
-        """Action means (B, A) in (-1, 1), or logits (B, A)."""
-        return self.bounded(self.action(features))

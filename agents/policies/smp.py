@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,8 @@ from torch.nn import functional
 from ...envs.numbers import checked, one_of
 from ...envs.tokens import TokenSpec
 from .base import Observation
-from .critics import CRITICS
-from .layers import LOG_STD, RELU_GAIN, SIZE, LimbReader, linear
-from .limb_policy import LimbPolicy
-from .tree import parents_of, schedule
+from .layers import RELU_GAIN, SIZE, linear
+from .limb_policy import CRITICS, LimbPolicy, LimbReader, parents_of, schedule
 
 MESSAGES = ("both", "up", "down", "none")
 
@@ -137,9 +135,7 @@ class SMP(LimbPolicy):
         width: Size of a limb's embedding.
         message: Size of a message.
         messages: ``both`` (up, then down), ``up``, ``down``, or ``none``: each limb for itself.
-        critic: Where the value comes from: ``pooled`` (a small network of its own), ``trunk`` (a trunk of
-            its own) or ``shared`` (the actor's trunk).
-        initial_log_std: Natural logarithm of the exploration noise at the start, nominal units.
+        critic, common: as in `LimbPolicy`.
 
     Raises:
         UserError: ``messages`` or ``critic`` is none of these.
@@ -152,14 +148,14 @@ class SMP(LimbPolicy):
         message: Annotated[int, SIZE] = 32,
         messages: Annotated[str, one_of(*MESSAGES)] = "both",
         critic: Annotated[str, one_of(*CRITICS)] = "shared",
-        initial_log_std: Annotated[float, LOG_STD] = -0.5,
+        **common: Any,
     ) -> None:
         make_trunk = functools.partial(Trunk, spec, width, message, messages)
-        super().__init__(spec, make_trunk, width, critic, initial_log_std)
+        super().__init__(spec, make_trunk, width, critic, **common)
         self.message, self.messages = message, messages
 
     def prepare(self, observation: Observation) -> Observation:
-        """Add the trees' schedule, ``tree_place`` and ``tree_child``, see :func:`.tree.schedule`.
+        """Add the trees' schedule, ``tree_place`` and ``tree_child``, see `schedule`.
 
         Raises:
             ValueError: ``parent`` describes no tree.

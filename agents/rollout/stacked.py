@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ..policies import AttentionNeuron, Policy
-from ..policies.attention_neuron import StackedAttentionNeuron, shares
 from ..policies.base import Memory, Observation
+from .stacked_neuron import StackedAttentionNeuron, shares
 
 WORTHWHILE = 0.95
 """Ended rows are dropped when no more than this share of the present ones would remain."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..policies import AttentionNeuron, Policy
-from ..policies.attention_neuron import StackedAttentionNeuron, _Part
 from ..policies.base import Observation
 from .stacked import StackedPolicy
+from .stacked_neuron import StackedAttentionNeuron, _Part
 
 
 def stack_on_device(

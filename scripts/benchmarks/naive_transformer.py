@@ -40,7 +40,7 @@ class NaiveTransformer(LimbPolicy):
         initial_log_std: float = -0.5,
     ) -> None:
         make_encoder = functools.partial(_Encoder, spec, width, layers, heads, feedforward)
-        super().__init__(spec, make_encoder, width, critic="trunk", initial_log_std=initial_log_std)
+        super().__init__(spec, make_encoder, width, "trunk", initial_log_std=initial_log_std)
         self.layers, self.heads, self.feedforward = layers, heads, feedforward
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from somite.agents.policies.jigsaw import LEAST, Jigsaw
+from somite.agents.policies.patch_jigsaw import LEAST, Jigsaw
 from tests.envs.sensors.test_neighbors import COLUMNS, ROWS, N, truth
 
 GRID = (ROWS, COLUMNS)

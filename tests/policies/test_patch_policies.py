@@ -159,7 +159,7 @@ def test_the_cnn_sees_the_picture_that_was_cut() -> None:
     assert seen[0].shape == (1, K, 48, 54)
     np.testing.assert_allclose((seen[0][0, 0].numpy() + 0.5) * 255, frame[0, ..., 0])
     np.testing.assert_allclose((seen[0][0, 3].numpy() + 0.5) * 255, older[0, ..., 0])
-    with pytest.raises(UserError, match="built for 8 x 9 patches, got 60"):
+    with pytest.raises(UserError, match=r"built for 72 patches \(8 x 9\), got 60"):
         policy.encode(taken(observation, torch.arange(60)), {})
 
 

@@ -18,7 +18,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from somite.agents import load_policy
 from somite.agents.agent import Agent
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorMLP, SensorPolicy, SensorTransformer
-from somite.agents.policies.recurrent import TokenLSTM
+from somite.agents.policies.layers import TokenLSTM
 from somite.agents.storage.policy import save_policy
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
@@ -440,7 +440,7 @@ def test_a_saved_and_loaded_policy_acts_and_remembers_as_before(
 
 def test_choices_are_drawn_with_the_probabilities_of_their_logits() -> None:
     torch.manual_seed(0)
-    policy = DeepSet(ONE, 3, 1, discrete=True, n_privileged=S, recurrent=False)
+    policy = DeepSet(ONE, n_actions=3, n_recent=1, discrete=True, n_privileged=S, recurrent=False)
     nn.init.normal_(policy.action[2].weight, std=2.0)
     (observation,) = random_steps(policy, 0, steps=1, batch=1)
     observation = {key: value.repeat(4000, *[1] * (value.dim() - 1)) for key, value in observation.items()}
@@ -458,7 +458,7 @@ def test_choices_are_drawn_with_the_probabilities_of_their_logits() -> None:
 
 def test_of_several_decisions_each_is_taken_by_its_own_logits(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    policy = DeepSet(ONE, 5, 1, discrete=[3, 2], n_privileged=S, recurrent=False)
+    policy = DeepSet(ONE, n_actions=5, n_recent=1, discrete=[3, 2], n_privileged=S, recurrent=False)
     nn.init.normal_(policy.action[2].weight, std=2.0)
     save_policy(tmp_path / "policy", policy, environment={}, training={})
     agent = load_policy(tmp_path / "policy")
@@ -479,7 +479,7 @@ def test_of_several_decisions_each_is_taken_by_its_own_logits(tmp_path: Path) ->
         shares = np.bincount(drawn[:, column], minlength=len(wanted)) / 4000
         np.testing.assert_allclose(shares, wanted, atol=5 * 0.5 / 4000**0.5)
     with pytest.raises(UserError, match=r"between \[3, 3\] choices have 6 logits, not 5"):
-        DeepSet(ONE, 5, 1, discrete=[3, 3], n_privileged=S)
+        DeepSet(ONE, n_actions=5, n_recent=1, discrete=[3, 3], n_privileged=S)
 
 
 def swing_up(policy: SensorPolicy, shuffle: str | int, carry: bool = False) -> np.ndarray:
@@ -549,11 +549,11 @@ def test_in_the_swing_up_the_ordinary_network_never_recovers() -> None:
 
 def test_refusals_say_what_came_and_what_was_wanted() -> None:
     with pytest.raises(UserError, match="agent.critic must be one of auto, privileged, shared, got 'own'"):
-        DeepSet(ONE, 1, 1, n_privileged=5, critic="own")
+        DeepSet(ONE, n_actions=1, n_recent=1, n_privileged=5, critic="own")
     with pytest.raises(UserError, match="say agent.critic=shared, or auto"):
-        AttentionNeuron(ONE, 1, 1, critic="privileged")
+        AttentionNeuron(ONE, n_actions=1, n_recent=1, critic="privileged")
     with pytest.raises(UserError, match="got 10 and 4"):
-        SensorTransformer(ONE, 1, 1, n_privileged=5, width=10, heads=4)
+        SensorTransformer(ONE, n_actions=1, n_recent=1, n_privileged=5, width=10, heads=4)
     policy = SensorMLP(ONE, 5, 1, 1, n_privileged=5)
     observation = {
         "tokens": torch.zeros(1, 7, 1),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somite.agents.policies.tree import depths, relations, schedule
+from somite.agents.policies.limb_policy import depths, relations, schedule
 from tests.observations import random_observation
 
 few = settings(max_examples=40, deadline=None)

@@ -115,4 +115,6 @@ def test_sensors_come_to_be_known() -> None:
 @pytest.mark.parametrize("weight", [-1, "much", None])
 def test_a_weight_that_cannot_be_meant_is_refused(weight: object) -> None:
     with pytest.raises(UserError, match="agent.identify must be a number from 0"):
-        SensorTransformer(SENSES.spec(n_actions=1), 1, 4, n_privileged=5, n_sensors=5, identify=weight)
+        SensorTransformer(
+            SENSES.spec(n_actions=1), n_actions=1, n_recent=4, n_privileged=5, n_sensors=5, identify=weight
+        )

@@ -26,7 +26,6 @@ from somite.agents.policies import (
     SensorMLP,
     SensorTransformer,
 )
-from somite.agents.policies.attention_neuron import ROWS_AT_ONCE, StackedAttentionNeuron, shares
 from somite.agents.rollout import stacked as stacked_module
 from somite.agents.rollout.population import Population, automatic_shard_size, shards_of
 from somite.agents.rollout.stacked import (
@@ -37,6 +36,7 @@ from somite.agents.rollout.stacked import (
     split_parameters,
     stack,
 )
+from somite.agents.rollout.stacked_neuron import ROWS_AT_ONCE, StackedAttentionNeuron, shares
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorTask
 from somite.envs.sensors.source import Source
@@ -152,7 +152,7 @@ def test_parts_of_a_stack_do_not_mix(name: str, monkeypatch: pytest.MonkeyPatch)
     values = draw(policy, 5)
     answers = []
     for at_once in (2 * ROWS, 10**6):
-        monkeypatch.setattr("somite.agents.policies.attention_neuron.ROWS_AT_ONCE", at_once)
+        monkeypatch.setattr("somite.agents.rollout.stacked_neuron.ROWS_AT_ONCE", at_once)
         assert len(shares(5, ROWS)) == (3 if at_once < 100 else 1)
         with torch.inference_mode():
             stacked = stack(policy, split_parameters(policy, values))
