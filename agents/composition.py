@@ -9,13 +9,14 @@ from typing import Any
 
 import gymnasium
 import hydra
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ..envs.cores import check_memory
 from ..envs.errors import UserError
 from . import policies
-from .policies.base import Policy
+from .policies.base import Policy, check_policy
 
 LARGE = 1000
 """A number of an agent beyond which it may not fit into the memory."""
@@ -64,7 +65,8 @@ def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
             asks for.
 
     Raises:
-        UserError: a policy of another kind, an invalid value, or too many parameters for the memory.
+        UserError: a policy of another kind, or that does not keep its contract, an invalid value, or too many
+            parameters for the memory.
     """
     cls = policy_class(config, env.kind)
     asked, sizes = inspect.signature(cls).parameters, sizes_for(cls, env)
@@ -83,7 +85,18 @@ def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
         check_memory(
             4 * n * COPIES, f"{cls.__name__} with {n:,} parameters", "make it smaller (agent.width, ...)"
         )
-    return cls(spec=env.spec_of_tokens, **sizes, **given)
+    policy = cls(spec=env.spec_of_tokens, **sizes, **given)
+    check_policy(policy, _blank(env.single_observation_space))
+    return policy
+
+
+def _blank(space: gymnasium.spaces.Dict) -> dict[str, torch.Tensor]:
+    """A batch of two observations of zeros, of tokens that all exist and of limbs that are all roots."""
+    values = {"parent": -1, "mask": 1, "joint_mask": 1, "action_mask": 1}
+    return {
+        key: torch.from_numpy(np.full((2, *part.shape), values.get(key, 0), part.dtype))
+        for key, part in space.items()
+    }
 
 
 def _typed(keys: Iterable[str]) -> str:
