@@ -1,5 +1,6 @@
-"""Modules of the user's own that register environments, imported because the command line names them.
+"""Modules of the user's own, imported because the command line names them.
 
+They register environments (``env.imports``), or hold classes (``agent._target_=my_module.MyPolicy``).
 Nothing else of this package imports a module by a name that a configuration holds: a saved policy, or a
 run's own folder, may come from a stranger.
 """
@@ -16,7 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, one_line, shown
+from .errors import UserError, nearest, one_line, shown
+
+OURS = "somite."
+"""What the names of this package's classes begin with."""
+
+INHERITED = "SOMITE_MODULES"
+"""Variable that hands their folder and the modules that the user named on to processes that this one starts."""
 
 _OURS = str(Path(__file__).parent)
 _REGISTRATION = os.path.join("gymnasium", "envs", "registration.py")
@@ -55,11 +62,12 @@ def module_names(imports: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
-def import_modules(imports: Any) -> tuple[str, ...]:
+def import_modules(imports: Any, key: str = "env.imports") -> tuple[str, ...]:
     """Imports modules that the user has named: installed ones, or those of `folder_of_modules`.
 
     Args:
         imports: their names, or one name, or None.
+        key: in which he named them, for messages.
 
     Returns:
         The names.
@@ -78,11 +86,52 @@ def import_modules(imports: Any) -> tuple[str, ...]:
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # it runs what the user wrote, which may raise anything
-            raise UserError(_why(name, error, folder)) from error
+            raise UserError(_why(key, name, error, folder)) from error
     return names
 
 
-def _why(name: str, error: BaseException, folder: Path) -> str:
+def own_class(target: str, key: str) -> type:
+    """The class that the user has named, as ``my_module.MyClass``; its module is imported.
+
+    Args:
+        target: its name.
+        key: in which it was named, for messages.
+
+    Raises:
+        UserError: no such module or class, or a module that cannot be imported.
+    """
+    module, _, name = target.rpartition(".")
+    if not _MODULE.fullmatch(module) or not _MODULE.fullmatch(name):
+        raise UserError(f"{key} is a class with its module, such as my_module.MyClass; got {shown(target)!r}")
+    import_modules(module, key)
+    classes = [known for known, value in vars(sys.modules[module]).items() if isinstance(value, type)]
+    if name not in classes:
+        raise UserError(f"{key}: the module {module!r} has no class {name!r}; {nearest(name, classes)}")
+    inherited = os.environ.get(INHERITED, f"{folder_of_modules()}").split(os.pathsep)
+    os.environ[INHERITED] = os.pathsep.join(dict.fromkeys([*inherited, module]))
+    return getattr(sys.modules[module], name)
+
+
+def imported_class(target: Any, base: type) -> type | None:
+    """The class of the user's own that a saved file names, if he has named or imported its module.
+
+    Args:
+        target: what the file names.
+        base: of which it must be a subclass, so that nothing else is built.
+
+    Returns:
+        None: it is another thing, or in a module that was not imported. Nothing is imported by this name.
+    """
+    folder, *modules = os.environ.get(INHERITED, "").split(os.pathsep)
+    if modules and _folder is None:
+        look_in(folder)  # this process was started by the one that the user named them to
+    import_modules(modules)
+    module, _, name = str(target).rpartition(".")
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return found if isinstance(found, type) and issubclass(found, base) else None
+
+
+def _why(key: str, name: str, error: BaseException, folder: Path) -> str:
     """In one sentence, why a module could not be imported."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
         parent = name.rpartition(".")[0]
@@ -91,8 +140,8 @@ def _why(name: str, error: BaseException, folder: Path) -> str:
         near = [f"{parent}.{stem}".lstrip(".") for stem in found]
         close = difflib.get_close_matches(name, near, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"env.imports: there is no module {error.name!r}, neither installed nor in {folder}{hint}"
-    return f"env.imports: the module {name!r} cannot be imported: {with_place(error)}"
+        return f"{key}: there is no module {error.name!r}, neither installed nor in {folder}{hint}"
+    return f"{key}: the module {name!r} cannot be imported: {with_place(error)}"
 
 
 def _is_between(file: str) -> bool:
