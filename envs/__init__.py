@@ -15,8 +15,8 @@ gymnasium.register(
 
 gymnasium.register(
     id="somite/CarRacing-v0",
-    entry_point="somite.envs.car_racing.env:RacingEnv",
-    vector_entry_point="somite.envs.car_racing.env:make_vec",
+    entry_point="somite.envs.car_racing.task:RacingEnv",
+    vector_entry_point="somite.envs.car_racing.task:make_vec",
     disable_env_checker=True,
 )
 

@@ -11,19 +11,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
+import pygame
+from gymnasium.envs.box2d import car_dynamics as dynamics
 from gymnasium.envs.box2d import car_racing as original
 
-from .brush import FRACTION_BITS, for_opencv, halve, shade
-from .car import CAR_COLUMNS, CAR_ROWS, draw_car, place_wheels
-from .indicators import INDICATOR_ROWS, draw_indicators
-from .physics import Racing
+from .simulation import Racing
 
 SIZE = 96
 SCALES = (2, 4)
 """Pixels of the ground's drawing for one of the picture, as a rule and in an episode's first second."""
+
+FRACTION_BITS = 4
+"""Of the coordinates that OpenCV is given."""
+
+DARKER = 2
+"""By so much pygame's averaging down makes every picture darker: a plain 102 becomes 100."""
+
+
+def shade(color: Sequence[float]) -> tuple[int, int, int]:
+    """A colour of Gymnasium's drawing as the observation shows it."""
+    return tuple(max(int(part) - DARKER, 0) for part in color)
+
+
+def for_opencv(points: np.ndarray) -> np.ndarray:
+    """Points as whole numbers with ``FRACTION_BITS``; OpenCV's whole pixels are their middles."""
+    return np.rint((points - 0.5) * (1 << FRACTION_BITS)).astype(np.int32)
+
+
+def halve(canvas: np.ndarray, picture: np.ndarray) -> None:
+    """Average a canvas, larger by a power of two, down to ``picture``, which is written to."""
+    height, width = picture.shape[:2]
+    while canvas.shape[0] > 2 * height:  # halving is OpenCV's fast path
+        size = canvas.shape[1] // 2, canvas.shape[0] // 2
+        canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
+    picture[:] = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+
 
 BACKGROUND = shade((102, 204, 102))
 GRASS = shade((102, 230, 102))
@@ -149,11 +175,7 @@ class Painter:
 
 
 class OriginalPainter:
-    """Gymnasium's own drawing, twenty times as slow, to compare with.
-
-    Args:
-        num_envs: of no meaning here.
-    """
+    """Gymnasium's own drawing, twenty times as slow, to compare with; see `Painter`."""
 
     def __init__(self, num_envs: int) -> None:
         pass
@@ -169,3 +191,209 @@ class OriginalPainter:
 
 PAINTERS = {"somite": Painter, "gymnasium": OriginalPainter}
 """By the name of the renderer."""
+
+
+CAR_ROWS, CAR_COLUMNS = slice(66, 78), slice(44, 52)
+"""The part of the picture that the car never leaves."""
+
+CENTRE = (48, 72)
+"""Column and row of the middle of its body."""
+
+CAR_SCALE = 8
+"""Pixels of the drawing for one of the picture."""
+
+BLACK, WHITE, RED = shade((0, 0, 0)), shade(dynamics.WHEEL_WHITE), shade((204, 0, 0))
+TREAD = 1.2
+"""Length of the light part of a tyre, radians."""
+
+TYRE = [
+    (-dynamics.WHEEL_W, dynamics.WHEEL_R),
+    (dynamics.WHEEL_W, dynamics.WHEEL_R),
+    (dynamics.WHEEL_W, -dynamics.WHEEL_R),
+    (-dynamics.WHEEL_W, -dynamics.WHEEL_R),
+]
+WHEELS = np.tile(np.array([*TYRE, *TYRE]) * dynamics.SIZE, (4, 1, 1))
+"""(4, 8, 2) corners of each tyre, and of its light part."""
+
+HULL = [
+    np.array(part) * dynamics.SIZE
+    for part in (dynamics.HULL_POLY1, dynamics.HULL_POLY2, dynamics.HULL_POLY3, dynamics.HULL_POLY4)
+]
+
+
+def place_wheels(cars: Sequence[dynamics.Car], views: np.ndarray) -> tuple[np.ndarray, list[list[bool]]]:
+    """Where the wheels of R cars are drawn.
+
+    Args:
+        cars: in their present states.
+        views: (R, 2, 3), from each one's world to its picture.
+
+    Returns:
+        Corners (R, 4, 8, 2) as OpenCV takes them, of the drawing ``CAR_SCALE`` times the picture's size, and
+        whether the light part of each tyre shows.
+    """
+    read = []
+    for car in cars:
+        for wheel in car.wheels:
+            place = wheel.position
+            read.append((wheel.phase, wheel.angle, place.x, place.y))
+    states = np.array(read).reshape(-1, 4, 4)  # states: (R, 4, phase angle x y)
+    ends, shown = _treads(states[..., 0])
+    own = np.tile(WHEELS, (len(cars), 1, 1, 1))
+    own[:, :, 4:, 1] = ends.repeat(2, -1)
+    cos, sin = np.cos(states[..., 1]), np.sin(states[..., 1])
+    rotations = np.stack((cos, sin, -sin, cos), -1).reshape(-1, 4, 2, 2)
+    corners = own @ rotations + states[:, :, None, 2:]  # corners: (R, 4, 8, 2), in the world
+    origins = (views[:, :, 2] - (CAR_COLUMNS.start, CAR_ROWS.start)) * CAR_SCALE
+    corners = corners @ (views[:, None, :, :2].mT * CAR_SCALE) + origins[:, None, None]
+    return for_opencv(corners), shown.tolist()
+
+
+def draw_car(
+    wheels: np.ndarray,
+    treads: Sequence[bool],
+    view: np.ndarray,
+    ground: np.ndarray,
+    ground_scale: int,
+    picture: np.ndarray,
+) -> None:
+    """Draw over the ground.
+
+    Args:
+        wheels: (4, 8, 2), of `place_wheels`.
+        treads: whether the light part of each tyre shows.
+        view: (2, 3), from the world to the picture.
+        ground: (96 s, 96 s, 3), what lies under it.
+        ground_scale: s.
+        picture: the part of rows ``CAR_ROWS`` and columns ``CAR_COLUMNS``, written to.
+    """
+    rows = slice(CAR_ROWS.start * ground_scale, CAR_ROWS.stop * ground_scale)
+    columns = slice(CAR_COLUMNS.start * ground_scale, CAR_COLUMNS.stop * ground_scale)
+    height, width = picture.shape[0] * CAR_SCALE, picture.shape[1] * CAR_SCALE
+    canvas = cv2.resize(ground[rows, columns], (width, height), interpolation=cv2.INTER_NEAREST)
+    draw = cv2.fillConvexPoly
+    for corners, shows in zip(wheels, treads, strict=True):
+        draw(canvas, corners[:4], BLACK, cv2.LINE_8, FRACTION_BITS)
+        if shows:
+            draw(canvas, corners[4:], WHITE, cv2.LINE_8, FRACTION_BITS)
+    (a, b), (c, d) = (view[:, :2] * CAR_SCALE).tolist()
+    for corners in _hull(round(math.hypot(a, b), 6), round(math.hypot(c, d), 6)):
+        draw(canvas, corners, RED, cv2.LINE_8, FRACTION_BITS)
+    halve(canvas, picture)
+
+
+@lru_cache(maxsize=256)
+def _hull(across: float, down: float) -> list[np.ndarray]:
+    """Corners of the body's parts as OpenCV takes them: it looks up, and its middle stays where it is.
+
+    ``across`` and ``down`` are pixels of the drawing for a metre.
+    """
+    middle = np.array([CENTRE[0] - CAR_COLUMNS.start, CENTRE[1] - CAR_ROWS.start]) * CAR_SCALE
+    return [for_opencv(part * (across, -down) + middle) for part in HULL]
+
+
+def _treads(phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the light parts of tyres of phases (R, 4) begin and end along the wheel, and which show.
+
+    Returns:
+        Ends (R, 4, 2) in metres, and (R, 4) bool: those that are on the upper side.
+    """
+    angles = phases[..., None] + (0, TREAD)  # angles: (R, 4, 2)
+    cos, sin = np.cos(angles), np.sin(angles)
+    ends = dynamics.WHEEL_R * dynamics.SIZE * np.where(sin > 0, np.copysign(1.0, cos), cos)
+    return ends, (sin <= 0).any(-1)
+
+
+INDICATOR_ROWS = slice(84, 96)
+BAR_ROWS, BAR_COLUMNS = 12, 96
+ACROSS, DOWN = original.WINDOW_W / BAR_COLUMNS, original.WINDOW_H / 96  # of the window, for one pixel
+UNIT, HEIGHT = original.WINDOW_W / 40, original.WINDOW_H / 40
+TOP = original.WINDOW_H - 5 * HEIGHT
+FAINT = 1e-4
+"""Smaller values are not shown."""
+
+UPRIGHT = ((5, (255, 255, 255)), (7, (0, 0, 255)), (8, (0, 0, 255)), (9, (51, 0, 255)), (10, (51, 0, 255)))
+"""Place and colour of speed and the four wheels."""
+
+LYING = ((20, (0, 255, 0)), (30, (255, 0, 0)))
+"""Place and colour of the steering angle and the turning rate."""
+
+GAINS = np.array([0.02, 0.01, 0.01, 0.01, 0.01, -10.0, -0.8])
+"""From speed, wheels, steering and turning to lengths in units of the bar."""
+
+
+def _shares(pixel: float, count: int) -> np.ndarray:
+    """(edges, count): the share of each pixel of the picture that lies before each pixel of the window."""
+    edges = np.arange(round(pixel * count) + 1)[:, None]
+    return np.clip(edges - np.arange(count) * pixel, 0, pixel) / pixel
+
+
+_before_row = _shares(DOWN, BAR_ROWS)
+_before_column = _shares(ACROSS, BAR_COLUMNS)
+
+
+def _columns_of(first: float, last: float) -> np.ndarray:
+    return _before_column[int(last) + 1] - _before_column[int(first)]
+
+
+BASE = original.WINDOW_H - HEIGHT - TOP
+_upright_colors = np.array(
+    [_columns_of(place * UNIT, (place + 1) * UNIT)[:, None] * shade(color) for place, color in UPRIGHT]
+).reshape(len(UPRIGHT), -1)  # (5, 288)
+_lying_places = np.array([place * UNIT for place, _ in LYING])  # (2,)
+_lying_colors = np.array([shade(color) for _, color in LYING], float)[:, None]  # (2, 1, 3)
+_lying_rows = _before_row[int(BASE - HEIGHT) + 1] - _before_row[int(BASE - 3 * HEIGHT)]  # (12,)
+
+
+def draw_indicators(envs: Sequence[Racing], rows: Sequence[int], bars: np.ndarray) -> None:
+    """The bottom of some pictures.
+
+    Args:
+        envs: R environments.
+        rows: the numbers of their pictures.
+        bars: (B, 12, 96, 3) uint8, those of these rows are written to.
+    """
+    shown = np.array([_read(env.car) for env in envs])  # shown: (R, 7)
+    shown = np.where(np.abs(shown) > FAINT, shown, 0.0) * GAINS
+    tops = BASE - HEIGHT * shown[:, : len(UPRIGHT)]
+    ends = _lying_places + UNIT * shown[:, len(UPRIGHT) :]
+    covered = _between(_before_row, np.full_like(tops, BASE), tops)  # covered: (R, 5, 12)
+    columns = _between(_before_column, np.tile(_lying_places, (len(envs), 1)), ends)  # columns: (R, 2, 96)
+    lying = (columns[..., None] * _lying_colors).sum(1).reshape(len(envs), 1, -1)  # (R, 1, 288)
+    pixels = covered.mT @ _upright_colors + _lying_rows[:, None] * lying  # (R, 12, 288)
+    np.minimum(pixels, 255 - DARKER, out=pixels)
+    bars[rows] = pixels.reshape(-1, BAR_ROWS, BAR_COLUMNS, 3)
+    for row, env in zip(rows, envs, strict=True):
+        digits = _score(f"{env.reward:04.0f}")
+        bars[row, :, : digits.shape[1]] = digits
+
+
+def _read(car: dynamics.Car) -> tuple[float, ...]:
+    """Speed, turning of the four wheels, steering angle and turning rate."""
+    velocity, wheels = car.hull.linearVelocity, car.wheels
+    speed = math.sqrt(velocity.x * velocity.x + velocity.y * velocity.y)
+    return (speed, *[wheel.omega for wheel in wheels], wheels[0].joint.angle, car.hull.angularVelocity)
+
+
+def _between(before: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Shares of the picture's pixels between two places in the window, of which all touched pixels count."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    most = len(before) - 1
+    first = np.clip(low.astype(int), 0, most)
+    last = np.clip(high.astype(int) + (low != high), 0, most)
+    return before[last] - before[first]
+
+
+@lru_cache(maxsize=4096)
+def _score(text: str) -> np.ndarray:
+    """The left of the bar, (12, columns, 3), with the score's digits."""
+    pygame.font.init()
+    font = pygame.font.Font(pygame.font.get_default_font(), 42)
+    written = font.render(text, True, (255, 255, 255), (0, 0, 0))
+    surface = pygame.Surface((int(12 * ACROSS), int(original.WINDOW_H - TOP)))
+    place = written.get_rect()
+    place.center = (60, original.WINDOW_H - original.WINDOW_H * 2.5 / 40.0 - TOP)
+    surface.blit(written, place)
+    pixels = pygame.surfarray.array3d(surface).swapaxes(0, 1)
+    small = cv2.resize(pixels, (12, BAR_ROWS), interpolation=cv2.INTER_AREA)
+    return cv2.subtract(small, np.full_like(small, DARKER))

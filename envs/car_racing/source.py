@@ -15,9 +15,8 @@ from ..sensors.episodes import Episodes, tell_lost
 from ..sensors.source import Source
 from ..snapshots import put
 from .drawing import SIZE
-from .row import HIGH, LOW, Rules
-from .rows import Past
-from .state import STATE_NAMES
+from .rows import HIGH, LOW, Past, Rules
+from .simulation import STATE_NAMES
 from .workers import make_rows
 
 MOST_SEED = 2**31
@@ -70,7 +69,7 @@ class RacingSource(Source):
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """New tracks; the generators draw the seeds that Gymnasium makes them from."""
         drawn = [rng.integers(MOST_SEED, size=2).tolist() for rng in rngs]
-        self._rows.start({int(row): tuple(seeds) for row, seeds in zip(rows, drawn, strict=True)})
+        self._rows.start({int(row): Past(tuple(seeds)) for row, seeds in zip(rows, drawn, strict=True)})
         self._episodes.start(rows, drawn)
 
     def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,7 +103,7 @@ class RacingSource(Source):
         """Replay the episodes; see `Source.restore`."""
         put(self, self.kept, taken)
         wanted, origins = self._states.copy(), self._origins.tolist()
-        self._rows.replay({row: Past(*self._episodes.of(row), origins[row]) for row in range(self.num_envs)})
+        self._rows.start({row: Past(*self._episodes.of(row), origins[row]) for row in range(self.num_envs)})
         lost = np.flatnonzero((self._states != wanted).any(1))
         tell_lost(self.name, len(lost), self.num_envs)
         return lost

@@ -1,16 +1,22 @@
-"""CarRacing as training and evaluation want it; nothing that simulates is imported before it is needed."""
+"""CarRacing as a task, and as Gymnasium makes it; what simulates is imported once it is needed."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
+from collections.abc import Mapping
 from typing import Annotated, Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from .. import sensors
 from ..errors import UserError
+from ..gym import SingleEnv
 from ..images.patches import check_patch
 from ..numbers import EPISODE_STEPS, FLAG, PROBABILITY_BELOW_1, checked, one_of, part, whole
-from ..sensors.senses import Senses
+from ..sensors import Senses, SensorVectorEnv
 from ..sensors.source import Source
 from ..sensors.task import SensorTask
 from ..task_set import build_parts, known_class
@@ -84,7 +90,7 @@ class CarRacing(SensorTask):
 
     def make_source(self, num_envs: int, threads: int = 0) -> Source:
         """So many cars."""
-        from .row import Rules
+        from .rows import Rules
         from .source import RacingSource
 
         rules = Rules(
@@ -115,3 +121,47 @@ def task_from_config(config: Any) -> CarRacing:
     known_class(config.get("_target_"), __package__, (CarRacing,))
     parts = {"senses": (Senses, sensors.__name__), "scenery": (Scenery, __package__)}
     return build_parts(CarRacing, config, parts)
+
+
+def make_vec(
+    num_envs: int = 1, senses: Senses | Mapping[str, Any] | None = None, threads: int = 0, **options: Any
+) -> SensorVectorEnv:
+    """What ``gymnasium.make_vec`` calls.
+
+    Args:
+        num_envs: cars.
+        senses: what happens to the patches, or its arguments; a token is a patch in the last four frames
+            unless they say otherwise.
+        threads: worker processes; 0 for one per core, where there are cars enough.
+        options: of `CarRacing` (``scenery`` may be its arguments) and of `SensorVectorEnv`.
+    """
+    own = {name: options.pop(name) for name in inspect.signature(CarRacing).parameters if name in options}
+    if isinstance(own.get("scenery"), Mapping):
+        own["scenery"] = Scenery(**own["scenery"])
+    if not isinstance(senses, Senses):
+        senses = Senses(**{"history": 4, **(senses or {})})
+    task = CarRacing(senses, **own)
+    return SensorVectorEnv(task.make_source(num_envs, threads), task.senses, **options)
+
+
+class RacingEnv(SingleEnv):
+    """One car as ``gymnasium.make`` makes it.
+
+    Args:
+        render_mode: None or ``rgb_array``, the picture of 96 x 96 in colours.
+        options: of :func:`make_vec`.
+
+    Raises:
+        UserError: another render mode.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"render_mode {render_mode!r} is not offered; choices: None, rgb_array")
+        super().__init__(make_vec(1, autoreset_mode=AutoresetMode.DISABLED, **options), render_mode)
+
+    def render(self) -> np.ndarray | None:
+        """(96, 96, 3) uint8, what the world looks like."""
+        return self.vector.source.pictures[0].copy() if self.render_mode else None

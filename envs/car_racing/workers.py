@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import traceback
+from collections.abc import Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,8 +14,7 @@ import cv2
 import numpy as np
 
 from ..sensors.episodes import Episodes
-from .row import Rules
-from .rows import LocalRows, Past, Results, Rows
+from .rows import LocalRows, Past, Results, Rules
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ class Worker:
         rules: of each `Row`.
 
     Attributes:
-        part: as given.
         process: the present one.
         deaths: of its processes since the last step.
     """
@@ -93,7 +92,7 @@ class Worker:
 
 
 class WorkerRows:
-    """Rows shared out among processes; nothing but commands goes through their pipes.
+    """`LocalRows` shared out among processes; nothing but commands goes through their pipes.
 
     A worker that is killed, or crashes, is replaced by a fresh one, which replays its rows to where they
     were: the run goes on as if nothing had happened. One that raises an error stops the run.
@@ -111,9 +110,8 @@ class WorkerRows:
             name: context.RawArray("b", int(np.prod(shape)) * np.dtype(kind).itemsize)
             for name, (shape, kind) in _shared_layout(num_envs, rules).items()
         }
-        arrays = _arrays(shared, num_envs, rules)
-        self._actions, self._running = arrays.pop("actions"), arrays.pop("running")
-        self.results, self._episodes = Results(**arrays), episodes
+        self._actions, self._running, self.results = _arrays(shared, num_envs, rules)
+        self._episodes = episodes
         self._origins = self.results.origins.copy()  # as they were before what is being done
         bounds = np.linspace(0, num_envs, workers + 1).astype(int).tolist()
         parts = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
@@ -122,34 +120,27 @@ class WorkerRows:
             for number, part in enumerate(parts, 1)
         ]
 
-    def start(self, seeds: dict[int, tuple[int, int]]) -> None:
-        """See `Rows`."""
-        self._share_out("start", seeds)
+    def start(self, pasts: Mapping[int, Past]) -> None:
+        """See `LocalRows`."""
+        tasks = []
+        for worker in self.workers:
+            first, end = worker.part.start, worker.part.stop
+            own = {row - first: past for row, past in pasts.items() if first <= row < end}
+            if own:
+                tasks.append((worker, "start", own))
+        self._tell(tasks)
+        self._await(tasks)
 
     def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """See `Rows`. Workers write into `results` from now on."""
+        """Workers write into `results` from now on; see `LocalRows`."""
         self._actions[:], self._running[:] = actions, running
         self._tell([(worker, "step", None) for worker in self.workers])
 
     def step_finish(self) -> None:
-        """See `Rows`."""
+        """See `LocalRows`."""
         self._await([(worker, "step", None) for worker in self.workers])
         for worker in self.workers:
             worker.deaths = 0
-
-    def replay(self, pasts: dict[int, Past]) -> None:
-        """See `Rows`."""
-        self._share_out("replay", pasts)
-
-    def _share_out(self, command: str, of_rows: dict[int, Any]) -> None:
-        tasks = []
-        for worker in self.workers:
-            first, end = worker.part.start, worker.part.stop
-            own = {row - first: value for row, value in of_rows.items() if first <= row < end}
-            if own:
-                tasks.append((worker, command, own))
-        self._tell(tasks)
-        self._await(tasks)
 
     def _tell(self, tasks: list[tuple[Worker, str, Any]]) -> None:
         for worker, *task in tasks:
@@ -183,17 +174,17 @@ class WorkerRows:
             which = f"rows {rows[0]} to {rows[-1]}"
             logger.warning("%s died of %s; a fresh one goes on with its %s", worker.name, cause, which)
             worker.begin()
-            worker.tell("replay", pasts)
+            worker.tell("start", pasts)
             alive = worker.answers()
 
     def close(self) -> None:
-        """See `Rows`."""
+        """End the workers."""
         for worker in self.workers:
             worker.close()
         self.workers = []
 
 
-def make_rows(num_envs: int, workers: int, rules: Rules, episodes: Episodes) -> Rows:
+def make_rows(num_envs: int, workers: int, rules: Rules, episodes: Episodes) -> LocalRows | WorkerRows:
     """Rows in this process if one worker is enough, else in several."""
     cv2.setNumThreads(1)  # pictures are small: threads within a call only wait for each other
     if workers > 1:
@@ -204,29 +195,31 @@ def make_rows(num_envs: int, workers: int, rules: Rules, episodes: Episodes) -> 
 
 def _shared_layout(num_envs: int, rules: Rules) -> dict[str, tuple[tuple[int, ...], type]]:
     commands = {"actions": ((num_envs, 3), np.float64), "running": ((num_envs,), np.bool_)}
-    return {**Results.layout(num_envs, rules), **commands}
+    return {**commands, **Results.layout(num_envs, rules)}
 
 
-def _arrays(shared: dict[str, Any], num_envs: int, rules: Rules) -> dict[str, np.ndarray]:
-    return {
-        name: np.frombuffer(shared[name], kind).reshape(shape)
+def _arrays(shared: dict[str, Any], num_envs: int, rules: Rules) -> tuple[np.ndarray, np.ndarray, Results]:
+    """Actions (B, 3), which rows are running (B,), and results, all in shared memory."""
+    actions, running, *results = (
+        np.frombuffer(shared[name], kind).reshape(shape)
         for name, (shape, kind) in _shared_layout(num_envs, rules).items()
-    }
+    )
+    return actions, running, Results(*results)
 
 
 def _work(pipe: Connection, shared: dict[str, Any], num_envs: int, part: slice, rules: Rules) -> None:
     """What a worker process does until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process saves and closes
     cv2.setNumThreads(1)
-    arrays = _arrays(shared, num_envs, rules)
-    actions, running = arrays.pop("actions")[part], arrays.pop("running")[part]
-    rows = LocalRows(Results(**arrays).part(part), rules)
+    actions, running, results = _arrays(shared, num_envs, rules)
+    rows = LocalRows(results.part(part), rules)
     while True:
         try:
             command, argument = pipe.recv()
             if command == "close":
                 break
-            pipe.send(_attempt(rows, command, (actions, running) if command == "step" else (argument,)))
+            arguments = (actions[part], running[part]) if command == "step" else (argument,)
+            pipe.send(_attempt(rows, command, arguments))
         except (EOFError, OSError):  # the main process has ended
             break
     rows.close()

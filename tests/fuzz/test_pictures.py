@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somite.envs.car_racing.backgrounds import SIZE, read_picture
+from somite.envs.car_racing.scenery import SIZE, read_picture
 from somite.envs.errors import UserError
 
 from .mutations import from_random, mutated_bytes

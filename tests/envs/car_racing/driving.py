@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from somite.envs.car_racing.physics import Racing
-from somite.envs.car_racing.state import STATE_NAMES, Tracks
+from somite.envs.car_racing.simulation import STATE_NAMES, Racing, Tracks
 
 RIGHT, FORWARD = STATE_NAMES.index("ahead_right_5"), STATE_NAMES.index("ahead_forward_5")
 

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("Box2D")
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.row import Row, Rules
+from somite.envs.car_racing.rows import Row, Rules
 from somite.envs.car_racing.workers import Worker, WorkerRows
 from somite.envs.sensors import Senses, SensorVectorEnv
 from tests.envs.futures import equal, go_on, read_back

@@ -13,10 +13,8 @@ pytest.importorskip("Box2D")
 import cv2
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from somite.envs.car_racing.car import CAR_COLUMNS, CAR_ROWS
-from somite.envs.car_racing.drawing import Painter
-from somite.envs.car_racing.indicators import INDICATOR_ROWS
-from somite.envs.car_racing.physics import Racing
+from somite.envs.car_racing.drawing import CAR_COLUMNS, CAR_ROWS, INDICATOR_ROWS, Painter
+from somite.envs.car_racing.simulation import Racing
 
 from .driving import Driver
 

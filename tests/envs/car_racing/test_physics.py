@@ -7,8 +7,7 @@ import pytest
 
 pytest.importorskip("Box2D")
 
-from somite.envs.car_racing.physics import Racing
-from somite.envs.car_racing.state import STATE_NAMES, Tracks
+from somite.envs.car_racing.simulation import STATE_NAMES, Racing, Tracks
 
 from .driving import Driver, Unseen
 

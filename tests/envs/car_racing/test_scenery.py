@@ -12,9 +12,9 @@ pytest.importorskip("Box2D")
 import cv2
 
 from somite.envs.car_racing import Scenery
-from somite.envs.car_racing.backgrounds import GENERATORS, make_background
 from somite.envs.car_racing.drawing import Painter
-from somite.envs.car_racing.row import Row, Rules
+from somite.envs.car_racing.rows import Row, Rules
+from somite.envs.car_racing.scenery import GENERATORS, make_background
 from somite.envs.errors import UserError
 
 

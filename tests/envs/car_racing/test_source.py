@@ -12,9 +12,9 @@ pytest.importorskip("Box2D")
 from gymnasium.envs.box2d.car_racing import CarRacing as Original
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.row import HIGH, LOW, SLIP, Row, Rules
+from somite.envs.car_racing.rows import HIGH, LOW, SLIP, Past, Row, Rules
+from somite.envs.car_racing.simulation import STATE_NAMES
 from somite.envs.car_racing.source import RacingSource
-from somite.envs.car_racing.state import STATE_NAMES
 from somite.envs.car_racing.task import RENDERERS
 from somite.envs.errors import UserError
 from somite.envs.images.patches import cut, join
@@ -49,7 +49,7 @@ def test_what_fails_in_a_worker_is_told_with_its_trace() -> None:
     env = CarRacing().make_vec(num_envs=8, threads=2)
     env.reset(seed=0)
     with pytest.raises(RuntimeError, match=r"(?s)a worker of car_racing failed.*Traceback.*row"):
-        env.source._rows.start({0: ("no seed", "no seed")})
+        env.source._rows.start({0: Past(("no seed", "no seed"))})
     env.close()
 
 
