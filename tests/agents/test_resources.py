@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from somite.agents import device
-from somite.agents.evaluation.evaluate import evaluate as evaluation
+from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.training.clone_run import CloneRun
 from somite.agents.training.cma_run import CMARun
 from somite.agents.training.ppo_run import PPORun

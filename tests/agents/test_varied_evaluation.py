@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from somite.agents import load_policy
-from somite.agents.evaluation.evaluate import evaluate as evaluation
+from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.evaluation.evaluated_runs import body_set_of
 from somite.envs.errors import UserError
 from somite.scripts.lookup import check_arguments
