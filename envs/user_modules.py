@@ -23,7 +23,7 @@ OURS = "somite."
 """What the names of this package's classes begin with."""
 
 INHERITED = "SOMITE_MODULES"
-"""Variable that hands their folder and the modules that the user named on to processes that this one starts."""
+"""Variable that hands their folder and the modules that the user named on to processes of this one."""
 
 _OURS = str(Path(__file__).parent)
 _REGISTRATION = os.path.join("gymnasium", "envs", "registration.py")

@@ -136,7 +136,6 @@ def returns_of(exchanged: bool = False, episodes: int = EPISODES, **senses: obje
 # Means and, where they are known, standard deviations of an independent run of the same parameters.
 GOLDEN = {
     "plain": ({}, 506, 417),
-    "shuffled": ({"shuffle": "episode"}, 506, 417),
     "noise": ({"noise_channels": 5}, 493, 408),
     "every_500": ({"shuffle": 500}, 439, None),
     "every_200": ({"shuffle": 200}, 355, None),
@@ -144,7 +143,7 @@ GOLDEN = {
     "every_50": ({"shuffle": 50}, 186, None),
     "every_25": ({"shuffle": 25}, 119, None),
 }
-SLOW = ("every_500", "every_200", "every_50")
+SLOW = ("every_500", "every_200", "every_50", "every_25")
 
 
 @needs_parameters
@@ -166,7 +165,8 @@ def test_the_published_parameters_reach_the_scores_of_an_independent_run(conditi
 @needs_parameters
 def test_a_shuffle_at_reset_changes_no_score_beyond_rounding() -> None:
     """On the same starts. Sums in another order differ in the last bit, which a pole may make more of."""
-    difference = returns_of(shuffle="episode") - returns_of()
+    shuffled = returns_of(episodes=EPISODES // 4, shuffle="episode")
+    difference = shuffled - returns_of()[: len(shuffled)]
     assert np.median(np.abs(difference)) < 0.5 and abs(difference.mean()) < 10
     changed = np.median(np.abs(returns_of(shuffle=100) - returns_of()))
     assert changed > 10, "as a shuffle in mid-episode does"

@@ -56,7 +56,7 @@ def by_hand(made: Jigsaw, evidence: Tensor, matches: Tensor, around: Tensor, mas
     return beliefs
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=seeds)
 def test_messages_are_those_of_the_formula(seed: int) -> None:
     torch.manual_seed(seed)
@@ -81,7 +81,7 @@ def test_three_slots_that_know_their_place_tell_all_others() -> None:
     torch.testing.assert_close(ignored, evidence, atol=1e-6, rtol=0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=seeds)
 def test_relabelled_slots_believe_the_same(seed: int) -> None:
     torch.manual_seed(seed)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from somite.agents.policies.normalizer import TokenNormalizer
 from tests.observations import SPEC, permute_limbs, random_observation
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=10, deadline=None)
 
 
 def _scaled(seed: int, batch: int = 40) -> dict[str, torch.Tensor]:

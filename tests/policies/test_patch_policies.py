@@ -35,7 +35,7 @@ POLICIES = {
 }
 INVARIANT = ("transformer", "transformer_with_traces", "jigsaw", "neuron")
 seeds = st.integers(0, 2**31 - 1)
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=3, deadline=None)
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
@@ -169,13 +169,13 @@ def test_the_control_learns_from_pictures_that_differ_little() -> None:
     policy = PatchCNN(SPEC, GRID, SIDE, **TOLD)
     rng = np.random.default_rng(0)
     ground = rng.integers(80, 120, (1, N, K * SIDE**2))
-    wanted = torch.from_numpy(rng.uniform(-0.8, 0.8, 64)).float()
-    tokens = np.repeat(ground, 64, 0)
+    wanted = torch.from_numpy(rng.uniform(-0.8, 0.8, 24)).float()
+    tokens = np.repeat(ground, 24, 0)
     tokens[:, N // 2 : N // 2 + 6] += (20 * wanted[:, None, None]).numpy().astype(int)  # a brighter spot
-    observation = {"tokens": torch.from_numpy(tokens.astype(np.uint8)), "mask": torch.ones(64, N)}
-    labels = torch.stack([wanted, torch.full((64,), 0.9), torch.full((64,), -0.9)], 1)
+    observation = {"tokens": torch.from_numpy(tokens.astype(np.uint8)), "mask": torch.ones(24, N)}
+    labels = torch.stack([wanted, torch.full((24,), 0.9), torch.full((24,), -0.9)], 1)
     optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
-    for _ in range(100):
+    for _ in range(70):
         errors = policy.act(policy.encode(observation, {})[0], observation) - labels
         optimizer.zero_grad()
         errors.square().mean().backward()

@@ -51,7 +51,7 @@ EQUAL = {"rtol": 1e-9, "atol": 1e-9}
 MARGIN = 1e-5
 
 seeds = st.integers(0, 2**31 - 1)
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=5, deadline=None)
 
 
 def build(name: str, seed: int = 0) -> SensorPolicy:
@@ -129,7 +129,7 @@ def test_an_order_drawn_at_reset_has_no_influence(name: str, seed: int) -> None:
     assert_equal(play(policy, moved), play(policy, observations))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds)
 def test_the_ordinary_network_fails_where_the_invariant_ones_pass(seed: int) -> None:
     policy, rng = build("mlp"), np.random.default_rng(seed)

@@ -75,7 +75,7 @@ def _reference(policy: SMP, observation: dict[str, torch.Tensor], body: int) -> 
 
 
 @pytest.mark.parametrize("messages", ["none", "up", "down", "both"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_batched_trees_equal_plain_recursion(messages: str, seed: int) -> None:
     observation = random_observation(seed, n_tokens=N)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from somite.agents.policies.limb_policy import depths, relations, schedule
 from tests.observations import random_observation
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
