@@ -25,9 +25,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ..agents.storage.lock import hold
 from ..agents.storage.paths import check_folder, command, hydra_quoted, make_absolute
-from ..agents.storage.run_folder import claim_folder, list_checkpoints
+from ..agents.storage.run_folder import claim_folder, hold, list_checkpoints
 from ..agents.training.sweep import (
     FILE,
     FINISHED,

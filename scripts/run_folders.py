@@ -12,9 +12,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..agents.storage.lock import LOCK, hold
 from ..agents.storage.paths import hydra_quoted, make_absolute
-from ..agents.storage.run_folder import claim_folder, list_checkpoints
+from ..agents.storage.run_folder import LOCK, claim_folder, hold, list_checkpoints
 from ..envs.errors import UserError
 from .lookup import configuration, parse
 from .values import check_values

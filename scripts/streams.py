@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -21,13 +21,11 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
     """What an encoding has not: lines of tables in ASCII, anything else as its number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    found = error.object[error.start : error.end]
-    plain = (_PLAIN.get(c) or ("+" if "\u2500" <= c <= "\u257f" else _numbered(c)) for c in found)
-    return "".join(plain), error.end
-
-
-def _numbered(character: str) -> str:
-    return character.encode("ascii", "backslashreplace").decode("ascii")
+    plain = ""
+    for c in error.object[error.start : error.end]:
+        is_line = "\u2500" <= c <= "\u257f"
+        plain += _PLAIN.get(c) or ("+" if is_line else c.encode("ascii", "backslashreplace").decode("ascii"))
+    return plain, error.end
 
 
 codecs.register_error(_ERRORS, _plainly)
@@ -41,7 +39,11 @@ def patient_streams() -> Iterator[None]:
     goes on with its work and keeps its exit code. After ``>&-`` the number of the stream is taken, so that no
     file of ours gets it.
     """
-    _take_closed_numbers()
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # it is closed, and the lowest free number is given next
+            os.open(os.devnull, os.O_RDWR)
     if os.environ.get("COLUMNS") == "0":  # of a terminal that does not know: rich would show nothing
         del os.environ["COLUMNS"]
     before = {name: getattr(sys, name) for name in _NAMES}
@@ -58,14 +60,6 @@ def patient_streams() -> Iterator[None]:
         for name, stream in before.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
-
-
-def _take_closed_numbers() -> None:
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:  # it is closed, and the lowest free number is given next
-            os.open(os.devnull, os.O_RDWR)
 
 
 def use_utf8_in_logs() -> None:
@@ -87,10 +81,7 @@ class _Patient:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            self._stream.write(text)
-        except OSError as error:
-            self._leave(error)
+        self._try(self._stream.write, text)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -98,15 +89,15 @@ class _Patient:
             self.write(line)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._leave(error)
+        self._try(self._stream.flush)
 
-    def _leave(self, error: OSError) -> None:
-        """Nobody reads any more: the rest goes nowhere. Raises the error: it is another one."""
-        if not isinstance(error, BrokenPipeError) and error.errno != errno.EIO:
-            raise error
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
+    def _try(self, do: Callable[..., Any], *given: Any) -> None:
+        """Where nobody reads any more, the rest goes nowhere. Raises OSError: another error."""
+        try:
+            do(*given)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError) and error.errno != errno.EIO:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)

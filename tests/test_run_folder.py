@@ -1,6 +1,3 @@
-import re
-from datetime import datetime
-
 import pytest
 
 from somite.agents.storage import run_folder
@@ -11,12 +8,6 @@ def make_run(root, name, *parts):
     for part in parts or ("policy",):
         (root / name / part).mkdir(parents=True)
     return root / name
-
-
-def test_names_tell_when_and_what():
-    name = run_folder.run_name("cheetah", "smp", "ppo", datetime(2026, 1, 2, 3, 4, 5, 678))
-    assert name == "2026-01-02_03-04-05-000678-cheetah-smp-ppo"
-    assert re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}-a-b-c$", run_folder.run_name("a", "b", "c"))
 
 
 def test_last_is_the_newest_run_with_a_policy(tmp_path):

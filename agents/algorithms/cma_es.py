@@ -12,7 +12,7 @@ from torch import Tensor
 from ...envs.cores import check_memory
 from ...envs.errors import UserError
 from ...envs.numbers import FLAG, SHARE, checked, one_of, real, whole, whole_number
-from ..storage.object_graph import Misfit, put_graph, take_graph
+from ..storage.training_state import Misfit, put_graph, take_graph
 from .normal import Draw, Normal
 
 STARTS = ("auto", "zero", "initial")
@@ -176,7 +176,7 @@ class Search:
     def state(self) -> dict[str, Any]:
         """All that the search goes on from: covariance, paths, random stream, open candidates.
 
-        Plain values and tensors; see `object_graph`.
+        Plain values and tensors; see `take_graph`.
         """
         return {
             "cma": version("cma"),

@@ -18,7 +18,7 @@ from ...envs.user_modules import folder_of_modules, look_in
 from ..algorithms.cma_es import Recipe
 from ..machine import processor
 from ..policies.base import Policy
-from ..storage.policy import TARGET_PREFIX, build_policy
+from ..storage.policy import describe_policy, described_policy
 from ..storage.policy_json import installed_version
 from .messages import Sent, received
 from .population import Scores, Simulator
@@ -41,8 +41,7 @@ def setup_of(
         episodes: E, of each body.
     """
     return {
-        "policy": {"_target_": TARGET_PREFIX + type(policy).__name__, **policy.architecture()},
-        "spec": policy.spec.to_dict(),
+        **describe_policy(policy),
         "tensors": {name: value.detach().cpu().numpy() for name, value in policy.state_dict().items()},
         "environment": dict(environment),
         "folder": str(folder_of_modules()),
@@ -62,7 +61,7 @@ def simulator_of(setup: Mapping[str, Any]) -> Simulator:
                 f"the body {name} is another one on {socket.gethostname()} than where the run was begun: its "
                 f"file or this package differs (hash {own.get(name)}, wanted {wanted})"
             )
-    policy = build_policy({"policy": setup["policy"], "spec": setup["spec"]}, "the policy that was sent")
+    policy = described_policy(setup, "the policy that was sent")
     policy.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in setup["tensors"].items()})
     assert isinstance(policy.spec, TokenSpec)
     return Simulator(policy, task_set, setup["episodes"])

@@ -1,4 +1,4 @@
-"""Folders that are written as a whole or not at all.
+"""Files and folders that are written as a whole or not at all.
 
 A folder is written under a hidden name beside its place and renamed when it is complete and on the disk.
 No system call that Python offers replaces a folder that is not empty, so an old one steps aside first,
@@ -22,11 +22,7 @@ _WRITING, _REMOVING, _PREVIOUS = ".writing", ".removing", ".previous"
 def replace_folder(folder: str | Path) -> Iterator[Path]:
     """Gives an empty folder to write into, which becomes ``folder`` when the block ends without an error.
 
-    Args:
-        folder: The place; its parents are made, a folder that is there is replaced.
-
-    Yields:
-        The folder to write into. After an error it is removed and ``folder`` is as before.
+    Parents are made, and a folder that is there is replaced. After an error ``folder`` is as before.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -34,109 +30,18 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
     try:
         yield writing
         # mkdtemp makes private folders; these are to be shared like any other.
-        writing.chmod(0o777 & ~_umask())
+        mask = os.umask(0o022)  # reading the mask is only possible by setting it
+        os.umask(mask)
+        writing.chmod(0o777 & ~mask)
         for path in [*writing.rglob("*"), writing]:
             _sync(path)
-        _commit(writing, folder)
+        _rename(writing, folder)
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)
         raise
 
 
-def replace_file(path: str | Path, data: bytes) -> None:
-    """Writes a file so that it is the old or the new one at every moment.
-
-    Args:
-        path: The file; its folder must be there.
-        data: What it is to hold.
-
-    Raises:
-        OSError: If it cannot be written; the old file stays, and nothing beside it.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        beside.write_bytes(data)
-        _sync(beside)
-        os.replace(beside, path)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise
-
-
-def copy_folder(source: str | Path, target: str | Path) -> None:
-    """Copies a folder so that ``target`` is the old or the new one at every moment.
-
-    Args:
-        source: What to copy.
-        target: Its place; replaced if there.
-
-    Raises:
-        FileNotFoundError: If ``source`` is missing.
-    """
-    with replace_folder(target) as writing:
-        shutil.copytree(standing(source), writing, dirs_exist_ok=True)
-
-
-def remove_folder(folder: str | Path) -> None:
-    """Removes a folder so that half of it can never be taken for the whole.
-
-    Args:
-        folder: What to remove; it must be there.
-    """
-    folder = Path(folder)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name.lstrip('.')}.", suffix=_REMOVING, dir=folder.parent))
-    os.rename(folder, aside)  # an empty folder may be replaced
-    shutil.rmtree(aside)
-
-
-def standing(folder: str | Path) -> Path:
-    """The complete folder: ``folder``, or the one that stepped aside if a replacement was cut short.
-
-    Args:
-        folder: The place.
-
-    Returns:
-        A path; ``folder`` itself when neither is there.
-    """
-    folder = Path(folder)
-    previous = _previous(folder)
-    return previous if not folder.exists() and previous.is_dir() else folder
-
-
-def clear_leftovers(folder: str | Path) -> None:
-    """Puts in order what a process that was killed while writing has left in a folder.
-
-    A folder that had stepped aside for one that never came takes its place again; what was half written or
-    half removed is deleted. Call it only where no other process writes into ``folder``.
-
-    Args:
-        folder: The parent of the folders that were written; nothing happens if it is not there.
-    """
-    folder = Path(folder)
-    for path in sorted(folder.glob(".*")) if folder.is_dir() else []:
-        if path.name.endswith(_PREVIOUS):
-            place = path.with_name(path.name[1 : -len(_PREVIOUS)])
-            if place.exists():
-                remove_folder(path)
-            else:
-                os.rename(path, place)
-        elif path.name.endswith((_WRITING, _REMOVING)):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def stepped_aside(path: Path) -> str | None:
-    """The name of the folder that ``path`` is the stepped-aside one of, None if it is none."""
-    if path.name.startswith(".") and path.name.endswith(_PREVIOUS):
-        return path.name[1 : -len(_PREVIOUS)]
-    return None
-
-
-def _commit(writing: Path, folder: Path) -> None:
+def _rename(writing: Path, folder: Path) -> None:
     previous = _previous(folder)
     if folder.exists():
         if previous.exists():  # left by a replacement that was cut short after its last rename
@@ -154,6 +59,80 @@ def _commit(writing: Path, folder: Path) -> None:
         remove_folder(previous)
 
 
+def replace_file(path: str | Path, data: bytes) -> None:
+    """Writes a file so that it is the old or the new one at every moment.
+
+    Raises:
+        OSError: It cannot be written; the old file stays, and nothing beside it.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}{_WRITING}")
+    try:
+        beside.write_bytes(data)
+        _sync(beside)
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def copy_folder(source: str | Path, target: str | Path) -> None:
+    """Copies a folder so that ``target`` is the old or the new one at every moment.
+
+    Raises:
+        FileNotFoundError: ``source`` is missing.
+    """
+    with replace_folder(target) as writing:
+        shutil.copytree(standing(source), writing, dirs_exist_ok=True)
+
+
+def remove_folder(folder: str | Path) -> None:
+    """Removes a folder so that half of it can never be taken for the whole."""
+    folder = Path(folder)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name.lstrip('.')}.", suffix=_REMOVING, dir=folder.parent))
+    os.rename(folder, aside)  # an empty folder may be replaced
+    shutil.rmtree(aside)
+
+
+def standing(folder: str | Path) -> Path:
+    """The complete folder: ``folder``, or the one that stepped aside if a replacement was cut short.
+
+    ``folder`` itself where neither is there.
+    """
+    folder = Path(folder)
+    previous = _previous(folder)
+    return previous if not folder.exists() and previous.is_dir() else folder
+
+
+def stepped_aside(path: Path) -> str | None:
+    """The name of the folder that ``path`` is the stepped-aside one of; None if it is of none."""
+    if path.name.startswith(".") and path.name.endswith(_PREVIOUS):
+        return path.name[1 : -len(_PREVIOUS)]
+    return None
+
+
+def clear_leftovers(folder: str | Path) -> None:
+    """Tidies what a process that was killed while writing has left in a folder, if that is there.
+
+    A folder that had stepped aside for one that never came takes its place again; what was half written or
+    half removed is deleted. Call it only where no other process writes into ``folder``.
+    """
+    for path in sorted(Path(folder).glob(".*")):
+        name = stepped_aside(path)
+        if name is not None:
+            place = path.with_name(name)
+            if place.exists():
+                remove_folder(path)
+            else:
+                os.rename(path, place)
+        elif path.name.endswith((_WRITING, _REMOVING)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
 def _previous(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}{_PREVIOUS}")
 
@@ -164,10 +143,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    # Reading the mask is only possible by setting it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -59,9 +59,9 @@ def absolute(text: str, kind: str, here: Path) -> str:
     What is there under exactly this name is meant, before a home folder, a pattern or a name of another kind.
 
     Args:
-        text: as the user gave it.
-        kind: a value of `PATHS`.
-        here: the folder where the user stands.
+        text: As the user gave it.
+        kind: A value of `PATHS`.
+        here: The folder where the user stands.
 
     Returns:
         The text itself where it is no path: ``bundled/<name>``, ``menagerie:<robot>``, the name of a
@@ -90,11 +90,9 @@ def _places(text: str, kind: str, here: Path) -> list[Path]:
 
 
 def absolute_argument(argument: str, here: Path) -> str:
-    """An argument of a command line with its paths made absolute and quoted, where its key is one.
+    """An argument ``key=value`` with its paths made absolute and quoted, where its key is one.
 
-    Args:
-        argument: ``key=value``, as the user gave it: by Hydra's grammar, or the bare name of what is there.
-        here: the folder where the user stands.
+    It may be given by Hydra's grammar, or as the bare name of what is there.
     """
     key, equals, raw = argument.partition("=")
     kind = PATHS.get(key.lstrip("+"))
@@ -127,14 +125,9 @@ def _with_values(argument: str, changed: Callable[[str], str]) -> str:
 
 
 def named_run(text: str, here: Path) -> str:
-    """The run that is named by the bare text or by one that `hydra_quoted` quoted.
+    """The absolute path of the run that is named by the bare text or by one that `hydra_quoted` quoted.
 
-    Args:
-        text: as the user gave it.
-        here: the folder where the user stands.
-
-    Returns:
-        Its absolute path; the name itself if nothing is there, or if it is ``last``.
+    The name itself if nothing is there, or if it is ``last``.
     """
     names = [text]
     if text[:1] in ("'", '"'):
@@ -147,12 +140,7 @@ def named_run(text: str, here: Path) -> str:
 
 
 def make_absolute(config: DictConfig, here: Path) -> None:
-    """Makes the paths of a composed configuration absolute, in place: those of its files, too.
-
-    Args:
-        config: as composed.
-        here: the folder where the user stands.
-    """
+    """Makes the paths of a composed configuration absolute, in place."""
     for key, kind in PATHS.items():
         value = OmegaConf.select(config, key, default=None)
         if isinstance(value, ListConfig):
@@ -175,19 +163,14 @@ def _unescaped(text: str) -> str:
 
 
 def with_paths(config: Mapping[str, Any], changed: Callable[[str, str], str]) -> dict[str, Any]:
-    """A configuration with every path in it changed.
-
-    Args:
-        config: plain values.
-        changed: of a text and its kind.
-    """
-    return _changed(config, "", changed)
+    """A configuration of plain values with every path in it changed, given its text and its kind."""
+    return _with_paths(config, "", changed)
 
 
-def _changed(node: Any, where: str, changed: Callable[[str, str], str]) -> Any:
+def _with_paths(node: Any, where: str, changed: Callable[[str, str], str]) -> Any:
     if isinstance(node, Mapping):
         inner = ((key, value, f"{where}.{key}" if where else str(key)) for key, value in node.items())
-        return {key: _changed(value, place, changed) for key, value, place in inner}
+        return {key: _with_paths(value, place, changed) for key, value, place in inner}
     if where not in PATHS:
         return node
     if isinstance(node, (list, tuple)):
@@ -196,12 +179,7 @@ def _changed(node: Any, where: str, changed: Callable[[str, str], str]) -> Any:
 
 
 def relative_to_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]:
-    """A configuration as it is saved: its absolute paths relative to the run's folder.
-
-    Args:
-        config: plain values, ``env`` and ``algorithm`` among them.
-        run: the run's folder.
-    """
+    """A configuration of plain values as it is saved: its absolute paths relative to the run's folder."""
     root = os.path.realpath(run)
     return with_paths(config, lambda text, kind: _relative(text, root))
 
@@ -211,12 +189,7 @@ def _relative(text: str, root: str) -> str:
 
 
 def training_to_share(training: Mapping[str, Any], run: str | Path) -> dict[str, Any]:
-    """What is told of a policy's training, its algorithm and command, without folders of the machine.
-
-    Args:
-        training: of a ``policy.json``, or to be one's.
-        run: the run's folder.
-    """
+    """What ``policy.json`` tells of a policy's training, its algorithm and command, without folders."""
     root = os.path.realpath(run)
     told = relative_to_run(training, run)
     if isinstance(training.get("command"), list):
@@ -237,12 +210,8 @@ def _relative_argument(argument: str, root: str) -> str:
 def found_from_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]:
     """What `relative_to_run` saved, with absolute paths again.
 
-    A path is looked for from the run's folder; if nothing is there, as the run was moved without it, where it
-    was when the run began.
-
-    Args:
-        config: plain values.
-        run: the run's folder, wherever it is today.
+    A path is looked for from the run's folder, wherever that is today; if nothing is there, as the run was
+    moved without it, where it was when the run began.
     """
     root, where = Path(os.path.realpath(run)), Path(run) / ".hydra" / WHERE
     check_inside(where, run)
@@ -256,19 +225,13 @@ def found_from_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]
             return there
         if isinstance(was, str) and os.path.isabs(was) and os.path.lexists(was):
             return was
-        # A name, or a relative path that an earlier version saved, stays as it is.
-        return there if text.startswith("..") else text
+        return there if text.startswith("..") else text  # a name stays as it is
 
     return with_paths(config, found)
 
 
 def keep_where(config: Mapping[str, Any], run: str | Path) -> None:
-    """Notes where the paths of a configuration are on this machine, for `found_from_run`.
-
-    Args:
-        config: plain values, with absolute paths.
-        run: the run's folder, in which Hydra has written.
-    """
+    """Notes where the absolute paths of a configuration are on this machine, for `found_from_run`."""
     root, kept = os.path.realpath(run), {}
 
     def keep(text: str, kind: str) -> str:
@@ -283,24 +246,16 @@ def keep_where(config: Mapping[str, Any], run: str | Path) -> None:
 
 
 def run_of(policy: str | Path) -> Path:
-    """The run that a policy folder belongs to; of one that was copied elsewhere, the folder it lies in.
+    """The run of ``<run>/policy``, ``<run>/best`` or ``<run>/checkpoints/<step>/policy``.
 
-    Args:
-        policy: ``<run>/policy``, ``<run>/best`` or ``<run>/checkpoints/<step>/policy``.
+    Of a policy that was copied elsewhere, the folder that it lies in.
     """
     policy = Path(policy).absolute()
     return policy.parents[2] if policy.parent.parent.name == "checkpoints" else policy.parent
 
 
 def check_folder(folder: str | Path) -> None:
-    """Refuses a folder that Hydra cannot stand in or write into: it looks up what stands in ``${...}``.
-
-    Args:
-        folder: where the user stands, or of a run.
-
-    Raises:
-        UserError: its path holds ``${``.
-    """
+    """Raises UserError: Hydra cannot stand in this folder or write into it, as its path holds ``${``."""
     path = os.path.abspath(folder)
     if "${" in path:
         raise UserError(f"the folder {path} has ${{ in its name, which Hydra would look up; rename it")
@@ -316,10 +271,7 @@ def hydra_quoted(text: str | Path) -> str:
 def command(program: str, *arguments: str, **keys: str | Path) -> str:
     """A command to be pasted into a shell: ``command("somite-train", resume=folder)``.
 
-    Args:
-        program: its name.
-        arguments: further ones, as they are.
-        keys: paths by their keys.
+    ``arguments`` are further ones, as they are; ``keys`` are paths by their keys.
     """
     texts = {key: str(value) for key, value in keys.items()}
     given = [f"{key}={text if _is_plain(text) else hydra_quoted(text)}" for key, text in texts.items()]

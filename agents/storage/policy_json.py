@@ -1,91 +1,65 @@
-"""``policy.json``: what a saved policy says about itself, read without its tensors."""
+"""``policy.json``: what a saved policy says about itself, found, read and checked without its tensors.
+
+It may come from a stranger: it is held against a schema and limits of size before anything is made of it.
+Torch is not imported here: a wrong folder is answered before.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
 import glob
-import json
 import re
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from omegaconf import ListConfig
 
-from ...envs.errors import UserError, nearest, one_line
+from ...envs.errors import UserError, nearest, shown
+from ...envs.saved import MOST_DEPTH, check_environment, values_of
 from ...envs.tokens import CONTRACT_VERSION
 from ..bundled import PREFIX, bundled_folder, bundled_names
 from .atomic import standing
-from .policy_schema import check_description
 from .run_folder import ROOT, find_run
-from .untrusted import check_inside, read_regular
+from .untrusted import check_inside, read_json
 
 FORMAT_VERSION = 1
 """Raised when ``policy.json`` changes so that older code would misread it."""
 
 TENSORS, DESCRIPTION = "policy.safetensors", "policy.json"
-MOST_BYTES = 8 * 2**20
-"""Of a ``policy.json``; ours have some ten thousand."""
+MOST_BYTES, MOST_VALUES = 8 * 2**20, 200_000
+"""Of a ``policy.json``; ours have some ten thousand bytes and hundreds of values."""
+
+REQUIRED = ("format", "contract", "policy", "spec", "environment", "training", "sha256")
+
+MOST_FEATURES, MOST_COLUMNS = 1000, 65_536
+"""Features of a token, and their columns."""
+
+LONGEST_LIST, MOST_DECISIONS = 16, 4096
+"""Numbers of one argument of a network, and of ``discrete``, which has one for each decision."""
+
+LARGEST_SIZE, LARGEST = 65_536, {"layers": 64, "heads": 64, "rounds": 256}
+"""Of an argument of a network, and of those by which parts are repeated."""
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
+"""Of a class, with its module."""
+
+_OURS = re.compile(rf"(?=somite\.){NAME.pattern}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_FEATURE = {"name": str, "size": int, "kind": str, "unit": str, "meaning": str}
 
 
 class CheckpointError(UserError):
     """A policy folder that is missing, damaged, or made by another version."""
 
 
-def read_policy_json(folder: str | Path) -> dict[str, Any]:
-    """Reads the description of a saved policy without its tensors.
-
-    Args:
-        folder: A ``policy/`` folder or a run folder.
-
-    Returns:
-        The content of ``policy.json``, its versions and required keys checked.
-
-    Raises:
-        CheckpointError: If the folder is missing, or its description damaged or of another version.
-    """
-    return read_description(find_policy_folder(folder) / DESCRIPTION)
-
-
-def find_policy_folder(folder: str | Path) -> Path:
-    """The folder that holds ``policy.json``.
-
-    Args:
-        folder: A ``policy/`` folder, or a run folder with one inside.
-
-    Returns:
-        Its path.
-
-    Raises:
-        CheckpointError: If neither is there, with the nearest names that are; or if its files are links
-            that lead out of the folder.
-    """
-    folder = Path(folder)
-    places = [standing(folder), standing(folder / "policy")]
-    for place in places:
-        if (place / DESCRIPTION).is_file():
-            # What stands in for a policy that is being replaced lies beside it.
-            root = folder.parent if place == standing(folder) != folder else folder
-            for name in (DESCRIPTION, TENSORS):
-                check_inside(place / name, root, CheckpointError)
-            return place
-    if any(place.is_dir() and (place / TENSORS).is_file() for place in places):
-        raise CheckpointError(f"{folder} has {TENSORS} but no {DESCRIPTION}, which says what to build.")
-    if folder.is_dir():
-        raise CheckpointError(
-            f"{folder} holds no policy: expected {DESCRIPTION} and {TENSORS}, there or in a folder policy/."
-        )
-    beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-    beside = [name for name in beside if not name.startswith(".")]
-    raise CheckpointError(f"There is no folder {folder}. In {folder.parent}, {nearest(folder.name, beside)}")
-
-
 def policy_folders(run: Any) -> list[Path]:
     """The policy folders of the key ``run``: a name, a path, a pattern such as ``runs/*``, or a list.
 
     Raises:
-        UserError: one of them is not there, with the nearest names.
+        UserError: One of them is not there, with the nearest names.
     """
     runs = list(run) if isinstance(run, (ListConfig, list, tuple)) else [run]
     return [policy_folder_of(name) for given in runs for name in _expanded(str(given))]
@@ -108,7 +82,7 @@ def policy_folder_of(run: str) -> Path:
     """The policy folder of a run's name, ``last``, a path to a run or a policy, or ``bundled/<name>``.
 
     Raises:
-        UserError: there is none, with the nearest names.
+        UserError: There is none, with the nearest names.
     """
     folder = Path(run)
     if run.startswith(PREFIX) and not folder.is_dir():
@@ -119,26 +93,49 @@ def policy_folder_of(run: str) -> Path:
     return find_policy_folder(folder if folder.is_dir() else find_run(run))
 
 
-def read_description(file: Path) -> dict[str, Any]:
-    """Reads a ``policy.json``.
-
-    Args:
-        file: Its path.
-
-    Returns:
-        Its content, with the versions that this code reads and every required key.
+def find_policy_folder(folder: str | Path) -> Path:
+    """The folder that holds ``policy.json``: a ``policy/`` folder itself, or that of a run.
 
     Raises:
-        CheckpointError: If it is missing, damaged, or of another version.
+        CheckpointError: Neither is there, with the nearest names that are; or its files are links that lead
+            out of the folder.
     """
-    try:
-        data = read_regular(file, MOST_BYTES, CheckpointError)
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
-    try:
-        values = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is damaged: not JSON ({one_line(str(error))}).") from error
+    folder = Path(folder)
+    places = [standing(folder), standing(folder / "policy")]
+    for place in places:
+        if (place / DESCRIPTION).is_file():
+            # What stands in for a policy that is being replaced lies beside it.
+            root = folder.parent if place == standing(folder) != folder else folder
+            for name in (DESCRIPTION, TENSORS):
+                check_inside(place / name, root, CheckpointError)
+            return place
+    if any(place.is_dir() and (place / TENSORS).is_file() for place in places):
+        raise CheckpointError(f"{folder} has {TENSORS} but no {DESCRIPTION}, which says what to build.")
+    if folder.is_dir():
+        raise CheckpointError(
+            f"{folder} holds no policy: expected {DESCRIPTION} and {TENSORS}, there or in a folder policy/."
+        )
+    beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+    beside = [name for name in beside if not name.startswith(".")]
+    raise CheckpointError(f"There is no folder {folder}. In {folder.parent}, {nearest(folder.name, beside)}")
+
+
+def read_policy_json(folder: str | Path) -> dict[str, Any]:
+    """The content of the ``policy.json`` of a ``policy/`` folder or a run, checked.
+
+    Raises:
+        CheckpointError: The folder is missing, or its description damaged or of another version.
+    """
+    return read_description(find_policy_folder(folder) / DESCRIPTION)
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """The content of a ``policy.json``, of the versions that this code reads, with every required key.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of another version.
+    """
+    values = read_json(file, MOST_BYTES, CheckpointError)
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: expected a JSON object, got {type(values).__name__}.")
     for key, supported in (("format", FORMAT_VERSION), ("contract", CONTRACT_VERSION)):
@@ -147,11 +144,11 @@ def read_description(file: Path) -> dict[str, Any]:
             newer = type(found) is int and found > supported
             advice = "Install a newer Somite." if newer else "It must be trained again or converted."
             raise CheckpointError(
-                f"{file} has {key} version {repr(found)[:100]}; this Somite ({installed_version('somite')}) "
+                f"{file} has {key} version {shown(repr(found))}; this Somite ({installed_version('somite')}) "
                 f"reads {supported}. {advice}"
             )
     try:
-        check_description(values)
+        _check_description(values)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}.") from error
     return values
@@ -159,12 +156,100 @@ def read_description(file: Path) -> dict[str, Any]:
 
 @functools.cache  # each look goes through the folder of packages, and every checkpoint wants ten
 def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, None if there is none.
-
-    Args:
-        package: Its name.
-    """
+    """Version of an installed distribution, None if there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _check_description(values: Mapping[str, Any]) -> None:
+    """Refuses what no policy of ours says of itself. Raises ValueError, without the file's name."""
+    missing = [key for key in REQUIRED if key not in values]
+    if missing:
+        raise ValueError(f"lacks {', '.join(missing)}; it has {', '.join(map(repr, values))[:500]}")
+    for key in ("policy", "spec", "environment", "training"):
+        _expect(key, values[key], "an object", lambda v: isinstance(v, dict))
+    for count, (where, name, value) in enumerate(values_of(values)):
+        if count > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values; a policy's description has hundreds")
+        if where.count(".") > MOST_DEPTH:
+            raise ValueError(f"objects inside each other more than {MOST_DEPTH} times, at {where[:100]}...")
+        # Policies and environments are looked up where they are built; of what trained it nothing is built.
+        known = NAME if where.startswith("training.") else _OURS
+        if name == "_target_" and where != "policy._target_" and not _is_text(value, known):
+            raise ValueError(f"{where} is {_repr(value)}; only names that start with somite. are known")
+    _expect("sha256", values["sha256"], "64 hexadecimal digits", lambda v: _is_text(v, _HASH))
+    _check_policy(values["policy"])
+    _check_spec(values["spec"])
+    environment = values["environment"]
+    for key in ("seen", "unseen"):
+        _expect(f"environment.{key}", environment.get(key, []), "a list of names", _is_list_of(str))
+    for key in ("hashes", "identities"):
+        _expect(
+            f"environment.{key}",
+            environment.get(key, {}),
+            "names and hashes",
+            lambda v: isinstance(v, Mapping) and _is_list_of(str)(list(v.values())),
+        )
+    config = environment.get("config", {})
+    _expect("environment.config", config, "an object", lambda v: isinstance(v, Mapping))
+    check_environment(config, "environment.config")
+
+
+def _check_policy(arguments: Mapping[str, Any]) -> None:
+    for name, value in arguments.items():
+        if name == "_target_":
+            continue
+        longest = MOST_DECISIONS if name == "discrete" else LONGEST_LIST
+        for number in value if isinstance(value, list) else [value]:
+            if number is None or isinstance(number, (bool, str)):
+                continue
+            where, most = f"policy.{name}", LARGEST.get(name, LARGEST_SIZE)
+            is_short = not isinstance(value, list) or len(value) <= longest
+            if not isinstance(number, (int, float)) or not is_short:
+                raise ValueError(f"{where} is {_repr(value)}; expected a number, a word or a short list")
+            if not abs(number) <= most:  # NaN is not, either
+                raise ValueError(f"{where} is {_repr(number)}; networks are built with {most:,} at most")
+
+
+def _check_spec(spec: Mapping[str, Any]) -> None:
+    for part, features in spec.items():
+        if part not in ("token", "joint", "trace"):
+            raise ValueError(f"spec has {_repr(part)}; cannot be built from more than token, joint and trace")
+        where, columns = f"spec.{part}", 0
+        _expect(where, features, "a list of features", _is_list_of(dict))
+        if len(features) > MOST_FEATURES:
+            raise ValueError(f"{where} has {len(features):,} features; at most {MOST_FEATURES:,} are read")
+        for number, feature in enumerate(features):
+            at = f"{where}[{number}]"
+            if set(feature) != set(_FEATURE):
+                raise ValueError(f"{at} has {', '.join(map(_repr, feature))}; expected {', '.join(_FEATURE)}")
+            for name, kind in _FEATURE.items():
+                if not isinstance(feature[name], kind) or isinstance(feature[name], bool):
+                    raise ValueError(f"{at}.{name} is {_repr(feature[name])}; expected {kind.__name__}")
+            if feature["kind"] not in ("state", "descriptor"):
+                raise ValueError(f"{at}.kind is {_repr(feature['kind'])}; expected state or descriptor")
+            if not 1 <= feature["size"] <= MOST_COLUMNS:
+                raise ValueError(f"{at}.size is {feature['size']}; expected 1 to {MOST_COLUMNS:,}")
+            columns += feature["size"]
+        if columns > MOST_COLUMNS:
+            raise ValueError(f"{where} has {columns:,} columns; at most {MOST_COLUMNS:,} are read")
+
+
+def _expect(where: str, value: Any, wanted: str, holds: Callable[[Any], bool]) -> None:
+    if not holds(value):
+        got = _repr(value) if isinstance(value, str) else type(value).__name__
+        raise ValueError(f"{where} must be {wanted}, got {got}")
+
+
+def _is_list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
+def _is_text(value: Any, pattern: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _repr(value: Any) -> str:
+    return shown(repr(value))

@@ -1,8 +1,9 @@
-"""Where a run keeps what it leaves behind.
+"""Where a run keeps what it leaves behind, and which process may write there.
 
 ::
 
     runs/<date-time with microseconds>-<env>-<agent>-<algorithm>/
+      .lock                                who writes into it, see `hold`
       checkpoints/<step>/policy/           what is shared
                          training_state/   what the run resumes from
       policy/                              the last policy
@@ -11,55 +12,54 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
+import logging
+import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import IO
 
 from ...envs.errors import UserError, nearest
 from .atomic import clear_leftovers, copy_folder, remove_folder, replace_folder, standing, stepped_aside
 
+log = logging.getLogger(__name__)
+
 ROOT = "runs"
 CHECKPOINTS = "checkpoints"
 SET_ASIDE = ".set_aside"
+LOCK = ".lock"
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"
+"""With which the name of a run begins, as in ``conf/train.yaml``."""
+
 _TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}")
 # Jobs of one multirun start at one time and end in their number.
-_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6})-.*?(?:-(\d+))?$")
+_NAME = re.compile(rf"({_TIME.pattern})-.*?(?:-(\d+))?$")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
-
-def run_name(env: str, agent: str, algorithm: str, time: datetime | None = None) -> str:
-    """Name of a run's folder; the command line composes the same in ``conf/train.yaml``.
-
-    Args:
-        env: Choice of the group ``env``.
-        agent: Choice of the group ``agent``.
-        algorithm: Choice of the group ``algorithm``.
-        time: When it started; now if None.
-
-    Returns:
-        ``<date-time with microseconds>-<env>-<agent>-<algorithm>``.
-    """
-    return f"{(time or datetime.now()).strftime(TIME_FORMAT)}-{env}-{agent}-{algorithm}"
+_held: dict[Path, int] = {}
+"""How often this process holds each folder: the system gives a process its own lock again and again."""
 
 
 def find_run(run: str | Path, root: str | Path = ROOT, needs: str = "policy") -> Path:
-    """Finds a run folder.
+    """The folder of a run.
 
     Args:
         run: ``last`` for the newest run that has ``needs``, a path, or a folder's name in ``root``.
         root: Where runs are.
         needs: A folder that the run must have: ``policy`` to evaluate it, ``checkpoints`` to resume it.
 
-    Returns:
-        The run's folder.
-
     Raises:
-        UserError: If there is none, with the nearest names.
+        UserError: There is none, with the nearest names.
     """
     root = Path(root)
-    runs = sorted(_runs(root, needs), key=_started)
+    folders = [folder for folder in root.glob("*") if not folder.name.startswith(".")]
+    runs = sorted((folder for folder in folders if standing(folder / needs).is_dir()), key=_started)
     if str(run) == "last":
         if not runs:
             raise UserError(f"There is no run with {needs}/ in {root.resolve()}; somite-train makes one.")
@@ -76,140 +76,21 @@ def find_run(run: str | Path, root: str | Path = ROOT, needs: str = "policy") ->
     )
 
 
-@contextmanager
-def new_checkpoint(run: str | Path, step: int) -> Iterator[Path]:
-    """Gives a folder to write ``policy/`` and ``training_state/`` into, which becomes the checkpoint.
-
-    Args:
-        run: The run's folder.
-        step: Environment steps so far.
-
-    Yields:
-        The folder to write into; after an error nothing of it remains.
-    """
-    with replace_folder(checkpoint_folder(run, step)) as writing:
-        yield writing
+def _started(folder: Path) -> tuple[str, int, str]:
+    match = _NAME.match(folder.name)
+    if match:
+        return match[1], int(match[2] or 0), folder.name
+    # A folder that was renamed or made otherwise: by when it last changed.
+    return datetime.fromtimestamp(folder.stat().st_mtime).strftime(TIME_FORMAT), 0, folder.name
 
 
-def checkpoint_folder(run: str | Path, step: int) -> Path:
-    """Place of the checkpoint of a step.
-
-    Args:
-        run: The run's folder.
-        step: Environment steps so far.
-    """
-    return Path(run) / CHECKPOINTS / str(int(step))
-
-
-def list_checkpoints(run: str | Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first.
-
-    Args:
-        run: The run's folder.
-    """
-    folder, found = Path(run) / CHECKPOINTS, {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:  # stepped aside ones come first
-        name = stepped_aside(path) or path.name
-        if name.isdecimal() and path.is_dir():
-            found[int(name)] = path
-    return [found[step] for step in sorted(found)]
-
-
-def step_of(checkpoint: str | Path) -> int:
-    """The step that a checkpoint was made at.
-
-    Args:
-        checkpoint: One of :func:`list_checkpoints`.
-    """
-    checkpoint = Path(checkpoint)
-    return int(stepped_aside(checkpoint) or checkpoint.name)
-
-
-def last_checkpoint(run: str | Path) -> Path:
-    """The newest complete checkpoint of a run.
-
-    Args:
-        run: The run's folder.
-
-    Raises:
-        UserError: If the run has none.
-    """
-    checkpoints = list_checkpoints(run)
-    if not checkpoints:
-        raise UserError(f"{run} has no checkpoint to go on from: {_content(Path(run))}")
-    return checkpoints[-1]
-
-
-def keep_newest(run: str | Path, count: int) -> None:
-    """Removes all but the newest checkpoints.
-
-    Args:
-        run: The run's folder.
-        count: How many to keep, at least one.
-    """
-    for folder in list_checkpoints(run)[: -max(1, count)]:
-        remove_folder(folder)
-
-
-def split_checkpoint(path: str | Path) -> tuple[Path, int | None]:
-    """The run and the step of ``<run>/checkpoints/<step>``; of any other path the path itself and None.
-
-    Args:
-        path: As the user gave it.
-    """
-    path = Path(path)
-    if path.name.isdecimal() and path.parent.name == CHECKPOINTS:
-        return path.parent.parent, int(path.name)
-    return path, None
-
-
-def go_back_to(run: str | Path, step: int) -> list[Path]:
-    """Makes an earlier checkpoint the last one: later ones are set aside, its policy is published.
-
-    Args:
-        run: The run's folder; no other process may write into it.
-        step: Of the checkpoint.
-
-    Returns:
-        Where the later ones are now, ``checkpoints/<step>.set_aside``; nothing is deleted.
-
-    Raises:
-        UserError: There is no such checkpoint, with the steps that there are.
-    """
-    checkpoints = {step_of(path): path for path in list_checkpoints(run)}
-    if step not in checkpoints:
-        there = nearest(str(step), map(str, checkpoints))
-        raise UserError(f"{run} has no checkpoint of step {step}; {there}")
-    moved = []
-    for later in [path for at, path in checkpoints.items() if at > step]:
-        aside, count = later.with_name(f"{step_of(later)}{SET_ASIDE}"), 1
-        while aside.exists():
-            count += 1
-            aside = later.with_name(f"{step_of(later)}{SET_ASIDE}-{count}")
-        later.rename(aside)
-        moved.append(aside)
-    publish(checkpoints[step], run)
-    return moved
-
-
-def tidy(run: str | Path) -> None:
-    """Puts in order what a killed process has left half written in a run's folder.
-
-    Args:
-        run: The run's folder; no other process may write into it.
-    """
-    clear_leftovers(run)
-    clear_leftovers(Path(run) / CHECKPOINTS)
+def _content(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return f"it holds {', '.join(names[:10])}." if names else "it is empty."
 
 
 def claim_folder(folder: str | Path) -> Path:
     """Makes a new folder that no other run has; a name that is taken gets the next free microsecond.
-
-    Args:
-        folder: Named as :func:`run_name` does; its parents are made.
-
-    Returns:
-        The folder made.
 
     Raises:
         UserError: It is there and its name does not begin with a time.
@@ -228,37 +109,179 @@ def claim_folder(folder: str | Path) -> Path:
             folder = folder.with_name(later.strftime(TIME_FORMAT) + folder.name[match.end() :])
 
 
-def publish(checkpoint: str | Path, run: str | Path, name: str = "policy") -> Path:
-    """Copies a checkpoint's policy to ``policy/`` or ``best/`` of its run, as a whole or not at all.
+def checkpoint_folder(run: str | Path, step: int) -> Path:
+    """Place of the checkpoint of a step."""
+    return Path(run) / CHECKPOINTS / str(int(step))
 
-    Args:
-        checkpoint: The checkpoint's folder.
-        run: The run's folder.
-        name: ``policy`` or ``best``.
 
-    Returns:
-        The folder written.
+@contextmanager
+def new_checkpoint(run: str | Path, step: int) -> Iterator[Path]:
+    """Gives a folder for ``policy/`` and ``training_state/``, which becomes the checkpoint of a step.
+
+    After an error nothing of it remains.
     """
+    with replace_folder(checkpoint_folder(run, step)) as writing:
+        yield writing
+
+
+def list_checkpoints(run: str | Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    folder, found = Path(run) / CHECKPOINTS, {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:  # stepped aside ones come first
+        name = stepped_aside(path) or path.name
+        if name.isdecimal() and path.is_dir():
+            found[int(name)] = path
+    return [found[step] for step in sorted(found)]
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The step of one of :func:`list_checkpoints`."""
+    checkpoint = Path(checkpoint)
+    return int(stepped_aside(checkpoint) or checkpoint.name)
+
+
+def last_checkpoint(run: str | Path) -> Path:
+    """The newest complete checkpoint of a run. Raises UserError: it has none."""
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        raise UserError(f"{run} has no checkpoint to go on from: {_content(Path(run))}")
+    return checkpoints[-1]
+
+
+def keep_newest(run: str | Path, count: int) -> None:
+    """Removes all but the ``count`` newest checkpoints; one always stays."""
+    for folder in list_checkpoints(run)[: -max(1, count)]:
+        remove_folder(folder)
+
+
+def publish(checkpoint: str | Path, run: str | Path, name: str = "policy") -> Path:
+    """Copies a checkpoint's policy to ``policy/`` or ``best/`` of its run; gives the folder written."""
     target = Path(run) / name
     copy_folder(Path(checkpoint) / "policy", target)
     return target
 
 
-def _runs(root: Path, needs: str) -> list[Path]:
-    if not root.is_dir():
-        return []
-    folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return [folder for folder in folders if standing(folder / needs).is_dir()]
+def split_checkpoint(path: str | Path) -> tuple[Path, int | None]:
+    """The run and the step of ``<run>/checkpoints/<step>``; of any other path the path itself and None."""
+    path = Path(path)
+    if path.name.isdecimal() and path.parent.name == CHECKPOINTS:
+        return path.parent.parent, int(path.name)
+    return path, None
 
 
-def _started(folder: Path) -> tuple[str, int, str]:
-    match = _NAME.match(folder.name)
-    if match:
-        return match[1], int(match[2] or 0), folder.name
-    # A folder that was renamed or made otherwise: by when it last changed.
-    return datetime.fromtimestamp(folder.stat().st_mtime).strftime(TIME_FORMAT), 0, folder.name
+def find_checkpoint(run: str | Path, step: int) -> Path:
+    """The checkpoint of a step. Raises UserError: there is none, with the steps that there are."""
+    checkpoints = {step_of(path): path for path in list_checkpoints(run)}
+    if step not in checkpoints:
+        there = nearest(str(step), map(str, checkpoints))
+        raise UserError(f"{run} has no checkpoint of step {step}; {there}")
+    return checkpoints[step]
 
 
-def _content(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return f"it holds {', '.join(names[:10])}." if names else "it is empty."
+def go_back_to(run: str | Path, step: int) -> list[Path]:
+    """Makes an earlier checkpoint the last one: later ones are set aside, its policy is published.
+
+    No other process may write into the run.
+
+    Returns:
+        Where the later ones are now, ``checkpoints/<step>.set_aside``; nothing is deleted.
+
+    Raises:
+        UserError: There is no such checkpoint, with the steps that there are.
+    """
+    checkpoint, moved = find_checkpoint(run, step), []
+    for later in [path for path in list_checkpoints(run) if step_of(path) > step]:
+        aside, count = later.with_name(f"{step_of(later)}{SET_ASIDE}"), 1
+        while aside.exists():
+            count += 1
+            aside = later.with_name(f"{step_of(later)}{SET_ASIDE}-{count}")
+        later.rename(aside)
+        moved.append(aside)
+    publish(checkpoint, run)
+    return moved
+
+
+def tidy(run: str | Path) -> None:
+    """Tidies what a killed process has left half written; no other process may write into the run."""
+    clear_leftovers(run)
+    clear_leftovers(Path(run) / CHECKPOINTS)
+
+
+@contextmanager
+def hold(folder: str | Path) -> Iterator[None]:
+    """Keeps a run's folder, which must be there, for this process; within the block it may be held again.
+
+    A record lock (``fcntl``) belongs to the process: the system gives it back when the process ends, however
+    it ends, so a lock that a dead process has left does not exist. Child processes do not inherit it. On a
+    network file system it holds between machines only where the server keeps locks (NFS 4, or NFS 3 with its
+    lock daemon); where it keeps none, that is said and the run goes on unguarded.
+
+    Raises:
+        UserError: Another process holds it, which is named, or nothing can be written into it.
+    """
+    folder = Path(folder).resolve()
+    file = None if folder in _held else _lock(folder)
+    _held[folder] = _held.get(folder, 0) + 1
+    try:
+        yield
+    finally:
+        _held[folder] -= 1
+        if file is not None:
+            del _held[folder]
+            file.close()  # gives the lock back
+
+
+def holder(folder: str | Path) -> str | None:
+    """Who holds a run's folder, in words; None if nobody does. Nothing in it is changed."""
+    folder = Path(folder).resolve()
+    if folder in _held:
+        return f"this process ({os.getpid()})"
+    path = folder / LOCK
+    try:
+        with path.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # A folder without a lock file, a read-only one, or a file system without locks: nobody can hold it.
+        is_taken = error.errno in (errno.EAGAIN, errno.EACCES) and os.access(path, os.W_OK)
+        return _described(path) if is_taken else None
+    return None
+
+
+def _lock(folder: Path) -> IO[bytes]:
+    path = folder / LOCK
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written into: {error.strerror}") from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            log.warning(
+                "%s cannot be locked (%s): nothing keeps a second run out of it", folder, error.strerror
+            )
+            return file
+        file.close()
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise UserError(f"{path} cannot be locked: {error.strerror}") from error
+        raise UserError(
+            f"{folder} is in use by {_described(path)}; wait for it, stop it, or start a run of its own"
+        ) from error
+    said = {"process": os.getpid(), "host": socket.gethostname()}
+    said["since"] = datetime.now().isoformat(timespec="seconds")
+    try:
+        file.truncate(0)
+        file.write(json.dumps(said).encode() + b"\n")
+        file.flush()
+    except OSError as error:
+        file.close()
+        raise UserError(f"{folder} cannot be written into: {error.strerror}") from error
+    return file
+
+
+def _described(path: Path) -> str:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {said['process']} on {said['host']}, since {said['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"  # which has just taken it and not yet said who it is

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...envs.errors import UserError, nearest
-from ..keys import ON_SAVE_ERROR
+from ...envs.errors import UserError
 from .paths import command
 from .run_folder import list_checkpoints, step_of
 
@@ -32,17 +31,12 @@ class SaveErrors:
 
     Args:
         folder: Of the run.
-        on_error: ``stop``: the run ends at once, with `EXIT_UNSAVED`; or ``continue``: it says so, goes on
-            and tries again the next time that this is to be written.
-
-    Raises:
-        UserError: ``on_error`` is neither.
+        on_error: The key ``on_save_error``. ``stop``: the run ends at once, with `EXIT_UNSAVED`;
+            ``continue``: it says so, goes on and tries again the next time that this is to be written.
     """
 
     def __init__(self, folder: Path, on_error: str = "stop") -> None:
-        if on_error not in ON_SAVE_ERROR:
-            raise UserError(f"on_save_error cannot be {on_error!r}; {nearest(str(on_error), ON_SAVE_ERROR)}")
-        self.folder, self.on_error = folder, on_error
+        self.folder, self.stops = folder, on_error == "stop"
         self._failing: set[str] = set()
 
     @property
@@ -52,10 +46,7 @@ class SaveErrors:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """A block that writes something; its `OSError` is taken.
-
-        Args:
-            what: Is written, in words.
+        """A block that writes something, named in words; its `OSError` is taken.
 
         Raises:
             SystemExit: It could not be written, and the run is to stop then.
@@ -74,7 +65,7 @@ class SaveErrors:
             SystemExit: The run is to stop then.
         """
         reason = f"{what} of {self.folder} could not be written: {error.strerror or error}"
-        if self.on_error == "stop":
+        if self.stops:
             log.error("%s; the run stops (on_save_error=stop). %s", reason, self._kept())
             raise SystemExit(EXIT_UNSAVED) from error
         if what not in self._failing or what == CHECKPOINT:
@@ -109,12 +100,7 @@ class SaveErrors:
 
 
 def cannot_begin(folder: Path, error: OSError) -> UserError | None:
-    """The message for a run whose folder cannot be written when it begins; None for errors of other kinds.
-
-    Args:
-        folder: Of the run.
-        error: What happened.
-    """
+    """The message for a run whose folder cannot be written when it begins; None for errors of other kinds."""
     if error.errno not in OF_THE_DISK:
         return None
     where = f" ({error.filename})" if error.filename else ""
@@ -128,10 +114,10 @@ def keep_log_going() -> None:
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.handleError = _Said(handler)
+            handler.handleError = _SaidOnce(handler)
 
 
-class _Said:
+class _SaidOnce:
     def __init__(self, handler: logging.FileHandler) -> None:
         self._handler, self._said = handler, False
 
@@ -141,8 +127,5 @@ class _Said:
             logging.FileHandler.handleError(self._handler, record)
         elif not self._said:
             self._said = True
-            path = self._handler.baseFilename
-            print(
-                f"{path} cannot be written ({error.strerror}): lines are on the terminal only",
-                file=sys.stderr,
-            )
+            said = f"{self._handler.baseFilename} cannot be written ({error.strerror})"
+            print(f"{said}: lines are on the terminal only", file=sys.stderr)

@@ -2,6 +2,12 @@
 
 ``state.pt`` holds tensors and plain values, read with ``weights_only=True``. ``state.json`` holds the size
 and the checksum of that file, how far the run had come, and which versions, device and machine made it.
+
+What other libraries' objects hold can often be kept by pickle alone, whose files can carry code. `take_graph`
+takes only numbers, arrays and random streams out of such an object, with the dictionaries and lists that they
+stand in and with who shares what; `put_graph` writes them into an object that was built alike. Everything
+else, which is objects of any class, functions and words, is that of the object that is written into. So
+nothing that a file says is called, imported or built.
 """
 
 from __future__ import annotations
@@ -11,12 +17,16 @@ import io
 import json
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...envs.errors import UserError
 from .paths import command
+from .policy_json import DESCRIPTION as POLICY_DESCRIPTION
+from .policy_json import TENSORS, installed_version, read_description
 from .run_folder import list_checkpoints, split_checkpoint, step_of
 from .untrusted import read_json
 
@@ -28,34 +38,38 @@ PACKAGES = ("somite", "torch", "numpy", "mujoco", "gymnasium", "stable-baselines
 LARGEST_DESCRIPTION = 2**20
 """Bytes; a larger state.json is none of ours."""
 
+_PLAIN = (bool, int, float, type(None))
+
+
+class Misfit(ValueError):
+    """Numbers of another object than the one that they are to be written into, or of none."""
+
 
 def write_training_state(folder: str | Path, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Writes ``state.pt`` and its description.
+    """Writes ``state.pt`` and its description into a new folder.
 
     Args:
-        folder: Where to; it is made. Its parent is to be renamed into place when all of it is written.
+        folder: Where to. Its parent is to be renamed into place when all of it is written.
         state: Tensors and plain values.
         facts: What the description is to tell beside format, size, checksum and versions, such as how far the
             run has come (``done``) of which key of its algorithm (``of``), the device and the machine.
 
     Raises:
-        OSError: If something cannot be written.
+        OSError: Something cannot be written.
     """
-    import torch  # which the command line's help does not need, nor what knows the schema of a policy
-
-    from .policy_json import installed_version
+    import torch  # which the command line, that asks how far a run has come, does not need
 
     # In memory first: torch's own writer answers a full disk with another error than the system's.
     file = io.BytesIO()
     torch.save(dict(state), file)
     data = file.getbuffer()
+    versions = {name: installed_version(name) for name in PACKAGES}
     description = {
         "format": FORMAT_VERSION,
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
         **facts,
-        "versions": {name: installed_version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions | {"python": platform.python_version()},
     }
     folder = Path(folder)
     folder.mkdir()
@@ -64,13 +78,10 @@ def write_training_state(folder: str | Path, state: Mapping[str, Any], facts: Ma
 
 
 def read_training_state(checkpoint: str | Path) -> dict[str, Any]:
-    """Reads what a run goes on from, after the whole checkpoint has been checked.
+    """What `write_training_state` was given, after the whole checkpoint has been checked; runs no code.
 
     Args:
         checkpoint: ``<run>/checkpoints/<step>``.
-
-    Returns:
-        What `write_training_state` was given; runs no code from the file.
 
     Raises:
         UserError: A file of the checkpoint is missing, truncated, altered or of another format, with the
@@ -90,20 +101,16 @@ def read_training_state(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def read_facts(checkpoint: str | Path) -> dict[str, Any]:
-    """What ``state.json`` says.
-
-    Args:
-        checkpoint: ``<run>/checkpoints/<step>``.
+    """What the ``state.json`` of a checkpoint says.
 
     Raises:
         UserError: It is missing or no description of a training state.
     """
     path = Path(checkpoint) / FOLDER / DESCRIPTION
     if not path.is_file():
-        raise UserError(f"{path} is missing: the checkpoint is not whole, or of a version without checksums")
+        raise UserError(f"{path} is missing: the checkpoint is not whole")
     said = read_json(path, LARGEST_DESCRIPTION)
-    wanted = {"format": int, "sha256": str, "size": int}
-    for name, kind in wanted.items():
+    for name, kind in {"format": int, "sha256": str, "size": int}.items():
         if not isinstance(said, dict) or not isinstance(said.get(name), kind):
             raise UserError(f"{path} is damaged: it has no {name}")
     if said["format"] != FORMAT_VERSION:
@@ -115,22 +122,15 @@ def read_facts(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def find_fault(checkpoint: str | Path) -> str | None:
-    """What is wrong with the files of a checkpoint, in words; None if all are as they were written.
-
-    Args:
-        checkpoint: ``<run>/checkpoints/<step>``.
-    """
-    from . import policy_json
-
-    checkpoint = Path(checkpoint)
-    policy = checkpoint / "policy"
+    """What is wrong with the files of a checkpoint, in words; None if all are as they were written."""
+    policy = Path(checkpoint) / "policy"
     try:
-        said = read_facts(checkpoint)
-        of_policy = policy_json.read_description(policy / policy_json.DESCRIPTION)
+        said, of_policy = read_facts(checkpoint), read_description(policy / POLICY_DESCRIPTION)
     except UserError as error:
         return str(error).rstrip(".")
-    return _difference(checkpoint / FOLDER / STATE, said["sha256"], said["size"]) or _difference(
-        policy / policy_json.TENSORS, str(of_policy["sha256"])
+    state = Path(checkpoint) / FOLDER / STATE
+    return _difference(state, said["sha256"], said["size"]) or _difference(
+        policy / TENSORS, of_policy["sha256"]
     )
 
 
@@ -159,3 +159,181 @@ def _advice(checkpoint: Path) -> str:
         f"{run} has no checkpoint before it that is whole; a new run can begin with what its policy/ or best/"
         " has learnt: somite-train start_from=<folder>"
     )
+
+
+def take_graph(root: Any, left: Iterable[Any] = ()) -> list[Any]:
+    """The numbers of all that can be reached from an object with attributes.
+
+    Args:
+        root: Where to begin.
+        left: Objects that are left out: `put_graph` leaves its own as they are.
+
+    Returns:
+        Nodes, the first of them the root; plain values and tensors.
+    """
+    return _Taker(root, left).nodes
+
+
+def put_graph(root: Any, nodes: Any) -> None:
+    """Inverse of `take_graph`, in place, for a ``root`` that was built like the one that was taken from.
+
+    Arrays, lists and dictionaries are made anew, shared by whoever shared them; objects and streams of
+    ``root`` are written into.
+
+    Raises:
+        Misfit: It was built otherwise, or these are no nodes. ``root`` may be half written then.
+    """
+    name = type(root).__name__
+    try:
+        _check(nodes[0]["kind"] == "object", root, f"something that is {nodes[0]['kind']}", name)
+        _Putter(nodes).node(0, root, name)
+    except Misfit:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise Misfit(f"this is no saved {name}: {type(error).__name__}: {error}") from error
+
+
+class _Taker:
+    def __init__(self, root: Any, left: Iterable[Any]) -> None:
+        self.nodes: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._alive: list[Any] = []  # so that no other object gets an id that is taken
+        self._left = {id(one) for one in left}
+        self._value(root)
+
+    def _value(self, value: Any) -> Any:
+        if type(value) in _PLAIN:
+            return value
+        if isinstance(value, str):
+            return {"word": value}
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self.nodes)
+            self._alive.append(value)
+            self.nodes.append(None)
+            self.nodes[self._numbers[id(value)]] = self._node(value)
+        return {"node": self._numbers[id(value)]}
+
+    def _node(self, value: Any) -> dict[str, Any]:
+        if id(value) in self._left:
+            return {"kind": "left"}
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            # Which of two orders an array lies in decides how its products are rounded.
+            order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+            kept = _tensor(np.array(value.T if order == "F" else value, order="C"))
+            return {"kind": "array", "order": order, "values": kept}
+        if isinstance(value, np.generic):
+            return {"kind": "number", "values": _tensor(np.array(value))}
+        if isinstance(value, np.random.Generator):
+            return {"kind": "stream", "state": value.bit_generator.state}
+        parts: dict[str, Any] = {}
+        if isinstance(value, dict):
+            parts["items"] = [[_key(key), self._value(item)] for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            parts["items"] = [self._value(item) for item in value]
+        if hasattr(value, "__dict__") and not isinstance(value, type) and not _is_code(value):
+            parts["attributes"] = [[name, self._value(item)] for name, item in vars(value).items()]
+        if parts:
+            return {"kind": "object", "class": _name(value), **parts}
+        return {"kind": "left"}
+
+
+class _Putter:
+    def __init__(self, nodes: Any) -> None:
+        self._nodes = nodes
+        self._made: dict[int, Any] = {}
+
+    def _value(self, value: Any, now: Any, where: str) -> Any:
+        if type(value) in _PLAIN:
+            _check(not _is_part(now), now, "a number or nothing", where)
+            return value
+        if "word" in value:
+            # A word may be a name, a place or a formula: none of them comes from a file.
+            _check(isinstance(now, str) and now == value["word"], now, repr(value["word"]), where)
+            return now
+        return self.node(value["node"], now, where)
+
+    def node(self, number: int, now: Any, where: str) -> Any:
+        """What a node stands for, made of what stands in its place now."""
+        if number in self._made:
+            return self._made[number]
+        node = self._nodes[number]
+        kind = node["kind"]
+        if kind == "left":
+            _check(now is not None and not isinstance(now, _PLAIN), now, "something that is no number", where)
+            made = now
+        elif kind == "array":
+            _check(not _is_part(now), now, "an array", where)
+            made = node["values"].numpy().copy()
+            made = made.T if node["order"] == "F" else made
+        elif kind == "number":
+            _check(not _is_part(now), now, "a number", where)
+            made = node["values"].numpy().copy()[()]
+        elif kind == "stream":
+            _check(isinstance(now, np.random.Generator), now, "a random stream", where)
+            now.bit_generator.state = node["state"]
+            made = now
+        else:
+            return self._object(number, node, now, where)
+        self._made[number] = made
+        return made
+
+    def _object(self, number: int, node: dict[str, Any], now: Any, where: str) -> Any:
+        plain = {"dict": {}, "list": [], "tuple": ()}.get(node["class"])
+        if plain is not None and type(now) is not type(plain):
+            _check(not _is_part(now), now, f"a {node['class']}", where)
+            now = type(plain)()
+        _check(_name(now) == node["class"], now, f"a {node['class']}", where)
+        if isinstance(now, tuple):
+            before = list(now) + [None] * len(node["items"])
+            made = tuple(self._value(v, before[i], f"{where}[{i}]") for i, v in enumerate(node["items"]))
+            self._made[number] = made
+            return made
+        made = type(plain)() if plain is not None else now
+        self._made[number] = made  # before its parts: they may lead back to it
+        if isinstance(now, dict):
+            earlier, found = dict(now), {}
+            for key, value in node["items"]:
+                found[key] = self._value(value, earlier.get(key), f"{where}[{key!r}]")
+            made.clear()
+            dict.update(made, found)
+        elif isinstance(now, list):
+            earlier = list(now) + [None] * len(node["items"])
+            made[:] = [self._value(v, earlier[i], f"{where}[{i}]") for i, v in enumerate(node["items"])]
+        if "attributes" in node:
+            attributes = vars(now)
+            found = {n: self._value(v, attributes.get(n), f"{where}.{n}") for n, v in node["attributes"]}
+            attributes.clear()
+            attributes.update(found)
+        return made
+
+
+def _tensor(values: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(values)
+
+
+def _is_code(value: Any) -> bool:
+    """Whether it is a function or a method: code, and no object that happens to be called."""
+    return hasattr(value, "__code__") or hasattr(value, "__func__") or type(value).__module__ == "builtins"
+
+
+def _is_part(value: Any) -> bool:
+    """Whether it is an object or code, which no number takes the place of."""
+    return hasattr(value, "__dict__") or callable(value) or isinstance(value, np.random.Generator)
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, tuple):
+        return tuple(_key(part) for part in key)
+    return key.item() if isinstance(key, np.generic) else key
+
+
+def _name(value: Any) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check(fits: bool, now: Any, wanted: str, where: str) -> None:
+    if not fits:
+        raise Misfit(f"{where} is a {_name(now)}, but what was saved is {wanted}")

@@ -1,27 +1,36 @@
-"""Folders that may come from a stranger: what is read and written there stays there."""
+"""Files and folders that may come from a stranger: bounded, regular, and nothing outside them.
+
+JSON and YAML give plain values only; tensors are read by `somite.agents.storage.policy` after their header
+has been compared with the network. Nothing that a file says is called, imported or built.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
-from ...envs.errors import UserError
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ...envs.errors import UserError, one_line
 
 MOST_ENTRIES = 500_000
 """Files and folders of a run."""
 
+MOST_YAML_BYTES, MOST_YAML_DEPTH, MOST_YAML_VALUES = 2**18, 30, 20_000
+"""Of a run's configuration; ours have some thousand bytes."""
+
 
 def check_links(folder: str | Path) -> None:
-    """Refuses a folder in which something leads out of it, so that nothing else is read or written.
-
-    Args:
-        folder: of a run, or of what is written into one; it may be missing.
+    """Refuses a run's folder in which something leads out of it. The folder may be missing.
 
     Raises:
-        UserError: a link that leads out, or what is neither file, folder nor link (a pipe, on which a reader
+        UserError: A link that leads out, or what is neither file, folder nor link (a pipe, on which a reader
             waits for ever); it is named.
     """
     root, entries = os.path.realpath(folder), 0
@@ -49,18 +58,13 @@ def check_inside(path: str | Path, folder: str | Path, kind: type[UserError] = U
 
 
 def read_regular(path: Path, most: int, kind: type[UserError] = UserError) -> bytes:
-    """Content of a file that is no larger than it may be.
-
-    Args:
-        path: of the file.
-        most: bytes.
-        kind: of error.
+    """Content of a regular file of ``most`` bytes.
 
     Raises:
-        OSError: it cannot be read.
-        UserError: of ``kind``: it is larger, or no regular file (a pipe, a device).
+        OSError: It cannot be read.
+        UserError: Of ``kind``: it is larger, or no regular file (a pipe, a device).
     """
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise kind(f"{path} is no regular file")
@@ -69,25 +73,50 @@ def read_regular(path: Path, most: int, kind: type[UserError] = UserError) -> by
         return file.read(most)
 
 
-def read_json(path: Path, most: int) -> Any:
-    """What a JSON file of ours says.
-
-    Args:
-        path: of the file.
-        most: bytes.
+def read_json(path: Path, most: int, kind: type[UserError] = UserError) -> Any:
+    """What a JSON file of ``most`` bytes says.
 
     Raises:
-        UserError: it cannot be read, is larger, no regular file, or no JSON.
+        UserError: Of ``kind``: it cannot be read, is larger, no regular file, or no JSON.
     """
     try:
-        return json.loads(read_regular(path, most).decode("utf-8"))
+        return json.loads(read_regular(path, most, kind).decode("utf-8"))
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise kind(f"{path} is damaged: not JSON ({one_line(str(error))})") from error
+
+
+def read_yaml(path: Path) -> DictConfig | ListConfig:
+    """What a run's configuration, or its list of arguments, says; interpolations stay as they are written.
+
+    Raises:
+        UserError: It cannot be read, is larger than any configuration, no regular file, no YAML, or has tags,
+            anchors or aliases, which build objects and make a small file large.
+    """
+    try:
+        text = read_regular(path, MOST_YAML_BYTES).decode("utf-8")
+        _check_yaml(text, path)
+        return OmegaConf.load(io.StringIO(text))
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it is not JSON ({error})") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {one_line(str(error))[:300]}") from error
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+def _check_yaml(text: str, path: Path) -> None:
+    depth = values = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise UserError(f"{path}, line {line}: anchors and aliases are not read")
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise UserError(f"{path}, line {line}: the tag {event.tag[:100]!r} is not read")
+        values += 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_YAML_DEPTH or values > MOST_YAML_VALUES:
+            raise UserError(f"{path} is larger than the configuration of any run")

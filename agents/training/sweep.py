@@ -17,8 +17,15 @@ from typing import Any
 
 from ...envs.errors import UserError, nearest
 from ..storage.atomic import replace_file
-from ..storage.lock import holder
-from ..storage.run_folder import ROOT, TIME_FORMAT, claim_folder, last_checkpoint, list_checkpoints, step_of
+from ..storage.run_folder import (
+    ROOT,
+    TIME_FORMAT,
+    claim_folder,
+    holder,
+    last_checkpoint,
+    list_checkpoints,
+    step_of,
+)
 from ..storage.training_state import read_facts
 from ..storage.untrusted import check_links, read_json
 
@@ -32,12 +39,7 @@ LARGEST_FILE = 2**26
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep.
-
-    Attributes:
-        overrides: its own arguments, without those of Hydra.
-        folder: of the run.
-    """
+    """One run of a sweep: its own arguments, without those of Hydra, and its folder."""
 
     overrides: tuple[str, ...]
     folder: Path
@@ -45,11 +47,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that were started by one command.
+    """Runs that were started by one command, in the order in which they are run.
 
-    Attributes:
-        folder: of ``sweep.json``; the runs lie beside it.
-        jobs: in the order in which they are run.
+    ``folder`` is that of ``sweep.json``; the runs lie beside it.
     """
 
     folder: Path
@@ -62,15 +62,7 @@ class Sweep:
 
 
 def write_sweep(root: str | Path, jobs: Sequence[Job]) -> Sweep:
-    """Writes a sweep's file into a new folder.
-
-    Args:
-        root: Holds the runs' folders.
-        jobs: Its runs.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Writes a sweep's file into a new folder beside those of its runs. Raises OSError."""
     folder = claim_folder(Path(root) / f"{datetime.now().strftime(TIME_FORMAT)}{SUFFIX}")
     described = [
         {"overrides": list(job.overrides), "folder": str(job.folder.relative_to(root))} for job in jobs
@@ -81,14 +73,11 @@ def write_sweep(root: str | Path, jobs: Sequence[Job]) -> Sweep:
 
 
 def find_sweep(name: str, root: str | Path = ROOT) -> Path | None:
-    """The folder of a sweep.
+    """The folder of a sweep; None if the name is of none.
 
     Args:
         name: ``last_sweep``, its folder or the file in it, or its name in ``root``.
         root: Where runs are.
-
-    Returns:
-        None if the name is of no sweep.
 
     Raises:
         UserError: ``last_sweep``, and there is none.
@@ -106,10 +95,7 @@ def find_sweep(name: str, root: str | Path = ROOT) -> Path | None:
 
 
 def read_sweep(folder: str | Path) -> Sweep:
-    """Reads a sweep's file.
-
-    Args:
-        folder: That holds it.
+    """Reads the file of a sweep, by its folder.
 
     Raises:
         UserError: It is damaged, or names a folder that is not beside it, or arguments of Hydra, which could
@@ -119,8 +105,8 @@ def read_sweep(folder: str | Path) -> Sweep:
     check_links(folder)
     path = folder / FILE
     said = read_json(path, LARGEST_FILE)
-    if not isinstance(said, dict) or said.get("format") != FORMAT_VERSION:
-        found = said.get("format") if isinstance(said, dict) else None
+    found = said.get("format") if isinstance(said, dict) else None
+    if found != FORMAT_VERSION:
         raise UserError(f"{path} is of format {found!r}; this version reads {FORMAT_VERSION}")
     jobs = said.get("jobs")
     if not isinstance(jobs, list) or not jobs:
@@ -150,12 +136,7 @@ FINISHED, STOPPED, NEW, IN_USE, DAMAGED = "finished", "goes on", "begins", "in u
 
 @dataclass(frozen=True)
 class State:
-    """How far a run of a sweep has come.
-
-    Attributes:
-        word: ``finished``, ``goes on``, ``begins``, ``in use`` or ``damaged``.
-        detail: in words.
-    """
+    """How far a run of a sweep has come: one of the words above, and what is to be said with it."""
 
     word: str
     detail: str = ""
@@ -169,9 +150,7 @@ class State:
 def state_of(job: Job, algorithm: Mapping[str, Any]) -> State:
     """How far a run has come, by what it says itself in its last checkpoint.
 
-    Args:
-        job: The run.
-        algorithm: Its settings, as they are composed today: a raised budget makes a finished run go on.
+    ``algorithm`` is its settings as they are composed today: a raised budget makes a finished run go on.
     """
     user = holder(job.folder) if job.folder.is_dir() else None
     if user is not None:
@@ -187,27 +166,17 @@ def state_of(job: Job, algorithm: Mapping[str, Any]) -> State:
     except KeyError as error:
         return State(DAMAGED, f"{checkpoint} does not say {error}")
     if key not in algorithm:
-        raise UserError(
-            f"{checkpoint} counts {key!r}, which its algorithm has not; {nearest(key, algorithm)}"
-        )
-    budget = float(algorithm[key])
+        raise UserError(f"{checkpoint} counts {key!r}, which its algorithm has not; {nearest(key, algorithm)}")
+    budget, unit = float(algorithm[key]), key.removeprefix("total_")
     if done >= budget:
-        return State(FINISHED, f"{done:,} {key.removeprefix('total_')}")
-    return State(
-        STOPPED, f"from step {step_of(checkpoint):,}, {done:,} of {budget:,.0f} {key.removeprefix('total_')}"
-    )
+        return State(FINISHED, f"{done:,} {unit}")
+    return State(STOPPED, f"from step {step_of(checkpoint):,}, {done:,} of {budget:,.0f} {unit}")
 
 
 def table(jobs: Sequence[Job], states: Sequence[State]) -> str:
-    """Which run is finished, goes on or begins, a line each, with what is not the same for all of them.
-
-    Args:
-        jobs: Of a sweep.
-        states: Of each.
-    """
+    """Which run is finished, goes on or begins, a line each, with what is not the same for all of them."""
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    lines = []
-    width = max(len(state.word) for state in states)
+    lines, width = [], max(len(state.word) for state in states)
     for job, state in zip(jobs, states, strict=True):
         detail = f" ({state.detail})" if state.detail else ""
         own = " ".join(override for override in job.overrides if override not in common)

@@ -18,8 +18,7 @@ from ..memory import out_of_memory
 from ..precision import check_precision, use_precision
 from ..rollout.compute import check_algorithm, compute_of
 from ..simulation import check_simulation
-from ..storage.lock import hold
-from ..storage.run_folder import tidy
+from ..storage.run_folder import hold, tidy
 from ..storage.save_errors import cannot_begin, keep_log_going
 from .clone_run import CloneRun
 from .cma_run import CMARun

@@ -111,10 +111,7 @@ HOSTILE = {
         lambda v: v["environment"]["config"]["task"].update(x=[{"_target_": "subprocess.Popen"}]),
         "only names that start with somite.",
     ),
-    "target in what trained it": (
-        lambda v: v["training"].update(algorithm={"_target_": "builtins.exec"}),
-        "only names that start with somite.",
-    ),
+    "target beside what is known": (lambda v: v.update(x={"_target_": "builtins.exec"}), "only names"),
     "target that is an object": (lambda v: v["training"].update(_target_={"a": 1}), "only names"),
     "path in a target": (lambda v: v["training"].update(_target_="somite./../x"), "only names"),
     "a count as text": (
@@ -187,8 +184,8 @@ def test_hostile_tensors_are_refused(saved, data, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.fill_(float("nan")), "NaN or infinite"),
-        (lambda t: t.fill_(float("inf")), "NaN or infinite"),
+        (lambda t: t.fill_(float("nan")), "contains NaN or infinite"),
+        (lambda t: t.fill_(float("inf")), "contains NaN or infinite"),
         (lambda t: t.half(), "numbers of kind F16, wanted F32"),
         (lambda t: t.double(), "numbers of kind F64, wanted F32"),
         (lambda t: t.to(torch.complex64), "wanted F32"),

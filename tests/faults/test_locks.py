@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from somite.agents.storage import lock as run_lock
-from somite.agents.storage.lock import hold, holder
+from somite.agents.storage import run_folder as run_lock
 from somite.agents.storage.run_folder import (
     checkpoint_folder,
     claim_folder,
     find_run,
+    hold,
+    holder,
     list_checkpoints,
     step_of,
     tidy,
@@ -31,7 +32,8 @@ from somite.scripts.run_folders import own_folder
 from .processes import LONG, PPO, Nursery, listing, only_run
 
 HOLD = (
-    "import sys, time; from somite.agents.storage.lock import hold; h = hold(sys.argv[1]); h.__enter__(); "
+    "import sys, time; from somite.agents.storage.run_folder import hold; "
+    "h = hold(sys.argv[1]); h.__enter__(); "
     "print('held', flush=True); time.sleep(60)"
 )
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from somite.agents.storage.lock import hold
-from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints, step_of
+from somite.agents.storage.run_folder import hold, last_checkpoint, list_checkpoints, step_of
 from somite.agents.storage.training_state import read_facts, write_training_state
 from somite.agents.training.sweep import FILE, find_sweep, read_sweep
 from somite.envs.errors import UserError

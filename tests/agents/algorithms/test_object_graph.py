@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.storage.object_graph import Misfit, put_graph, take_graph
+from somite.agents.storage.training_state import Misfit, put_graph, take_graph
 
 
 class Part:

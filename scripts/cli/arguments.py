@@ -1,0 +1,283 @@
+"""The arguments of a command line: what they imply, and whether every name in them exists.
+
+Names are looked up before Hydra starts a job, in the configuration that it will compose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ...agents.storage.paths import absolute_argument
+from ...envs.errors import UserError, nearest, one_line, shown
+
+CONFIG_MODULE = "somite.conf"
+TARGET_PREFIX = "somite."
+LONGEST_KEY = 200
+MAX_COMBINATIONS = 64
+"""Of swept group choices whose keys are looked up before a multirun starts."""
+
+_WITH_TARGETS = (CONFIG_MODULE, "somite.scripts.benchmarks.conf")
+_TARGET = re.compile(r"^\s*_target_:\s*(\S+)", re.MULTILINE)
+_MORPHOLOGY, _ID, _IMPORTS = "env.morphology", "env.id", "env.imports"
+_OF_ROBOTS = (_MORPHOLOGY, "env.unseen", "env.files_from", "env.compile_seconds", "env.keyframe")
+
+
+def with_implied(arguments: Sequence[str], chooses_env: bool = True) -> list[str]:
+    """The arguments with absolute paths, and with what a user's own robot or environment implies.
+
+    ``env.id=my_module:MyEnv-v0`` is the user's word to import that module, so it comes to ``env.imports``.
+    ``env=locomotion`` comes before them where ``env.morphology`` is given and no ``env`` (a resumed run has
+    its own), if the command has that group.
+    """
+    here = Path.cwd()
+    keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+    alone = chooses_env and _MORPHOLOGY in keys and not keys & {"env", "resume"}
+    found = [*(["env=locomotion"] if alone else []), *(absolute_argument(text, here) for text in arguments)]
+    given = {key: value for key, _, value in (argument.partition("=") for argument in found)}
+    modules = re.findall(r"([\w./-]+):", given.get(_ID, ""))  # several in a multirun
+    if not modules:
+        return found
+    others = re.findall(r"[^\[\],'\" ]+", given.get(_IMPORTS, ""))
+    names = dict.fromkeys(name for name in (*others, *modules) if name != "null")
+    kept = [argument for argument in found if argument.partition("=")[0] != _IMPORTS]
+    return [*kept, f"{_IMPORTS}=[{','.join(names)}]"]
+
+
+def key_of(argument: str) -> str:
+    """The key or group of ``key=value``, ``+key=value``, ``~key``."""
+    return argument.partition("=")[0].lstrip("+~")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's options and the overrides among the arguments of a command line."""
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser().parse_args(arguments)
+
+
+@contextmanager
+def configuration(parsed: argparse.Namespace) -> Iterator[Any]:
+    """Hydra's loader of the configuration that the arguments name."""
+    if parsed.config_path and "://" not in parsed.config_path:
+        context = hydra.initialize_config_dir(os.path.abspath(parsed.config_path), version_base="1.3")
+    else:
+        module = (parsed.config_path or CONFIG_MODULE).removeprefix("pkg://")
+        context = hydra.initialize_config_module(module, version_base="1.3")
+    with context:
+        loader = GlobalHydra.instance().config_loader()
+        if parsed.config_dir:
+            loader.get_search_path().prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
+            loader.repository.initialize_sources(loader.get_search_path())
+        yield loader
+
+
+def check_names(arguments: Sequence[str], config_name: str) -> None:
+    """Looks up every group, choice and key of a command line, in the primary configuration ``config_name``.
+
+    Raises:
+        UserError: A name does not exist, with the nearest one that does.
+    """
+    parsed = parse(arguments)
+    if parsed.hydra_help or parsed.shell_completion or parsed.info:
+        return
+    overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    for override in overrides:  # Hydra looks for files of these names
+        if len(override.key_or_group) > LONGEST_KEY:
+            raise UserError(f"there is no key {shown(override.key_or_group)!r}: it is longer than any")
+    with configuration(parsed) as loader:
+        config_name = parsed.config_name or config_name
+        search = [o.input_line for o in overrides if o.key_or_group == "hydra.searchpath"]
+        defaults = hydra.compose(config_name, search, return_hydra_config=True)
+        # The folder holds the groups of every command; this command has those of its defaults. To look for
+        # the others in the folder would take longer than to compose.
+        groups = {str(group) for group in defaults.hydra.runtime.choices if "@" not in group}
+        chosen, values = [], []
+        for override in overrides:
+            group = override.key_or_group
+            choices = loader.get_group_options(group, None, config_name, search) if group in groups else []
+            if choices:
+                chosen.append(override)
+                _check_choices(override, choices)
+            else:
+                values.append(override)
+        for combination in _combinations(chosen):
+            composed = defaults
+            if combination:
+                composed = hydra.compose(config_name, [*search, *combination], return_hydra_config=True)
+            _check_experiment(composed, config_name, search)
+            for override in values:
+                _check_key(override, composed, groups)
+
+
+def _values(override: Override) -> list[str]:
+    """Every value of an override, as strings; several if it is a sweep."""
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    value = override.value()
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _check_choices(override: Override, choices: list[str]) -> None:
+    group, line = override.key_or_group, shown(override.input_line)
+    if override.is_delete():
+        if not isinstance(override.value(), (str, type(None))):
+            raise UserError(f"{line}: ~{group} leaves out a group, or ~{group}=<its choice>")
+        return
+    may_be_left_out = group == "experiment" or "/" in group
+    for value in _values(override):
+        if value not in choices and not (value == "None" and may_be_left_out):
+            raise UserError(f"{line}: {group} has no choice {shown(value)!r}; {nearest(value, choices)}")
+
+
+def _combinations(chosen: list[Override]) -> Iterator[list[str]]:
+    """The group overrides, each sweep replaced by each of its values."""
+    lines = []
+    for override in chosen:
+        key = override.input_line.partition("=")[0]
+        swept = override.is_sweep_override()
+        lines.append([f"{key}={value}" for value in _values(override)] if swept else [override.input_line])
+    for combination in itertools.islice(itertools.product(*lines), MAX_COMBINATIONS):
+        yield list(combination)
+
+
+def _check_experiment(composed: DictConfig, config_name: str, search: list[str]) -> None:
+    """An experiment may change keys, never add one that no part would read."""
+    choices = composed.hydra.runtime.choices
+    if not choices.get("experiment"):
+        return
+    plain = [f"{group}={choices[group]}" for group in choices if "/" not in group and group != "experiment"]
+    without = hydra.compose(config_name, [*search, *plain])
+    for key in _keys(composed, skip="hydra"):
+        parent = key.rpartition(".")[0]
+        if parent and OmegaConf.select(without, parent) is None and _exists(without, parent):
+            continue  # null by default, here a dictionary; what is built from it checks its keys
+        if not _exists(without, key):
+            hint = _nearest_key(key, without)
+            raise UserError(f"experiment={choices.experiment} sets {key}, which does not exist; {hint}")
+
+
+def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> None:
+    key, line = override.key_or_group, shown(override.input_line)
+    if override.is_delete() and "." not in key:
+        raise UserError(f"{line}: {key} cannot be left out; give it a value: {key}=")
+    if key == "env" and "env" not in groups and isinstance(composed.get("env"), DictConfig):
+        raise UserError(
+            f"{line}: the environment is that which the policy was trained in; drop {line} "
+            "(env.morphology=<your robot> and other keys of env change it)"
+        )
+    if key == "hydra.searchpath" or _exists(composed, key):
+        return
+    if key in _OF_ROBOTS and "env" in groups:
+        environment = composed.hydra.runtime.choices.env
+        more = "" if key == _MORPHOLOGY else f", and say {_MORPHOLOGY}=<your robot>"
+        raise UserError(
+            f"{line}: {key} is a key of your own robots, not of env={environment}; "
+            f"drop env={environment}{more}"
+        )
+    parent = key.rpartition(".")[0]
+    if (override.is_add() or override.is_force_add()) and parent and _exists(composed, parent):
+        return  # an entry of a dictionary; what is built from it checks it
+    if "." not in key:
+        top = [str(name) for name in composed if name != "hydra"]
+        top += ["resume"] if "start_from" in top else []  # which is read before Hydra is asked
+        names = sorted({*top, *(group for group in groups if not group.startswith("hydra"))})
+        raise UserError(f"{line}: there is no key or group {shown(key)!r}; {nearest(key, names)}")
+    raise UserError(f"{line}: there is no key {shown(key)!r}; {_nearest_key(key, composed)}")
+
+
+def _nearest_key(key: str, config: DictConfig) -> str:
+    """Names beside the first part of a dotted key that does not exist."""
+    parts, depth = key.split("."), 0
+    while depth < len(parts) and _exists(config, ".".join(parts[: depth + 1])):
+        depth += 1
+    node = OmegaConf.select(config, ".".join(parts[:depth])) if depth else config
+    if not isinstance(node, DictConfig):
+        return f"{'.'.join(parts[:depth])} has no keys of its own"
+    hidden = ("_target_",) if depth else ("hydra",)
+    beside = [".".join([*parts[:depth], str(name)]) for name in node if name not in hidden]
+    return nearest(".".join(parts[: depth + 1]), beside)
+
+
+def _keys(config: DictConfig, prefix: str = "", skip: str = "") -> Iterator[str]:
+    for name in config:
+        if str(name) != skip:
+            key = f"{prefix}{name}"
+            yield key
+            if not OmegaConf.is_missing(config, name) and isinstance(config._get_node(name), DictConfig):
+                node = config._get_node(name)
+                if not node._is_none() and not node._is_interpolation():
+                    yield from _keys(node, f"{key}.")
+
+
+def _exists(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and not node._is_none() and name in node.keys()
+
+
+@functools.cache
+def known_targets() -> frozenset[str]:
+    """Every ``_target_`` in ``conf/``: functions of ours that remove or write files are not among them."""
+    found: set[str] = set()
+    waiting: list[Traversable] = [resources.files(package) for package in _WITH_TARGETS]
+    while waiting:
+        place = waiting.pop()
+        if place.is_dir():
+            waiting += place.iterdir()
+        elif place.name.endswith(".yaml"):
+            found.update(_TARGET.findall(place.read_text(encoding="utf-8")))
+    return frozenset(found)
+
+
+def check_targets(config: DictConfig) -> None:
+    """Refuses a composed configuration that builds anything but parts of this package, with their keys.
+
+    Raises:
+        UserError: A ``_target_`` that no configuration of ours has, or a key beside it, forced in with ``+``,
+            that is no argument of it.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(str(error))) from error
+    waiting: list[tuple[str, Any]] = [("", values)]
+    while waiting:  # lists, too: what they hold would be built as well
+        where, node = waiting.pop()
+        prefix = f"{where}." if where else ""
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        waiting += [(f"{prefix}{key}", value) for key, value in pairs if isinstance(value, (dict, list))]
+        if isinstance(node, dict) and "_target_" in node:
+            built = _known(node["_target_"], f"{prefix}_target_")
+            allowed = [name for name in inspect.signature(built).parameters if name != "self"]
+            for name in node:
+                if name not in (*allowed, "_target_"):
+                    hint = nearest(str(name), allowed)
+                    raise UserError(f"there is no key '{prefix}{shown(name)}'; {hint}")
+
+
+def _known(target: Any, key: str) -> Any:
+    """What a ``_target_`` names. Raises UserError: nothing that this package's configurations build."""
+    if not isinstance(target, str) or not target.startswith(TARGET_PREFIX):
+        raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
+    if target not in known_targets():
+        hint = nearest(target, known_targets())
+        raise UserError(f"{key} is {target!r}, which no configuration builds; {hint}")
+    return hydra.utils.get_object(target)

@@ -1,0 +1,263 @@
+"""``resume=<run>``: goes on with the configuration that a run was started with, which may be a stranger's.
+
+Hydra builds what the section ``hydra`` of a configuration names (launcher, log handlers, callbacks), composes
+what its ``defaults`` ask for, and looks up environment variables. So a run's own file is never what Hydra
+reads: it is given the plain values, once none of that is among them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ...agents.storage.paths import found_from_run, hydra_quoted, named_run
+from ...agents.storage.run_folder import find_checkpoint, find_run, last_checkpoint, split_checkpoint
+from ...agents.storage.untrusted import check_links, read_yaml
+from ...envs.errors import UserError, nearest, shown
+from .arguments import CONFIG_MODULE, check_targets, key_of, parse
+
+RESUMED = "resumed"
+"""Name of the configuration that Hydra composes for a run that goes on."""
+
+_KEY, _ELSEWHERE = "resume=", "compute="
+_OF_THE_FOLDER = ("hydra.run", "hydra.output_subdir", "hydra.sweep", "hydra.mode", "hydra.searchpath")
+_NOTHING = ("", "null", "none", "~")
+_SECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OF_HYDRA = ("hydra", "defaults")
+_SECTIONS = ("env", "agent", "algorithm")
+_SAID_AGAIN: dict[str, Any] = {"files_from": None, "compile_seconds": 5, "address": None, "imports": None}
+"""Keys that reach beyond a run's folder, and the values that do not: they are the user's word."""
+
+
+def resumed_run(arguments: Sequence[str]) -> str | None:
+    """The name or path that ``resume=`` names, without quotes; None: no argument speaks of resuming.
+
+    Raises:
+        UserError: One does, but is not ``resume=<run>``, so that a new run would be started.
+    """
+    found = []
+    for argument in arguments:
+        if argument.startswith(_KEY):
+            name = named_run(argument.removeprefix(_KEY), Path.cwd())
+            if name.strip().lower() in _NOTHING:
+                raise UserError(f"{shown(argument)} names no run; say resume=last, or the run's folder")
+            found.append((argument, name))
+            continue
+        letters = "".join(c for c in unicodedata.normalize("NFKC", argument.lower()) if c.isalpha())
+        if letters.startswith("resume"):
+            raise UserError(
+                f"{shown(argument)!r} resumes no run: that is written resume=<run>, for example resume=last"
+            )
+    if len(found) > 1:
+        raise UserError(f"one run is resumed at a time, not {' and '.join(given for given, _ in found)}")
+    return found[0][1] if found else None
+
+
+def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
+    """Replaces ``resume=<run>``, if it is there, by the arguments with which Hydra composes that run again.
+
+    The new configuration is stored beside the old one, in ``.hydra.1``, ``.hydra.2``, ..., and the newest of
+    them is gone on from.
+
+    Raises:
+        UserError: The run does not exist or has no checkpoint, or other arguments would replace a whole
+            section of its configuration.
+    """
+    name = resumed_run(arguments)
+    if name is None:
+        return list(arguments)
+    given = f"{_KEY}{name}"
+    others = [argument for argument in arguments if not argument.startswith(_KEY)]
+    _refuse_options(others, given)
+    run = find_run(split_checkpoint(name)[0], needs="checkpoints")
+    last_checkpoint(run)  # says so now if there is none
+    folder = _newest_configuration(run)
+    moved = [argument for argument in others if argument.startswith(_ELSEWHERE)]
+    others = [argument for argument in others if argument not in moved]
+    config = read_saved(run, folder, map(key_of, others))
+    if moved:
+        config.compute = _choice_of_compute(moved[-1].removeprefix(_ELSEWHERE))
+    sections = [str(name) for name in config if isinstance(config[name], DictConfig)]
+    for argument in others:
+        if key_of(argument) in (*sections, *_SECTIONS, "experiment"):
+            raise UserError(
+                f"{argument}: a resumed run keeps its {key_of(argument)}; single keys may change, such as "
+                f"algorithm.total_steps=5e6. Leave {given} away to start a new run."
+            )
+    # In memory and beside our own groups: no file of the run's folder is in Hydra's search path.
+    ConfigStore.instance().store(name=RESUMED, node=config)
+    return [
+        "--config-name",
+        RESUMED,
+        f"hydra.run.dir={hydra_quoted(run.resolve())}",
+        f"hydra.output_subdir={next_configuration(run)}",
+        "hydra.job.name=train",  # after which the log file is called
+        *others,
+    ]
+
+
+def checkpoint_to_resume(arguments: Sequence[str]) -> tuple[Path, int] | None:
+    """The run and the step of ``resume=<run>/checkpoints/<step>``; None if the last checkpoint is meant.
+
+    Raises:
+        UserError: The run does not exist, or has no such checkpoint.
+    """
+    named, step = split_checkpoint(resumed_run(arguments) or "")
+    if step is None:
+        return None
+    run = find_run(named, needs="checkpoints")
+    find_checkpoint(run, step)
+    return run, step
+
+
+def next_configuration(run: Path) -> str:
+    """Name of the folder in a run's that the configuration of its next process is stored in."""
+    return f".hydra.{max(_configurations(run)) + 1}"
+
+
+def _configurations(run: Path) -> dict[int, Path]:
+    numbered = ((folder.name.removeprefix(".hydra."), folder) for folder in run.glob(".hydra.*"))
+    return {0: run / ".hydra"} | {int(number): folder for number, folder in numbered if number.isdecimal()}
+
+
+def _newest_configuration(run: Path) -> Path:
+    for _, folder in sorted(_configurations(run).items(), reverse=True):
+        # Hydra writes this file last: without it, the process was killed before the others were whole.
+        if (folder / "overrides.yaml").is_file() and (folder / "config.yaml").is_file():
+            return folder
+    raise UserError(f"{run} cannot be resumed: its configuration, .hydra/config.yaml, is missing")
+
+
+def _refuse_options(arguments: Sequence[str], given: str) -> None:
+    """Raises UserError: something beside ``resume=`` would put what goes on into another folder."""
+    parsed = parse(arguments)
+    options = " ".join(argument for argument in arguments if argument.startswith("-"))
+    if parsed.multirun:
+        raise UserError(f"{given} goes on with one run, so it does not go together with {options}")
+    if parsed.config_name or parsed.config_path or parsed.config_dir or parsed.experimental_rerun:
+        raise UserError(f"{given} takes the run's own configuration, not {options}")
+    for argument in parsed.overrides:
+        if any(key_of(argument) == name or key_of(argument).startswith(f"{name}.") for name in _OF_THE_FOLDER):
+            raise UserError(f"{given} goes on in the run's own folder; leave {argument} away")
+
+
+def _choice_of_compute(choice: str) -> DictConfig:
+    """Where a run goes on: the one section that may be another, since it changes no result."""
+    folder = files(CONFIG_MODULE) / "compute"
+    choices = [file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")]
+    if choice not in choices:
+        raise UserError(f"compute cannot be {choice!r}; {nearest(choice, sorted(choices))}")
+    return OmegaConf.create((folder / f"{choice}.yaml").read_text(encoding="utf-8"))
+
+
+def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
+    """The configuration that a run was started with: plain values, with nothing for Hydra in them.
+
+    Args:
+        run: Its folder.
+        folder: In it, in which its newest configuration and arguments were saved.
+        given: Keys that the command line gives, whatever was saved of them.
+
+    Raises:
+        UserError: Something in the run's folder leads out of it; or a configuration that is damaged, too
+            large, asks Hydra for more than values, builds what is not ours, or reaches beyond the folder.
+    """
+    check_links(run)
+    given, file = set(given), folder / "config.yaml"
+    arguments = read_yaml(folder / "overrides.yaml")  # which is told beside every policy that is saved
+    texts = OmegaConf.to_container(arguments) if isinstance(arguments, ListConfig) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        said = "expected the arguments of a command line, each a text"
+        raise UserError(f"{folder / 'overrides.yaml'}: {said}")
+    config = read_yaml(file)
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{file}: expected sections and keys, got {type(config).__name__}")
+    for name in config:
+        if not isinstance(name, str) or name in _OF_HYDRA or not _SECTION.fullmatch(name):
+            raise UserError(
+                f"{file} has {str(name)[:100]!r}, which is no part of a run; Hydra is configured on the "
+                "command line alone"
+            )
+    for name in _SECTIONS:
+        if not OmegaConf.is_dict(config._get_node(name)) or config._get_node(name)._is_none():
+            raise UserError(f"{file} has no section {name}, which every run has")
+    config = OmegaConf.create(found_from_run(OmegaConf.to_container(config), run))
+    for key, _, value in _values(config):
+        if isinstance(value, str) and "${" in value and not _is_given(key, given):
+            raise UserError(
+                f"{file}: {key} is {value[:100]!r}; nothing is looked up there, give it a value: {key}="
+            )
+    check_said_again(config, given, file)
+    blank = OmegaConf.create(_blank(OmegaConf.to_container(config)))
+    for key in given:
+        if OmegaConf.select(blank, key, default=None) is not None:
+            OmegaConf.update(config, key, None, merge=False)
+    try:
+        check_targets(config)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return config
+
+
+def is_said_again(key: str) -> bool:
+    """Whether a key is the user's word, which is not taken from a run's folder."""
+    return key.rpartition(".")[2] in _SAID_AGAIN
+
+
+def check_said_again(config: DictConfig, given: Collection[str], file: Path) -> None:
+    """Refuses what reaches beyond a run's folder, unless the user says it himself.
+
+    Args:
+        config: As a run, or a run of a sweep, saved it.
+        given: Keys of the command line.
+        file: Where it was saved, for the message.
+
+    Raises:
+        UserError: With what to type.
+    """
+    for key, name, value in _values(config):
+        if name not in _SAID_AGAIN or value in (None, _SAID_AGAIN[name], []) or _is_given(key, given):
+            continue
+        typed = f"[{','.join(map(str, value))}]" if isinstance(value, list) else "<value>"
+        raise UserError(
+            f"{file}: {key} is {str(value)[:100]!r}, which reaches beyond the run's folder and is not taken "
+            f"from it; say it again: {key}={typed[:200]}, or {key}=null"
+        )
+
+
+def _is_given(key: str, given: Collection[str]) -> bool:
+    """Whether the command line replaces a key, or the whole list that it stands in."""
+    return key in given or any(key.startswith(f"{replaced}.") for replaced in given)
+
+
+def _blank(node: Any) -> Any:
+    """The same with numbers in place of what could be an interpolation."""
+    if isinstance(node, dict):
+        return {key: _blank(value) for key, value in node.items()}
+    return [_blank(value) for value in node] if isinstance(node, list) else 0
+
+
+def _values(config: DictConfig) -> Iterator[tuple[str, str, Any]]:
+    """Where each value stands, its key, and the value as it is written; also lists, and keys with ``${``."""
+
+    def visit(node: Any, where: str, name: str) -> Iterator[tuple[str, str, Any]]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if isinstance(key, str) and "${" in key:
+                    yield where, name, key
+                yield from visit(value, f"{where}.{key}", str(key))
+            return
+        yield where, name, node
+        for number, value in enumerate(node) if isinstance(node, list) else ():
+            yield from visit(value, f"{where}.{number}", name)
+
+    for section, node in OmegaConf.to_container(config).items():
+        if section not in _OF_HYDRA:
+            yield from visit(node, str(section), str(section))

@@ -1,0 +1,204 @@
+"""Values of a composed configuration, compared with what is declared, before anything is made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ...agents.storage.paths import PATHS, RUN, check_folder
+from ...agents.storage.policy_json import policy_folders
+from ...agents.storage.run_folder import list_checkpoints
+from ...envs.errors import UserError, one_line
+from ...envs.numbers import (
+    FLAG,
+    NAMES,
+    NULL,
+    POSITIVE,
+    SEED,
+    TEXT,
+    Valid,
+    check_arguments,
+    declared,
+    one_of,
+    whole,
+)
+from .arguments import check_targets
+
+
+class _Device(Valid):
+    words = ("auto", "cpu", "cuda")
+    wanted = "auto, cpu, cuda or cuda:<number>"
+
+    def convert(self, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+            raise ValueError
+        return value
+
+
+DEVICE = _Device()
+_EPISODES, _PIXELS, _PLACES = whole(1, 10**6), whole(16, 8192), whole(1, 10**7) | NULL
+_PROCESSES = one_of("auto") | whole(1, 4096)
+
+KEYS: dict[str, dict[str, Valid]] = {
+    "train": {
+        "seed": SEED,
+        "device": DEVICE,
+        "simulation": one_of("auto", "cpu", "warp", "torch"),
+        "warp.contacts": _PLACES,
+        "warp.constraints": _PLACES,
+        "precision": one_of("float32", "bf16"),
+        "threads": _PROCESSES,
+        "on_save_error": one_of("stop", "continue"),
+    },
+    "evaluate": {
+        "episodes": _EPISODES | NULL,
+        "seed": SEED,
+        "device": DEVICE,
+        "video": FLAG | NAMES,
+        "random_baseline": FLAG,
+        "unfit": one_of("fail", "skip"),
+        "threads": _PROCESSES,
+        "workers": _PROCESSES,
+    },
+    "view": {
+        "viewer": one_of("auto", "mujoco", "window", "web"),
+        "seed": SEED,
+        "port": whole(0, 65_535),
+        "device": DEVICE,
+    },
+    "describe": {"pictures": FLAG, "features": FLAG, "tokens": FLAG, "width": _PIXELS, "height": _PIXELS},
+    "export": {"format": one_of("onnx"), "tolerance": POSITIVE},
+    "references": {"episodes": _EPISODES, "seed": SEED, "threads": _PROCESSES},
+    "results": {"table": TEXT, "output": TEXT},
+    "benchmark": {"output": TEXT | NULL},
+}
+"""Keys that belong to no section, by command, as in its file of ``conf/``; they are checked here alone.
+
+Who reads what names a file, a run or a body looks it up.
+"""
+
+_CHANGES = {
+    "": ("locomotion.RobotSet", "sensors.CartPoleSwingUp", "car_racing.CarRacing"),
+    "task": ("locomotion.LocomotionTask",),
+    "variation": ("locomotion.BodyVariation",),
+    "damage": ("locomotion.Damage",),
+    "world": ("locomotion.World",),
+    "senses": ("sensors.Senses",),
+    "scenery": ("car_racing.Scenery",),
+}
+"""Classes whose arguments may be changed for an evaluation, by section of the environment."""
+
+
+def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
+    """Refuses runs that are not there, values that are not as declared, and those that do not go together.
+
+    What can be told without importing what the configuration builds, which takes seconds, comes first.
+
+    Args:
+        config: As composed. Numbers that belong to no section are written back as they are used: ``5e6`` as
+            5000000.
+        command: Whose configuration it is, as in ``conf/``.
+        folder: Of the run; one that goes on needs none to start from.
+
+    Raises:
+        UserError: With the key, what it may be and what came; or something is to be built that is not ours.
+    """
+    check_folder(folder)
+    for key in [] if list_checkpoints(folder) else [key for key, kind in PATHS.items() if kind == RUN]:
+        name = OmegaConf.select(config, key, default=None)
+        if name is not None:
+            policy_folders(name)
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(str(error))) from error
+    for key, valid in KEYS[command].items():
+        section, _, name = key.rpartition(".")
+        node = values.get(section) if section else values
+        if section and section in values:
+            _check_section(section, node)
+        if node is not None and name in node:
+            value = valid.read(key, node[name])
+            if isinstance(value, int) and not isinstance(value, bool):
+                OmegaConf.update(config, key, value)
+    check_targets(config)
+    if command == "train" and "zero_shot" in values:
+        _check_zero_shot(values["zero_shot"])
+    if command in ("evaluate", "view", "export"):
+        check_changes(values["env"], "env")
+    for suite, node in (values.get("suite") or {}).items() if command == "evaluate" else ():
+        _check_suite(str(suite), node)
+    named = values.get("benchmark")
+    sections = {named: values.get(named)} if command == "benchmark" else values
+    for where, node in _built(sections):
+        # A benchmark's own arguments stand on the command line without its name.
+        prefix = "" if command == "benchmark" and where == named else f"{where}."
+        check_arguments(hydra.utils.get_object(node["_target_"]), node, prefix)
+
+
+def check_changes(changes: Any, where: str) -> None:
+    """Refuses changes of an environment that no environment takes; null: as in training.
+
+    Args:
+        changes: Of its keys, as in the node ``env`` of ``conf/evaluate.yaml``.
+        where: They stand.
+
+    Raises:
+        UserError: A value that is not as declared.
+    """
+    _check_section(where, changes)
+    for name, value in changes.items():
+        if name in _CHANGES and value is not None:
+            _check_section(f"{where}.{name}", value)
+        section, values = (name, value or {}) if name in _CHANGES else ("", {name: value})
+        place = f"{where}.{section}" if section else where
+        for key, v in values.items():
+            if v is None:
+                continue
+            for valid in _valid_changes(section, str(key)):
+                valid.read(f"{place}.{key}", v)
+            for quantity, ranges in v.items() if key == "extrapolation" else ():
+                for valid in _valid_changes(section, str(quantity)):
+                    valid.read(f"{place}.{key}.{quantity}", ranges)
+
+
+def _valid_changes(section: str, key: str) -> list[Valid]:
+    """At most one; none of an unknown key, which is refused by who builds it."""
+    built = (hydra.utils.get_class(f"somite.envs.{target}") for target in _CHANGES[section])
+    return [valid for valid in (declared(one).get(key) for one in built) if valid is not None][:1]
+
+
+def _check_zero_shot(node: Any) -> None:
+    from ...agents.training.dashboard.zero_shot import read_settings
+
+    _check_section("zero_shot", node)
+    for kind, conditions in read_settings(node).conditions.items():
+        for name, changes in (conditions or {}).items():
+            check_changes(changes, f"zero_shot.conditions.{kind}.{name}")
+
+
+def _check_suite(name: str, node: Any) -> None:
+    from ...agents.evaluation.conditions import read_suite
+
+    for condition in read_suite(name, node).conditions:
+        check_changes(condition.env, f"suite.{name}: {condition.name}: env")
+
+
+def _check_section(where: str, node: Any) -> None:
+    if not isinstance(node, Mapping):
+        raise UserError(f"{where} must be keys and values of its own, got {node!r}")
+
+
+def _built(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Sections that are built, and where they stand."""
+    inner = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    if isinstance(node, Mapping) and "_target_" in node:
+        yield where, node
+    for key, value in inner:
+        yield from _built(value, f"{where}.{key}" if where else str(key))
