@@ -7,9 +7,9 @@ import sys
 from omegaconf import DictConfig
 
 from somite.envs.errors import UserError
-from somite.scripts import command_line
 from somite.scripts.benchmarks import arguments
-from somite.scripts.streams import patient_streams
+from somite.scripts.cli import command_line
+from somite.scripts.cli.streams import patient_streams
 
 
 def benchmark(config: DictConfig) -> None:

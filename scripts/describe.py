@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from somite.scripts import command_line
+from somite.scripts.cli import command_line
 
 
 def describe(config: DictConfig) -> None:
     """Describes the bodies that the configuration names."""
-    from somite.scripts import description  # torch takes seconds, --help does not need it
+    from somite.scripts.cli import description  # torch takes seconds, --help does not need it
 
     description.describe_bodies(config)
 

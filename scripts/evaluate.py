@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from somite.scripts import command_line
+from somite.scripts.cli import command_line
 
 
 def evaluate(config: DictConfig) -> None:

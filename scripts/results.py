@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from somite.envs.errors import UserError
-from somite.scripts import command_line
+from somite.scripts.cli import command_line
 
 
 def write(config: DictConfig) -> None:

@@ -25,7 +25,7 @@ from ...envs.numbers import NULL, POSITIVE, SHARE, TEXT, checked, real, whole
 from ...envs.sensors import SensorVectorEnv
 from ...envs.snapshots import put, take
 from ..agent import Agent
-from ..memory import out_of_memory
+from ..device import out_of_memory
 from ..policies.base import Policy
 from ..rollout.sequences import SequenceRolloutBuffer
 from .finite import GradientGuard
@@ -105,7 +105,7 @@ class CloneLearner:
         device: of the student.
         env_seed: of the rows' first starts.
         learner_seed: of minibatches and noise.
-        precision: that the student computes in, see `somite.agents.precision`.
+        precision: that the student computes in, see `somite.agents.device`.
 
     Attributes:
         num_timesteps: environment steps so far.

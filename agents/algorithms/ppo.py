@@ -148,7 +148,7 @@ class PPO:
             device: where the learner computes.
             seed: of the learner's and the exploration's random streams.
             env_seed: of the rows' first starts.
-            precision: what the policy computes in, see `somite.agents.precision`.
+            precision: what the policy computes in, see `somite.agents.device`.
             continued: whether the policy begins with what another run has learnt.
 
         Raises:

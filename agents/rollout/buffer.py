@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...envs.cores import GIB
 from ...envs.errors import UserError
-from ..memory import free_memory
+from ..device import free_memory_of
 
 NUMBERS_OF_A_STEP = 6
 """Floats that a step of a row takes beside observation and action."""
@@ -57,7 +57,7 @@ class RolloutBuffer:
         self.n_steps, self.n_envs, self.device = n_steps, n_envs, torch.device(device)
         self.observation_space, self.gamma, self.gae_lambda = observation_space, gamma, gae_lambda
         size = rollout_bytes(n_steps, n_envs, observation_space, action_space)
-        check_memory(size, free_memory(self.device), n_steps, n_envs)
+        check_memory(size, free_memory_of(self.device), n_steps, n_envs)
         spaces_by_key = observation_space.items()
         self.observations = {k: self._zeros(s.shape, _torch_dtype(s.dtype)) for k, s in spaces_by_key}
         self.actions = self._zeros((get_action_dim(action_space),))

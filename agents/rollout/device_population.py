@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...envs.task_set import TaskSet
-from ..memory import out_of_memory
+from ..device import out_of_memory
 from ..policies import Policy
 from .cuda_graph import repeated
 from .scores import CHECK_EVERY, Scores, Stop

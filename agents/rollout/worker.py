@@ -16,7 +16,7 @@ from ...envs.saved import task_set_of
 from ...envs.tokens import TokenSpec
 from ...envs.user_modules import folder_of_modules, look_in
 from ..algorithms.cma_es import Recipe
-from ..machine import processor
+from ..device import processor
 from ..policies.base import Policy
 from ..storage.policy import describe_policy, described_policy
 from ..storage.policy_json import installed_version

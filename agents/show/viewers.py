@@ -10,11 +10,10 @@ from typing import Protocol
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ...envs.errors import UserError, nearest
+from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ..device import resolve_device
 from ..evaluation.evaluated_runs import body_set_of
-from ..keys import VIEWERS
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folder_of
 from .session import Session
@@ -50,8 +49,6 @@ def view(config: DictConfig) -> None:
         UserError: a run, body or viewer that is not there, or no display.
     """
     seed = whole_number(config.seed, "seed")
-    if config.viewer not in VIEWERS:
-        raise UserError(f"there is no viewer {config.viewer!r}; {nearest(str(config.viewer), VIEWERS)}")
     port = whole_number(config.port, "port", 0)
     agent = load_policy(policy_folder_of(str(config.run)), resolve_device(config.device))
     changes = OmegaConf.to_container(config.env, resolve=True)
@@ -76,7 +73,7 @@ def choose_viewer(given: str, session: Session, has_display: bool | None = None)
     """``mujoco``, ``window`` or ``web``, where that can show the session.
 
     Args:
-        given: one of `VIEWERS`; ``auto``: MuJoCo's own for its tasks, a window of ours for others.
+        given: the key ``viewer``; ``auto``: MuJoCo's own for its tasks, a window of ours for others.
         session: to be shown.
         has_display: None: look for one.
 

@@ -22,12 +22,16 @@ from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
 from ...envs.user_modules import module_names
 from ..agent import Agent
-from ..device import thread_limit
+from ..device import (
+    WARP,
+    machine_name,
+    processor,
+    read_places,
+    resolve_simulation,
+    thread_limit,
+)
 from ..evaluation.episodes import run_episodes
-from ..machine import machine_name, processor
 from ..policies.base import Policy
-from ..precision import check_precision
-from ..simulation import WARP, read_places, resolve_simulation
 from ..storage.atomic import replace_file
 from ..storage.paths import command, relative_to_run, training_to_share
 from ..storage.policy import load_policy, save_policy
@@ -59,7 +63,7 @@ class Run(abc.ABC):
     Attributes:
         bodies: what is trained on.
         simulation: where: ``cpu``, or ``warp`` or ``torch`` on the device.
-        precision: what the policy computes in, see `somite.agents.precision`.
+        precision: what the policy computes in, see `somite.agents.device`.
         algorithm: its settings.
         policy: trained in place.
         state: what the run goes on from; None: it starts.
@@ -80,7 +84,7 @@ class Run(abc.ABC):
 
     def __init__(self, config: DictConfig, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
-        self.precision = check_precision(config.precision, self.name)
+        self.precision = str(config.precision)
         self.threads = thread_limit(config.threads)
         folder.mkdir(parents=True, exist_ok=True)
         self._begun = time.monotonic()

@@ -13,11 +13,14 @@ from ...envs.numbers import whole_number
 from ..algorithms.clone import Clone
 from ..algorithms.cma_es import CMAES
 from ..algorithms.ppo import PPO
-from ..device import resolve_device, set_threads
-from ..memory import out_of_memory
-from ..precision import check_precision, use_precision
+from ..device import (
+    check_precision,
+    out_of_memory,
+    resolve_device,
+    set_threads,
+    use_precision,
+)
 from ..rollout.compute import check_algorithm, compute_of
-from ..simulation import check_simulation
 from ..storage.run_folder import hold, tidy
 from ..storage.save_errors import cannot_begin, keep_log_going
 from .clone_run import CloneRun
@@ -40,7 +43,6 @@ def train(config: DictConfig, folder: Path) -> None:
     """
     with ExitStack() as stack:
         stack.enter_context(StopSignals())  # from here on a signal ends in a checkpoint
-        check_simulation(config.simulation)
         check_precision(config.precision, _kind(config).name)
         device = resolve_device(config.device)
         set_threads(config.threads)

@@ -12,14 +12,12 @@ import hydra
 import torch
 from rich.console import Console
 
-from ...agents.device import resolve_device, set_threads
-from ...agents.keys import DEVICE
-from ...agents.precision import FLOAT32, use_precision
-from ...agents.simulation import WARP, resolve_simulation
+from ...agents.device import FLOAT32, WARP, resolve_device, resolve_simulation, set_threads, use_precision
 from ...envs.cores import available_cores
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion import BodySet
 from ...envs.numbers import EPISODE_STEPS, NULL, TEXT, VALUES, checked, listed, one_of, real, whole
+from ..cli.values import DEVICE
 from .arguments import ARGUMENTS, COUNT, ROUNDS, SECONDS
 from .gpu_check import check, checked_bodies
 from .gpu_device import body_of, compile_kernels, describe

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from ...agents.device import set_threads
-from ...agents.precision import use_precision
+from ...agents.device import set_threads, use_precision
 from ...agents.training.run_callback import EPISODES_KEPT
 from .gpu_device import taken_since, timed, used_memory, wait
 from .gpu_report import Report, Row

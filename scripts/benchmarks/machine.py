@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from ...agents.machine import cpuinfo, processor
+from ...agents.device import cpuinfo, processor
 from ...envs.cores import available_cores
 
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")

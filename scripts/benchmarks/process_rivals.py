@@ -24,7 +24,7 @@ _PRELOADED = [
     "gymnasium.envs.mujoco.ant_v5",
     "stable_baselines3.common.vec_env.subproc_vec_env",
     "stable_baselines3.common.env_util",
-    "somite.scripts.command_line",
+    "somite.scripts.cli.command_line",
     "somite.scripts.benchmarks.process_rivals",
 ]
 

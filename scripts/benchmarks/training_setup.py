@@ -17,13 +17,12 @@ from stable_baselines3.common.logger import Logger
 
 from ...agents.algorithms.ppo import PPO, TokenPPO
 from ...agents.composition import build_policy, policy_class
-from ...agents.device import resolve_device, set_threads, thread_limit
+from ...agents.device import resolve_device, resolve_simulation, set_threads, thread_limit
 from ...agents.rollout.training_rows import TrainingRows
-from ...agents.simulation import resolve_simulation
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
-from ..lookup import CONFIG_MODULE, check_arguments, check_targets
-from ..values import check_values
+from ..cli.arguments import CONFIG_MODULE, check_names, check_targets
+from ..cli.values import check_values
 
 WITH_RIVALS = "hydra.searchpath=[pkg://somite.scripts.benchmarks.conf]"
 """Adds our rivals to the choices of the group ``agent``, of benchmarks only."""
@@ -38,7 +37,7 @@ def compose(arguments: Sequence[str]) -> DictConfig:
     arguments = [WITH_RIVALS, *arguments]
     try:
         with _beside_the_job():
-            check_arguments(arguments, "train")
+            check_names(arguments, "train")
             with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
                 config = hydra.compose("train", arguments)
     except (HydraException, OmegaConfBaseException) as error:

@@ -23,10 +23,9 @@ from ...envs.errors import UserError
 from ...envs.user_modules import look_in
 from .arguments import CONFIG_MODULE, check_names, parse, with_implied
 from .jobs import asks_for_several, do_task, exit_code, own_folder, user_message
-from .multirun import arguments_of_sweep, has_basic_sweeper, run_sweep, sweep_to_resume
+from .multirun import arguments_of_sweep, has_basic_sweeper, read_sweep, run_sweep, sweep_to_resume
 from .resume import checkpoint_to_resume, rewrite_for_resume
 from .streams import patient_streams
-from .sweeps import read_sweep
 
 _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
@@ -139,13 +138,18 @@ def _run_resumable(job: _Job, arguments: list[str]) -> None:
 
 
 def _run_hydra(job: _Job, arguments: list[str]) -> None:
-    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # it gives its exceptions to us, instead of printing and leaving
+    # With this variable Hydra gives its exceptions to us, instead of printing and leaving.
+    name, path = "HYDRA_FULL_ERROR", f"pkg://{CONFIG_MODULE}"
+    before, was = sys.argv, os.environ.get(name)
+    sys.argv, os.environ[name] = [before[0], *arguments], "1"
     try:
-        path = f"pkg://{CONFIG_MODULE}"
         hydra.main(version_base="1.3", config_path=path, config_name=job.command)(job.function)()
     finally:
         sys.argv = before
+        if was is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = was
     if job.errors:
         raise job.errors[0]
 

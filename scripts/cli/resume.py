@@ -144,7 +144,7 @@ def _refuse_options(arguments: Sequence[str], given: str) -> None:
     if parsed.config_name or parsed.config_path or parsed.config_dir or parsed.experimental_rerun:
         raise UserError(f"{given} takes the run's own configuration, not {options}")
     for argument in parsed.overrides:
-        if any(key_of(argument) == name or key_of(argument).startswith(f"{name}.") for name in _OF_THE_FOLDER):
+        if f"{key_of(argument)}.".startswith(tuple(f"{name}." for name in _OF_THE_FOLDER)):
             raise UserError(f"{given} goes on in the run's own folder; leave {argument} away")
 
 

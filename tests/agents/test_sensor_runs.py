@@ -17,7 +17,8 @@ from somite.agents.evaluation.results import Row
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
-from somite.scripts import command_line, evaluate, train
+from somite.scripts import evaluate, train
+from somite.scripts.cli import command_line
 
 from .runs import compose, read_metrics
 

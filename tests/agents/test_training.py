@@ -23,7 +23,8 @@ from somite.agents.training import run as run_parts
 from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionVectorEnv
-from somite.scripts import command_line, train
+from somite.scripts import train
+from somite.scripts.cli import command_line
 
 from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
 

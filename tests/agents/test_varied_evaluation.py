@@ -11,7 +11,7 @@ from somite.agents import load_policy
 from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.evaluation.evaluated_runs import body_set_of
 from somite.envs.errors import UserError
-from somite.scripts.lookup import check_arguments
+from somite.scripts.cli.arguments import check_names
 
 from .runs import compose, make_run
 
@@ -60,4 +60,4 @@ def test_returns_differ_in_another_world(run_folder: Path, tmp_path: Path, monke
 
 def test_a_mistyped_change_is_told() -> None:
     with pytest.raises(UserError, match="did you mean 'env.world.slope'"):
-        check_arguments(["env.world.slop=[1,2]"], "evaluate")
+        check_names(["env.world.slop=[1,2]"], "evaluate")

@@ -4,8 +4,9 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from somite.scripts import benchmark, command_line
+from somite.scripts import benchmark
 from somite.scripts.benchmarks.arguments import for_hydra
+from somite.scripts.cli import command_line
 
 
 @pytest.fixture(autouse=True)

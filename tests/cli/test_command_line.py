@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from somite.envs.errors import UserError
 from somite.envs.numbers import whole_number
-from somite.scripts import command_line, evaluate, train
+from somite.scripts import evaluate, train
+from somite.scripts.cli import command_line
 
 
 def nothing(config):

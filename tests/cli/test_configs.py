@@ -18,7 +18,7 @@ from somite.agents.training.train import RUNS
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
 from somite.envs.task_set import TaskSet
-from somite.scripts import lookup
+from somite.scripts.cli import arguments as lookup
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("env", "agent", "algorithm", "experiment")

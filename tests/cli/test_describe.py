@@ -9,8 +9,9 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion.pictures.rendering import file_name, find_backend
-from somite.scripts import describe, description
-from somite.scripts.implied import with_implied
+from somite.scripts import describe
+from somite.scripts.cli import description
+from somite.scripts.cli.arguments import with_implied
 from tests.envs.locomotion.test_describe import ROBOT
 
 SMALL = ("width=64", "height=48")

@@ -17,9 +17,9 @@ import yaml
 from somite.agents.storage import run_folder
 from somite.agents.training.run import Run
 from somite.envs.errors import UserError
-from somite.scripts import command_line
-from somite.scripts.lookup import check_targets
-from somite.scripts.resume import rewrite_for_resume
+from somite.scripts.cli import command_line
+from somite.scripts.cli.arguments import check_targets
+from somite.scripts.cli.resume import rewrite_for_resume
 
 STARTED = ["agent=smp", "seed=3", "algorithm.total_steps=1000"]
 

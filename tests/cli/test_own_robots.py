@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from somite.agents.storage.run_folder import list_checkpoints
-from somite.scripts import command_line, evaluate, train
+from somite.scripts import evaluate, train
+from somite.scripts.cli import command_line
 
 from ..agents.runs import ROLLOUT, TINY
 

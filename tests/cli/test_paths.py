@@ -23,9 +23,9 @@ from somite.agents.storage.paths import (
 )
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.mjcf_files import check_files
-from somite.scripts import command_line
 from somite.scripts.benchmarks.arguments import for_hydra
-from somite.scripts.implied import with_implied
+from somite.scripts.cli import command_line
+from somite.scripts.cli.arguments import with_implied
 
 NAMES = [
     "a b",

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from somite.agents.storage.paths import PATHS, absolute
 from somite.agents.storage.run_folder import find_run
 from somite.envs.locomotion.bodies.families import FAMILIES, get_split, load_manifest
-from somite.scripts import limb_table
+from somite.scripts.cli import description as limb_table
 from tests.agents.runs import ROLLOUT, make_run, read_metrics
 from tests.envs.locomotion.test_describe import ROBOT
 
@@ -330,7 +330,7 @@ def test_the_page_of_bodies_names_them_all() -> None:
 
 def test_the_limb_observation_page_is_the_generated_one() -> None:
     page = (ROOT / "docs" / "limb_observation.md").read_text()
-    assert page == limb_table.page(), "run: python scripts/limb_table.py > docs/limb_observation.md"
+    assert page == limb_table.page(), "run: python scripts/cli/description.py > docs/limb_observation.md"
 
 
 PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").glob("*.md"))]

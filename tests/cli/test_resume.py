@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from somite.agents.storage import run_folder
 from somite.envs.errors import UserError
-from somite.scripts import command_line
-from somite.scripts.resume import rewrite_for_resume
+from somite.scripts.cli import command_line
+from somite.scripts.cli.resume import rewrite_for_resume
 
 
 @pytest.fixture(scope="module")

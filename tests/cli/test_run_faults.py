@@ -6,7 +6,7 @@ import pytest
 
 from somite.agents.training.faults import RunFault
 from somite.envs.errors import UserError
-from somite.scripts import command_line
+from somite.scripts.cli import command_line
 
 
 @pytest.mark.parametrize("error, code", [(RunFault, 1), (UserError, 2)])

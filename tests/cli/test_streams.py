@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from somite.scripts import command_line
-from somite.scripts.streams import patient_streams, use_utf8_in_logs
+from somite.scripts.cli import command_line
+from somite.scripts.cli.streams import patient_streams, use_utf8_in_logs
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,11 +8,10 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents.keys import KEYS
 from somite.envs.errors import UserError
 from somite.envs.numbers import FLAG, NULL, POSITIVE, SHARE, between, check_arguments, declared, one_of, whole
-from somite.scripts.known_targets import known_targets
-from somite.scripts.values import check_changes, check_values
+from somite.scripts.cli.arguments import known_targets
+from somite.scripts.cli.values import KEYS, check_changes, check_values
 
 from ..agents.runs import compose
 

@@ -22,7 +22,7 @@ from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
 from somite.envs.saved import task_set_of
 from somite.envs.sensors import GymnasiumTask, Senses
-from somite.scripts.implied import with_implied
+from somite.scripts.cli.arguments import with_implied
 
 MODULE = """
 import gymnasium

@@ -60,7 +60,8 @@ def run(
             signal.signal(number, signal.SIG_IGN)
         for mishap in mishaps:
             getattr(importlib.import_module("mishaps"), mishap.pop("name"))(**mishap)
-        from somite.scripts import command_line, train
+        from somite.scripts import train
+        from somite.scripts.cli import command_line
 
         command_line.run(train.train, "train", arguments)
         code = 0

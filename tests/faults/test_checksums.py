@@ -18,7 +18,8 @@ from somite.agents.storage.run_folder import (
 )
 from somite.agents.storage.training_state import find_fault, read_facts, read_training_state
 from somite.envs.errors import UserError
-from somite.scripts import command_line, train
+from somite.scripts import train
+from somite.scripts.cli import command_line
 from tests.agents.runs import ROLLOUT, TINY, make_run, read_metrics
 
 
@@ -63,8 +64,8 @@ STATE, ABOUT, TENSORS = "training_state/state.pt", "training_state/state.json", 
         (STATE, truncate, "is truncated: it has [0-9,]+ bytes, [0-9,]+ were written"),
         (STATE, flip, "was altered or truncated: its sha256 is"),
         (STATE, Path.unlink, "cannot be read: No such file"),
-        (ABOUT, Path.unlink, "is missing: the checkpoint is not whole, or of a version without checksums"),
-        (ABOUT, truncate, "is damaged: it is not JSON"),
+        (ABOUT, Path.unlink, "is missing: the checkpoint is not whole"),
+        (ABOUT, truncate, "is damaged: not JSON"),
         (ABOUT, lambda path: path.write_text("[1]"), "is damaged: it has no format"),
         (ABOUT, other_format, "is of format 99, this version reads 1"),
         (TENSORS, truncate, "was altered or truncated"),

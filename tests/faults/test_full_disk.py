@@ -108,7 +108,7 @@ def test_where_nothing_can_be_written_a_run_does_not_begin(nursery: Nursery, tmp
     folder = tmp_path / "w"
     (folder / "runs").mkdir(parents=True)
     mishap = {"name": "read_only", "folder": str(folder), "call": 1}
-    mishap["what"] = "somite.scripts.command_line:check_arguments"
+    mishap["what"] = "somite.scripts.cli.command_line:check_names"
     started = nursery.start(folder, *RUN, mishaps=[mishap])
     if started.wait() == 99:
         pytest.skip("this machine allows no user and mount namespaces")
@@ -123,7 +123,7 @@ def test_where_nothing_can_be_written_a_run_does_not_go_on(nursery: Nursery, tmp
     run = only_run(folder)
     before = listing(run)
     mishap = {"name": "read_only", "folder": str(folder), "call": 1}
-    mishap["what"] = "somite.scripts.command_line:check_arguments"
+    mishap["what"] = "somite.scripts.cli.command_line:check_names"
     started = nursery.start(folder, "resume=last", "algorithm.total_steps=1e4", mishaps=[mishap])
     if started.wait() == 99:
         pytest.skip("this machine allows no user and mount namespaces")
@@ -132,11 +132,9 @@ def test_where_nothing_can_be_written_a_run_does_not_go_on(nursery: Nursery, tmp
     assert listing(run) == before
 
 
-def test_what_to_do_then_is_one_of_two(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="on_save_error cannot be 'stopp'; did you mean 'stop'"):
-        SaveErrors(tmp_path, "stopp")
+def test_a_fault_of_ours_is_no_fault_of_the_disk(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), SaveErrors(tmp_path, "continue").attempt("x"):
-        raise ZeroDivisionError  # a fault of ours is no fault of the disk
+        raise ZeroDivisionError
 
 
 class Full:

@@ -26,8 +26,8 @@ from somite.agents.storage.run_folder import (
     tidy,
 )
 from somite.envs.errors import UserError
-from somite.scripts import command_line
-from somite.scripts.run_folders import own_folder
+from somite.scripts.cli import command_line
+from somite.scripts.cli.jobs import own_folder
 
 from .processes import LONG, PPO, Nursery, listing, only_run
 

@@ -100,7 +100,11 @@ def test_nohup_stays_in_force(nursery: Nursery, tmp_path: Path) -> None:
 
 
 def test_before_there_is_a_run_a_sentence_is_all(nursery: Nursery, tmp_path: Path) -> None:
-    mishap = {"name": "send", "what": "somite.scripts.command_line:check_arguments", "number": signal.SIGTERM}
+    mishap = {
+        "name": "send",
+        "what": "somite.scripts.cli.command_line:check_names",
+        "number": signal.SIGTERM,
+    }
     started = nursery.start(tmp_path / "w", *TINY["ppo"], mishaps=[mishap])
     assert started.wait() == 143
     assert started.printed.startswith("stopped by SIGTERM before there was anything to save")

@@ -13,9 +13,9 @@ import pytest
 
 from somite.agents.storage.run_folder import hold, last_checkpoint, list_checkpoints, step_of
 from somite.agents.storage.training_state import read_facts, write_training_state
-from somite.agents.training.sweep import FILE, find_sweep, read_sweep
 from somite.envs.errors import UserError
-from somite.scripts import command_line
+from somite.scripts.cli import command_line
+from somite.scripts.cli.multirun import FILE, find_sweep, read_sweep
 
 from .processes import PPO, ROLLOUT, Nursery
 
@@ -186,7 +186,7 @@ def test_sweeps_are_found_by_name_and_damaged_ones_are_named(task: Task, tmp_pat
     run = read_sweep(sweep).jobs[0].folder
     assert find_sweep("last") is None and find_sweep(run.name) is None and find_sweep(str(run)) is None
     (sweep / FILE).write_text("{")
-    with pytest.raises(UserError, match="is damaged: it is not JSON"):
+    with pytest.raises(UserError, match="is damaged: not JSON"):
         read_sweep(sweep)
 
 

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from somite.envs.errors import UserError
-from somite.scripts.lookup import check_arguments
-from somite.scripts.saved_configuration import read_saved
+from somite.scripts.cli.arguments import check_names
+from somite.scripts.cli.resume import read_saved
 
 from ..agents.runs import compose
 from .mutations import INTERESTING, from_random, mutated_bytes
@@ -54,7 +54,7 @@ def test_any_arguments_compose_a_run_or_are_refused(watch, count):
     def each(arguments):
         def check():
             try:
-                check_arguments(arguments, "train")
+                check_names(arguments, "train")
             except REFUSALS as error:
                 assert str(error)
                 raise Refused("refused") from error

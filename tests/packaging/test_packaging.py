@@ -87,7 +87,7 @@ def test_the_wheel_has_every_module_and_data_file(wheel):
     wanted += [
         path for path in (ROOT / "agents" / "bundled").rglob("*.*") if path.parent.name != "__pycache__"
     ]
-    wanted += [ROOT / "agents" / "suites" / "references.json"]
+    wanted += [ROOT / "agents" / "evaluation" / "references.json"]
     missing = {f"somite/{path.relative_to(ROOT)}" for path in wanted} - wheel
     assert not missing
     assert "somite/__init__.py" not in wheel, "somite is a namespace"
@@ -148,8 +148,7 @@ def test_constraints_are_exact_and_name_no_source():
 
 def simulates_on_a_gpu(path):
     """Whether a module belongs to the simulation by MuJoCo Warp, or decides about it."""
-    folder, module = ROOT / "envs" / "locomotion" / "on_device", ROOT / "agents" / "simulation.py"
-    return path.parent == folder or path == module
+    return "locomotion" in path.parts or path == ROOT / "agents" / "device.py"
 
 
 def test_what_is_simulated_on_a_gpu_is_tested_without_one():
@@ -197,8 +196,8 @@ def test_what_the_code_imports_is_required():
                 draws = {"car_racing", "images", "gymnasium_source.py"} & set(path.parts)
                 optional = pictures if draws else set()
                 optional = exporting if path.parent.name == "export" else optional
-                optional = viewing if path.parent.name == "viewing" else optional
-                optional = computing if path.parent.name == "compute" else optional
+                optional = viewing if path.parent.name == "show" else optional
+                optional = computing if path.parent.name == "rollout" else optional
                 optional = on_a_gpu if simulates_on_a_gpu(path) else optional
                 found = normal(provided.get(name, name))
                 assert found in required | optional, f"{path} imports {name}"

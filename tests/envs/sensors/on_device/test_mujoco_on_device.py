@@ -15,8 +15,8 @@ import torch
 
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: pip install 'somite[gpu]'")
 
+from somite.agents.device import resolve_simulation
 from somite.agents.rollout.device_population import DeviceSimulator
-from somite.agents.simulation import resolve_simulation
 from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorVectorEnv, mujoco_source

@@ -8,8 +8,8 @@ import types
 import pytest
 import torch
 
-from somite.agents import simulation
-from somite.agents.simulation import resolve_simulation
+from somite.agents import device as module
+from somite.agents.device import resolve_simulation
 from somite.envs.errors import UserError
 
 HERE, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -44,12 +44,12 @@ def warp(monkeypatch):
 @pytest.fixture
 def no_warp(monkeypatch):
     find = importlib.util.find_spec
-    found = lambda name: None if name in simulation.WARP_MODULES else find(name)  # noqa: E731
+    found = lambda name: None if name in module.WARP_MODULES else find(name)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", found)
 
 
 def told(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == simulation.__name__]
+    return [record.getMessage() for record in caplog.records if record.name == module.__name__]
 
 
 @pytest.mark.parametrize("task", [BODIES, SWINGUP, CARS, BROKEN])
@@ -99,7 +99,6 @@ def test_warp_runs_on_a_cpu_and_says_that_it_is_slow(warp, caplog):
 @pytest.mark.parametrize(
     ("name", "task", "why_not", "message"),
     [
-        ("wrap", BODIES, None, "simulation cannot be 'wrap'; did you mean 'warp'"),
         ("warp", CARS, None, "this task is simulated on the CPU only: use simulation=cpu or simulation=auto"),
         ("torch", BODIES, None, "this task is simulated by warp on a device: use simulation=warp, cpu"),
         ("warp", SWINGUP, None, "this task is simulated by torch on a device: use simulation=torch"),

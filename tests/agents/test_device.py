@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from somite.agents import device
-from somite.agents import gpus as gpus_module
 from somite.agents.device import resolve_device, set_threads
 from somite.envs.errors import UserError
 
@@ -40,7 +39,7 @@ def imagine(monkeypatch, *, build, driver, error=""):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", build)
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu" if build is None else f"2.13.0+cu{build}")
-    monkeypatch.setattr(gpus_module, "has_nvidia_driver", lambda: driver)
+    monkeypatch.setattr(device, "has_nvidia_driver", lambda: driver)
 
     def fail():
         raise RuntimeError(error)
@@ -100,16 +99,16 @@ def test_torchs_own_warning_is_not_shown_beside_ours(monkeypatch):
 
 
 def test_a_driver_is_found_by_its_file_or_its_program(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpus_module, "DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(device, "DRIVER", tmp_path / "driver")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not gpus_module.has_nvidia_driver()
+    assert not device.has_nvidia_driver()
     program = tmp_path / "nvidia-smi"
     program.write_text("")
     program.chmod(0o755)
-    assert gpus_module.has_nvidia_driver()
+    assert device.has_nvidia_driver()
     program.unlink()
     (tmp_path / "driver").mkdir()
-    assert gpus_module.has_nvidia_driver()
+    assert device.has_nvidia_driver()
 
 
 @pytest.mark.parametrize("name", ["cdua", "cuda:", "cuda:x", "cuda:-1", "mps", ""])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from somite.agents.memory import out_of_memory
+from somite.agents.device import out_of_memory
 from somite.envs.errors import UserError
 
 GPU, GIB = torch.device("cuda", 0), 2**30
