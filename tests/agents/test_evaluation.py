@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from somite.agents import load_policy
-from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation import evaluate as evaluation
+from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.evaluated_runs import body_set_of
 from somite.agents.evaluation.results import Row
 from somite.envs.errors import UserError

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from somite.agents import load_policy
-from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation import evaluate as evaluation
+from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.results import Row
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.ppo_run import PPORun

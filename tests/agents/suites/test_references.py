@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from somite.agents.evaluation import references, specialists
+from somite.agents.evaluation import suites as suite_evaluation
 from somite.agents.evaluation.conditions import undisturbed
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.evaluation import suites as suite_evaluation
 from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies import families

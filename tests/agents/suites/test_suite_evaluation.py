@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from somite.agents.evaluation import chunks
-from somite.agents.evaluation.conditions import undisturbed
-from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.evaluation import suites as suite_evaluation
+from somite.agents.evaluation.conditions import undisturbed
+from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
 from somite.envs.saved import task_set_of
