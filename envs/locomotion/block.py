@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from ..snapshots import Kept
-from .bodies.limbs import body_joints
+from .bodies.model import body_joints
 from .bodies.morphology import Morphology
 from .limb_reader import own_coordinates
 from .places import Places

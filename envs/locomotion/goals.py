@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ..snapshots import Kept
-from .bodies.limbs import is_held
-from .bodies.model_numbers import joint_range
+from .bodies.model import is_held, joint_range
 from .bodies.morphology import UNLIMITED_SLIDE, Morphology
 from .observation import Goal
 from .task import LocomotionTask

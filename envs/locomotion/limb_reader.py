@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from .arrays import Array, Indices, as_tensor, like
-from .bodies.limbs import Limb, body_joints, is_held
+from .bodies.limbs import Limb
+from .bodies.model import body_joints, is_held
 from .bodies.morphology import Morphology
 from .joint_rows import JointRows
 from .root_joints import FREE, HINGE, SLIDE, RootJoints

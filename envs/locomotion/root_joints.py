@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from .arrays import Array, Indices, constant
-from .bodies.descriptors import quaternion_matrix
-from .bodies.limbs import body_joints
+from .bodies.model import body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
 
 FREE, SLIDE, HINGE = (

@@ -14,7 +14,18 @@ import mujoco
 import numpy as np
 
 from ...errors import UserError
-from .model_numbers import control_bounds, force_bound, joint_range, tendon_range
+from .model import (
+    ADHESION,
+    JOINT,
+    SCALAR,
+    SITE,
+    TENDON,
+    control_bounds,
+    force_bound,
+    joint_range,
+    moment_arms,
+    tendon_range,
+)
 
 UNLIMITED_CONTROL = 1.0
 """Half span of the physical control that a nominal action of 1 means where nothing tells a range."""
@@ -22,14 +33,10 @@ UNLIMITED_CONTROL = 1.0
 SHOWN = 5
 """Names in a note; further ones are counted."""
 
-_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
-_BODY = int(mujoco.mjtTrn.mjTRN_BODY)
-_SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _AFFINE = int(mujoco.mjtBias.mjBIAS_AFFINE)
 _FILTERS = tuple(int(kind) for kind in (mujoco.mjtDyn.mjDYN_FILTER, mujoco.mjtDyn.mjDYN_FILTEREXACT))
 _INTEGRATOR = int(mujoco.mjtDyn.mjDYN_INTEGRATOR)
 _MUSCLE, _MUSCLE_STATE = int(mujoco.mjtGain.mjGAIN_MUSCLE), int(mujoco.mjtDyn.mjDYN_MUSCLE)
-_TENDON, _SITE = int(mujoco.mjtTrn.mjTRN_TENDON), int(mujoco.mjtTrn.mjTRN_SITE)
 
 
 def actuator_label(model: mujoco.MjModel, actuator: int) -> str:
@@ -45,10 +52,10 @@ def listed(names: Sequence[str]) -> str:
 
 def driven_joint(model: mujoco.MjModel, actuator: int) -> int:
     """The hinge or slide joint that an actuator drives, -1 if it transmits in another way."""
-    if int(model.actuator_trntype[actuator]) not in _JOINT:
+    if int(model.actuator_trntype[actuator]) not in JOINT:
         return -1
     joint = int(model.actuator_trnid[actuator, 0])
-    return joint if int(model.jnt_type[joint]) in _SCALAR else -1
+    return joint if int(model.jnt_type[joint]) in SCALAR else -1
 
 
 def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
@@ -64,14 +71,10 @@ def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
         velocity = rng.uniform(-0.5, 0.5, model.nv)
         mujoco.mj_integratePos(model, data.qpos, velocity, 1.0)
         mujoco.mj_forward(model, data)
-        moment = np.zeros((model.nu, model.nv))
-        mujoco.mju_sparse2dense(
-            moment, data.actuator_moment, data.moment_rownnz, data.moment_rowadr, data.moment_colind
-        )
-        strength += np.abs(moment)
+        strength += np.abs(moment_arms(model, data))
     result = []
     for actuator in range(model.nu):
-        if int(model.actuator_trntype[actuator]) == _BODY:
+        if int(model.actuator_trntype[actuator]) == ADHESION:
             result.append([int(model.actuator_trnid[actuator, 0])])
             continue
         joint = driven_joint(model, actuator)
@@ -86,7 +89,7 @@ def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
             )
         order = np.argsort(-strength[actuator, dofs], kind="stable")
         found = [int(model.dof_bodyid[dof]) for dof in dofs[order]]
-        if int(model.actuator_trntype[actuator]) == _SITE and model.actuator_trnid[actuator, 1] < 0:
+        if int(model.actuator_trntype[actuator]) == SITE and model.actuator_trnid[actuator, 1] < 0:
             # A thrust along a rotor's own axis moves the rotor's joint by nothing, yet it is the rotor's.
             found = [int(model.site_bodyid[model.actuator_trnid[actuator, 0]])]
         result.append(list(dict.fromkeys(found)))
@@ -227,7 +230,7 @@ def _length_range(model: mujoco.MjModel, actuator: int) -> np.ndarray | None:
     """(2,) lengths that the joint or tendon which is driven can have; None if nothing limits it."""
     gear, joint = model.actuator_gear[actuator, 0], driven_joint(model, actuator)
     ends = joint_range(model, joint) if joint >= 0 else None
-    if int(model.actuator_trntype[actuator]) == _TENDON:
+    if int(model.actuator_trntype[actuator]) == TENDON:
         ends = tendon_range(model, int(model.actuator_trnid[actuator, 0]))
     return None if ends is None else gear * np.array(ends)
 

@@ -25,36 +25,32 @@ WAIT = 6
 """Wall-clock time that is given, in multiples of the time of computation: other jobs may run."""
 
 
+_REFUSED = (ValueError, RuntimeError, mujoco.FatalError)
+
+
 def compile_file(path: str) -> dict[str, str]:
     """What is wrong with a file; nothing: it can be simulated."""
     # Warnings would be written into a file of the working folder.
     mujoco.set_mju_user_warning(lambda message: None)
     try:
-        spec = mujoco.MjSpec.from_file(path)
-    except (ValueError, RuntimeError, mujoco.FatalError) as error:
-        return {"parse": str(error)}
-    except MemoryError:
-        return {"memory": "out of memory"}
-    try:
+        try:
+            spec = mujoco.MjSpec.from_file(path)
+        except _REFUSED as error:
+            return {"parse": str(error)}
         model = spec.compile()
-    except (ValueError, RuntimeError, mujoco.FatalError) as error:
-        return {"error": str(error)}
-    except MemoryError:
-        return {"memory": "out of memory"}
-    for name, most in MOST.items():
-        if getattr(model, name) > most:
-            return {"size": f"{name} is {getattr(model, name):,}; at most {most:,} are simulated"}
-    for name in ITERATIONS:
-        if hasattr(model.opt, name) and getattr(model.opt, name) > MOST_ITERATIONS:
-            return {"size": f"option {name} is {getattr(model.opt, name):,}, at most {MOST_ITERATIONS:,}"}
-    try:
+        for name, most in MOST.items():
+            if getattr(model, name) > most:
+                return {"size": f"{name} is {getattr(model, name):,}; at most {most:,} are simulated"}
+        for name in ITERATIONS:
+            if getattr(model.opt, name, 0) > MOST_ITERATIONS:
+                return {"size": f"option {name} is {getattr(model.opt, name):,}, at most {MOST_ITERATIONS:,}"}
         data = mujoco.MjData(model)
         for _ in range(STEPS):
             mujoco.mj_step(model, data)
         for key in range(min(model.nkey, STEPS)):
             mujoco.mj_resetDataKeyframe(model, data, key)
             mujoco.mj_step(model, data)
-    except (ValueError, RuntimeError, mujoco.FatalError) as error:
+    except _REFUSED as error:
         return {"error": str(error)}
     except MemoryError:
         return {"memory": "out of memory"}
@@ -105,12 +101,6 @@ def in_fork(path: str, seconds: int, memory: int) -> dict[str, str]:
     return {"memory": "out of memory"}
 
 
-def main() -> None:
-    """Answers until the input ends."""
-    for line in sys.stdin:
-        path, seconds, memory = json.loads(line)
-        print(json.dumps(in_fork(path, seconds, memory)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    for line in sys.stdin:
+        print(json.dumps(in_fork(*json.loads(line))), flush=True)

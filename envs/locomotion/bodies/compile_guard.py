@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 from ...errors import UserError, one_line
 
@@ -22,6 +21,15 @@ SECONDS = 5
 MEMORY = 8 * 2**30
 """Bytes of addresses that it may need; the process itself takes one of the eight."""
 
+_REFUSALS = {  # by what the process answers
+    "time": "does not compile and step within {told} of computation; a robot that needs longer is given "
+    "env.compile_seconds=<seconds>",
+    "memory": "needs more than {memory} GiB of memory to compile",
+    "crash": "cannot be read: MuJoCo crashes on it ({told})",
+    "size": "is too large: {told}",
+    "parse": "is no MJCF that MuJoCo reads: {told}",
+    "error": "does not compile: {told}",
+}
 _CHILD = Path(__file__).with_name("compile_child.py")
 
 
@@ -42,9 +50,7 @@ class CompileGuard:
     def __enter__(self) -> CompileGuard:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._process is not None:
             self._process.stdin.close()
             self._process.stdout.close()
@@ -57,25 +63,9 @@ class CompileGuard:
         Raises:
             UserError: MuJoCo does not compile it, crashes on it, or needs more time or memory than it may.
         """
-        answer = self._ask(path)
-        for kind, told in answer.items():
-            raise UserError(self._message(path, kind, told))
-
-    def _message(self, path: Path, kind: str, told: str) -> str:
-        if kind == "time":
-            return (
-                f"{path} does not compile and step within {told} of computation; a robot that needs longer "
-                "is given env.compile_seconds=<seconds>"
-            )
-        if kind == "memory":
-            return f"{path} needs more than {self._limits[1] >> 30} GiB of memory to compile"
-        if kind == "crash":
-            return f"{path} cannot be read: MuJoCo crashes on it ({told})"
-        if kind == "size":
-            return f"{path} is too large: {told}"
-        if kind == "parse":
-            return f"{path} is no MJCF that MuJoCo reads: {one_line(told)}"
-        return f"{path} does not compile: {one_line(told)}"
+        for kind, told in self._ask(path).items():
+            said = _REFUSALS[kind].format(told=one_line(told), memory=self._limits[1] >> 30)
+            raise UserError(f"{path} {said}")
 
     def _ask(self, path: Path) -> dict[str, str]:
         if self._process is None:

@@ -6,8 +6,25 @@ import mujoco
 import numpy as np
 
 from .actuators import Controls, force_sign, force_span, position_gain, time_constant, velocity_gain
-from .limbs import JointSlot, Limb, body_joints
-from .model_numbers import LARGEST_FEATURE, joint_range, tendon_range
+from .limbs import JointSlot, Limb
+from .model import (
+    ADHESION,
+    BALL,
+    CRANK,
+    HINGE,
+    JOINT,
+    SITE,
+    SLIDE,
+    TENDON,
+    body_geoms,
+    body_joints,
+    geom_bounds,
+    joint_range,
+    leading,
+    moment_arms,
+    quaternion_matrix,
+    tendon_range,
+)
 
 # Units of the descriptors, stated in features.py. They decide how visible it is to a policy which limb
 # is which: with lengths in metres and masses in 10 kg all descriptors of a cheetah are far below its
@@ -15,11 +32,8 @@ from .model_numbers import LARGEST_FEATURE, joint_range, tendon_range
 LENGTH_UNIT, MASS_UNIT = 0.1, 1.0
 DAMPING_UNIT, STIFFNESS_UNIT, STRENGTH_UNIT = 10.0, 100.0, 100.0
 
-_HINGE, _SLIDE, _BALL = (
-    int(kind)
-    for kind in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_BALL)
-)
-_TENDON, _SITE = int(mujoco.mjtTrn.mjTRN_TENDON), int(mujoco.mjtTrn.mjTRN_SITE)
+LARGEST_FEATURE = 1e6
+"""Of a descriptor, in the units that policies see."""
 
 
 def limb_descriptors(model: mujoco.MjModel, limbs: tuple[Limb, ...], tip: int) -> np.ndarray:
@@ -101,11 +115,10 @@ def _joint(model: mujoco.MjModel, slot: JointSlot, reference: float) -> np.ndarr
     joint = slot.joint
     kind, dof = int(model.jnt_type[joint]), int(model.jnt_dofadr[joint]) + slot.axis
     ends, limits = joint_range(model, joint), np.zeros(2)
-    # The leading coefficient of MuJoCo's polynomial springs and dampers.
-    stiffness, damping = np.ravel(model.jnt_stiffness[joint])[0], np.ravel(model.dof_damping[dof])[0]
+    stiffness, damping = leading(model.jnt_stiffness[joint]), leading(model.dof_damping[dof])
     # What holds a joint does so however strong it is.
     resistance = np.minimum([damping / DAMPING_UNIT, stiffness / STIFFNESS_UNIT], LARGEST_FEATURE)
-    if kind == _BALL:
+    if kind == BALL:
         axis, rest = np.eye(3)[slot.axis], 0.0
         limits = np.array([-1, 1]) * (ends[1] if ends else 0.0)
     else:
@@ -114,7 +127,7 @@ def _joint(model: mujoco.MjModel, slot: JointSlot, reference: float) -> np.ndarr
         rest = model.qpos_spring[int(model.jnt_qposadr[joint])] - reference if stiffness > 0 else 0.0
     return np.concatenate(
         [
-            [kind in (_HINGE, _BALL), 0.0],
+            [kind in (HINGE, BALL), 0.0],
             axis,
             model.jnt_pos[joint] / LENGTH_UNIT,
             [ends is not None],
@@ -130,15 +143,12 @@ def _transmission(model: mujoco.MjModel, limb: Limb, slot: JointSlot, reference:
     kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
     turns, axis, anchor = transmission_axis(model, limb, actuator)
     limited, limits, rest, damping, stiffness = False, np.zeros(2), 0.0, 0.0, 0.0
-    if kind == _TENDON:
+    if kind == TENDON:
         gear = float(model.actuator_gear[actuator, 0])
         ends = tendon_range(model, target)
         limited = ends is not None
         limits = np.sort(gear * np.array(ends)) - reference if ends else limits
-        damping, stiffness = (
-            np.ravel(model.tendon_damping[target])[0],
-            np.ravel(model.tendon_stiffness[target])[0],
-        )
+        damping, stiffness = leading(model.tendon_damping[target]), leading(model.tendon_stiffness[target])
         rest = gear * model.tendon_lengthspring[target].mean() - reference if stiffness > 0 else 0.0
     return np.concatenate(
         [
@@ -156,10 +166,10 @@ def gear_size(model: mujoco.MjModel, actuator: int) -> float:
     """What an actuator's force is multiplied by: its gear, or the length of that where it has a direction."""
     gear = model.actuator_gear[actuator]
     kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
-    if kind == int(mujoco.mjtTrn.mjTRN_BODY):
+    if kind == ADHESION:
         return 1.0  # adhesion has none
-    scalar = kind in (_TENDON, int(mujoco.mjtTrn.mjTRN_SLIDERCRANK))
-    if scalar or (kind != _SITE and int(model.jnt_type[target]) in (_HINGE, _SLIDE)):
+    scalar = kind in (TENDON, CRANK)
+    if scalar or (kind != SITE and int(model.jnt_type[target]) in (HINGE, SLIDE)):
         return abs(float(gear[0]))
     return float(max(np.linalg.norm(gear[:3]), np.linalg.norm(gear[3:])))
 
@@ -174,11 +184,11 @@ def transmission_axis(
     """
     kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
     gear, place, turn, turning = model.actuator_gear[actuator], np.zeros(3), np.eye(3), np.eye(3)
-    if kind == int(mujoco.mjtTrn.mjTRN_BODY):
+    if kind == ADHESION:
         return False, np.zeros(3), np.zeros(3)
-    if kind in (_TENDON, int(mujoco.mjtTrn.mjTRN_SLIDERCRANK)):
+    if kind in (TENDON, CRANK):
         return False, _unit(_lengthening_axis(model, limb.bodies[0], actuator)), np.zeros(3)
-    if kind == _SITE:
+    if kind == SITE:
         reference, body = int(model.actuator_trnid[actuator, 1]), int(model.site_bodyid[target])
         if body in limb.bodies:
             position, rotation = _pose_in(model, body, limb.bodies[0])
@@ -189,11 +199,11 @@ def transmission_axis(
             own, other = data.xmat[limb.bodies[0]].reshape(3, 3), data.site_xmat[reference].reshape(3, 3)
             turn = turning = own.T @ other
         push, torque = gear[:3], gear[3:]
-    elif int(model.jnt_type[target]) == _BALL:
+    elif int(model.jnt_type[target]) == BALL:
         push, torque, place = np.zeros(3), gear[:3], model.jnt_pos[target]
     else:  # a free joint is pushed along the world's axes
         turn = quaternion_matrix(model.body_quat[limb.bodies[0]]).T
-        turning = turn if kind == int(mujoco.mjtTrn.mjTRN_JOINTINPARENT) else turning
+        turning = turn if kind == JOINT[1] else turning
         push, torque = gear[:3], gear[3:]
     turns = bool(np.linalg.norm(torque) > np.linalg.norm(push))
     return turns, _unit(turning @ torque if turns else turn @ push), place
@@ -207,18 +217,15 @@ def _at_reference(model: mujoco.MjModel) -> mujoco.MjData:
 
 def _lengthening_axis(model: mujoco.MjModel, body: int, actuator: int) -> np.ndarray:
     """(3,) how a body's own joints move as an actuator's length grows, in its frame; turns before slides."""
-    data, moment = _at_reference(model), np.zeros((model.nu, model.nv))
-    mujoco.mju_sparse2dense(
-        moment, data.actuator_moment, data.moment_rownnz, data.moment_rowadr, data.moment_colind
-    )
+    moment = moment_arms(model, _at_reference(model))
     turn, slide = np.zeros(3), np.zeros(3)
     for joint in body_joints(model, body):
         kind, dof = int(model.jnt_type[joint]), int(model.jnt_dofadr[joint])
-        if kind == _HINGE:
+        if kind == HINGE:
             turn += moment[actuator, dof] * model.jnt_axis[joint]
-        elif kind == _SLIDE:
+        elif kind == SLIDE:
             slide += moment[actuator, dof] * model.jnt_axis[joint]
-        elif kind == _BALL:
+        elif kind == BALL:
             turn += moment[actuator, dof : dof + 3]
     return turn if turn.any() else slide
 
@@ -260,8 +267,7 @@ def _extent(
     """Lower and upper corner (3,) of the geoms' bounding box, limb frame; largest friction."""
     lows, highs, frictions = [], [], []
     for body, (position, rotation) in zip(bodies, placed, strict=True):
-        first = int(model.body_geomadr[body])
-        for geom in range(first, first + int(model.body_geomnum[body])):
+        for geom in body_geoms(model, body):
             turn = rotation @ quaternion_matrix(model.geom_quat[geom])
             middle = position + rotation @ model.geom_pos[geom]
             low, high = geom_bounds(model, geom, middle, turn)
@@ -272,25 +278,3 @@ def _extent(
     if not lows:
         return np.zeros(3), np.zeros(3), 0.0
     return np.min(lows, 0), np.max(highs, 0), max(frictions, default=0.0)
-
-
-def geom_bounds(
-    model: mujoco.MjModel, geom: int, position: np.ndarray, rotation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Axis-aligned bounds (3,), (3,) of a geom placed at ``position`` with ``rotation``."""
-    kind = int(model.geom_type[geom])
-    if kind in (int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_SPHERE)):
-        radius = model.geom_size[geom, 0]
-        along = 0.0 if kind == int(mujoco.mjtGeom.mjGEOM_SPHERE) else model.geom_size[geom, 1]
-        half = np.abs(rotation[:, 2]) * along + radius
-        return position - half, position + half
-    center, size = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
-    middle, half = position + rotation @ center, np.abs(rotation) @ size
-    return middle - half, middle + half
-
-
-def quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:
-    """(4,) unit quaternion, w first, as (3, 3) rotation."""
-    matrix = np.empty(9)
-    mujoco.mju_quat2Mat(matrix, np.asarray(quaternion, float))
-    return matrix.reshape(3, 3)

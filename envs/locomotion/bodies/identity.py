@@ -9,16 +9,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import mujoco
 import numpy as np
 
-from .descriptors import quaternion_matrix
-from .limbs import Limb, body_joints
+from .limbs import Limb
+from .model import (
+    ADHESION,
+    BALL,
+    FREE,
+    JOINT,
+    TENDON,
+    body_geoms,
+    body_joints,
+    quaternion_matrix,
+    touching_geoms,
+)
 
-_FREE, _BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
 _TIED = {
     int(mujoco.mjtEq.mjEQ_JOINT): int(mujoco.mjtObj.mjOBJ_JOINT),
     int(mujoco.mjtEq.mjEQ_TENDON): int(mujoco.mjtObj.mjOBJ_TENDON),
 }
 """What the equality constraints tie that do not say so."""
-_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 
 
 def body_hash(model: mujoco.MjModel) -> str:
@@ -41,7 +49,7 @@ def robot_hash(model: mujoco.MjModel, limbs: Iterable[Limb]) -> str:
     """
     moving = {body for limb in limbs for body in limb.bodies if model.body_weldid[body]}
     roots = [body for body in sorted(moving) if int(model.body_parentid[body]) not in moving]
-    touching = (model.geom_contype | model.geom_conaffinity) != 0
+    touching = touching_geoms(model)
     touching[model.pair_geom1] = touching[model.pair_geom2] = True
     parts = sorted(
         _digest(
@@ -49,7 +57,7 @@ def robot_hash(model: mujoco.MjModel, limbs: Iterable[Limb]) -> str:
         )
         for root in roots
     )
-    if len(roots) > 1 and all(_FREE not in model.jnt_type[body_joints(model, root)] for root in roots):
+    if len(roots) > 1 and all(FREE not in model.jnt_type[body_joints(model, root)] for root in roots):
         # Several arms of one base: how far they are from each other.
         data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, data)
@@ -60,7 +68,7 @@ def robot_hash(model: mujoco.MjModel, limbs: Iterable[Limb]) -> str:
     parts += sorted(
         "+".join([str(int(model.actuator_trntype[a])), _actuated(model, a), *_transmission(model, a, within)])
         for a in range(model.nu)
-        if int(model.actuator_trntype[a]) not in _JOINT
+        if int(model.actuator_trntype[a]) not in JOINT
     )
     parts += sorted(_ties(model, moving, within))
     return _digest("|".join(parts))
@@ -81,9 +89,9 @@ def _place(model: mujoco.MjModel, moving: frozenset[int], touching: np.ndarray, 
 def _transmission(model: mujoco.MjModel, actuator: int, within: Callable[[int], str]) -> list[str]:
     """What an actuator pulls at, that is not on a joint."""
     kind, (first, second) = int(model.actuator_trntype[actuator]), model.actuator_trnid[actuator]
-    if kind == int(mujoco.mjtTrn.mjTRN_TENDON):
+    if kind == TENDON:
         return [_tendon(model, int(first), within)]
-    if kind == int(mujoco.mjtTrn.mjTRN_BODY):
+    if kind == ADHESION:
         return [within(int(first))]
     return [_site(model, int(site), within) for site in (first, second) if site >= 0]
 
@@ -167,7 +175,7 @@ def _end(model: mujoco.MjModel, kind: int, thing: int, within: Callable[[int], s
 
 def _up_in(model: mujoco.MjModel, root: int) -> str:
     """Where up is in the frame of a root that does not turn freely: its joints and gravity act along that."""
-    if np.isin(model.jnt_type[body_joints(model, root)], (_FREE, _BALL)).any():
+    if np.isin(model.jnt_type[body_joints(model, root)], (FREE, BALL)).any():
         return ""
     rotation, body = np.eye(3), root
     while body:
@@ -189,32 +197,38 @@ def _children(model: mujoco.MjModel, body: int, touching: np.ndarray) -> list[st
 
 def _part(model: mujoco.MjModel, body: int, touching: np.ndarray) -> list[str]:
     """What a body is by itself: its inertia, joints with their actuators, and the geoms that touch."""
-    axes = quaternion_matrix(model.body_iquat[body])
-    tensor = axes @ np.diag(model.body_inertia[body]) @ axes.T
-    first = int(model.body_geomadr[body])
-    geoms = range(first, first + int(model.body_geomnum[body]))
     return [
-        _digits(model.body_mass[body], model.body_ipos[body], tensor, model.body_gravcomp[body]),
+        _digits(*_inertia(model, body), model.body_gravcomp[body]),
         *(_moving_joint(model, joint) for joint in body_joints(model, body)),
-        *sorted(_geom(model, geom) for geom in geoms if touching[geom]),
+        *sorted(_geom(model, geom) for geom in body_geoms(model, body) if touching[geom]),
     ]
 
 
+def _inertia(model: mujoco.MjModel, body: int) -> tuple[float, np.ndarray, np.ndarray]:
+    axes = quaternion_matrix(model.body_iquat[body])
+    return model.body_mass[body], model.body_ipos[body], axes @ np.diag(model.body_inertia[body]) @ axes.T
+
+
+def _joint_parts(model: mujoco.MjModel, joint: int) -> tuple[list, list, list]:
+    """Where a joint is and how far it goes, what resists it, and its reference positions."""
+    dof, address = int(model.jnt_dofadr[joint]), int(model.jnt_qposadr[joint])
+    limits = model.jnt_range[joint] if model.jnt_limited[joint] else ()
+    resistance = [np.ravel(model.jnt_stiffness[joint]), np.ravel(model.dof_damping[dof])]
+    resistance += [model.dof_armature[dof], model.dof_frictionloss[dof]]
+    reference = [model.qpos0[address], model.qpos_spring[address]]
+    return [model.jnt_axis[joint], model.jnt_pos[joint], limits], resistance, reference
+
+
 def _moving_joint(model: mujoco.MjModel, joint: int) -> str:
-    kind, dof, address = (int(n[joint]) for n in (model.jnt_type, model.jnt_dofadr, model.jnt_qposadr))
+    kind, (place, resistance, reference) = int(model.jnt_type[joint]), _joint_parts(model, joint)
     actuators = sorted(
         _actuated(model, a)
         for a in range(model.nu)
-        if int(model.actuator_trntype[a]) in _JOINT and model.actuator_trnid[a, 0] == joint
+        if int(model.actuator_trntype[a]) in JOINT and model.actuator_trnid[a, 0] == joint
     )
-    limits = model.jnt_range[joint] if model.jnt_limited[joint] else ()
-    own = [kind, np.ravel(model.jnt_stiffness[joint]), np.ravel(model.dof_damping[dof])]
-    own += [model.dof_armature[dof], model.dof_frictionloss[dof]]
-    if kind != _FREE:
-        own += [model.jnt_axis[joint], model.jnt_pos[joint], limits]
-    if kind not in (_FREE, _BALL):
-        own += [model.qpos0[address], model.qpos_spring[address]]
-    return "+".join([_digits(*own), *actuators])
+    place = [] if kind == FREE else place
+    reference = [] if kind in (FREE, BALL) else reference
+    return "+".join([_digits(kind, *resistance, *place, *reference), *actuators])
 
 
 def _actuated(model: mujoco.MjModel, actuator: int) -> str:
@@ -233,60 +247,30 @@ def _actuated(model: mujoco.MjModel, actuator: int) -> str:
 def _subtree(model: mujoco.MjModel, body: int) -> str:
     children = [b for b in range(1, model.nbody) if model.body_parentid[b] == body]
     parts = [_digits(model.body_pos[body], quaternion_matrix(model.body_quat[body]))]
-    axes = quaternion_matrix(model.body_iquat[body])
-    tensor = axes @ np.diag(model.body_inertia[body]) @ axes.T
-    parts.append(_digits(model.body_mass[body], model.body_ipos[body], tensor))
+    parts.append(_digits(*_inertia(model, body)))
     # Their order is part of the physics.
     parts += [_joint(model, joint) for joint in body_joints(model, body)]
-    first = int(model.body_geomadr[body])
-    parts += sorted(_geom(model, geom) for geom in range(first, first + int(model.body_geomnum[body])))
+    parts += sorted(_geom(model, geom) for geom in body_geoms(model, body))
     parts += sorted(_digest(_subtree(model, child)) for child in children)
     return "|".join(parts)
 
 
 def _joint(model: mujoco.MjModel, joint: int) -> str:
-    dof, address = int(model.jnt_dofadr[joint]), int(model.jnt_qposadr[joint])
+    fields = ("gear", "gainprm", "biasprm", "ctrlrange", "forcerange")
     actuators = sorted(
-        _digits(
-            model.actuator_gear[a],
-            model.actuator_gainprm[a],
-            model.actuator_biasprm[a],
-            model.actuator_ctrlrange[a],
-            model.actuator_forcerange[a],
-        )
+        _digits(*(getattr(model, f"actuator_{field}")[a] for field in fields))
         for a in range(model.nu)
         if model.actuator_trnid[a, 0] == joint
     )
-    limits = model.jnt_range[joint] if model.jnt_limited[joint] else ()
-    own = _digits(
-        model.jnt_type[joint],
-        model.jnt_axis[joint],
-        model.jnt_pos[joint],
-        limits,
-        np.ravel(model.jnt_stiffness[joint]),
-        np.ravel(model.dof_damping[dof]),
-        model.dof_armature[dof],
-        model.dof_frictionloss[dof],
-        model.qpos0[address],
-        model.qpos_spring[address],
-    )
-    return own + "+".join(actuators)
+    place, resistance, reference = _joint_parts(model, joint)
+    return _digits(model.jnt_type[joint], *place, *resistance, *reference) + "+".join(actuators)
 
 
 def _geom(model: mujoco.MjModel, geom: int) -> str:
-    return _digits(
-        model.geom_type[geom],
-        model.geom_size[geom],
-        model.geom_pos[geom],
-        quaternion_matrix(model.geom_quat[geom]),
-        model.geom_friction[geom],
-        model.geom_condim[geom],
-        model.geom_contype[geom],
-        model.geom_conaffinity[geom],
-        model.geom_margin[geom],
-        model.geom_solref[geom],
-        model.geom_solimp[geom],
-    )
+    size = (model.geom_type[geom], model.geom_size[geom], model.geom_pos[geom])
+    fields = ("friction", "condim", "contype", "conaffinity", "margin", "solref", "solimp")
+    touch = (getattr(model, f"geom_{field}")[geom] for field in fields)
+    return _digits(*size, quaternion_matrix(model.geom_quat[geom]), *touch)
 
 
 def _digits(*values: np.ndarray | float | Sequence[float]) -> str:

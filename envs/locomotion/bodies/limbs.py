@@ -11,13 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mujoco
-import numpy as np
 
 from ...errors import UserError
 from .actuators import driven_joint, moved_bodies
+from .model import BALL, body_joints
 
 BALL_AXES = 3
-_TIES = (int(mujoco.mjtEq.mjEQ_WELD), int(mujoco.mjtEq.mjEQ_CONNECT))
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,6 @@ def _names(model: mujoco.MjModel, bodies: list[list[int]], parents: list[int]) -
     return names
 
 
-def body_joints(model: mujoco.MjModel, body: int) -> range:
-    """Ids of a body's own joints, in the order in which they act."""
-    first = int(model.body_jntadr[body])
-    return range(first, first + int(model.body_jntnum[body]))
-
-
 def _slots(
     model: mujoco.MjModel, body: int, is_root: bool, driven: dict[int, list[int]]
 ) -> tuple[JointSlot, ...]:
@@ -132,34 +125,8 @@ def _slots(
     for joint in body_joints(model, body):
         if is_root and joint not in driven:
             continue
-        if int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_BALL):
+        if int(model.jnt_type[joint]) == BALL:
             slots += [JointSlot(joint, -1, axis) for axis in range(BALL_AXES)]
         else:
             slots += [JointSlot(joint, actuator) for actuator in driven.get(joint, [-1])]
     return tuple(slots)
-
-
-HELD = 1e6
-"""A joint whose damping would stop it this many times faster than a time step is held, not moved."""
-
-
-def is_held(model: mujoco.MjModel, joint: int) -> bool:
-    """Whether a joint's damping alone keeps it where it is, as models do that lock a base in place."""
-    dof = int(model.jnt_dofadr[joint])
-    damping = float(np.ravel(model.dof_damping[dof])[0])
-    return damping * model.opt.timestep > HELD * max(float(model.dof_M0[dof]), 1e-12)
-
-
-def is_tied(model: mujoco.MjModel, limb: Limb) -> bool:
-    """Whether an equality constraint ties a limb to the world or to a mocap body, as grippers are."""
-    for constraint in np.flatnonzero(model.eq_active0):
-        if int(model.eq_type[constraint]) not in _TIES:
-            continue
-        ends = [int(model.eq_obj1id[constraint]), int(model.eq_obj2id[constraint])]
-        if int(model.eq_objtype[constraint]) == int(mujoco.mjtObj.mjOBJ_SITE):
-            ends = [int(model.site_bodyid[site]) for site in ends]
-        for own, other in (ends, ends[::-1]):
-            anchor = int(model.body_weldid[other])
-            if own in limb.bodies and (anchor == 0 or model.body_mocapid[anchor] >= 0):
-                return True
-    return False

@@ -11,7 +11,8 @@ import dataclasses
 import functools
 import os
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import mujoco
@@ -20,8 +21,9 @@ import numpy as np
 from ...errors import UserError, nearest, one_line
 from ..features import LIMB_SPEC
 from .actuators import actuator_label, held_activation, listed
+from .descriptors import LARGEST_FEATURE
 from .limbs import JointSlot
-from .model_numbers import check_features, check_keyframe, check_model, check_spec, reversed_ranges
+from .model import SCALAR, touching_geoms
 from .morphology import Morphology
 
 HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial")
@@ -30,7 +32,6 @@ HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial
 STABLE_SECONDS = 0.2
 """How long a body is simulated under its home controls when it is read."""
 
-_SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
 
 
@@ -65,13 +66,13 @@ def _load(name: str, path: Path, keyframe: str | int | None) -> Morphology:
     parsed = spec()
     body = Morphology(name, _compile(parsed, path), spec=spec)
     try:
-        check_spec(parsed)
+        _check_spec(parsed)
         check_model(body.model)
         _ = body.limbs
         home = _home(body, keyframe)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    notes = [*home.notes, *reversed_ranges(body.model)]
+    notes = [*home.notes, *_reversed_ranges(body.model)]
     body = dataclasses.replace(
         body, home=home.qpos, home_controls=home.controls, home_activation=home.activation
     )
@@ -94,8 +95,7 @@ def _load(name: str, path: Path, keyframe: str | int | None) -> Morphology:
 def ground_below(body: Morphology) -> float | None:
     """Height (m) of what lies below the root at home and cannot move: floor, terrain or table."""
     model, data = body.model, body.placed(body.initial_qpos)
-    touchable = (model.geom_contype | model.geom_conaffinity) != 0
-    fixed = touchable & (model.body_weldid[model.geom_bodyid] == 0)
+    fixed = touching_geoms(model) & (model.body_weldid[model.geom_bodyid] == 0)
     own = {part for limb in body.limbs for part in limb.bodies}
     probe = copy.copy(model)  # in which a ray meets nothing else
     probe.geom_group[:] = ~fixed | np.isin(model.geom_bodyid, list(own))
@@ -158,7 +158,7 @@ class Home:
     controls: np.ndarray | None = None
     activation: np.ndarray | None = None
     is_keyframe: bool = False
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def _find_keyframe(names: list[str], keyframe: str | int) -> int:
@@ -185,10 +185,13 @@ def _home(body: Morphology, keyframe: str | int | None) -> Home:
         chosen = [_find_keyframe(names, keyframe)]
     if chosen:
         key = chosen[0]
-        check_keyframe(model, key)
+        named = f"keyframe {names[key]!r}" if names[key] else f"keyframe {key}"
+        for field in ("qpos", "ctrl", "act"):
+            values = getattr(model, f"key_{field}")[key]
+            if not (np.abs(values) < mujoco.mjMAXVAL).all():
+                raise UserError(f"{named}: {field} is {_shown(values)}; numbers are below 1e10")
         controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
         activation = model.key_act[key].copy() if model.key_act[key].any() else None
-        named = f"keyframe {names[key]!r}" if names[key] else f"keyframe {key}"
         return Home(model.key_qpos[key].copy(), controls, activation, True, [f"the start is the {named}"])
     notes = []
     if names:
@@ -198,7 +201,7 @@ def _home(body: Morphology, keyframe: str | int | None) -> Home:
         )
     home, moved = model.qpos0.copy(), []
     for joint in np.flatnonzero(model.jnt_limited.astype(bool) & np.isin(model.jnt_bodyid, own)):
-        if int(model.jnt_type[joint]) in _SCALAR:
+        if int(model.jnt_type[joint]) in SCALAR:
             at = int(model.jnt_qposadr[joint])
             home[at] = np.clip(home[at], *model.jnt_range[joint])
             if home[at] != model.qpos0[at]:
@@ -235,20 +238,45 @@ def _held_activation(body: Morphology) -> np.ndarray:
     return held_activation(body.model, controls, data.actuator_length)
 
 
+_CAUSES = {
+    "center_of_mass": "pos of its inertial or geoms",
+    "gyration": "inertia",
+    "size": "size of its geoms",
+    "center": "pos of its geoms",
+    "friction": "friction of its geoms",
+    "attachment": "pos of its body",
+    "anchor": "pos of the joint",
+    "rest": "springref, springlength",
+    "range": "range",
+    "strength": "gear, gain, ctrlrange or forcerange",
+    "control_range": "ctrlrange, range or gain",
+    "position_gain": "kp or gear",
+    "velocity_gain": "kv or gear",
+    "lag": "timeconst",
+}
+
+
 def _check_descriptors(body: Morphology, path: Path) -> None:
-    limb_columns, joint_columns = (
-        tuple(feature for feature in features if feature.kind == "descriptor")
+    """Refuses descriptors that no network reads. Raises UserError: with the limb or joint, and its cause."""
+    columns = [
+        [feature for feature in features if feature.kind == "descriptor"]
         for features in (LIMB_SPEC.token, LIMB_SPEC.joint)
-    )
+    ]
     with np.errstate(over="ignore"):
         limbs, joints = body.limb_descriptors, body.joint_descriptors
-    try:
-        for limb, values, rows in zip(body.limbs, limbs, joints, strict=True):
-            check_features(f"limb {limb.name!r}", limb_columns, values)
-            for slot, row in zip(limb.slots, rows, strict=True):
-                check_features(_slot_label(body.model, slot), joint_columns, row)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    rows = [(f"limb {limb.name!r}", columns[0], row) for limb, row in zip(body.limbs, limbs, strict=True)]
+    for limb, own in zip(body.limbs, joints, strict=True):
+        for slot, row in zip(limb.slots, own, strict=True):
+            rows.append((_slot_label(body.model, slot), columns[1], row))
+    for owner, features, row in rows:
+        ends = np.cumsum([feature.size for feature in features])[:-1]
+        for feature, values in zip(features, np.split(row, ends), strict=True):
+            if not (np.abs(values) <= LARGEST_FEATURE).all():
+                cause = _CAUSES.get(feature.name, feature.name)
+                raise UserError(
+                    f"{path}: {owner}: {cause} gives a {feature.name} of {_shown(values)} (in "
+                    f"{feature.unit}); at most {LARGEST_FEATURE:g} can be told to a policy"
+                )
 
 
 def _slot_label(model: mujoco.MjModel, slot: JointSlot) -> str:
@@ -294,3 +322,118 @@ def _diverged_joint(model: mujoco.MjModel, data: mujoco.MjData) -> str | int | N
             joint = int(np.searchsorted(addresses, at, side="right")) - 1
             return model.joint(joint).name or joint
     return None
+
+
+LARGEST = 1e15
+"""What is beyond is no quantity, and its square is beyond single precision."""
+
+_OPTIONS = ("gravity", "wind", "magnetic", "density", "viscosity", "impratio", "o_margin")
+_NUMBERS = {  # fields of a model by their prefix, before what the compiler makes of them
+    "body": "pos quat mass inertia ipos gravcomp",
+    "jnt": "pos axis stiffness margin solref solimp",
+    "geom": "size pos quat friction margin gap solref solimp",
+    "site": "pos quat",
+    "tendon": "stiffness damping frictionloss lengthspring",
+    "actuator": "gear gainprm biasprm dynprm",
+    "eq": "data solref solimp",
+    "dof": "damping armature frictionloss",
+}
+_RANGES = {"jnt": "range actfrcrange", "tendon": "range", "actuator": "ctrlrange forcerange actrange"}
+_AMOUNTS = {"dof": "damping armature frictionloss", "geom": "friction", "tendon": "damping frictionloss"}
+_WRITTEN = {  # by users, where it is not what the field is called
+    "body_ipos": "inertial pos",
+    "jnt_solref": "solreflimit",
+    "jnt_solimp": "solimplimit",
+    "jnt_actfrcrange": "actuatorfrcrange",
+    "tendon_lengthspring": "springlength",
+    "actuator_gainprm": "gainprm (kp, kv, gain, force)",
+    "actuator_biasprm": "biasprm (kp, kv)",
+    "actuator_dynprm": "dynprm (timeconst)",
+}
+_VALID: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "number": (lambda array: np.abs(array) <= LARGEST, f"a number is finite and at most {LARGEST:g}"),
+    "range": (lambda array: ~np.isnan(array), "a range holds no NaN"),
+    "amount": (lambda array: array >= 0, "it is not below 0"),
+}
+
+
+def check_model(model: mujoco.MjModel) -> None:
+    """Refuses what cannot be simulated, at the number that is to blame.
+
+    Raises:
+        UserError: a number that is NaN, infinite or beyond `LARGEST` (a range may be infinite), an amount
+            below 0, or a time step or constant that is none; with the element and its attribute.
+    """
+    step = model.opt.timestep
+    if not 0 < step <= 1:
+        raise UserError(f"option timestep is {step:g}; a time step is above 0 and at most 1 s")
+    for name in _OPTIONS:
+        _check(np.reshape(getattr(model.opt, name), (1, -1)), name, lambda _: "option")
+    _check(model.wrap_prm, "coef of its joints", lambda _: "tendon")
+    for field, attribute in (("qpos0", "ref or pos"), ("qpos_spring", "springref")):
+        _check(getattr(model, field), attribute, functools.partial(_element, model, "qpos"))
+    for valid, fields in (("number", _NUMBERS), ("range", _RANGES), ("amount", _AMOUNTS)):
+        for kind, names in fields.items():
+            for name in names.split():
+                field = f"{kind}_{name}"
+                array = np.asarray(getattr(model, field))
+                if valid == "amount" and name == "damping" and array.ndim > 1:
+                    array = array[:, :1]  # terms of a higher order may have any sign
+                _check(array, _WRITTEN.get(field, name), functools.partial(_element, model, kind), valid)
+    for actuator in np.flatnonzero(model.actuator_dyntype == int(mujoco.mjtDyn.mjDYN_FILTER)):
+        constant = float(model.actuator_dynprm[actuator, 0])
+        if constant <= 0:
+            raise UserError(
+                f"{_element(model, 'actuator', int(actuator))}: dynprm (timeconst) is {constant:g}; the time "
+                "constant of a filter is above 0 s"
+            )
+
+
+def _check_spec(spec: mujoco.MjSpec) -> None:
+    """Refuses masses and inertias below 0, which compilation leaves out. Raises UserError."""
+    for body in spec.bodies:
+        for attribute, value in (("mass", body.mass), ("diaginertia", body.inertia)):
+            if body.explicitinertial and np.min(value) < 0:
+                told, wanted = _shown(np.ravel(value)), _VALID["amount"][1]
+                raise UserError(
+                    f"body {body.name or body.id!r}: {attribute} of its inertial is {told}; {wanted}"
+                )
+
+
+def _reversed_ranges(model: mujoco.MjModel) -> list[str]:
+    """In words, the ranges whose lower end is not the first, which therefore limit nothing."""
+    limited = {
+        "jnt": (model.jnt_range, model.jnt_limited, "range"),
+        "tendon": (model.tendon_range, model.tendon_limited, "range"),
+        "actuator": (model.actuator_ctrlrange, model.actuator_ctrllimited, "ctrlrange"),
+    }
+    return [
+        f"{_element(model, kind, int(i))}: {attribute} {_shown(ranges[i])} limits nothing, as the lower end "
+        "comes first in a range"
+        for kind, (ranges, limits, attribute) in limited.items()
+        for i in np.flatnonzero((ranges[:, 0] > ranges[:, 1]) & ~limits.astype(bool))
+    ]
+
+
+def _check(array: np.ndarray, attribute: str, element: Callable[[int], str], valid: str = "number") -> None:
+    """Raises UserError for the first of the rows (n, ...) that holds an invalid number."""
+    is_good, wanted = _VALID[valid]
+    good = is_good(array)
+    if not good.all():
+        row = int(np.flatnonzero(~good.reshape(len(array), -1).all(1))[0])
+        raise UserError(f"{element(row)}: {attribute} is {_shown(np.ravel(array[row]))}; {wanted}")
+
+
+def _shown(values: np.ndarray) -> str:
+    numbers = " ".join(f"{value:g}" for value in values[:10])
+    return numbers + (" ..." if len(values) > 10 else "")
+
+
+def _element(model: mujoco.MjModel, prefix: str, index: int) -> str:
+    """Kind and name of the element to which a number of a field belongs."""
+    if prefix == "qpos":
+        prefix, index = "jnt", int(np.searchsorted(model.jnt_qposadr, index, side="right")) - 1
+    elif prefix == "dof":
+        prefix, index = "jnt", int(model.dof_jntid[index])
+    kind = {"jnt": "joint", "eq": "equality constraint"}.get(prefix, prefix)
+    return f"{kind} {getattr(model, prefix)(index).name or index!r}"

@@ -3,23 +3,22 @@
 A robot may come from a stranger. What it includes, its meshes, textures and height fields, and the models
 that it attaches must lie in a folder that is allowed; nothing is opened beyond. The text is read here as
 strictly as no later reader does (UTF-8, no document type, hence no entities, well-formed), so that what
-MuJoCo's own parser makes of it cannot be something else.
+MuJoCo's own parser makes of it cannot be something else. What is no MJCF is told with what can be done.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
+import json
 import os
 import re
+import shlex
 import stat
 import xml.parsers.expat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UserError
-from .file_kinds import what_it_is
 
 MOST_TEXT, MOST_ASSET = 32 * 2**20, 2**30
 """Bytes of the MJCF files of a robot together, and of a mesh, picture or the like."""
@@ -27,8 +26,10 @@ MOST_TEXT, MOST_ASSET = 32 * 2**20, 2**30
 MOST_FILES, MOST_ELEMENTS, MOST_DEPTH = 1000, 200_000, 400
 """MJCF files and elements of a robot, and elements inside each other; MuJoCo's parser stops at 500."""
 
+_MOST = {"files": MOST_FILES, "bytes of text": MOST_TEXT, "elements": MOST_ELEMENTS}
 _FOLDERS = ("meshdir", "texturedir", "assetdir")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_TAG = re.compile(r"""<[^"'>]*(?:"[^"]*"[^"'>]*|'[^']*'[^"'>]*)*>""")
 _LITERAL = r"""\sfile\s*=\s*(?:"([^"<&]*)"|'([^'<&]*)')"""
 
 
@@ -52,30 +53,11 @@ class _Mention:
 class _Model:
     """What one model, with all that it includes, names."""
 
-    includes: list[_Mention] = dataclasses.field(default_factory=list)
-    assets: list[_Mention] = dataclasses.field(default_factory=list)
-    models: list[_Mention] = dataclasses.field(default_factory=list)
-    folders: list[str] = dataclasses.field(default_factory=list)
+    includes: list[_Mention] = field(default_factory=list)
+    assets: list[_Mention] = field(default_factory=list)
+    models: list[_Mention] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
     strips_paths: bool = False
-
-
-@dataclass
-class _Size:
-    """Of a robot, so far."""
-
-    files: int = 0
-    text: int = 0
-    elements: int = 0
-
-    def add(self, file: Path, files: int = 0, text: int = 0, elements: int = 0) -> None:
-        """Counts more. Raises UserError: it is too much."""
-        self.files, self.text, self.elements = self.files + files, self.text + text, self.elements + elements
-        for name, most in (("files", MOST_FILES), ("text", MOST_TEXT), ("elements", MOST_ELEMENTS)):
-            if getattr(self, name) > most:
-                unit = "bytes of text" if name == "text" else name
-                raise UserError(
-                    f"{file}: with it the robot has more than {most:,} {unit}; so many are not read"
-                )
 
 
 def check_files(path: Path, *allowed: Path) -> None:
@@ -100,7 +82,7 @@ def check_files(path: Path, *allowed: Path) -> None:
 
 class _Checker:
     def __init__(self, roots: list[str]) -> None:
-        self._roots, self._size, self._models = roots, _Size(), set[str]()
+        self._roots, self._size, self._models = roots, dict.fromkeys(_MOST, 0), set[str]()
 
     def check(self, path: Path, outer: tuple[str, ...]) -> None:
         """A model, and those that it attaches. ``outer``: folders of the models that attach it."""
@@ -132,11 +114,22 @@ class _Checker:
                 continue  # a circle of includes, which MuJoCo refuses
             done.add(os.path.realpath(file))
             before = len(model.includes)
-            _read_into(model, file, self._size, is_main=file is path)
+            _read_into(model, file, self._content(file), is_main=file is path)
             for mention in model.includes[before:]:
                 near = [os.path.join(at, mention.name) for at in (os.path.dirname(file) or ".", base)]
                 waiting += [Path(found) for found in self._inside(mention, near)]
         return model
+
+    def _content(self, file: Path) -> bytes:
+        """What is in one of the MJCF files. Raises UserError: with it the robot is too large."""
+        _check_regular(str(file), str(file), MOST_TEXT)
+        data = file.read_bytes()
+        for unit, more in (("files", 1), ("bytes of text", len(data)), ("elements", data.count(b"<"))):
+            self._size[unit] += more
+            if self._size[unit] > _MOST[unit]:
+                told = f"with it the robot has more than {_MOST[unit]:,} {unit}; so many are not read"
+                raise UserError(f"{file}: {told}")
+        return data
 
     def _inside(self, mention: _Mention, candidates: list[str]) -> list[str]:
         """Those of the places where MuJoCo may look that are there; none of them may be outside."""
@@ -165,11 +158,8 @@ class _Checker:
         )
 
 
-def _read_into(model: _Model, file: Path, size: _Size, is_main: bool) -> None:
+def _read_into(model: _Model, file: Path, data: bytes, is_main: bool) -> None:
     """Adds what one file names."""
-    _check_regular(str(file), str(file), MOST_TEXT)
-    data = file.read_bytes()
-    size.add(file, files=1, text=len(data), elements=data.count(b"<"))
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -272,14 +262,118 @@ def _without_comments(text: str, file: Path) -> str:
             if text.startswith("<!", begin):
                 line = text.count("\n", 0, begin) + 1
                 raise UserError(f"{file}, line {line}: document types and entities are not read")
-            at = _end_of_tag(text, begin)
+            tag = _TAG.match(text, begin)
+            at = tag.end() if tag else len(text)
             parts.append(text[begin:at])
-    return "".join(itertools.chain(parts, [text[at:]]))
+    return "".join([*parts, text[at:]])
 
 
-_TAG = re.compile(r"""<[^"'>]*(?:"[^"]*"[^"'>]*|'[^']*'[^"'>]*)*>""")
+_URDF = "as URDF, which MuJoCo converts, see docs/robots.md"
+_KINDS = {
+    "URDF": "is a URDF; MJCF is read. MuJoCo converts many of them: {convert}; then motors are added, see "
+    "docs/robots.md",
+    "xacro": "is a xacro, of which ROS makes a URDF: xacro {quoted} > robot.urdf. MuJoCo converts many URDFs "
+    "to the MJCF that is read, see docs/robots.md",
+    "SDF": f"is an SDF of Gazebo; MJCF is read. Export the robot as MJCF, or {_URDF}",
+    "USD": f"is a USD scene; MJCF is read. Export the robot as MJCF, or {_URDF}",
+    "binary": "is a compiled model, which cannot be changed any more; name the MJCF file that it was made of",
+    "archive": "is an archive; unpack it, and name the MJCF file in it, or the folder",
+    "mesh": 'is a mesh, the shape of a part; name the MJCF file that has it as <mesh file="{name}"/>',
+    "part": "is a part of a robot (<mujocoinclude>); name the file that includes it",
+    "MJCF": "is MJCF, but MuJoCo reads files whose names end in .xml only; rename it",
+}
+_ENDINGS = {
+    "MJCF": (".mjcf",),
+    "URDF": (".urdf",),
+    "xacro": (".xacro",),
+    "SDF": (".sdf",),
+    "USD": (".usd", ".usda", ".usdc", ".usdz"),
+    "binary": (".mjb",),
+    "archive": (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"),
+    "mesh": tuple(f".{end}" for end in "stl obj ply dae msh glb gltf fbx 3ds off step stp".split()),
+}
+_BEGINNINGS = {
+    b"PK\x03\x04": "archive",
+    b"\x1f\x8b": "archive",
+    b"7z\xbc\xaf": "archive",
+    b"Rar!": "archive",
+    b"BZh": "archive",
+    b"\xfd7zXZ": "archive",
+    b"\x28\xb5\x2f\xfd": "archive",
+    b"PXR-USDC": "USD",
+    b"#usda": "USD",
+    b"solid ": "mesh",
+    b"ply\n": "mesh",
+}
+_ROOTS = {"robot": "URDF", "sdf": "SDF", "mujocoinclude": "part", "COLLADA": "mesh"}
+_ROOT = re.compile(rb"<([A-Za-z]\w*)")
+_READ = 2**16
 
 
-def _end_of_tag(text: str, begin: int) -> int:
-    found = _TAG.match(text, begin)
-    return found.end() if found else len(text)
+def what_it_is(path: Path) -> str | None:
+    """What a file is that is no MJCF, in half a sentence with what to do; None: it may be MJCF."""
+    if not path.is_file():
+        return None  # a pipe would never end
+    try:
+        with path.open("rb") as file:
+            begin = file.read(_READ)
+    except OSError:
+        return None
+    if not begin.strip():
+        return "is empty"
+    kind = _kind(path, begin)
+    if kind is None:
+        return None
+    code = (
+        f"import mujoco; m = mujoco.MjModel.from_xml_path({json.dumps(str(path), ensure_ascii=False)}); "
+        'mujoco.mj_saveLastXML("robot.xml", m)'
+    )
+    return _KINDS[kind].format(
+        convert=f"python -c {shlex.quote(code)}", quoted=shlex.quote(str(path)), name=path.name
+    )
+
+
+def what_a_folder_holds(folder: Path, most: int) -> str:
+    """What there is in place of MJCF files, in half a sentence; "" if nothing is known of it.
+
+    Args:
+        folder: with the folders in it.
+        most: files that are looked at.
+    """
+    found: dict[str, Path] = {}
+    count = 0
+    for at, _, names in os.walk(folder):
+        for name in sorted(names):
+            count += 1
+            kind = _by_ending(name)
+            if kind is not None:
+                found.setdefault(kind, Path(at, name))
+        if count > most:
+            break
+    for kind in _ENDINGS:  # what is easiest to go on with comes first
+        if kind in found:
+            return f"{found[kind].relative_to(folder)} {what_it_is(found[kind]) or 'is no MJCF'}"
+    return ""
+
+
+def _kind(path: Path, begin: bytes) -> str | None:
+    by_content = next((kind for start, kind in _BEGINNINGS.items() if begin.startswith(start)), None)
+    if by_content is None and begin[257:262] == b"ustar":
+        by_content = "archive"
+    by_ending = _by_ending(path.name)
+    if by_content is not None:
+        return "USD" if path.name.lower().endswith(".usdz") else by_content
+    root = _ROOT.search(re.sub(rb"<!--.*?-->", b"", begin, flags=re.DOTALL))
+    if root is not None and begin.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        kind = _ROOTS.get(root[1].decode())
+        if root[1] == b"mujoco" and path.suffix.lower() != ".xml":
+            return "MJCF"
+        if kind == "URDF" and (by_ending == "xacro" or b"<xacro:" in begin):
+            return "xacro"
+        return kind  # what it holds counts, whatever it is called
+    return None if by_ending == "MJCF" else by_ending
+
+
+def _by_ending(name: str) -> str | None:
+    name = name.lower()
+    return next((kind for kind, ends in _ENDINGS.items() if name.endswith(ends)), None)

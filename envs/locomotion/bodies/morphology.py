@@ -10,19 +10,21 @@ import mujoco
 import numpy as np
 
 from .actuators import Controls, read_controls
-from .descriptors import (
-    attachment,
-    geom_bounds,
-    joint_descriptors,
-    limb_center,
-    limb_descriptors,
-    quaternion_matrix,
-)
+from .descriptors import attachment, joint_descriptors, limb_center, limb_descriptors
 from .identity import body_hash, robot_hash
-from .limbs import JointSlot, Limb, body_joints, is_held, is_tied, read_limbs
-from .model_numbers import joint_range
-
-_FREE, _SLIDE = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+from .limbs import JointSlot, Limb, read_limbs
+from .model import (
+    BALL,
+    FREE,
+    SLIDE,
+    body_joints,
+    geom_bounds,
+    is_held,
+    is_tied,
+    joint_range,
+    quaternion_matrix,
+    touching_geoms,
+)
 
 AIR = 10.0
 """In a fluid denser than this (kg/m^3) a body is taken to swim."""
@@ -105,7 +107,7 @@ class Morphology:
         """What a row's angle is measured from: the joint's reference position, a tendon's length at home."""
         if slot.joint < 0:
             return float(self._lengths[slot.actuator])
-        if int(self.model.jnt_type[slot.joint]) == int(mujoco.mjtJoint.mjJNT_BALL):
+        if int(self.model.jnt_type[slot.joint]) == BALL:
             return 0.0  # the rotation vector is one from the reference orientation
         return float(self.model.qpos0[int(self.model.jnt_qposadr[slot.joint])])
 
@@ -148,16 +150,7 @@ class Morphology:
     @functools.cached_property
     def can_travel(self) -> bool:
         """Whether the root can move over the ground: by a free joint, or a slide without end along it."""
-        model = self.model
-        if is_tied(model, self.limbs[0]):
-            return False
-        level = quaternion_matrix(model.body_quat[self.root])[2]  # the vertical, in the body's frame
-        for joint in body_joints(model, self.root):
-            kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
-            endless = joint_range(model, joint) is None and not is_held(model, joint)
-            if kind == _FREE or (kind == _SLIDE and endless and vertical < 0.99):
-                return True
-        return False
+        return self._can_move(lambda joint, rise: rise < 0.99 and joint_range(self.model, joint) is None)
 
     @functools.cached_property
     def can_fall(self) -> bool:
@@ -165,15 +158,23 @@ class Morphology:
 
         What swims, floats without gravity or is tied to the world does not fall.
         """
-        model = self.model
-        if _swims(model) or is_tied(model, self.limbs[0]):
-            return False
         driven = {slot.joint for slot in self.limbs[0].slots if slot.actuator >= 0}
-        level = quaternion_matrix(model.body_quat[self.root])[2]
+        return not _swims(self.model) and self._can_move(
+            lambda joint, rise: rise > 0.1 and joint not in driven
+        )
+
+    def _can_move(self, along: Callable[[int, float], bool]) -> bool:
+        """Whether the root has a free joint, or a slide that is not held and of which ``along`` is true.
+
+        ``along`` is given the joint and the vertical part of its axis.
+        """
+        model = self.model
+        if is_tied(model, self.limbs[0].bodies):
+            return False
+        vertical = quaternion_matrix(model.body_quat[self.root])[2]  # in the body's frame
         for joint in body_joints(model, self.root):
-            kind, vertical = int(model.jnt_type[joint]), abs(float(level @ model.jnt_axis[joint]))
-            loose = joint not in driven and not is_held(model, joint)
-            if kind == _FREE or (kind == _SLIDE and loose and vertical > 0.1):
+            kind, rise = int(model.jnt_type[joint]), abs(float(vertical @ model.jnt_axis[joint]))
+            if kind == FREE or (kind == SLIDE and not is_held(model, joint) and along(joint, rise)):
                 return True
         return False
 
@@ -210,9 +211,9 @@ class Morphology:
         model, total = self.model, 0.0
         for joint in body_joints(model, limb.bodies[0]):
             kind, reference = int(model.jnt_type[joint]), model.qpos0[model.jnt_qposadr[joint]]
-            if kind == _FREE or is_held(model, joint):
+            if kind == FREE or is_held(model, joint):
                 continue
-            if kind != _SLIDE:
+            if kind != SLIDE:
                 total += 2 * float(np.linalg.norm(model.jnt_pos[joint]))
             else:
                 ends = joint_range(model, joint)
@@ -268,9 +269,9 @@ class Morphology:
         model, data = self.model, self.placed(qpos)
         bodies = [body for limb in self.limbs for body in limb.bodies]
         geoms = np.flatnonzero(np.isin(model.geom_bodyid, bodies))
-        touching = geoms[(model.geom_contype[geoms] | model.geom_conaffinity[geoms]) != 0]
+        touching = geoms[touching_geoms(model)[geoms]]
         corners = [
-            geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3))
+            geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g])
             for g in (touching if len(touching) else geoms)
         ] or [(place, place) for place in data.xpos[bodies]]
         lows, highs = np.array(corners).swapaxes(0, 1)
@@ -287,9 +288,9 @@ class Morphology:
         for joint in body_joints(model, self.root):
             address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
             upward = float(start[2] @ model.jnt_axis[joint])
-            if kind == _FREE:
+            if kind == FREE:
                 qpos[address + 2] += shift
-            elif kind == _SLIDE and abs(upward) > 0.99:
+            elif kind == SLIDE and abs(upward) > 0.99:
                 qpos[address] += shift * np.sign(upward)
 
 

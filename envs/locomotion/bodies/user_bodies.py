@@ -14,9 +14,8 @@ from ...errors import UserError, nearest
 from ...numbers import whole_number
 from .compile_guard import SECONDS, CompileGuard
 from .families import distinct
-from .file_kinds import what_a_folder_holds
 from .mjcf import load_morphology
-from .mjcf_files import check_files
+from .mjcf_files import check_files, what_a_folder_holds
 from .morphology import Morphology
 
 MENAGERIE = "menagerie:"

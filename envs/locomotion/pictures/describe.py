@@ -18,8 +18,8 @@ from ..bodies.actuators import (
     velocity_gain,
 )
 from ..bodies.descriptors import LENGTH_UNIT, gear_size, transmission_axis
-from ..bodies.limbs import JointSlot, Limb, body_joints
-from ..bodies.model_numbers import joint_range, tendon_range
+from ..bodies.limbs import JointSlot, Limb
+from ..bodies.model import body_joints, joint_range, tendon_range
 from ..bodies.morphology import Morphology
 from ..features import LIMB_SPEC
 from ..task import LocomotionTask

@@ -17,7 +17,7 @@ import numpy as np
 from mujoco.rendering.classic import gl_context
 
 from ...errors import UserError
-from ..bodies.descriptors import geom_bounds
+from ..bodies.model import geom_bounds
 from ..bodies.morphology import Morphology
 from ..vector_env import LocomotionVectorEnv
 

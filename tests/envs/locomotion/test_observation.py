@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, Morphology, build
-from somite.envs.locomotion.bodies.descriptors import quaternion_matrix
+from somite.envs.locomotion.bodies.model import quaternion_matrix
 
 from .helpers import (
     HINGE,
