@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -109,40 +109,38 @@ class Block(nn.Module):
 
     def attend(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
         """Softmax attention to tokens that exist, (B, 1, N) of 0 and 1; heads side by side, (B, N, width)."""
-        size = x.shape[-1] // self.heads
-        # Views of one product, one per head: batched products take them without the copies that a
-        # dimension for heads would need.
-        parts = self.query_key_value(x).split(size, dim=-1)  # each: (B, N, size)
-        results = []
-        for head in range(self.heads):
-            query, key, value = parts[head :: self.heads]
-            weights = _weights(query, key, exists, None if related is None else related[head])
-            total = weights.sum(-1, keepdim=True) + NO_TOTAL
-            results.append(torch.matmul(weights, value) / total)  # each: (B, N, size)
-        return torch.cat(results, dim=-1)
+        heads = self._heads(x, exists, related)
+        return torch.cat([torch.matmul(weights, value) / total for weights, total, value in heads], -1)
 
     def shares(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
         """What `forward` lets each token take from each, (B, N, N), [reader, read], the mean over heads.
 
         A row sums to 1 over the tokens that exist. To look at: `forward` does not need it.
         """
-        x = norm(x)
-        parts = self.query_key_value(x).split(x.shape[-1] // self.heads, dim=-1)
-        shares = []
+        heads = self._heads(norm(x), exists, related)
+        return torch.stack([weights / total for weights, total, _ in heads]).mean(0)
+
+    def _heads(
+        self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Of each head: weights (B, N, N), [query, key]; their sums (B, N, 1); values (B, N, size)."""
+        size = x.shape[-1] // self.heads
+        # Views of one product, one per head: batched products take them without the copies that a
+        # dimension for heads would need.
+        parts = self.query_key_value(x).split(size, dim=-1)  # each: (B, N, size)
         for head in range(self.heads):
-            query, key, _ = parts[head :: self.heads]
-            weights = _weights(query, key, exists, None if related is None else related[head])
-            shares.append(weights / (weights.sum(-1, keepdim=True) + NO_TOTAL))
-        return torch.stack(shares).mean(0)
+            query, key, value = parts[head :: self.heads]
+            scores = torch.matmul(query * (1 / math.sqrt(size)), key.mT)  # scores: (B, N, N)
+            weights = _weights(scores if related is None else scores + related[head], exists)
+            yield weights, weights.sum(-1, keepdim=True) + NO_TOTAL, value
 
 
-def _weights(query: Tensor, key: Tensor, exists: Tensor, related: Tensor | None) -> Tensor:
-    """Of one head, (B, N, N), [query, key], not yet divided by their sum."""
-    scores = torch.matmul(query * (1 / math.sqrt(query.shape[-1])), key.mT)  # scores: (B, N, N)
-    if related is not None:
-        scores = scores + related
-    # Bounded scores need no maximum subtracted, whose search over a few tokens would cost more
-    # than the products; what is bounded is a ratio of attentions beyond exp(50).
+def _weights(scores: Tensor, exists: Tensor) -> Tensor:
+    """Of attention, not yet divided by their sum.
+
+    Bounded scores need no maximum subtracted, whose search over a few tokens would cost more than the
+    products; what is bounded is a ratio of attentions beyond exp(50).
+    """
     return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
 
 
@@ -168,19 +166,19 @@ class Queries(nn.Module):
 
     def forward(self, x: Tensor, exists: Tensor) -> Tensor:
         """From tokens (B, N, width) and (B, 1, N) of 0 and 1 to (B, queries * size)."""
-        weights = self.weights(x, exists)
-        read = torch.matmul(weights, self.value(x)) / (weights.sum(-1, keepdim=True) + NO_TOTAL)
-        return read.flatten(-2)
-
-    def weights(self, x: Tensor, exists: Tensor) -> Tensor:
-        """What each query gives to each token, (B, queries, N), not yet divided by its sum."""
-        scores = torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT)  # (B, queries, N)
-        return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
+        weights, total = self._weights(x, exists)
+        return (torch.matmul(weights, self.value(x)) / total).flatten(-2)
 
     def shares(self, x: Tensor, exists: Tensor) -> Tensor:
         """Share of the queries' attention that each token gets, (B, N), the mean over queries."""
-        weights = self.weights(x, exists)
-        return (weights / (weights.sum(-1, keepdim=True) + NO_TOTAL)).mean(-2)
+        weights, total = self._weights(x, exists)
+        return (weights / total).mean(-2)
+
+    def _weights(self, x: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+        """What each query gives to each token, (B, queries, N), and its sums (B, queries, 1)."""
+        scores = torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT)  # (B, queries, N)
+        weights = _weights(scores, exists)
+        return weights, weights.sum(-1, keepdim=True) + NO_TOTAL
 
 
 class TokenLSTM(nn.Module):

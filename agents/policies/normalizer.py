@@ -10,6 +10,14 @@ from torch import Tensor, nn
 
 from ...envs.tokens import TokenSpec
 
+KEYS = {
+    "token": ("tokens", "mask"),
+    "joint": ("joints", "joint_mask"),
+    "trace": ("traces", "mask"),
+    "privileged": ("privileged", None),
+}
+"""Of an observation: what is normalised, and what says where it exists; None: everywhere."""
+
 TRACES_AT_ONCE = 2**16
 """Slots of whose traces an update takes account."""
 
@@ -53,12 +61,12 @@ class TokenNormalizer(nn.Module):
         self.slots = slots
         self.floor = floor
         self.limit = limit
-        self.n_privileged, self.n_traces = n_privileged, spec.trace_size
         kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
-        if self.n_traces:
+        if spec.trace_size:
             kinds["trace"] = np.ones(spec.trace_size, bool)
         if n_privileged:
             kinds["privileged"] = np.ones(n_privileged, bool)
+        self.kinds = tuple(kinds)
         for kind, is_state in kinds.items():
             per_slot = (slots,) if slots and kind == "token" else ()
             size = (*per_slot, len(is_state))
@@ -82,20 +90,19 @@ class TokenNormalizer(nn.Module):
 
     def tokens(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Normalised tokens (..., N, F), zero at padding."""
-        return self._normalize("token", observation["tokens"], observation["mask"])
+        return self._normalize("token", observation)
 
     def joints(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Normalised joint rows (..., N, J, G), zero at padding."""
-        return self._normalize("joint", observation["joints"], observation["joint_mask"])
+        return self._normalize("joint", observation)
 
     def traces(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Normalised traces (..., N, Q), zero where there is no patch."""
-        return self._normalize("trace", observation["traces"], observation["mask"])
+        return self._normalize("trace", observation)
 
     def privileged(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Normalised readings (..., S) for a critic."""
-        readings = observation["privileged"]
-        return self._normalize("privileged", readings, torch.ones_like(readings[..., 0]))
+        return self._normalize("privileged", observation)
 
     @torch.no_grad()
     def update(self, observation: Mapping[str, Tensor]) -> None:
@@ -107,19 +114,16 @@ class TokenNormalizer(nn.Module):
         Raises:
             ValueError: A state feature of a valid token or joint row is not finite.
         """
-        self._merge("token", observation["tokens"], observation["mask"])
-        if "joints" in observation:
-            self._merge("joint", observation["joints"], observation["joint_mask"])
-        if self.n_traces:
-            # Slots are many: a part of the samples tells as much.
-            stride = -(-observation["mask"].numel() // TRACES_AT_ONCE)
-            traces, mask = observation["traces"].flatten(0, -3), observation["mask"].flatten(0, -2)
-            self._merge("trace", traces[::stride], mask[::stride])
-        if self.n_privileged:
-            readings = observation["privileged"]
-            self._merge("privileged", readings, torch.ones_like(readings[..., 0]))
+        for kind in self.kinds:
+            if KEYS[kind][0] in observation:
+                values, mask = _part(kind, observation)
+                if kind == "trace":  # slots are many: a part of the samples tells as much
+                    stride = -(-mask.numel() // TRACES_AT_ONCE)
+                    values, mask = values.flatten(0, -3)[::stride], mask.flatten(0, -2)[::stride]
+                self._merge(kind, values, mask)
 
-    def _normalize(self, kind: str, values: Tensor, mask: Tensor) -> Tensor:
+    def _normalize(self, kind: str, observation: Mapping[str, Tensor]) -> Tensor:
+        values, mask = _part(kind, observation)
         shift, scale = getattr(self, f"{kind}_shift"), getattr(self, f"{kind}_scale")
         limit = getattr(self, f"{kind}_limit")
         values = ((values.to(shift.dtype) - shift) * scale).clamp(-limit, limit)
@@ -154,3 +158,10 @@ class TokenNormalizer(nn.Module):
             return values.flatten(0, -3), (mask != 0).flatten(0, -2).unsqueeze(-1)
         rows = values[mask != 0]
         return rows, torch.ones_like(rows[:, :1], dtype=torch.bool)
+
+
+def _part(kind: str, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Values of a kind, and where they exist."""
+    key, mask = KEYS[kind]
+    values = observation[key]
+    return values, torch.ones_like(values[..., 0]) if mask is None else observation[mask]

@@ -18,56 +18,39 @@ from .limb_policy import CRITICS, LimbPolicy, LimbReader, parents_of, schedule
 MESSAGES = ("both", "up", "down", "none")
 
 
-class BottomUp(nn.Module):
-    """Every limb reads its children's messages and sends one to its parent.
+class Messages(nn.Module):
+    """Messages of length 1, E hidden, along the tree: up to each limb's parent, or down to its children.
 
-    hidden = tanh(A limb + C sum of the children's messages), message = E hidden of length 1.
+    Up, hidden = tanh(A limb + C sum of the children's messages); down, hidden = relu(A limb + C message of
+    the parent), of which a root reads 0.
     """
 
-    def __init__(self, width: int, message: int) -> None:
+    def __init__(self, width: int, message: int, up: bool) -> None:
         super().__init__()
-        self.limb = linear(width, width)
-        self.from_children = linear(message, width, bias=False)
+        self.up, self.activation = up, torch.tanh if up else functional.relu
+        self.limb = linear(width, width, 1.0 if up else RELU_GAIN)
+        self.source = "from_children" if up else "from_parent"
+        self.add_module(self.source, linear(message, width, bias=False))
         self.message = linear(width, message)
+
+    def told(self, hidden: Tensor) -> Tensor:
+        """Messages (..., message) of limbs with these states (..., width)."""
+        return unit(self.message(hidden))
+
+    def heard(self, messages: Tensor) -> Tensor:
+        """What messages add to the state of a limb, (..., width)."""
+        return getattr(self, self.source)(messages)
 
     def forward(self, limbs: Tensor, child: Tensor) -> Tensor:
         """From limbs in slots (B, D, W, width) and ``tree_child`` to hidden (B, D, W, width)."""
-        levels = self.limb(limbs).unbind(-3)  # each: (B, W, width)
-        hidden = [torch.tanh(levels[-1])]
-        for limb, is_child in zip(levels[-2::-1], child.flip(-3).unbind(-3), strict=True):
-            message = unit(self.message(hidden[-1]))  # message: (B, W, message)
-            hidden.append(torch.tanh(limb + self.from_children(torch.matmul(is_child, message))))
-        return torch.stack(hidden[::-1], -3)
-
-    def sizes(self, hidden: Tensor) -> Tensor:
-        """Lengths (...) of what the messages of limbs with these states (..., width) add to a parent's."""
-        return self.from_children(unit(self.message(hidden))).norm(dim=-1)
-
-
-class TopDown(nn.Module):
-    """Every limb reads its parent's message and sends one to all of its children.
-
-    hidden = relu(A limb + C message of the parent), message = E hidden of length 1. A root reads 0.
-    """
-
-    def __init__(self, width: int, message: int) -> None:
-        super().__init__()
-        self.limb = linear(width, width, RELU_GAIN)
-        self.from_parent = linear(message, width, bias=False)
-        self.message = linear(width, message)
-
-    def forward(self, limbs: Tensor, child: Tensor) -> Tensor:
-        """From limbs in slots (B, D, W, width) and ``tree_child`` to hidden (B, D, W, width)."""
-        levels = self.limb(limbs).unbind(-3)  # each: (B, W, width)
-        hidden = [functional.relu(levels[0])]
-        for limb, is_child in zip(levels[1:], child.unbind(-3), strict=True):
-            message = unit(self.message(hidden[-1]))  # message: (B, W, message)
-            hidden.append(functional.relu(limb + self.from_parent(torch.matmul(is_child.mT, message))))
-        return torch.stack(hidden, -3)
-
-    def sizes(self, hidden: Tensor) -> Tensor:
-        """Lengths (...) of what the messages of limbs with these states (..., width) add to a child's."""
-        return self.from_parent(unit(self.message(hidden))).norm(dim=-1)
+        levels, links = self.limb(limbs).unbind(-3), child.unbind(-3)  # (B, W, width) and (B, W, W) each
+        if self.up:
+            levels, links = levels[::-1], links[::-1]
+        hidden = [self.activation(levels[0])]
+        for limb, is_child in zip(levels[1:], links, strict=True):
+            link = is_child if self.up else is_child.mT  # link: (B, W, W), [who hears, who tells]
+            hidden.append(self.activation(limb + self.heard(torch.matmul(link, self.told(hidden[-1])))))
+        return torch.stack(hidden[::-1] if self.up else hidden, -3)
 
 
 class Trunk(nn.Module):
@@ -76,8 +59,8 @@ class Trunk(nn.Module):
     def __init__(self, spec: TokenSpec, width: int, message: int, messages: str) -> None:
         super().__init__()
         self.reader = LimbReader(spec, width)
-        self.bottom_up = BottomUp(width, message) if messages in ("both", "up") else None
-        self.top_down = TopDown(width, message) if messages in ("both", "down") else None
+        self.bottom_up = Messages(width, message, up=True) if messages in ("both", "up") else None
+        self.top_down = Messages(width, message, up=False) if messages in ("both", "down") else None
         self.alone = linear(width, width, RELU_GAIN) if self.top_down is None else None
 
     def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
@@ -97,14 +80,13 @@ class Trunk(nn.Module):
         x, place, child = self._slots(x, observation)
         hangs = parents_of(observation["parent"], observation["mask"])  # hangs: (B, N, N), [limb, parent]
         sizes = {}
-        if self.bottom_up is not None:
-            x = self.bottom_up(x, child)
-            sent = torch.matmul(place.mT, self.bottom_up.sizes(x).flatten(-2).unsqueeze(-1))  # (B, N, 1)
-            sizes["up"] = sent.squeeze(-1) * hangs.sum(-1)
-        if self.top_down is not None:
-            x = self.top_down(x, child)
-            sent = torch.matmul(place.mT, self.top_down.sizes(x).flatten(-2).unsqueeze(-1))
-            sizes["down"] = torch.matmul(hangs, sent).squeeze(-1)
+        for way, messages in (("up", self.bottom_up), ("down", self.top_down)):
+            if messages is not None:
+                x = messages(x, child)
+                told = messages.heard(messages.told(x)).norm(dim=-1)  # told: (B, D, W)
+                told = torch.matmul(place.mT, told.flatten(-2).unsqueeze(-1))  # told: (B, N, 1)
+                hangs_on = hangs.sum(-1, keepdim=True)
+                sizes[way] = (told * hangs_on if way == "up" else torch.matmul(hangs, told)).squeeze(-1)
         return sizes
 
     @staticmethod
