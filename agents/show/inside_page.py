@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from ...envs.locomotion.pictures.tree_layout import tidy_tree
+from ...envs.locomotion.pictures.body_pictures import tidy_tree
 
 DPI = 100
 FAMILY = ["DejaVu Sans"]  # comes with matplotlib, so that sizes are the same everywhere

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
 from .drawing import INDICATOR_ROWS, PAINTERS, SIZE
-from .scenery import Scenery
 from .simulation import STATE_NAMES, Racing, Tracks
+
+if TYPE_CHECKING:
+    from .task import CarRacing
 
 SLIP = 4
 """Actions that a slip lasts."""
@@ -20,44 +21,17 @@ LOW, HIGH = np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
 """Steering, gas, brake."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What all rows have in common.
-
-    Args:
-        action_repeat: frames that an action lasts.
-        max_frames: frames after which an episode is cut.
-        patience: frames without reward in a row after which the episode ends; 0: it never does.
-        slips: probability of an action to be replaced, with the next ones, by a random one.
-        pictures: whether pictures are drawn at all.
-        grey: whether frames are grey levels, or colours.
-        indicators: whether frames show the bar at the bottom.
-        renderer: who draws: ``somite`` or ``gymnasium``.
-        scenery: what is drawn otherwise than in the original.
-    """
-
-    action_repeat: int = 1
-    max_frames: int = 1000
-    patience: int = 0
-    slips: float = 0.0
-    pictures: bool = True
-    grey: bool = True
-    indicators: bool = False
-    renderer: str = "somite"
-    scenery: Scenery = Scenery()
-
-
 class Row:
-    """One simulation of CarRacing."""
+    """One simulation of a task."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.env, self.rules = Racing(), rules
-        self._is_original = rules.scenery.is_original
+    def __init__(self, task: CarRacing) -> None:
+        self.env, self.task = Racing(), task
+        self._is_original = task.scenery.is_original
 
     def start(self, track_seed: int, look_seed: int) -> None:
         """A new track, that of Gymnasium's seed, which looks as another seed says."""
         self.env.reset(seed=track_seed)
-        self._look = self.rules.scenery.draw(np.random.default_rng(look_seed))
+        self._look = self.task.scenery.draw(np.random.default_rng(look_seed))
         self._frames = self._unrewarded = self._slipping = 0
         self._slips = np.random.default_rng([look_seed, track_seed])
 
@@ -70,23 +44,23 @@ class Row:
         Returns:
             The sum of the frames' rewards, whether the episode ended, and whether its time was up.
         """
-        rules, total = self.rules, 0.0
-        if rules.slips:
+        task, total = self.task, 0.0
+        if task.slips:
             action = self._slipped(action)
-        for _ in range(rules.action_repeat):
+        for _ in range(task.action_repeat):
             _, reward, terminated, _, _ = self.env.step(action)
             total += reward
             self._frames += 1
             self._unrewarded = 0 if reward > 0 else self._unrewarded + 1
-            if terminated or 0 < rules.patience < self._unrewarded:
+            if terminated or 0 < task.patience < self._unrewarded:
                 return total, True, False
-            if self._frames == rules.max_frames:
+            if self._frames == task.max_frames:
                 return total, False, True
         return total, False, False
 
     def _slipped(self, action: np.ndarray) -> np.ndarray:
         """The action, or what comes of it."""
-        if not self._slipping and self._slips.random() < self.rules.slips:
+        if not self._slipping and self._slips.random() < self.task.slips:
             self._slipping, self._wrong = SLIP, self._slips.uniform(LOW, HIGH)
         if not self._slipping:
             return action
@@ -102,49 +76,29 @@ class Row:
         """
         if not self._is_original:
             self._look.apply(picture, self._frames, INDICATOR_ROWS.start)
-        if self.rules.grey:
+        if self.task.grey:
             cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY, dst=frame[..., 0])
         else:
             frame[:] = picture
-        if not self.rules.indicators:
+        if not self.task.indicators:
             frame[INDICATOR_ROWS] = 0
 
 
-@dataclass
-class Results:
-    """What B rows write.
-
-    Attributes:
-        pictures: (B, 96, 96, 3) uint8, of the world. frames: (B, 96, 96, 1 or 3) uint8, for the agent.
-        states: (B, S) float32. rewards: (B,) float64. ended: (B,) bool. cut: (B,) bool.
-        origins: (B,) int64, the tiles from which the present places on the tracks were looked for.
-    """
-
-    pictures: np.ndarray
-    frames: np.ndarray
-    states: np.ndarray
-    rewards: np.ndarray
-    ended: np.ndarray
-    cut: np.ndarray
-    origins: np.ndarray
-
-    @classmethod
-    def layout(cls, num_envs: int, rules: Rules) -> dict[str, tuple[tuple[int, ...], type]]:
-        """Shape and type of each."""
-        side = SIZE if rules.pictures else 0
-        return {
-            "pictures": ((num_envs, side, side, 3), np.uint8),
-            "frames": ((num_envs, side, side, 1 if rules.grey else 3), np.uint8),
-            "states": ((num_envs, len(STATE_NAMES)), np.float32),
-            "rewards": ((num_envs,), np.float64),
-            "ended": ((num_envs,), np.bool_),
-            "cut": ((num_envs,), np.bool_),
-            "origins": ((num_envs,), np.int64),
-        }
-
-    def part(self, rows: slice) -> Results:
-        """Views of some rows."""
-        return Results(**{name: values[rows] for name, values in vars(self).items()})
+def record_of(task: CarRacing) -> np.dtype:
+    """What a row is told and tells; the results of B rows are an array (B,) of it."""
+    side = SIZE if task.draws else 0
+    fields = [
+        ("actions", np.float64, (3,)),  # steering, gas, brake
+        ("running", np.bool_),  # whether it acts
+        ("pictures", np.uint8, (side, side, 3)),  # of the world
+        ("frames", np.uint8, (side, side, 1 if task.grey else 3)),  # for the agent
+        ("states", np.float32, (len(STATE_NAMES),)),
+        ("rewards", np.float64),
+        ("ended", np.bool_),
+        ("cut", np.bool_),
+        ("origins", np.int64),  # the tile from which the present place on the track was looked for
+    ]
+    return np.dtype(fields, align=True)
 
 
 class Past(NamedTuple):
@@ -153,7 +107,7 @@ class Past(NamedTuple):
     Args:
         seeds: of its track and look.
         actions: (steps, 3) since.
-        origin: as in `Results`.
+        origin: as in `record_of`.
     """
 
     seeds: tuple[int, int]
@@ -165,14 +119,14 @@ class LocalRows:
     """Rows of this process; see `WorkerRows` for rows of several.
 
     Args:
-        results: written to.
-        rules: of each `Row`.
+        results: (B,) records that are written to, see `record_of`.
+        task: whose.
     """
 
-    def __init__(self, results: Results, rules: Rules) -> None:
-        self.results, self._pictures = results, rules.pictures
-        self._rows = [Row(rules) for _ in range(len(results.rewards))]
-        self._painter, self._tracks = PAINTERS[rules.renderer](len(self._rows)), Tracks(len(self._rows))
+    def __init__(self, results: np.ndarray, task: CarRacing) -> None:
+        self.results, self._draws = results, task.draws
+        self._rows = [Row(task) for _ in results]
+        self._painter, self._tracks = PAINTERS[task.renderer](len(results)), Tracks(len(results))
 
     def start(self, pasts: Mapping[int, Past]) -> None:
         """Bring rows to where their past leads: Box2D's states cannot be saved. Only the present is drawn."""
@@ -191,31 +145,28 @@ class LocalRows:
 
         What is in `results` has no meaning until `step_finish`, for which all of it waits here.
         """
-        self._begun = actions, running
+        self.results["actions"], self.results["running"] = actions, running
 
     def step_finish(self) -> None:
         """Wait until the step that was begun is done."""
-        self.step(*self._begun)
-
-    def step(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """Begin and finish."""
         results = self.results
-        indices = np.flatnonzero(running).tolist()
+        indices, actions = np.flatnonzero(results["running"]).tolist(), results["actions"]
+        rewards, ended, cut = results["rewards"], results["ended"], results["cut"]
         for index in indices:
-            reward, ended, cut = self._rows[index].step(actions[index])
-            results.rewards[index], results.ended[index], results.cut[index] = reward, ended, cut
+            rewards[index], ended[index], cut[index] = self._rows[index].step(actions[index])
         self._show(indices)
 
     def _show(self, indices: list[int]) -> None:
         if not indices:
             return
         results, envs = self.results, [self._rows[index].env for index in indices]
-        results.origins[indices] = self._tracks.nearest[indices]
-        self._tracks.read(indices, envs, results.states)
-        if self._pictures:
-            self._painter.draw(indices, envs, results.pictures)
+        results["origins"][indices] = self._tracks.nearest[indices]
+        self._tracks.read(indices, envs, results["states"])
+        if self._draws:
+            pictures, frames = results["pictures"], results["frames"]
+            self._painter.draw(indices, envs, pictures)
             for index in indices:
-                self._rows[index].finish(results.pictures[index], results.frames[index])
+                self._rows[index].finish(pictures[index], frames[index])
 
     def close(self) -> None:
         """Let the simulations go."""

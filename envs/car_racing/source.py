@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -15,9 +14,12 @@ from ..sensors.episodes import Episodes, tell_lost
 from ..sensors.source import Source
 from ..snapshots import put
 from .drawing import SIZE
-from .rows import HIGH, LOW, Past, Rules
+from .rows import HIGH, LOW, Past
 from .simulation import STATE_NAMES
 from .workers import make_rows
+
+if TYPE_CHECKING:
+    from .task import CarRacing
 
 MOST_SEED = 2**31
 """Seeds of tracks are drawn below it."""
@@ -34,27 +36,26 @@ class RacingSource(Source):
 
     Args:
         num_envs: B.
-        rules: of each.
-        patch_size: P, pixels of a patch's side.
+        task: whose.
         threads: worker processes; 0 for one per core, where there are rows enough.
     """
 
     name = "car_racing"
     kept = ("_episodes", "_origins", "_states")
 
-    def __init__(self, num_envs: int, rules: Rules, patch_size: int = 6, threads: int = 0) -> None:
-        self.num_envs, self.rules, self._patch = num_envs, rules, patch_size
+    def __init__(self, num_envs: int, task: CarRacing, threads: int = 0) -> None:
+        self.num_envs, self.task, patch = num_envs, task, task.patch_size
         self.single_action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
-        self.max_episode_steps = math.ceil(rules.max_frames / rules.action_repeat)
-        colors = 1 if rules.grey else 3
-        self.reading_shape = (patch_size * patch_size * colors,) if rules.pictures else ()
-        grid = SIZE // patch_size
-        self.sensor_names = patch_names(grid, grid) if rules.pictures else STATE_NAMES
-        self.sizes = {"grid": (grid, grid), "patch_size": patch_size} if rules.pictures else {}
+        self.max_episode_steps = -(-task.max_frames // task.action_repeat)
+        self.reading_shape = (patch * patch * (1 if task.grey else 3),) if task.draws else ()
+        grid = SIZE // patch
+        self.sensor_names = patch_names(grid, grid) if task.draws else STATE_NAMES
+        self.sizes = {"grid": (grid, grid), "patch_size": patch} if task.draws else {}
         workers = thread_count(threads, num_envs // ROWS_OF_A_WORKER)
         self._episodes = Episodes(num_envs, n_seeds=2, action=(3,), dtype=np.float64)
-        self._rows = make_rows(num_envs, workers, rules, self._episodes)
-        self._origins, self._states = self._rows.results.origins, self._rows.results.states
+        self._rows = make_rows(num_envs, workers, task, self._episodes)
+        self._results = self._rows.results
+        self._origins, self._states = self._results["origins"], self._results["states"]
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ class RacingSource(Source):
     @property
     def pictures(self) -> np.ndarray:
         """(B, 96, 96, 3) uint8, what the worlds look like."""
-        return self._rows.results.pictures
+        return self._results["pictures"]
 
     def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         """New tracks; the generators draw the seeds that Gymnasium makes them from."""
@@ -86,18 +87,17 @@ class RacingSource(Source):
         """See `Source`."""
         self._rows.step_finish()
         self._episodes.enter(*self._begun)
-        results = self._rows.results
-        return results.rewards.copy(), results.ended.copy(), results.cut.copy()
+        return tuple(self._results[name].copy() for name in ("rewards", "ended", "cut"))
 
     def read(self) -> np.ndarray:
         """(B, patches, pixels) uint8, or the state (B, S) float32."""
-        if not self.rules.pictures:
-            return self._rows.results.states.copy()
-        return cut(self._rows.results.frames, self._patch)
+        if not self.task.draws:
+            return self._states.copy()
+        return cut(self._results["frames"], self.task.patch_size)
 
     def read_state(self, readings: np.ndarray) -> np.ndarray:
         """(B, S) float32."""
-        return self._rows.results.states.copy()
+        return self._states.copy()
 
     def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
         """Replay the episodes; see `Source.restore`."""

@@ -70,9 +70,19 @@ class CarRacing(SensorTask):
         self.kind = "patches" if view == "patches" else "sensors"
         self.scenery, self.view, self.renderer = scenery or Scenery(), view, renderer
         check_patch(SIZE, SIZE, patch_size)
-        self.patch_size, self.action_repeat, self.max_frames = patch_size, action_repeat, max_episode_steps
+        self.patch_size, self.action_repeat, self._max_frames = patch_size, action_repeat, max_episode_steps
         self.patience, self.slips, self.grey, self.indicators = patience, slips, grey, indicators
-        super().__init__(senses, -(-self.max_frames // self.action_repeat))
+        super().__init__(senses, -(-max_episode_steps // action_repeat))
+
+    @property
+    def draws(self) -> bool:
+        """Whether pictures are drawn at all."""
+        return self.view == "patches"
+
+    @property
+    def max_frames(self) -> int:
+        """Frames after which an episode is cut."""
+        return min(self._max_frames, self.max_episode_steps * self.action_repeat)
 
     def for_evaluation(self) -> CarRacing:
         """Without patience: an episode lasts until the lap is done, the field is left, or time is up.
@@ -90,21 +100,9 @@ class CarRacing(SensorTask):
 
     def make_source(self, num_envs: int, threads: int = 0) -> Source:
         """So many cars."""
-        from .rows import Rules
         from .source import RacingSource
 
-        rules = Rules(
-            action_repeat=self.action_repeat,
-            max_frames=min(self.max_frames, self.max_episode_steps * self.action_repeat),
-            patience=self.patience,
-            slips=self.slips,
-            pictures=self.view == "patches",
-            grey=self.grey,
-            indicators=self.indicators,
-            renderer=self.renderer,
-            scenery=self.scenery,
-        )
-        return RacingSource(num_envs, rules, self.patch_size, threads)
+        return RacingSource(num_envs, self, threads)
 
 
 def check_packages() -> None:

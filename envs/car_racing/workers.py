@@ -8,13 +8,16 @@ import traceback
 from collections.abc import Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from ..sensors.episodes import Episodes
-from .rows import LocalRows, Past, Results, Rules
+from .rows import LocalRows, Past, record_of
+
+if TYPE_CHECKING:
+    from .task import CarRacing
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +30,18 @@ class Worker:
 
     Args:
         name: for messages.
-        shared: arrays in shared memory, see `_arrays`.
-        num_envs: B, rows of all workers.
+        shared: memory that holds the records of all rows.
         part: the rows of this one.
-        rules: of each `Row`.
+        task: whose.
 
     Attributes:
         process: the present one.
         deaths: of its processes since the last step.
     """
 
-    def __init__(self, name: str, shared: dict[str, Any], num_envs: int, part: slice, rules: Rules) -> None:
+    def __init__(self, name: str, shared: Any, part: slice, task: CarRacing) -> None:
         self.name, self.part, self.deaths = name, part, 0
-        self._given = shared, num_envs, part, rules
+        self._given = shared, part, task
         self.begin()
 
     def begin(self) -> None:
@@ -100,23 +102,19 @@ class WorkerRows:
     Args:
         num_envs: B.
         workers: processes.
-        rules: of each `Row`.
+        task: whose.
         episodes: of the rows, kept by the caller, who enters a start or a step once it is done.
     """
 
-    def __init__(self, num_envs: int, workers: int, rules: Rules, episodes: Episodes) -> None:
-        context = get_context("spawn")
-        shared = {
-            name: context.RawArray("b", int(np.prod(shape)) * np.dtype(kind).itemsize)
-            for name, (shape, kind) in _shared_layout(num_envs, rules).items()
-        }
-        self._actions, self._running, self.results = _arrays(shared, num_envs, rules)
-        self._episodes = episodes
-        self._origins = self.results.origins.copy()  # as they were before what is being done
+    def __init__(self, num_envs: int, workers: int, task: CarRacing, episodes: Episodes) -> None:
+        record = record_of(task)
+        shared = get_context("spawn").RawArray("b", num_envs * record.itemsize)
+        self.results, self._episodes = np.frombuffer(shared, record), episodes
+        self._origins = self.results["origins"].copy()  # as they were before what is being done
         bounds = np.linspace(0, num_envs, workers + 1).astype(int).tolist()
         parts = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
         self.workers = [
-            Worker(f"worker {number} of {workers} of car_racing", shared, num_envs, part, rules)
+            Worker(f"worker {number} of {workers} of car_racing", shared, part, task)
             for number, part in enumerate(parts, 1)
         ]
 
@@ -133,12 +131,12 @@ class WorkerRows:
 
     def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
         """Workers write into `results` from now on; see `LocalRows`."""
-        self._actions[:], self._running[:] = actions, running
-        self._tell([(worker, "step", None) for worker in self.workers])
+        self.results["actions"], self.results["running"] = actions, running
+        self._tell([(worker, "step_finish", None) for worker in self.workers])
 
     def step_finish(self) -> None:
         """See `LocalRows`."""
-        self._await([(worker, "step", None) for worker in self.workers])
+        self._await([(worker, "step_finish", None) for worker in self.workers])
         for worker in self.workers:
             worker.deaths = 0
 
@@ -152,7 +150,7 @@ class WorkerRows:
             while not worker.answers():
                 self._replace(worker)
                 worker.tell(*task)
-        self._origins[:] = self.results.origins
+        self._origins[:] = self.results["origins"]
 
     def _replace(self, worker: Worker) -> None:
         """Start a fresh process and bring its rows to where they were before what was to be done."""
@@ -184,42 +182,25 @@ class WorkerRows:
         self.workers = []
 
 
-def make_rows(num_envs: int, workers: int, rules: Rules, episodes: Episodes) -> LocalRows | WorkerRows:
+def make_rows(num_envs: int, workers: int, task: CarRacing, episodes: Episodes) -> LocalRows | WorkerRows:
     """Rows in this process if one worker is enough, else in several."""
     cv2.setNumThreads(1)  # pictures are small: threads within a call only wait for each other
     if workers > 1:
-        return WorkerRows(num_envs, workers, rules, episodes)
-    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in Results.layout(num_envs, rules).items()}
-    return LocalRows(Results(**arrays), rules)
+        return WorkerRows(num_envs, workers, task, episodes)
+    return LocalRows(np.zeros(num_envs, record_of(task)), task)
 
 
-def _shared_layout(num_envs: int, rules: Rules) -> dict[str, tuple[tuple[int, ...], type]]:
-    commands = {"actions": ((num_envs, 3), np.float64), "running": ((num_envs,), np.bool_)}
-    return {**commands, **Results.layout(num_envs, rules)}
-
-
-def _arrays(shared: dict[str, Any], num_envs: int, rules: Rules) -> tuple[np.ndarray, np.ndarray, Results]:
-    """Actions (B, 3), which rows are running (B,), and results, all in shared memory."""
-    actions, running, *results = (
-        np.frombuffer(shared[name], kind).reshape(shape)
-        for name, (shape, kind) in _shared_layout(num_envs, rules).items()
-    )
-    return actions, running, Results(*results)
-
-
-def _work(pipe: Connection, shared: dict[str, Any], num_envs: int, part: slice, rules: Rules) -> None:
+def _work(pipe: Connection, shared: Any, part: slice, task: CarRacing) -> None:
     """What a worker process does until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process saves and closes
     cv2.setNumThreads(1)
-    actions, running, results = _arrays(shared, num_envs, rules)
-    rows = LocalRows(results.part(part), rules)
+    rows = LocalRows(np.frombuffer(shared, record_of(task))[part], task)
     while True:
         try:
             command, argument = pipe.recv()
             if command == "close":
                 break
-            arguments = (actions[part], running[part]) if command == "step" else (argument,)
-            pipe.send(_attempt(rows, command, arguments))
+            pipe.send(_attempt(rows, command, () if argument is None else (argument,)))
         except (EOFError, OSError):  # the main process has ended
             break
     rows.close()

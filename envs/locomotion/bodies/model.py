@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import mujoco
 import numpy as np
 
@@ -15,6 +17,9 @@ JOINT = (int(_TRANSMISSIONS.mjTRN_JOINT), int(_TRANSMISSIONS.mjTRN_JOINTINPARENT
 TENDON, SITE = int(_TRANSMISSIONS.mjTRN_TENDON), int(_TRANSMISSIONS.mjTRN_SITE)
 ADHESION, CRANK = int(_TRANSMISSIONS.mjTRN_BODY), int(_TRANSMISSIONS.mjTRN_SLIDERCRANK)
 """What actuators act through."""
+
+TRANSMISSIONS = {TENDON: "tendon", SITE: "site", ADHESION: "adhesion", CRANK: "slider-crank"}
+TRANSMISSIONS |= dict.fromkeys(JOINT, "joint")
 
 ENDLESS, UNBOUNDED = 1e3, 1e8
 """Where a joint or tendon ends beyond this (rad, m) it is taken to have no end there; a control or force
@@ -80,6 +85,12 @@ def geom_bounds(
     center, size = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
     middle, half = position + rotation @ center, np.abs(rotation) @ size
     return middle - half, middle + half
+
+
+def placed_bounds(model: mujoco.MjModel, data: mujoco.MjData, geoms: Iterable[int]) -> np.ndarray:
+    """(K, 2, 3) m: lower and upper corner of each of ``geoms``, in the world."""
+    corners = [geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g]) for g in geoms]
+    return np.array(corners).reshape(-1, 2, 3)
 
 
 def joint_range(model: mujoco.MjModel, joint: int) -> tuple[float, float] | None:

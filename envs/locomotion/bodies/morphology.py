@@ -18,10 +18,10 @@ from .model import (
     FREE,
     SLIDE,
     body_joints,
-    geom_bounds,
     is_held,
     is_tied,
     joint_range,
+    placed_bounds,
     quaternion_matrix,
     touching_geoms,
 )
@@ -270,12 +270,10 @@ class Morphology:
         bodies = [body for limb in self.limbs for body in limb.bodies]
         geoms = np.flatnonzero(np.isin(model.geom_bodyid, bodies))
         touching = geoms[touching_geoms(model)[geoms]]
-        corners = [
-            geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g])
-            for g in (touching if len(touching) else geoms)
-        ] or [(place, place) for place in data.xpos[bodies]]
-        lows, highs = np.array(corners).swapaxes(0, 1)
-        return lows.min(0), highs.max(0)
+        corners = placed_bounds(model, data, touching if len(touching) else geoms)
+        if not len(corners):
+            corners = data.xpos[bodies][:, None].repeat(2, 1)
+        return corners[:, 0].min(0), corners[:, 1].max(0)
 
     def lowest_point(self, qpos: np.ndarray) -> float:
         """Height of the lowest of `bounds`."""

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 
-from .describe import Description, JointRow, LimbRow
-from .tree_layout import tidy_tree
+from .describe import Description, LimbRow
 
 DPI = 100
 # Of Okabe and Ito's palette: told apart with every kind of colour blindness; the marks differ, too.
@@ -50,9 +49,10 @@ def body_picture(
     sizes = np.array([_box_size(lines) for lines in boxes], float)
     places, extent = tidy_tree([limb.parent_index for limb in description.limbs], sizes, (14, 26))
     left = 0 if rendering is None else rendering.shape[1] + MARGIN
-    heading, subtitle = _heading(description), why_not if rendering is None else ""
-    legend = f"{ACTUATED_MARK} actuated   {PASSIVE_MARK} not actuated"
-    columns = [extent[0], *(_text_size(text, ROW_SIZE)[0] for text in (subtitle, legend))]
+    heading = f"{_shortened(description.name, 60)}: {', '.join(description.totals[:4])}"
+    subtitle = why_not if rendering is None else ""
+    legend = {f"{ACTUATED_MARK} actuated": ACTUATED, f"{PASSIVE_MARK} not actuated": PASSIVE}
+    columns = [extent[0], *(_text_size(text, ROW_SIZE)[0] for text in (subtitle, "   ".join(legend)))]
     drawn = max(extent[1], 0 if rendering is None else rendering.shape[0])
     top = MARGIN + TITLE_HEIGHT
     width = max(left + max(columns), _text_size(heading, TITLE_SIZE, True)[0]) + 2 * MARGIN
@@ -68,9 +68,8 @@ def body_picture(
     _draw_edges(axes, description.limbs, places + origin, sizes)
     for limb, lines, place, size in zip(description.limbs, boxes, places + origin, sizes, strict=True):
         _draw_box(axes, limb, lines, place, size)
-    for mark, colour, x in ((ACTUATED_MARK, ACTUATED, 0), (PASSIVE_MARK, PASSIVE, 90)):
-        word = "actuated" if mark == ACTUATED_MARK else "not actuated"
-        _text(axes, MARGIN + left + x, height - MARGIN, f"{mark} {word}", ROW_SIZE, color=colour, va="center")
+    for (text, colour), x in zip(legend.items(), (0, 90), strict=True):
+        _text(axes, MARGIN + left + x, height - MARGIN, text, ROW_SIZE, color=colour, va="center")
     return _write(figure, path)
 
 
@@ -112,30 +111,18 @@ def cell_size(width: int, height: int) -> tuple[int, int]:
     return width + 8, height + TITLE_HEIGHT + 4
 
 
-def _heading(description: Description) -> str:
-    return f"{_shortened(description.name, 60)}: {', '.join(description.totals[:4])}"
-
-
 def _box_lines(limb: LimbRow) -> list[tuple[str, str]]:
     """The text and colour of each line of a limb's box, its name first."""
     lines = [(_shortened(limb.name), "black")]
     shown = limb.joints if len(limb.joints) <= MOST_ROWS else limb.joints[: MOST_ROWS - 1]
-    lines += [_row_line(joint) for joint in _without_axes(shown)]
+    for joint in shown:
+        if joint.kind in ("ball y", "ball z"):
+            continue  # of a ball joint's three axes one is shown
+        mark, colour = (PASSIVE_MARK, PASSIVE) if joint.actuator is None else (ACTUATED_MARK, ACTUATED)
+        lines.append((f"{mark} {_shortened(joint.name)}  {joint.kind.removesuffix(' x')}", colour))
     if len(shown) < len(limb.joints):
         lines.append((f"and {len(limb.joints) - len(shown)} more", EDGE))
     return lines
-
-
-def _without_axes(joints: Sequence[JointRow]) -> list[JointRow]:
-    """The three axes of a ball joint as the one joint that they are."""
-    return [joint for joint in joints if joint.kind not in ("ball y", "ball z")]
-
-
-def _row_line(joint: JointRow) -> tuple[str, str]:
-    kind = joint.kind.removesuffix(" x")
-    if joint.actuator is None:
-        return f"{PASSIVE_MARK} {_shortened(joint.name)}  {kind}", PASSIVE
-    return f"{ACTUATED_MARK} {_shortened(joint.name)}  {kind}", ACTUATED
 
 
 def _shortened(name: str, letters: int = MOST_LETTERS) -> str:
@@ -230,3 +217,61 @@ def _write(figure: Figure, path: Path) -> tuple[int, int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, format="png")
     return tuple(int(side) for side in figure.canvas.get_width_height())
+
+
+def tidy_tree(
+    parents: Sequence[int], sizes: np.ndarray, gap: tuple[float, float]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Places of boxes of different sizes, none of which overlap.
+
+    Subtrees of one parent stand as near to each other as the boxes of each level allow. Several trees
+    stand side by side.
+
+    Args:
+        parents: index of each box's parent, -1 for a root; parents stand before children.
+        sizes: (N, 2) width and height of each box.
+        gap: between boxes side by side, and between levels.
+
+    Returns:
+        (N, 2) places of the middle of each box's upper edge, y downwards, from (0, 0) on; the width and
+        height of all.
+    """
+    children: list[list[int]] = [[] for _ in parents]
+    depth = np.zeros(len(parents), int)
+    for box, parent in enumerate(parents):
+        if parent >= 0:
+            children[parent].append(box)
+            depth[box] = depth[parent] + 1
+    shift = np.zeros(len(parents))  # of a box against its parent
+    contours: list[list[tuple[float, float]]] = [[] for _ in parents]
+    for box in reversed(range(len(parents))):
+        placed, below = _side_by_side([contours[child] for child in children[box]], gap[0])
+        shift[children[box]] = placed
+        contours[box] = [(-sizes[box, 0] / 2, sizes[box, 0] / 2), *below]
+    roots = [box for box, parent in enumerate(parents) if parent < 0]
+    shift[roots], outline = _side_by_side([contours[root] for root in roots], gap[0])
+
+    levels = [sizes[depth == level, 1].max() for level in range(depth.max() + 1)]
+    tops = np.concatenate([[0.0], np.cumsum(np.array(levels) + gap[1])])
+    left, right = min(low for low, _ in outline), max(high for _, high in outline)
+    x = np.zeros(len(parents))
+    for box, parent in enumerate(parents):
+        x[box] = shift[box] + (x[parent] if parent >= 0 else -left)
+    return np.stack([x, tops[depth]], 1), (float(right - left), float(tops[-1] - gap[1]))
+
+
+def _side_by_side(
+    contours: list[list[tuple[float, float]]], gap: float
+) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """Places of subtrees about 0, and the left and right end of each level of them together."""
+    places: list[float] = []
+    joined: list[tuple[float, float]] = []
+    for contour in contours:
+        pairs = zip(joined, contour, strict=False)
+        place = max((before[1] + gap - own[0] for before, own in pairs), default=0.0)
+        places.append(place)
+        moved = [(low + place, high + place) for low, high in contour]
+        both = [(a[0], b[1]) for a, b in zip(joined, moved, strict=False)]
+        joined = both + joined[len(both) :] + moved[len(both) :]
+    middle = (places[0] + places[-1]) / 2 if places else 0.0
+    return np.array(places) - middle, [(low - middle, high - middle) for low, high in joined]

@@ -19,69 +19,56 @@ from ..bodies.actuators import (
 )
 from ..bodies.descriptors import LENGTH_UNIT, gear_size, transmission_axis
 from ..bodies.limbs import JointSlot, Limb
-from ..bodies.model import body_joints, joint_range, tendon_range
+from ..bodies.model import (
+    ADHESION,
+    BALL,
+    FREE,
+    HINGE,
+    SLIDE,
+    TRANSMISSIONS,
+    body_joints,
+    joint_range,
+    tendon_range,
+)
 from ..bodies.morphology import Morphology
 from ..features import LIMB_SPEC
 from ..task import LocomotionTask
 from ..vector_env import LocomotionVectorEnv
 
-_HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
-_BALL, _FREE = int(mujoco.mjtJoint.mjJNT_BALL), int(mujoco.mjtJoint.mjJNT_FREE)
-_TRANSMISSIONS = {
-    int(mujoco.mjtTrn.mjTRN_TENDON): "tendon",
-    int(mujoco.mjtTrn.mjTRN_SITE): "site",
-    int(mujoco.mjtTrn.mjTRN_BODY): "adhesion",
-    int(mujoco.mjtTrn.mjTRN_SLIDERCRANK): "slider-crank",
-    int(mujoco.mjtTrn.mjTRN_JOINT): "joint",
-    int(mujoco.mjtTrn.mjTRN_JOINTINPARENT): "joint",
-}
-
 
 @dataclass(frozen=True)
 class ActuatorRow:
-    """What drives a joint row.
+    """What drives a joint row."""
 
-    Args:
-        name: its own, or its number.
-        kind: motor, position servo, velocity servo, muscle, damper, adhesion or general.
-        control: physical controls (low, high) that can be given, in ``control_unit``.
-        control_unit: rad, m, rad/s, m/s, or 1 for a plain number.
-        strength: largest force of the span of nominal actions, gear included, in ``strength_unit``.
-        strength_unit: N m or N.
-    """
-
-    name: str
-    kind: str
-    control: tuple[float, float]
-    control_unit: str
-    strength: float
-    strength_unit: str
+    name: str  # its own, or its number
+    kind: str  # motor, position servo, velocity servo, muscle, damper, adhesion or general
+    control: tuple[float, float]  # physical controls that can be given, low and high
+    control_unit: str  # rad, m, rad/s, m/s, or 1 for a plain number
+    strength: float  # largest force of the span of nominal actions, gear included
+    strength_unit: str  # N m or N
 
 
 @dataclass(frozen=True)
 class JointRow:
-    """A joint row: ``kind`` is hinge, slide, ball x, ball y, ball z, tendon, site and so on.
-
-    ``limits`` are (low, high) in ``unit`` (rad or m), None where there are none.
-    """
+    """A joint row."""
 
     name: str
-    kind: str
-    limits: tuple[float, float] | None
-    unit: str
+    kind: str  # hinge, slide, ball x, ball y, ball z, tendon, site and so on
+    limits: tuple[float, float] | None  # low and high
+    unit: str  # rad or m
     actuator: ActuatorRow | None
 
 
 @dataclass(frozen=True)
 class LimbRow:
-    """A limb: parent's name ("" for a root), bodies welded to it, mass in kg, sides of its box in m."""
+    """A limb."""
 
     name: str
-    parent: str
+    parent: str  # its name, "" for a root
     parent_index: int
-    merged: tuple[str, ...]
-    mass: float
-    size: tuple[float, float, float]
+    merged: tuple[str, ...]  # bodies welded to it
+    mass: float  # kg
+    size: tuple[float, float, float]  # sides of its box, m
     joints: tuple[JointRow, ...]
 
 
@@ -128,12 +115,7 @@ class Description:
 
 
 def describe(body: Morphology, frame_skip: int) -> Description:
-    """Reads a body.
-
-    Args:
-        body: to be told of.
-        frame_skip: substeps of a step of its task.
-    """
+    """Reads a body whose task takes ``frame_skip`` substeps in a step."""
     columns = LIMB_SPEC.token_slice("size")
     first = int(LIMB_SPEC.token_is_state().sum())
     sizes = 2 * LENGTH_UNIT * body.limb_descriptors[:, columns.start - first : columns.stop - first]
@@ -188,10 +170,10 @@ def _joint_row(body: Morphology, limb: Limb, slot: JointSlot) -> JointRow:
         return _transmission_row(model, limb, slot, actuator)
     name, kind = _label(model.joint(slot.joint).name, "joint", slot.joint), int(model.jnt_type[slot.joint])
     limits = joint_range(model, slot.joint)
-    if kind == _BALL:  # its range is that of the whole turn, whatever the axis
+    if kind == BALL:  # its range is that of the whole turn, whatever the axis
         return JointRow(name, f"ball {'xyz'[slot.axis]}", limits and (-limits[1], limits[1]), "rad", actuator)
     return JointRow(
-        name, "hinge" if kind == _HINGE else "slide", limits, "rad" if kind == _HINGE else "m", actuator
+        name, "hinge" if kind == HINGE else "slide", limits, "rad" if kind == HINGE else "m", actuator
     )
 
 
@@ -199,19 +181,19 @@ def _transmission_row(
     model: mujoco.MjModel, limb: Limb, slot: JointSlot, actuator: ActuatorRow | None
 ) -> JointRow:
     kind, target = int(model.actuator_trntype[slot.actuator]), int(model.actuator_trnid[slot.actuator, 0])
-    what = _TRANSMISSIONS.get(kind, "transmission")
+    what = TRANSMISSIONS.get(kind, "transmission")
     owner = {"tendon": model.tendon, "adhesion": model.body, "joint": model.joint}.get(what, model.site)
     name = _label(owner(target).name, "body" if what == "adhesion" else what, target)
     limits = tendon_range(model, target) if what == "tendon" else None
     if what == "joint":
-        what = "ball motor" if int(model.jnt_type[target]) == _BALL else "free motor"
+        what = "ball motor" if int(model.jnt_type[target]) == BALL else "free motor"
     return JointRow(name, what, limits, _length_unit(model, limb, slot), actuator)
 
 
 def _length_unit(model: mujoco.MjModel, limb: Limb, slot: JointSlot) -> str:
     """Unit of what the actuator's length is: rad where it turns, m where it pushes or pulls."""
     if slot.joint >= 0:
-        return "m" if int(model.jnt_type[slot.joint]) == _SLIDE else "rad"
+        return "m" if int(model.jnt_type[slot.joint]) == SLIDE else "rad"
     return "rad" if transmission_axis(model, limb, slot.actuator)[0] else "m"
 
 
@@ -233,7 +215,7 @@ def _actuator_row(body: Morphology, limb: Limb, slot: JointSlot) -> ActuatorRow:
 def actuator_kind(model: mujoco.MjModel, actuator: int) -> str:
     """What an actuator is called, told from its gain and bias and not from the element that made it."""
     gain, bias = int(model.actuator_gaintype[actuator]), int(model.actuator_biastype[actuator])
-    if int(model.actuator_trntype[actuator]) == int(mujoco.mjtTrn.mjTRN_BODY):
+    if int(model.actuator_trntype[actuator]) == ADHESION:
         return "adhesion"
     if gain == int(mujoco.mjtGain.mjGAIN_MUSCLE):
         return "muscle"
@@ -290,7 +272,7 @@ def _placing(body: Morphology, limb: Limb) -> str:
     placing = [joint for joint in body_joints(model, part) if joint not in rows]
     if not placing:
         return ""
-    kinds = ["free joint" if int(model.jnt_type[j]) == _FREE else "joint" for j in placing]
+    kinds = ["free joint" if int(model.jnt_type[j]) == FREE else "joint" for j in placing]
     names = ", ".join(_label(model.joint(j).name, k, j) for j, k in zip(placing, kinds, strict=True))
     what = "only places" if len(placing) == 1 else "only place"
     return f"{names} {what} {limb.name!r} in the world: no joint row{'s' * (len(placing) > 1)}"

@@ -17,7 +17,7 @@ import numpy as np
 from mujoco.rendering.classic import gl_context
 
 from ...errors import UserError
-from ..bodies.model import geom_bounds
+from ..bodies.model import BALL, FREE, HINGE, placed_bounds
 from ..bodies.morphology import Morphology
 from ..vector_env import LocomotionVectorEnv
 
@@ -152,12 +152,9 @@ def _seen_boxes(body: Morphology) -> np.ndarray:
     parts = [part for limb in body.limbs for part in limb.bodies]
     geoms = np.flatnonzero(np.isin(model.geom_bodyid, parts))
     seen = geoms[_shown(body)[geoms]]
-    corners = [
-        geom_bounds(model, int(geom), data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3))
-        for geom in (seen if len(seen) else geoms)
-    ]
-    corners += [(place, place) for place in data.xpos[parts]]  # a body may have no geom at all
-    return np.array(corners)
+    places = data.xpos[parts]  # a body may have no geom at all
+    corners = placed_bounds(model, data, seen if len(seen) else geoms)
+    return np.concatenate([corners, np.stack([places, places], 1)])
 
 
 def _usual_radius(body: Morphology) -> float:
@@ -175,9 +172,9 @@ def _moves_about(body: Morphology, axis: int) -> bool:
     model, data = body.model, body.placed(body.initial_qpos)
     own = np.isin(model.jnt_bodyid, [part for limb in body.limbs for part in limb.bodies])
     kinds, axes = model.jnt_type[own], data.xaxis[own]
-    if np.isin(kinds, [int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)]).any():
+    if np.isin(kinds, [FREE, BALL]).any():
         return False
-    hinges = kinds == int(mujoco.mjtJoint.mjJNT_HINGE)
+    hinges = kinds == HINGE
     return bool(hinges.any() and (np.abs(axes[hinges, axis]) > 0.99).all())
 
 
@@ -207,8 +204,7 @@ def _diagonal(model: mujoco.MjModel, data: mujoco.MjData, geoms: np.ndarray) -> 
     """Of the bounds of geoms, m; 0 of none."""
     if not len(geoms):
         return 0.0
-    corners = [geom_bounds(model, int(g), data.geom_xpos[g], data.geom_xmat[g].reshape(3, 3)) for g in geoms]
-    low, high = np.array(corners).swapaxes(0, 1)
+    low, high = placed_bounds(model, data, geoms).swapaxes(0, 1)
     return float(np.linalg.norm(high.max(0) - low.min(0)))
 
 

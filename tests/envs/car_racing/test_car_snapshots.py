@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("Box2D")
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.rows import Row, Rules
+from somite.envs.car_racing.rows import Row
 from somite.envs.car_racing.workers import Worker, WorkerRows
 from somite.envs.sensors import Senses, SensorVectorEnv
 from tests.envs.futures import equal, go_on, read_back
@@ -68,12 +68,12 @@ def test_an_onlooker_of_the_state_is_restored() -> None:
 
 def test_an_old_world_and_a_fresh_one_drive_alike() -> None:
     """A replay is of one episode, in a world that may have seen many, or none."""
-    old, rng = Row(Rules(pictures=False)), np.random.default_rng(0)
+    old, rng = Row(CarRacing(view="state")), np.random.default_rng(0)
     for seed in range(4):
         old.start(seed, 0)
         for action in rng.uniform([-1, 0, 0], [1, 1, 0.2], (120, 3)):
             old.step(action)
-    fresh = Row(Rules(pictures=False))
+    fresh = Row(CarRacing(view="state"))
     old.start(9, 0), fresh.start(9, 0)
     for action in rng.uniform([-0.3, 0, 0], [0.3, 1, 0.2], (600, 3)):
         assert old.step(action) == fresh.step(action)
@@ -157,7 +157,7 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_step_or_start_is_replaced(
 ) -> None:
     """It has done a part of its work, which is done again."""
     worker, tell = twins.rows.workers[0], twins.rows.workers[0].tell
-    for command, after in (("step", 0.004), ("start", 0.02)):
+    for command, after in (("step_finish", 0.004), ("start", 0.02)):
         killer = _Killer(worker, command, after)
         monkeypatch.setattr(worker, "tell", killer)
         twins.go_on(40, 2)

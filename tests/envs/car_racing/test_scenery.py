@@ -11,16 +11,16 @@ pytest.importorskip("Box2D")
 
 import cv2
 
-from somite.envs.car_racing import Scenery
+from somite.envs.car_racing import CarRacing, Scenery
 from somite.envs.car_racing.drawing import Painter
-from somite.envs.car_racing.rows import Row, Rules
+from somite.envs.car_racing.rows import Row
 from somite.envs.car_racing.scenery import GENERATORS, make_background
 from somite.envs.errors import UserError
 
 
 def shown(scenery: Scenery, look_seed: int = 0, steps: int = 60, **rules) -> tuple[np.ndarray, np.ndarray]:
     """Picture and frame of one episode after some steps."""
-    row, painter = Row(Rules(scenery=scenery, grey=False, **rules)), Painter(1)
+    row, painter = Row(CarRacing(scenery=scenery, grey=False, **rules)), Painter(1)
     row.start(7, look_seed)
     painter.start(0, row.env)
     for _ in range(steps):

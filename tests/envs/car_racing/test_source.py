@@ -12,7 +12,7 @@ pytest.importorskip("Box2D")
 from gymnasium.envs.box2d.car_racing import CarRacing as Original
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.rows import HIGH, LOW, SLIP, Past, Row, Rules
+from somite.envs.car_racing.rows import HIGH, LOW, SLIP, Past, Row
 from somite.envs.car_racing.simulation import STATE_NAMES
 from somite.envs.car_racing.source import RacingSource
 from somite.envs.car_racing.task import RENDERERS
@@ -136,7 +136,10 @@ def test_shuffled_patches_find_their_neighbours_and_keep_traces() -> None:
 
 
 def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
-    once, repeated = Row(Rules(pictures=False)), Row(Rules(action_repeat=5, max_frames=12, pictures=False))
+    once, repeated = (
+        Row(CarRacing(view="state")),
+        Row(CarRacing(view="state", action_repeat=5, max_episode_steps=12)),
+    )
     once.start(3, 0)
     repeated.start(3, 0)
     action = np.array([0.05, 0.5, 0.0])
@@ -147,7 +150,7 @@ def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
 
 
 def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
-    row = Row(Rules(patience=20, pictures=False))
+    row = Row(CarRacing(view="state", patience=20))
     row.start(0, 0)
     rewards, ended = [], False
     while not ended:
@@ -160,7 +163,7 @@ def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
 
 def acted(slips: float, track: int = 0) -> np.ndarray:
     """(200, 3), what became of the action (0.5, 0.25, 0)."""
-    row, found = Row(Rules(slips=slips, pictures=False)), []
+    row, found = Row(CarRacing(view="state", slips=slips)), []
     row.start(track, 7)
     row.env.step = lambda action: (found.append(action), 0.0, False, False, {})[:5]
     for _ in range(200):
@@ -290,6 +293,6 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_source_is_at_most_a_few_workers() -> None:
-    source = RacingSource(3, Rules(pictures=False), threads=8)
+    source = RacingSource(3, CarRacing(view="state"), threads=8)
     assert not hasattr(source._rows, "workers"), "three rows are not worth a process"
     source.close()

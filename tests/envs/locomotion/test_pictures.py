@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 from somite.envs.locomotion import build
-from somite.envs.locomotion.pictures.body_pictures import body_picture, cell_size, sheet, sheet_columns
+from somite.envs.locomotion.pictures.body_pictures import (
+    body_picture,
+    cell_size,
+    sheet,
+    sheet_columns,
+    tidy_tree,
+)
 from somite.envs.locomotion.pictures.describe import describe
-from somite.envs.locomotion.pictures.tree_layout import tidy_tree
 
 
 def read(path):
