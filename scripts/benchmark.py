@@ -2,32 +2,124 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from somite.envs.errors import UserError
-from somite.scripts.benchmarks import arguments
+from somite.agents.storage.paths import absolute_argument, hydra_quoted
+from somite.envs.errors import UserError, nearest
 from somite.scripts.cli import command_line
 from somite.scripts.cli.streams import patient_streams
 
+CONFIG_NAME = "benchmark"
+
+_OVERRIDE = re.compile(r"(\+\+|\+|~)?([^=]+)(=.*)?", re.DOTALL)
+# What is said to somite-train in the same words. agent=<choice> is not: a benchmark compares several.
+_OF_TRAINING = re.compile(r"(env|device|simulation|precision|threads)=|(env|agent|algorithm)\.|algorithm=")
+
+
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Turns ``locomotion seconds=5 output=x.json env=walker`` into what Hydra composes.
+
+    Args:
+        arguments: of the command line, without the program's name.
+
+    Returns:
+        The arguments with ``seconds`` as ``locomotion.seconds``, and ``env=walker``, which is meant for the
+        training runs, in the list ``locomotion.train``; not so a key that the section has itself, such as
+        ``gpu.device``. ``output`` and Hydra's own keys stay.
+
+    Raises:
+        UserError: the first word names no benchmark, with the nearest one that does.
+    """
+    if arguments and arguments[0].startswith("-"):
+        return list(arguments)  # --help and other questions to Hydra
+    with resources.files("somite.conf").joinpath(f"{CONFIG_NAME}.yaml").open(encoding="utf-8") as file:
+        config = OmegaConf.load(file)
+    names = _names(config)
+    if not arguments or "=" in arguments[0]:
+        raise UserError(
+            f"the first word names the benchmark, for example: somite-benchmark {names[0]} "
+            f"output={names[0]}.json; choices: {', '.join(names)}"
+        )
+    name, *others = arguments
+    if name not in names:
+        raise UserError(f"there is no benchmark {name!r}; {nearest(name, names)}")
+    training = [
+        argument
+        for argument in others
+        if _OF_TRAINING.match(argument) and argument.partition("=")[0] not in config[name]
+    ]
+    own = [_in_section(argument, name, config) for argument in others if argument not in training]
+    # In Hydra's grammar a list's items hold no bare "=".
+    found = [hydra_quoted(absolute_argument(argument, Path.cwd())) for argument in training]
+    further = [f"{name}.train=[{','.join(found)}]"] if found else []
+    return [f"benchmark={name}", *own, *further]
+
+
+def _names(config: DictConfig) -> list[str]:
+    """Of all benchmarks: the sections that build something."""
+    return [str(name) for name in config if OmegaConf.is_dict(config[name]) and "_target_" in config[name]]
+
+
+def _in_section(argument: str, name: str, config: DictConfig) -> str:
+    match = _OVERRIDE.fullmatch(argument)
+    if argument.startswith("-") or match is None or not (match[1] or match[3]):
+        return argument  # an option of Hydra's or its value
+    first = match[2].partition(".")[0]
+    if first in config or first == "hydra":
+        return argument
+    return f"{match[1] or ''}{name}.{match[2]}{match[3] or ''}"
+
 
 def benchmark(config: DictConfig) -> None:
-    """Runs the benchmark that the configuration names."""
-    from somite.scripts.benchmarks import runner  # torch takes seconds, --help does not need it
+    """Runs the benchmark that the configuration names, with the section of its name.
 
-    runner.run(config)
+    Raises:
+        UserError: an invalid setting, or an output that cannot be written.
+        SystemExit: a benchmark that found something wrong says so.
+    """
+    import hydra  # torch takes seconds, --help does not need it
+
+    from somite.scripts.benchmarks.harness import Report, busy_message, describe_machine
+
+    name, names = str(config.benchmark), _names(config)
+    if name not in names:
+        raise UserError(f"there is no benchmark {name!r}; {nearest(name, names)}")
+    machine = describe_machine()  # before anything of ours loads the machine
+    chosen = hydra.utils.instantiate(config[name], _convert_="all")
+    report = Report(config.output, machine)
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    found = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {versions}"
+    report.console.print(found, highlight=False, soft_wrap=True)
+    warning = busy_message(machine)
+    if warning:
+        report.console.print(warning, style="yellow", soft_wrap=True)
+    try:
+        code = chosen.run(report)
+    except KeyboardInterrupt:
+        report.console.print("stopped")
+        raise SystemExit(128 + signal.SIGINT) from None
+    if report.path is not None:
+        report.console.print(f"written to {report.path}", soft_wrap=True)
+    if code:
+        raise SystemExit(code)
 
 
 def main() -> None:
     """Entry point of ``somite-benchmark``."""
     try:
-        given = arguments.for_hydra(sys.argv[1:])
+        given = for_hydra(sys.argv[1:])
     except UserError as error:
         with patient_streams():
             print(error, file=sys.stderr)
         raise SystemExit(2) from None
-    command_line.run(benchmark, arguments.CONFIG_NAME, given, resumable=False)
+    command_line.run(benchmark, CONFIG_NAME, given, resumable=False)
 
 
 if __name__ == "__main__":

@@ -5,25 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import gymnasium
 import numpy as np
 import torch
-from rich.console import Console
 
 from ...envs.car_racing import CarRacing
 from ...envs.cores import available_cores
 from ...envs.numbers import VALUES, checked
-from .arguments import ARGUMENTS, COUNT, ROUNDS_OR_NONE, SECONDS
-from .ppo_speed import ppo_configs, ppo_rows
-from .rates import interleave, make_rows, stepping
-from .results import Results
-from .simulation import ACTION_SETS
-from .tables import keep
+from .harness import ARGUMENTS, COUNT, ROUNDS_OR_NONE, SECONDS, Report, stepping
+from .locomotion import ACTION_SETS, ours
+from .setup import ppo_rivals
 
-GYMNASIUM = "frames/gymnasium_1_core"
+GYMNASIUM, OURS = "frames/gymnasium_1_core", "frames/somite_1_core"
 LOW, HIGH = (-0.3, -1.0, -1.0), (0.3, 0.0, -0.8)
 """Of random nominal actions: some steering and gas, hardly any brake."""
 
@@ -31,7 +28,7 @@ LOW, HIGH = (-0.3, -1.0, -1.0), (0.3, 0.0, -0.8)
 @checked("")
 @dataclass
 class CarRacingSpeed:
-    """Keys of the section ``car_racing`` of ``conf/benchmark.yaml``.
+    """The section ``car_racing`` of ``conf/benchmark.yaml``, which says what its keys mean.
 
     Every step is a frame: physics, picture, reward, and a new track where an episode ends. The rows:
 
@@ -40,62 +37,34 @@ class CarRacingSpeed:
       state beside them, in one process and in one worker process for each core;
     * ``state/somite_1_core``: without pictures;
     * ``ppo/...``: iterations of PPO, with their share of time per phase.
-
-    Args:
-        num_envs: rows of ours.
-        seconds: of each rival's turn in a round.
-        rounds: the rivals in turn; 0 leaves them out.
-        iterations: of each PPO variant, after one that is not counted; 0 leaves PPO out.
-        ppo: arguments of ``somite-train`` for each variant by name.
-        train: further arguments for all variants.
-
-    Raises:
-        UserError: an invalid value.
     """
 
-    num_envs: Annotated[int, COUNT] = 16
-    seconds: Annotated[float, SECONDS] = 3.0
-    rounds: Annotated[int, ROUNDS_OR_NONE] = 5
-    iterations: Annotated[int, ROUNDS_OR_NONE] = 2
-    ppo: Annotated[Mapping[str, Sequence[str]], VALUES] = field(default_factory=dict)
-    train: Annotated[Sequence[str], ARGUMENTS] = ()
+    num_envs: Annotated[int, COUNT]
+    seconds: Annotated[float, SECONDS]
+    rounds: Annotated[int, ROUNDS_OR_NONE]
+    iterations: Annotated[int, ROUNDS_OR_NONE]
+    ppo: Annotated[Mapping[str, Sequence[str]], VALUES]
+    train: Annotated[Sequence[str], ARGUMENTS]
 
-    def run(self, results: Results, console: Console) -> None:
+    def run(self, report: Report) -> None:
         """Measure, keep rows, print tables."""
-        configs = ppo_configs(self.ppo, self.train) if self.iterations else {}
-        with console.status("starting") as status, ExitStack() as stack:
-            if self.rounds:
-                rows = self._frames(status.update, stack)
-                title = f"CarRacing, frames/s of {self.num_envs} rows, median of {self.rounds} rounds"
-                keep(rows, title, results, console)
-            if configs:
-                rows = ppo_rows(configs, self.iterations, status.update)
-                keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
-
-    def _frames(self, announce: Callable[[str], None], stack: ExitStack) -> list[dict]:
-        torch.set_num_threads(1)
-        rows, steps = self.num_envs, {GYMNASIUM: (_gymnasium(stack), 1)}
-        steps["frames/somite_1_core"] = _ours(CarRacing(), rows, 1, stack), rows
-        cores = available_cores()
-        if cores > 1:
-            steps[f"frames/somite_{cores}_cores"] = _ours(CarRacing(), rows, cores, stack), rows
-        steps["state/somite_1_core"] = _ours(CarRacing(view="state"), rows, 1, stack), rows
-        measures = {name: stepping(step, count, self.seconds) for name, (step, count) in steps.items()}
-        rates = interleave(measures, self.rounds, announce)
-        more = {name: {"num_envs": count} for name, (_, count) in steps.items()}
-        found = make_rows(rates, [GYMNASIUM, "frames/somite_1_core"], more)
-        for row in found:
-            if row["name"] == GYMNASIUM:
-                row["ratios"] = {}
-        return found
-
-
-def _ours(task: CarRacing, rows: int, threads: int, stack: ExitStack) -> Callable[[], None]:
-    env = task.make_vec(num_envs=rows, stagger=True, threads=threads)
-    stack.callback(env.close)
-    env.reset(seed=0)
-    actions = itertools.cycle(_actions((rows, 3)))
-    return lambda: env.step(next(actions))
+        ppo = ppo_rivals(self.ppo, self.train) if self.iterations else []
+        if self.rounds:
+            torch.set_num_threads(1)
+            cores, rows = available_cores(), self.num_envs
+            rivals = [stepping(GYMNASIUM, _gymnasium, 1, self.seconds)]
+            for name, view, threads in (
+                (OURS, "patches", 1),
+                ("state/somite_1_core", "state", 1),
+                (f"frames/somite_{cores}_cores", "patches", cores),
+            ):
+                make = partial(ours, CarRacing(view=view), rows, draw=_actions, stagger=True, threads=threads)
+                against = [GYMNASIUM] if name == OURS else [GYMNASIUM, OURS]
+                rivals.append(stepping(name, make, rows, self.seconds, against))
+            rivals = rivals if cores > 1 else rivals[:-1]
+            report.compare(f"CarRacing, frames/s of {rows}", rivals, self.rounds)
+        if ppo:
+            report.compare("PPO", ppo, self.iterations)
 
 
 def _gymnasium(stack: ExitStack) -> Callable[[], None]:
@@ -103,10 +72,10 @@ def _gymnasium(stack: ExitStack) -> Callable[[], None]:
     stack.callback(env.close)
     env.reset(seed=0)
     low, high = env.action_space.low, env.action_space.high
-    actions = itertools.cycle([(low + (a + 1) * (high - low) / 2).astype(np.float32) for a in _actions((3,))])
+    turn = itertools.cycle([low + (a + 1) * (high - low) / 2 for a in _actions((3,))])
 
     def step() -> None:
-        _, _, terminated, truncated, _ = env.step(next(actions))
+        _, _, terminated, truncated, _ = env.step(next(turn))
         if terminated or truncated:
             env.reset()
 
@@ -115,4 +84,4 @@ def _gymnasium(stack: ExitStack) -> Callable[[], None]:
 
 def _actions(shape: tuple[int, ...]) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.uniform(LOW, HIGH, shape) for _ in range(ACTION_SETS)]
+    return [rng.uniform(LOW, HIGH, shape).astype(np.float32) for _ in range(ACTION_SETS)]

@@ -2,112 +2,87 @@
 
 from __future__ import annotations
 
-import functools
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
 
-import hydra
+import numpy as np
 import torch
-from rich.console import Console
+from omegaconf import DictConfig
 
 from ...agents.device import FLOAT32, WARP, resolve_device, resolve_simulation, set_threads, use_precision
+from ...agents.policies import Policy
+from ...agents.rollout.population import count_parameters, get_parameters
+from ...agents.storage.policy import load_policy
 from ...envs.cores import available_cores
 from ...envs.errors import UserError, nearest
-from ...envs.locomotion import BodySet
 from ...envs.numbers import EPISODE_STEPS, NULL, TEXT, VALUES, checked, listed, one_of, real, whole
+from ...envs.sensors import CartPoleSwingUp, Senses
+from ...envs.task_set import TaskSet
 from ..cli.values import DEVICE
-from .arguments import ARGUMENTS, COUNT, ROUNDS, SECONDS
-from .gpu_check import check, checked_bodies
-from .gpu_device import body_of, compile_kernels, describe
-from .gpu_memory import measure_memory
-from .gpu_population import limbs, measure_populations, swingup
-from .gpu_ppo import measure_learning, measure_ppo
-from .gpu_report import Report
-from .gpu_simulation import measure_simulation
-from .results import Results
-from .training_setup import compose
+from .gpu_device import (
+    body_of,
+    checked_bodies,
+    compile_kernels,
+    describe,
+    graph_differences,
+    memory_since,
+    on_device,
+    reward_differences,
+    used_memory,
+)
+from .harness import ARGUMENTS, COUNT, ROUNDS, SECONDS, Report, Rival, Row, Turn, counted, stepping
+from .locomotion import ours
+from .population import CPU, SEED, generations, initial_policy
+from .scaling import AGENT, SIGMA
+from .setup import PPOSpeed, compose, instantiate, learn_until, ppo_rivals, task_set
 
+CHECKS = {"graph": (graph_differences, 1e-4), "rewards": (reward_differences, 1e-3)}
+"""What is compared, and how large differences may be."""
 SHARES = {"check": 30, "simulation": 140, "ppo": 110, "population": 60, "memory": 80, "learning": 180}
 """Parts in their order; of what is left of the time a part has as much as its number is of those to come."""
-
 MEMORY_STEPS = 16
 """Of an episode where only the memory of a population is looked at."""
+SET_UP = 10
+"""Seconds that making environments and learner may take."""
 
 
 @checked("")
 @dataclass
 class GPU:
-    """Keys of the section ``gpu`` of ``conf/benchmark.yaml``.
+    """The section ``gpu`` of ``conf/benchmark.yaml``, which says what its keys mean."""
 
-    Args:
-        device: that is measured; ``cpu`` runs the same code there, slowly.
-        seconds: of all parts; what does not fit is told as not run.
-        parts: which are run, of `SHARES`.
-        tasks: arguments of ``somite-train`` for each task of bodies by name.
-        worlds: of simulations, at least one for each body.
-        cpu_rows: of the CPU's simulation.
-        turn: seconds of each rival's turn. rounds: how many turns, and generations on the device.
-        num_envs: rows of PPO on the device.
-        on_device: further arguments of ``somite-train`` for PPO there.
-        iterations: of PPO that are counted.
-        agent: that PPO trains.
-        target_task: that is learnt until ``target``, the mean return of all bodies, is reached, or for
-            ``seconds_to_return``.
-        candidates, episodes, steps: of a generation of the swing-up.
-        limbs: arguments of ``somite-train`` for a generation of a limb policy; the next two are of it.
-        limb_candidates, limb_episodes: how many, and of each.
-        memory_bodies: whose memory is told beside each other, with ``memory_worlds`` each. A centipede may
-            have more legs than its family has.
-        memory_populations: candidates.
-        compile_seconds: that the kernels of all bodies may take to compile, of ``seconds``.
-        workers: processes that compile kernels; null: one for each core.
-        train: further arguments of ``somite-train`` for PPO.
-
-    Raises:
-        UserError: an invalid value.
-    """
-
-    device: Annotated[str, DEVICE] = "cuda"
-    seconds: Annotated[float, SECONDS] = 540.0
-    parts: Annotated[Sequence[str], listed(one_of(*SHARES))] = tuple(SHARES)
-    tasks: Annotated[Mapping[str, Sequence[str]], VALUES] = field(
-        default_factory=lambda: {"ant": ["env=ant"], "cheetah": ["env=cheetah"]}
-    )
-    worlds: Annotated[Sequence[int], listed(COUNT)] = (1024, 4096, 16384)
-    cpu_rows: Annotated[int, COUNT] = 1024
-    turn: Annotated[float, SECONDS] = 1.5
-    rounds: Annotated[int, ROUNDS] = 2
-    num_envs: Annotated[Sequence[int], listed(COUNT)] = (1024, 4096)
-    on_device: Annotated[Sequence[str], ARGUMENTS] = ("algorithm.batch_size=16384",)
-    iterations: Annotated[int, ROUNDS] = 2
-    agent: Annotated[str, TEXT] = "limb_transformer"
-    target_task: Annotated[str, TEXT] = "cheetah"
-    target: Annotated[float, real(-1e12, 1e12)] = 1500.0
-    seconds_to_return: Annotated[float, SECONDS] = 90.0
-    candidates: Annotated[int, COUNT] = 256
-    episodes: Annotated[int, COUNT] = 16
-    steps: Annotated[int, EPISODE_STEPS] = 1000
-    limbs: Annotated[Sequence[str], ARGUMENTS] = (
-        "env=cheetah",
-        "env.bodies=[cheetah_7_full]",
-        "env.task.max_episode_steps=200",
-        "agent=smp",
-    )
-    limb_candidates: Annotated[int, COUNT] = 64
-    limb_episodes: Annotated[int, COUNT] = 4
-    memory_bodies: Annotated[Sequence[str], ARGUMENTS] = (
-        "centipede_26",
-        "centipede_12",
-        "centipede_2",
-        "quadruped_0",
-    )
-    memory_worlds: Annotated[int, COUNT] = 1024
-    memory_populations: Annotated[Sequence[int], listed(COUNT)] = (64, 256, 1024)
-    compile_seconds: Annotated[float, SECONDS] = 180.0
-    workers: Annotated[int | None, whole(1, 4096) | NULL] = None
-    train: Annotated[Sequence[str], ARGUMENTS] = ()
+    device: Annotated[str, DEVICE]
+    seconds: Annotated[float, SECONDS]
+    parts: Annotated[Sequence[str], listed(one_of(*SHARES))]
+    tasks: Annotated[Mapping[str, Sequence[str]], VALUES]
+    worlds: Annotated[Sequence[int], listed(COUNT)]
+    cpu_rows: Annotated[int, COUNT]
+    turn: Annotated[float, SECONDS]
+    rounds: Annotated[int, ROUNDS]
+    num_envs: Annotated[Sequence[int], listed(COUNT)]
+    on_device: Annotated[Sequence[str], ARGUMENTS]
+    iterations: Annotated[int, ROUNDS]
+    agent: Annotated[str, TEXT]
+    target_task: Annotated[str, TEXT]
+    target: Annotated[float, real(-1e12, 1e12)]
+    seconds_to_return: Annotated[float, SECONDS]
+    candidates: Annotated[int, COUNT]
+    episodes: Annotated[int, COUNT]
+    steps: Annotated[int, EPISODE_STEPS]
+    limbs: Annotated[Sequence[str], ARGUMENTS]
+    limb_candidates: Annotated[int, COUNT]
+    limb_episodes: Annotated[int, COUNT]
+    memory_bodies: Annotated[Sequence[str], ARGUMENTS]
+    memory_worlds: Annotated[int, COUNT]
+    memory_populations: Annotated[Sequence[int], listed(COUNT)]
+    compile_seconds: Annotated[float, SECONDS]
+    workers: Annotated[int | None, whole(1, 4096) | NULL]
+    train: Annotated[Sequence[str], ARGUMENTS]
 
     def __post_init__(self) -> None:
         if self.target_task not in self.tasks:
@@ -116,73 +91,48 @@ class GPU:
             )
         self.workers = self.workers or available_cores()
 
-    def run(self, results: Results, console: Console) -> int:
+    def run(self, report: Report) -> int:
         """Measure, keep rows, print tables. Returns the exit code: 1 if anything failed."""
         device = resolve_device(self.device)
-        sets = {name: _bodies(given) for name, given in self.tasks.items()}
+        sets = {name: task_set(given) for name, given in self.tasks.items()}
         for bodies in sets.values():
             resolve_simulation(WARP, bodies, device)  # says how to install what is not there
         # Wrong names are refused before minutes are spent.
-        generation = limbs(self.limbs, self.limb_candidates, self.limb_episodes)
+        limbs = compose(self.limbs)
         for name in self.memory_bodies:
             body_of(name)
-        for given in self._ppo.values():
-            compose([*given, *self._on_device])
+        there = [*self.on_device, f"device={self.device}", f"simulation={WARP}"]
+        ppo = {}
+        for task, given in self.tasks.items():
+            variants = {f"{task}/cpu": [*given, "device=cpu", "simulation=cpu"]} | {
+                f"{task}/{count}": [*given, *there, f"algorithm.num_envs={count}"] for count in self.num_envs
+            }
+            ppo[task] = ppo_rivals(variants, [f"agent={self.agent}", *self.train])
         found = describe(device)
-        results.machine |= found
+        report.machine |= found
         told = ", ".join(f"{name} {number}" for name, number in found["versions_of_simulation"].items())
-        console.print(f"device: {found['device']}; {told}", highlight=False, soft_wrap=True)
+        report.console.print(f"device: {found['device']}; {told}", highlight=False, soft_wrap=True)
         use_precision(FLOAT32, device)
         set_threads("auto")
-        report = Report(results, console, self.seconds)
-        self._compile(report, sets, device)
-        populations = {"swingup": swingup(self.candidates, self.episodes, self.steps), "limbs": generation}
+        timed = Timed(report, device, self.seconds)
+        self._compile(timed, sets)
         parts: dict[str, Callable[[], None]] = {
-            "check": lambda: check(report, sets, device),
-            "simulation": lambda: measure_simulation(
-                report, sets, self.worlds, self.cpu_rows, self.turn, self.rounds, device
-            ),
-            "ppo": lambda: measure_ppo(
-                report, self._ppo, self.num_envs, self._on_device, self.iterations, device
-            ),
-            "population": lambda: measure_populations(report, populations, self.rounds, device),
-            "memory": lambda: measure_memory(
-                report,
-                sets,
-                self.worlds,
-                self.memory_bodies,
-                self.memory_worlds,
-                {"swingup": functools.partial(swingup, episodes=self.episodes, steps=MEMORY_STEPS)},
-                self.memory_populations,
-                device,
-            ),
-            "learning": lambda: measure_learning(
-                report,
-                self.target_task,
-                self._ppo[self.target_task],
-                max(self.num_envs),
-                self._on_device,
-                self.target,
-                self.seconds_to_return,
-            ),
+            "check": lambda: self._check(timed, sets),
+            "simulation": lambda: self._simulation(timed, sets),
+            "ppo": lambda: self._ppo(timed, ppo),
+            "population": lambda: self._population(timed, limbs),
+            "memory": lambda: self._memory(timed, next(iter(sets.values()))),
+            "learning": lambda: self._learning(timed, ppo[self.target_task]),
         }
         chosen = [part for part in SHARES if part in self.parts]
         for index, part in enumerate(chosen):
-            report.begin(part, SHARES[part] / sum(SHARES[other] for other in chosen[index:]))
+            timed.begin(part, SHARES[part] / sum(SHARES[other] for other in chosen[index:]))
             parts[part]()
-        if report.failures:
-            console.print(f"failed: {', '.join(report.failures)}", style="red", soft_wrap=True)
-        return int(bool(report.failures))
+        if timed.failures:
+            report.console.print(f"failed: {', '.join(timed.failures)}", style="red", soft_wrap=True)
+        return int(bool(timed.failures))
 
-    @property
-    def _ppo(self) -> dict[str, list[str]]:
-        return {name: [*given, f"agent={self.agent}", *self.train] for name, given in self.tasks.items()}
-
-    @property
-    def _on_device(self) -> list[str]:
-        return [*self.on_device, f"device={self.device}", f"simulation={WARP}"]
-
-    def _compile(self, report: Report, sets: Mapping[str, BodySet], device: torch.device) -> None:
+    def _compile(self, timed: Timed, sets: Mapping[str, TaskSet]) -> None:
         """Warp's kernels of all bodies, once for all parts."""
         needed = [name for bodies in sets.values() for name in bodies.seen]
         if "memory" in self.parts:  # large ones take long
@@ -191,20 +141,189 @@ class GPU:
             needed += [name for bodies in sets.values() for name in checked_bodies(bodies)]
         names = list(dict.fromkeys(needed))
 
-        def compiling() -> list[dict[str, object]]:
+        def compiling() -> Row:
             start = time.perf_counter()
-            took, missing = compile_kernels(names, device, self.workers, self.compile_seconds)
+            took, missing = compile_kernels(names, timed.device, self.workers, self.compile_seconds)
             seconds = time.perf_counter() - start
-            more = {"seconds_of_bodies": took, "not_in_time": missing}
-            return [{"name": "compile", "seconds": seconds, **more}]
+            say = partial(timed.console.print, highlight=False)
+            say(f"  kernels of {len(names)} bodies: {seconds:.1f} s")
+            if missing:
+                say(f"  compiled when they are first used: {', '.join(missing)}")
+            return {"seconds": seconds, "seconds_of_bodies": took, "not_in_time": missing}
 
-        report.begin("compile", min(1.0, self.compile_seconds / self.seconds))
-        for row in report.measure("compile", compiling):
-            report.console.print(f"  kernels of {len(names)} bodies: {row['seconds']:.1f} s", highlight=False)
-            if row["not_in_time"]:
-                late = ", ".join(row["not_in_time"])
-                report.console.print(f"  compiled when they are first used: {late}", highlight=False)
+        timed.begin("compile", min(1.0, self.compile_seconds / self.seconds))
+        timed.keep("compile", compiling)
+
+    def _check(self, timed: Timed, sets: Mapping[str, TaskSet]) -> None:
+        """What differs by too much is a failure."""
+        rows = []
+        for task, bodies in sets.items():
+            for what, (compare, allowed) in CHECKS.items():
+                about = {"tolerance": allowed}
+                found = timed.keep(
+                    f"check/{what}/{task}", lambda c=compare, b=bodies, a=about: a | c(b, timed.device)
+                )
+                rows += found
+                for row in found:
+                    worst = row["largest_difference"]
+                    if not worst <= allowed:  # it may be NaN
+                        why = f"the largest difference is {worst:.3g}, allowed are {allowed:g}"
+                        timed.fail(f"{row['name']}/too_large", why, {"differences": row["differences"]})
+        timed.table("Differences after a few steps", rows, "largest_difference", "tolerance")
+
+    def _simulation(self, timed: Timed, sets: Mapping[str, TaskSet]) -> None:
+        """Random actions, with observation, reward and resets; then nothing but the simulation."""
+        for task, bodies in sets.items():
+            least = len(bodies.seen)
+            on_cpu = -(-self.cpu_rows // least) * least
+            cpu = f"simulation/{task}/cpu/{max(self.cpu_rows, least)}"
+            rivals: list[Rival] = [stepping(cpu, partial(ours, bodies, on_cpu), on_cpu, self.turn)]
+            for count in dict.fromkeys(max(number, least) for number in self.worlds):
+                name = f"simulation/{task}/{count}"
+                rivals += on_device(name, bodies, count, self.turn, timed.device, [cpu])
+            timed.compare(f"Simulation, {task}", rivals, self.rounds)
+
+    def _ppo(self, timed: Timed, ppo: Mapping[str, Sequence[PPOSpeed]]) -> None:
+        for task, rivals in ppo.items():
+            for rival in rivals[1:]:
+                rival.against = [rivals[0].name]
+            rows = timed.compare(f"PPO, {task}", rivals, self.iterations)
+            timed.table("Memory", rows, "num_envs", "batch_size", "mib", "kib_each")
+
+    def _population(self, timed: Timed, limbs: DictConfig) -> None:
+        """Seconds of a generation on the CPU, on all cores, and on the device."""
+        bundled = load_policy(AGENT).policy
+        swingup = CartPoleSwingUp(Senses(), self.steps)
+        bodies: TaskSet = instantiate(limbs.env)
+        for kind, policy, task, count, episodes, simulation in (
+            ("swingup", bundled, swingup, self.candidates, self.episodes, "torch"),
+            ("limbs", initial_policy(limbs, bodies), bodies, self.limb_candidates, self.limb_episodes, WARP),
+        ):
+            names = f"population/{kind}/cpu", f"population/{kind}/somite"
+            make = partial(around, policy, task, count, episodes)
+            about = {"candidates": count, "episodes": episodes}
+            rivals = [
+                counted(names[0], partial(make, CPU, "cpu"), **about),
+                counted(names[1], partial(make, timed.device, simulation), 1, names[:1], **about),
+            ]
+            rows = timed.compare(f"Generations, {kind}", rivals, self.rounds)
+            timed.table("Memory", rows, "candidates", "episodes", "mib", "kib_each")
+
+    def _memory(self, timed: Timed, bodies: TaskSet) -> None:
+        """By limbs and by candidates. By worlds it stands beside the speed of simulation."""
+        worlds, device = self.memory_worlds, timed.device
+        rivals = [
+            on_device(f"memory/limbs/{body}/{worlds}", bodies, worlds, 0.1, device, [], [body_of(body)])[0]
+            for body in self.memory_bodies
+        ]
+        swingup = CartPoleSwingUp(Senses(), MEMORY_STEPS)
+        policy = load_policy(AGENT).policy
+        rivals += [
+            counted(
+                f"memory/population/swingup/{size}",
+                partial(around, policy, swingup, size, self.episodes, device, "torch"),
+                candidates=size,
+            )
+            for size in self.memory_populations
+        ]
+        rows = timed.compare("Memory", rivals, 1)
+        timed.table("Memory", rows, "limbs", "mib", "kib_each", "kib_of_arrays_each")
+
+    def _learning(self, timed: Timed, ppo: Sequence[PPOSpeed]) -> None:
+        """Seconds to a return, on the device with the most environments and then on the CPU."""
+        limit = max(1.0, min(self.seconds_to_return, timed.left / 2 - SET_UP))
+        rows = []
+        for rival in (ppo[-1], ppo[0]):
+            name = rival.name.replace("ppo", "learning", 1)
+            rows += timed.keep(name, lambda r=rival: learn_until(r, self.target, limit))
+        title = f"Until the mean return of all bodies is {self.target:g}, within {limit:.0f} s"
+        timed.table(title, rows, "seconds_to_return", "return", "steps", "seconds", "seconds_of_setup")
 
 
-def _bodies(arguments: Sequence[str]) -> BodySet:
-    return hydra.utils.instantiate(compose(arguments).env, _convert_="all")
+def around(
+    policy: Policy,
+    task: TaskSet,
+    candidates: int,
+    episodes: int,
+    device: torch.device,
+    simulation: str,
+    stack: ExitStack,
+) -> Callable[[int], int]:
+    """A generation close around a policy: what candidates cost that have learnt as much as it has."""
+    drawn = np.random.default_rng(SEED).standard_normal((candidates, count_parameters(policy)))
+    drawn = get_parameters(policy) + SIGMA * drawn
+    return generations(policy, task, drawn, episodes, available_cores(), stack, device, simulation)
+
+
+class Timed(Report):
+    """A report whose measurements share so many seconds of a device, and which tells its memory.
+
+    A measurement that fails, or that there is no time for, has a row that says so; the others go on. One that
+    has begun is not interrupted.
+
+    Args:
+        report: whose file, rows and console these are.
+        device: that is measured.
+        seconds: of all measurements.
+        clock: tells seconds.
+
+    Attributes:
+        failures: names of what failed.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        device: torch.device,
+        seconds: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        super().__init__(report.path, report.machine, report.console)
+        self.rows, self.device, self._clock = report.rows, device, clock
+        self._end = self._end_of_part = clock() + seconds
+        self.failures: list[str] = []
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end of this part."""
+        return self._end_of_part - self._clock()
+
+    def begin(self, part: str, share: float) -> None:
+        """Begin a part that has this share of the seconds that are left."""
+        now = self._clock()
+        seconds = max(0.0, self._end - now) * share
+        self._end_of_part = now + seconds
+        self.console.print(f"{part} (at most about {seconds:.0f} s)", highlight=False)
+
+    def attempt(self, name: str, do: Callable[[], Any]) -> bool:  # noqa: D102
+        if self.left <= 0:
+            self.add({"name": name, "not_run": "no time left"})
+            self.console.print(f"  {name}: not run: no time left", highlight=False)
+            return False
+        try:
+            do()
+        except Exception as error:  # one call measures all, and this is told at once, and at the end
+            self.fail(name, f"{type(error).__name__}: {error}", {"traceback": traceback.format_exc()})
+            return False
+        return True
+
+    def keep(self, name: str, do: Callable[[], Row]) -> list[Row]:
+        """Attempt what gives the fields of one row. Returns the row, or nothing."""
+        rows: list[Row] = []
+        if self.attempt(name, lambda: rows.append({"name": name, **do()})):
+            self.add(*rows)
+        return rows
+
+    def start(self, rival: Rival, stack: ExitStack) -> Turn:
+        """Start a rival; its row tells the memory of the device that it takes."""
+        before = used_memory(self.device)
+        turn = rival.start(stack)
+        count = rival.more.get("num_envs") or rival.more["candidates"]
+        rival.more |= memory_since(before, count, self.device)
+        return turn
+
+    def fail(self, name: str, why: str, more: Mapping[str, Any]) -> None:
+        """Keep and print a failure, with further fields of its row."""
+        self.failures.append(name)
+        self.add({"name": name, "failed": why, **more})
+        self.console.print(f"  {name}: FAILED: {why}", style="red", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The device that ``somite-benchmark gpu`` measures: waiting for it, its memory, its kernels."""
+"""The device that ``somite-benchmark gpu`` measures: its memory, kernels, what it computes, its speed."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ import multiprocessing
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any
 
 import mujoco
 import torch
+from torch import Tensor
 
-from ...envs.locomotion import Morphology, build
+from ...envs.locomotion import BodySet, Morphology, build
 from ...envs.locomotion.bodies.families import FAMILIES
 from ...envs.locomotion.bodies.spatial import centipede
-from ...envs.locomotion.on_device import LocomotionTensorEnv
+from ...envs.locomotion.on_device.launching import Launcher
 from ...envs.locomotion.on_device.warp_models import warp_modules
+from ...envs.token_env import TokenEnv
+from .harness import Rival, Row, Turn
+from .setup import wait
 
 WARM_UP = 3
 """Steps that tell how long one takes."""
-
 ROUND = "round:"
 """Before the name of a body: with round cones."""
-
+STEPS, WORLDS = 5, 8
+"""Of a comparison."""
 _CENTIPEDE = re.compile(r"centipede_(\d+)")
+
+
+# The device.
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -46,55 +54,21 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def used_memory(device: torch.device) -> tuple[int, int] | None:
+    """Bytes of a GPU that are taken, by whom ever, and by torch's tensors alone; None for a CPU.
 
-
-def timed(do: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device has done it."""
-    wait(device)
-    start = time.perf_counter()
-    do()
-    wait(device)
-    return time.perf_counter() - start
-
-
-def stepping_on_device(
-    step: Callable[[], None], rows: int, seconds: float, device: torch.device
-) -> Callable[[], float]:
-    """As `rates.stepping`: how many steps fit is estimated, so that nothing waits between them."""
-
-    def repeat(count: int) -> None:
-        for _ in range(count):
-            step()
-
-    def measure() -> float:
-        step()  # the first may record what the next ones launch
-        count = max(1, round(seconds * WARM_UP / timed(lambda: repeat(WARM_UP), device)))
-        return rows * count / timed(lambda: repeat(count), device)
-
-    return measure
-
-
-def used_memory(device: torch.device) -> int | None:
-    """Bytes of a GPU that are taken, by whom ever; what nobody uses is given back before. None for a CPU."""
+    What nobody uses is given back before.
+    """
     if device.type == "cpu":
         return None
+    torch.cuda.reset_peak_memory_stats(device)
     _used_memory(device)  # lets go what is left of graphs that are gone
     # Their memory is kept for later graphs, which would then seem to take none.
     driver, handle = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
     code = driver.cuDeviceGet(ctypes.byref(handle), device.index or 0) or driver.cuDeviceGraphMemTrim(handle)
     if code:
         raise RuntimeError(f"CUDA's driver does not give back the memory of graphs: error {code}")
-    return _used_memory(device)
-
-
-def taken_since(before: int | None, device: torch.device) -> int | None:
-    """Bytes that are taken now and were not at ``before``, a result of `used_memory`; None for a CPU."""
-    # What the graphs of now have is not given back.
-    return None if before is None else _used_memory(device) - before
+    return _used_memory(device), torch.cuda.memory_allocated(device)
 
 
 def _used_memory(device: torch.device) -> int:
@@ -107,17 +81,37 @@ def _used_memory(device: torch.device) -> int:
     return total - free
 
 
+def memory_since(before: tuple[int, int] | None, count: int, device: torch.device) -> Row:
+    """Fields of a row: what ``count`` environments or candidates took since `used_memory` was ``before``.
+
+    There are none for a CPU. What graphs of now have is not given back.
+    """
+    if before is None:
+        return {}
+    taken = (_used_memory(device) - before[0]) / 2**20
+    peak = torch.cuda.max_memory_allocated(device) - before[1]  # an update needs more than stays
+    return {"mib": taken, "kib_each": taken * 2**10 / count, "peak_of_torch_mib": peak / 2**20}
+
+
+# Bodies and their kernels.
+
+
 def body_of(name: str) -> Morphology:
     """A body of a family, or a centipede of more legs than the family has; or one of these with round cones.
 
     Args:
-        name: of the body; with round cones after `ROUND`.
+        name: of the body; with round cones after `ROUND`. Of a capsule that stands steeply on the ground Warp
+            lays the edges of a pyramidal cone otherwise than MuJoCo, and it slides otherwise. What is round
+            has no edges, and must be equal.
 
     Raises:
         UserError: an unknown body.
     """
     if name.startswith(ROUND):
-        return with_round_cones(body_of(name.removeprefix(ROUND)))
+        body = body_of(name.removeprefix(ROUND))
+        model = copy.copy(body.model)
+        model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+        return dataclasses.replace(body, model=model, spec=None)
     match = _CENTIPEDE.fullmatch(name)
     if match and name not in FAMILIES["centipede"].members:
         recipe = functools.partial(centipede, int(match[1]))
@@ -125,15 +119,9 @@ def body_of(name: str) -> Morphology:
     return build(name)
 
 
-def with_round_cones(body: Morphology) -> Morphology:
-    """The body with cones of friction that are round.
-
-    Of a capsule that stands steeply on the ground Warp lays the edges of a pyramidal cone otherwise than
-    MuJoCo, and it slides otherwise. What is round has no edges, and must be equal.
-    """
-    model = copy.copy(body.model)
-    model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    return dataclasses.replace(body, model=model, spec=None)
+def make_env(bodies: BodySet, names: Sequence[Any] | None, count: int, device: torch.device) -> TokenEnv:
+    """So many worlds of bodies, simulated by Warp."""
+    return bodies.simulated_by("warp").make_env(names, count, device)
 
 
 def compile_kernels(
@@ -173,9 +161,194 @@ def _compile(task: tuple[str, str]) -> tuple[str, float]:
     name, device = task
     torch.set_num_threads(1)
     start = time.perf_counter()
-    env = LocomotionTensorEnv([body_of(name)], 1, device=device)
-    env.reset(seed=0)
-    env.step(torch.zeros(env.action_space.shape, device=device))
-    wait(env.device)
+    env = make_env(BodySet("cheetah"), [body_of(name)], 1, torch.device(device))
+    _step_once(env)
     env.close()
     return name, time.perf_counter() - start
+
+
+def _step_once(env: TokenEnv) -> None:
+    env.reset(seed=0)
+    env.step(torch.zeros(_shape(env), device=env.device))
+    wait(env.device)
+
+
+def _shape(env: TokenEnv) -> tuple[int, ...]:
+    return (env.num_envs, *env.single_action_space.shape)
+
+
+# Whether it computes what it should.
+
+
+class PlainLauncher(Launcher):
+    """Launches kernels one after another, and records nothing."""
+
+    def _run(self, name: str, work: Callable[[Any], None]) -> None:
+        warp, _ = warp_modules()
+        wait(self._device)  # Warp has a stream of its own here
+        with warp.ScopedDevice(str(self._device)):
+            for simulation in self._simulations:
+                work(simulation)
+        wait(self._device)
+
+
+def checked_bodies(bodies: BodySet) -> list[str]:
+    """Names, of `body_of`, of those whose rewards are compared."""
+    return [f"{ROUND}{name}" for name in _two(bodies)]
+
+
+def _two(bodies: BodySet) -> list[str]:
+    """Two bodies that differ much, or the only one."""
+    return list(dict.fromkeys((bodies.seen[0], bodies.seen[-1])))
+
+
+def graph_differences(bodies: BodySet, device: torch.device) -> dict[str, Any]:
+    """The recorded graph beside plain launches, from the same states by the same actions.
+
+    Args:
+        bodies: of which the first and the last are taken.
+        device: that simulates.
+
+    Returns:
+        Largest absolute differences of observations, rewards, positions and velocities by name.
+    """
+    env = make_env(bodies, _two(bodies), WORLDS, device)
+    env.reset(seed=0)
+    actions = _actions(env)
+    begin = env.snapshot()
+    recorded = _run(env, actions)
+    env.restore(begin)
+    env._launcher = PlainLauncher([block.sim for block in env._blocks], device)
+    plain = _run(env, actions)
+    env.close()
+    return _differences(recorded, plain)
+
+
+def _run(env: TokenEnv, actions: Tensor) -> dict[str, Tensor]:
+    rewards = torch.stack([env.step(action).rewards.clone() for action in actions[:-1]])
+    step = env.step(actions[-1])
+    found = {"rewards": rewards.sum(0) + step.rewards}
+    found |= {name: value.clone() for name, value in step.observation.items()}
+    for index, block in enumerate(env._blocks):
+        for name in ("qpos", "qvel"):
+            found[f"{name}/{index}"] = block.sim.snapshot()["_state"][name]
+    return found
+
+
+def reward_differences(bodies: BodySet, device: torch.device) -> dict[str, Any]:
+    """Rewards of the device beside those of the CPU's environment, from the same starts.
+
+    Args:
+        bodies: of which the first and the last are taken, with round cones.
+        device: that simulates.
+
+    Returns:
+        Largest absolute differences of every step's rewards by name.
+    """
+    chosen = [body_of(name) for name in checked_bodies(bodies)]
+    on_device, on_host = make_env(bodies, chosen, WORLDS, device), bodies.make_env(chosen, WORLDS)
+    found: list[dict[str, Tensor]] = []
+    for env in (on_device, on_host):
+        env.reset(seed=0)
+        actions = _actions(on_device).to(env.device)
+        rewards = [env.step(action).rewards.clone() for action in actions]
+        found.append({f"step_{index}": reward for index, reward in enumerate(rewards)})
+        env.close()
+    return _differences(*found)
+
+
+def _actions(env: TokenEnv) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (2 * torch.rand(STEPS, *_shape(env), generator=generator) - 1).to(env.device)
+
+
+def _differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Any]:
+    found = {name: float((one[name].cpu().double() - other[name].cpu().double()).abs().max()) for name in one}
+    # Python's max passes over NaN; torch's does not.
+    worst = float(torch.tensor(list(found.values()), dtype=torch.float64).max())
+    return {"largest_difference": worst, "differences": found}
+
+
+# Speed.
+
+
+def fill_turn(step: Callable[[], Any], num_envs: int, seconds: float, device: torch.device) -> float:
+    """Steps per second; how many fit is estimated, so that nothing waits between them."""
+
+    def repeat(times: int) -> float:
+        wait(device)
+        start = time.perf_counter()
+        for _ in range(times):
+            step()
+        wait(device)
+        return time.perf_counter() - start
+
+    step()  # the first may record what the next ones launch
+    times = max(1, round(seconds * WARM_UP / repeat(WARM_UP)))
+    return num_envs * times / repeat(times)
+
+
+def on_device(
+    name: str,
+    bodies: BodySet,
+    count: int,
+    seconds: float,
+    device: torch.device,
+    against: Sequence[str] = (),
+    names: Sequence[Any] | None = None,
+) -> list[Rival]:
+    """Worlds with random actions, observation, reward and resets; and the same launches and nothing else.
+
+    Every turn begins with new episodes: without resets bodies come to rest, and cost less.
+
+    Args:
+        name: first words of both rows.
+        bodies: the task.
+        count: worlds.
+        seconds: of a turn.
+        device: that simulates.
+        against: whom the first is compared with, beside the second.
+        names: of bodies, or themselves; None: all that are trained on.
+    """
+    more: Row = {"num_envs": count}
+    env: TokenEnv
+
+    def actions() -> Tensor:
+        return torch.empty(_shape(env), device=device).uniform_(-1, 1)
+
+    def turn(step: Callable[[], Any]) -> float:
+        env.reset(seed=0)
+        for block in env._blocks:  # for the bare simulation, which nobody gives controls
+            block.act(actions())
+        rate = fill_turn(step, count, seconds, device)
+        env.check()  # a capacity that was too small would have spared work
+        return rate
+
+    def start(stack: ExitStack) -> Turn:
+        nonlocal env
+        few = make_env(bodies, names, len(names or bodies.seen), device)
+        _step_once(few)  # which loads the kernels
+        few.close()
+        del few
+        env = make_env(bodies, names, count, device)
+        stack.callback(env.close)
+        _step_once(env)
+        arrays = sum(bytes_of_arrays(block.sim._data) for block in env._blocks)
+        more["limbs"] = int(env.single_observation_space["mask"].shape[0])
+        more["bytes_of_arrays"], more["kib_of_arrays_each"] = arrays, arrays / count / 2**10
+        return lambda: turn(lambda: env.step(actions()))
+
+    def start_bare(stack: ExitStack) -> Turn:
+        return lambda: turn(env._launcher.launch)
+
+    bare = Rival(f"{name}/bare", start_bare, (), {"num_envs": count})
+    return [Rival(f"{name}/somite", start, [bare.name, *against], more), bare]
+
+
+def bytes_of_arrays(data: Any) -> int:
+    """Of all of Warp's arrays that an object of dataclasses holds."""
+    if hasattr(data, "capacity") and hasattr(data, "dtype"):
+        return int(data.capacity)
+    if dataclasses.is_dataclass(data):
+        return sum(bytes_of_arrays(getattr(data, field.name)) for field in dataclasses.fields(data))
+    return 0

@@ -1,112 +1,186 @@
-"""``somite-benchmark locomotion``: simulation against its rivals, and PPO with its phases."""
+"""``somite-benchmark locomotion`` and ``bodies``: steps per second of simulation and of PPO."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
 
-import hydra
-from rich.console import Console
+import mujoco.batch
+import numpy as np
+import torch
 
 from ...agents.device import set_threads
-from ...envs.locomotion import BodySet
-from ...envs.numbers import VALUES, checked
-from . import process_rivals, simulation
-from .arguments import ARGUMENTS, COUNT, ROUNDS_OR_NONE, SECONDS
-from .ppo_speed import ppo_configs, ppo_rows
-from .rates import interleave, make_rows, stepping
-from .results import Results
-from .tables import keep
-from .training_setup import compose
+from ...envs.cores import available_cores
+from ...envs.locomotion import BodySet, BodyVariation, Morphology, build
+from ...envs.locomotion.varied.variants import compile_variants
+from ...envs.locomotion.varied.variation import QUANTITIES
+from ...envs.numbers import TEXT, VALUES, between, checked, listed, real
+from ...envs.task_set import TaskSet
+from . import process_rivals
+from .harness import ARGUMENTS, COUNT, ROUNDS, ROUNDS_OR_NONE, SECONDS, Report, Rival, Turn, stepping
+from .setup import ppo_rivals, task_set
 
-ANT = "ant"
-CHEETAHS = "cheetahs"
+ACTION_SETS = 64
+"""Random actions are drawn beforehand and used in turn: drawing them is nobody's simulation."""
 
 
 @checked("")
 @dataclass
 class Locomotion:
-    """Keys of the section ``locomotion`` of ``conf/benchmark.yaml``.
+    """The section ``locomotion`` of ``conf/benchmark.yaml``, which says what its keys mean."""
+
+    num_envs: Annotated[int, COUNT]
+    rows_per_body: Annotated[int, COUNT]
+    seconds: Annotated[float, SECONDS]
+    rounds: Annotated[int, ROUNDS_OR_NONE]
+    iterations: Annotated[int, ROUNDS_OR_NONE]
+    ppo: Annotated[Mapping[str, Sequence[str]], VALUES]
+    train: Annotated[Sequence[str], ARGUMENTS]
+
+    def run(self, report: Report) -> None:
+        """Measure, keep rows, print tables."""
+        ppo = ppo_rivals(self.ppo, self.train) if self.iterations else []
+        if self.rounds:
+            set_threads("auto")
+            for name, env, rows_per_body, others in (
+                ("ant", "ant", self.num_envs, (process_rivals.gymnasium_async, process_rivals.sb3_subproc)),
+                ("cheetahs", "cheetah", self.rows_per_body, ()),
+            ):
+                bodies = task_set([f"env={env}"])
+                rows = rows_per_body * len(bodies.seen)
+                actions = random_actions((rows, 8))
+                steps = {f"{name}/bare": partial(bare, bodies, rows_per_body)}
+                steps |= {f"{name}/{other.__name__}": partial(other, actions) for other in others}
+                rivals = [stepping(rival, make, rows, self.seconds) for rival, make in steps.items()]
+                own = stepping(f"{name}/somite", partial(ours, bodies, rows), rows, self.seconds, list(steps))
+                report.compare(f"Simulation, {name}", [*rivals, own], self.rounds)
+        if ppo:
+            report.compare("PPO", ppo, self.iterations)
+
+
+@checked("")
+@dataclass
+class Bodies:
+    """The section ``bodies`` of ``conf/benchmark.yaml``, which says what its keys mean. The rows are
+
+    * ``ants/equal``: one compiled body, a batch for all;
+    * ``ants/varied``: every parameter of every limb drawn anew at the start of each episode;
+    * ``ants/different``: as many compiled bodies as environments, which share a layout;
+    * ``topologies/alone``: the mean speed of all ``topologies``, each alone in as many environments as the
+      mixed ones are, steps of all divided by the time of all;
+    * ``topologies/mixed``: all of them in one environment.
+    """  # noqa: D205, D400, D415
+
+    num_envs: Annotated[int, COUNT]
+    rows_per_topology: Annotated[int, COUNT]
+    topologies: Annotated[Sequence[str], listed(TEXT, 1)]
+    factors: Annotated[Sequence[float], between(real(0, 1000, above=True))]
+    seconds: Annotated[float, SECONDS]
+    rounds: Annotated[int, ROUNDS]
+    train: Annotated[Sequence[str], ARGUMENTS]
+
+    def run(self, report: Report) -> None:
+        """Measure, keep rows, print tables."""
+        ants, planar = (task_set([f"env={env}", *self.train]) for env in ("ant", "cheetah"))
+        set_threads("auto")
+        everything = BodyVariation(**{name: list(self.factors) for name in QUANTITIES})
+        lengths = BodyVariation(length=list(self.factors), variants=self.num_envs)
+        compiled = compile_variants(ants.morphology("ant"), lengths, None, (1.0, 0.0))
+        several = [build(name) for name in self.topologies]
+        rivals: list[Rival] = []
+        for name, task, per_body, bodies, options in (
+            ("ants/equal", ants, self.num_envs, ["ant"], {}),
+            ("ants/varied", ants, self.num_envs, ["ant"], {"variation": everything}),
+            ("ants/different", ants, 1, [variant.body for variant in compiled], {}),
+            ("topologies/mixed", planar, self.rows_per_topology, several, {}),
+        ):
+            rows = per_body * len(bodies)
+            # Staggered, so that episodes end all the time.
+            make = partial(ours, task, rows, names=bodies, stagger=True, **options)
+            against = {"ants/equal": [], "topologies/mixed": ["topologies/alone"]}.get(name, ["ants/equal"])
+            rivals.append(stepping(name, make, rows, self.seconds, against))
+        alone = [
+            stepping(body.name, partial(ours, planar, rows, names=[body], stagger=True), rows, self.seconds)
+            for body in several
+        ]
+        report.compare(
+            "Bodies", [*rivals, Rival("topologies/alone", partial(_one_after_another, alone))], self.rounds
+        )
+
+
+def _one_after_another(rivals: Sequence[Rival], stack: ExitStack) -> Turn:
+    """Steps of all by the time of all; they have equally many environments."""
+    turns = [rival.start(stack) for rival in rivals]
+    return lambda: len(turns) / sum(1 / turn() for turn in turns)
+
+
+def random_actions(shape: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
+    """Sets of actions uniform in [-1, 1], float32 of this shape."""
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(-1, 1, shape).astype(np.float32) for _ in range(ACTION_SETS)]
+
+
+def bare(bodies: BodySet, rows_per_body: int, stack: ExitStack | None = None) -> Callable[[], None]:
+    """One step of ``mujoco.batch.Batch`` on all cores, controls written and nothing else done.
+
+    Nothing is reset, observed or judged. Bodies of different layouts are batches of their own, stepped one
+    after another. They start as episodes do.
+    """
+    steps = [_bare_body(body, rows_per_body, bodies) for body in map(build, bodies.seen)]
+
+    def step() -> None:
+        for step_body in steps:
+            step_body()
+
+    return step
+
+
+def _bare_body(body: Morphology, rows: int, bodies: BodySet) -> Callable[[], None]:
+    model, task = body.model, bodies.task
+    batch = mujoco.batch.Batch(model, nsim=rows, nthread=max(1, min(available_cores(), rows)))
+    rng = np.random.default_rng(0)
+    batch.reset()
+    # State fields are views of the simulations, so binding them costs nothing.
+    batch.bind("qpos")[:] = body.initial_qpos + task.reset_noise * rng.uniform(-1, 1, (rows, model.nq))
+    batch.bind("qvel")[:] = task.reset_speed_noise * rng.standard_normal((rows, model.nv))
+    batch.forward()
+    controls = batch.bind("ctrl")
+    low, high = model.actuator_ctrlrange.T
+    actions = [low + (high - low) * (action + 1) / 2 for action in random_actions((rows, model.nu))]
+    turn = itertools.cycle(actions)
+
+    def step() -> None:
+        controls[:] = next(turn)
+        batch.step(nstep=bodies.frame_skip)
+
+    return step
+
+
+def ours(
+    task: TaskSet,
+    num_envs: int,
+    stack: ExitStack,
+    names: Sequence[str | Morphology] | None = None,
+    draw: Callable[[tuple[int, ...]], list[np.ndarray]] = random_actions,
+    **options: Any,
+) -> Callable[[], Any]:
+    """One step of our environment on the CPU, with observation, reward and resets.
 
     Args:
-        num_envs: rows of the Ant.
-        rows_per_body: rows of each training cheetah.
-        seconds: of each rival's turn in a round of the simulations.
-        rounds: of the simulations; 0 to leave them out.
-        iterations: of each PPO variant, after one that is not counted; 0 to leave PPO out.
-        ppo: arguments of ``somite-train`` for each variant by name.
-        train: further arguments for all variants.
-
-    Raises:
-        UserError: an invalid value.
+        task: bodies or another task.
+        num_envs: environments.
+        stack: closes it.
+        names: of bodies, or themselves; None: all that are trained on.
+        draw: gives sets of actions of a shape.
+        options: of `TaskSet.make_env`.
     """
-
-    num_envs: Annotated[int, COUNT] = 64
-    rows_per_body: Annotated[int, COUNT] = 16
-    seconds: Annotated[float, SECONDS] = 3.0
-    rounds: Annotated[int, ROUNDS_OR_NONE] = 5
-    iterations: Annotated[int, ROUNDS_OR_NONE] = 2
-    ppo: Annotated[Mapping[str, Sequence[str]], VALUES] = field(default_factory=dict)
-    train: Annotated[Sequence[str], ARGUMENTS] = ()
-
-    def run(self, results: Results, console: Console) -> None:
-        """Measure, keep rows, print tables."""
-        configs = ppo_configs(self.ppo, self.train) if self.iterations else {}
-        with console.status("starting") as status:
-            announce = status.update
-            if self.rounds:
-                rows = self._ant(announce) + self._cheetahs(announce)
-                keep(rows, f"Simulation, median of {self.rounds} rounds", results, console)
-            if configs:
-                rows = ppo_rows(configs, self.iterations, announce)
-                keep(rows, f"PPO, median of {self.iterations} iterations", results, console)
-
-    def _ant(self, announce: Callable[[str], None]) -> list[dict]:
-        """Rivals on 64 ants: Batch.step alone, ours, one process per environment twice."""
-        bodies = _bodies(ANT)
-        actions = simulation.random_actions((self.num_envs, 8))
-        with ExitStack() as stack:
-            steps = _bare_and_ours(bodies, self.num_envs, ANT, stack)
-            for name, rival in (
-                ("gymnasium_async", process_rivals.gymnasium_async),
-                ("sb3_subproc", process_rivals.sb3_subproc),
-            ):
-                announce(f"{ANT}: starting {self.num_envs} processes")
-                steps[f"{ANT}/{name}"] = stack.enter_context(rival(self.num_envs, actions))
-            return self._step_in_turns(steps, self.num_envs, announce)
-
-    def _cheetahs(self, announce: Callable[[str], None]) -> list[dict]:
-        """Ours on all training cheetahs against their bare batches."""
-        bodies = _bodies("cheetah")
-        with ExitStack() as stack:
-            steps = _bare_and_ours(bodies, self.rows_per_body, CHEETAHS, stack)
-            return self._step_in_turns(steps, self.rows_per_body * len(bodies.seen), announce)
-
-    def _step_in_turns(
-        self, steps: Mapping[str, Callable[[], None]], num_envs: int, announce: Callable[[str], None]
-    ) -> list[dict]:
-        set_threads("auto")
-        measures = {name: stepping(s, num_envs, self.seconds) for name, s in steps.items()}
-        warm_up = {name: stepping(s, num_envs, self.seconds / 10) for name, s in steps.items()}
-        interleave(warm_up, 1, announce)
-        rates = interleave(measures, self.rounds, announce)
-        against = [name for name in rates if not name.endswith("/somite")]
-        rows = make_rows(rates, against, {name: {"num_envs": num_envs} for name in rates})
-        for row in rows:  # ours is compared with each, these not with each other
-            if not row["name"].endswith("/somite"):
-                row["ratios"] = {}
-        return rows
-
-
-def _bare_and_ours(
-    bodies: BodySet, rows_per_body: int, name: str, stack: ExitStack
-) -> dict[str, Callable[[], None]]:
-    env, step = simulation.ours(bodies, rows_per_body)
+    env = task.make_env(names, num_envs, **options)
     stack.callback(env.close)
-    return {f"{name}/bare": simulation.bare(bodies, rows_per_body), f"{name}/somite": step}
-
-
-def _bodies(env: str) -> BodySet:
-    return hydra.utils.instantiate(compose([f"env={env}"]).env, _convert_="all")
+    env.reset(seed=0)
+    shape = (num_envs, *env.single_action_space.shape)
+    turn = itertools.cycle([torch.from_numpy(actions) for actions in draw(shape)])
+    return lambda: env.step(next(turn))

@@ -10,8 +10,8 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ _PRELOADED = [
     "somite.scripts.cli.command_line",
     "somite.scripts.benchmarks.process_rivals",
 ]
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def make_ant() -> gymnasium.Env:
@@ -40,56 +41,43 @@ def make_ant() -> gymnasium.Env:
     )
 
 
-@contextmanager
-def gymnasium_async(rows: int, actions: Sequence[np.ndarray]) -> Iterator[Callable[[], None]]:
+def gymnasium_async(actions: Sequence[np.ndarray], stack: ExitStack) -> Callable[[], Any]:
     """One step of Gymnasium's ``AsyncVectorEnv``: shared memory, observations not copied, same-step resets.
 
-    ``max_concurrency`` is left open: with one or two workers for each core it was slower.
-
-    Args:
-        rows: environments.
-        actions: each (rows, 8), used in turn.
+    ``max_concurrency`` is left open: with one or two workers for each core it was slower. ``actions`` are
+    each (environments, 8), used in turn.
     """
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+    makers, mode = [make_ant] * len(actions[0]), AutoresetMode.SAME_STEP
     with _workers_have_one_thread():
         env = AsyncVectorEnv(
-            [make_ant] * rows,
-            shared_memory=True,
-            copy=False,
-            context=START_METHOD,
-            autoreset_mode=AutoresetMode.SAME_STEP,
+            makers, shared_memory=True, copy=False, context=START_METHOD, autoreset_mode=mode
         )
-    try:
-        env.reset(seed=0)
-        turn = itertools.cycle(actions)
-        yield lambda: env.step(next(turn))
-    finally:
-        env.close()
+    stack.callback(env.close)
+    env.reset(seed=0)
+    turn = itertools.cycle(actions)
+    return lambda: env.step(next(turn))
 
 
-@contextmanager
-def sb3_subproc(rows: int, actions: Sequence[np.ndarray]) -> Iterator[Callable[[], None]]:
-    """One step of Stable-Baselines3's ``SubprocVecEnv``; arguments as of :func:`gymnasium_async`."""
+def sb3_subproc(actions: Sequence[np.ndarray], stack: ExitStack) -> Callable[[], Any]:
+    """One step of Stable-Baselines3's ``SubprocVecEnv``; arguments as of `gymnasium_async`."""
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     with _workers_have_one_thread():
-        env = SubprocVecEnv([make_ant] * rows, start_method=START_METHOD)
-    try:
-        env.seed(0)
-        env.reset()
-        turn = itertools.cycle(actions)
-        yield lambda: env.step(next(turn))
-    finally:
-        env.close()
+        env = SubprocVecEnv([make_ant] * len(actions[0]), start_method=START_METHOD)
+    stack.callback(env.close)
+    env.seed(0)
+    env.reset()
+    turn = itertools.cycle(actions)
+    return lambda: env.step(next(turn))
 
 
 @contextmanager
 def _workers_have_one_thread() -> Iterator[None]:
     """Environment variables that processes started here inherit."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
     if START_METHOD == "forkserver":
         multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     try:

@@ -4,26 +4,15 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from somite.scripts import benchmark
-from somite.scripts.benchmarks.arguments import for_hydra
+from somite.scripts.benchmark import for_hydra
 from somite.scripts.cli import command_line
+from tests.benchmarks.conftest import run
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(monkeypatch, capsys, *arguments):
-    """The exit code and what was printed to stderr."""
-    monkeypatch.setattr(sys, "argv", ["somite-benchmark", *arguments])
-    code = 0
-    try:
-        benchmark.main()
-    except SystemExit as leaving:
-        code = leaving.code or 0
-    return code, capsys.readouterr().err
 
 
 def test_keys_go_to_the_section_that_the_first_word_names():
@@ -34,8 +23,8 @@ def test_keys_go_to_the_section_that_the_first_word_names():
         "~locomotion.ppo.smp",
         "hydra.verbose=true",
     ]
-    asked = ["learning.steps=5", "--cfg", "job"]
-    assert for_hydra(["learning", *asked])[1:] == asked
+    asked = ["bodies.seconds=5", "--cfg", "job"]
+    assert for_hydra(["bodies", *asked])[1:] == asked
     assert for_hydra(["locomotion", "+ppo.x=[a]"])[1:] == ["+locomotion.ppo.x=[a]"]
     assert for_hydra(["--help"]) == ["--help"]
 
@@ -43,10 +32,10 @@ def test_keys_go_to_the_section_that_the_first_word_names():
 def test_arguments_of_training_are_given_as_to_train():
     seen = []
     training = ["env=walker", "algorithm.num_envs=24", "env.task.direction=[0,1]"]
-    given = for_hydra(["learning", *training, "steps=5"])
+    given = for_hydra(["population", *training, "steps=5"])
     command_line.run(seen.append, "benchmark", given, resumable=False)
-    assert seen[0].learning.steps == 5
-    assert seen[0].learning.train == training
+    assert seen[0].population.steps == 5
+    assert seen[0].population.train == training
 
 
 @pytest.mark.parametrize(
@@ -56,12 +45,20 @@ def test_arguments_of_training_are_given_as_to_train():
         ((), "the first word names the benchmark, for example: somite-benchmark locomotion"),
         (("seconds=5",), "the first word names the benchmark"),
         (("locomotion", "secnds=5"), "no key 'locomotion.secnds'; did you mean 'locomotion.seconds'?"),
-        (("learning", "agent=smp"), "no key 'learning.agent'; did you mean 'learning.agents'?"),
-        (("learning", "algoritm.num_envs=3"), "no key 'learning.algoritm.num_envs'"),
-        (("learning", "output=x", "agents=naiv"), "agent has no choice 'naiv'; did you mean 'naive'?"),
-        (("learning", "output=x", "algorithm.num_env=3"), "did you mean 'algorithm.num_envs'?"),
-        (("learning", "output=x", "steps=many"), "steps must be a whole number"),
-        (("learning",), "give output=learning.json"),
+        (("bodies", "algoritm.num_envs=3"), "no key 'bodies.algoritm.num_envs'"),
+        (
+            ("locomotion", "rounds=0", "+ppo.x=['agent=naiv']"),
+            "agent has no choice 'naiv'; did you mean 'naive'?",
+        ),
+        (("locomotion", "rounds=0", "algorithm.num_env=3"), "did you mean 'algorithm.num_envs'?"),
+        (("population", "steps=many"), "steps must be a whole number"),
+        (("population", "ant_candidates=-1"), "ant_candidates must be"),
+        (("bodies", "topologies=[]"), "topologies must be a list of at least 1"),
+        (("bodies", "factors=[2,1]"), "factors must be [low, high] with low <= high"),
+        (("car_racing", "num_envs=0"), "num_envs must be a whole number from 1 to 1,000,000"),
+        (("scaling", "shard_sizes=[4]"), "shard_sizes must be two or more"),
+        (("scaling", "workers=[0]"), "workers must be a list"),
+        (("scaling", "bandwidth=.nan"), "bandwidth must be a number above 0"),
         (("locomotion", "seconds=0"), "seconds must be a number above 0"),
         (("locomotion", "seconds=.inf"), "seconds must be a number above 0"),
         (("locomotion", "rounds=0", "algorithm.gamma=5"), "algorithm.gamma must be a number from 0 to 1"),
@@ -71,8 +68,8 @@ def test_arguments_of_training_are_given_as_to_train():
         (("--config-dir", "."), "there is no benchmark 'None'"),
     ],
 )
-def test_a_wrong_argument_gives_a_message_and_code_2(monkeypatch, capsys, own_folder, arguments, message):
-    code, error = run(monkeypatch, capsys, *arguments)
+def test_a_wrong_argument_gives_a_message_and_code_2(capsys, own_folder, arguments, message):
+    code, error = run(*arguments), capsys.readouterr().err
     assert code == 2 and message in error and "Traceback" not in error
     assert not list(own_folder.iterdir()), "nothing is left behind"
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
+import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from rich.console import Console
 
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: pip install 'somite[gpu]'")
 
 from somite.envs.errors import UserError
-from somite.scripts import benchmark
-from somite.scripts.benchmarks.arguments import for_hydra
-from somite.scripts.benchmarks.gpu import GPU, SHARES
-from somite.scripts.benchmarks.gpu_device import body_of
+from somite.envs.locomotion import BodySet, LocomotionTask
+from somite.scripts.benchmark import for_hydra
+from somite.scripts.benchmarks import gpu_device
+from somite.scripts.benchmarks.gpu import GPU, SHARES, Timed
+from somite.scripts.benchmarks.harness import Report, Rival
+from tests.benchmarks.conftest import measured, report_of, run
 
+CPU = torch.device("cpu")
+BODIES = ["cheetah_2_back", "cheetah_7_full"]
 TINY = (
     "device=cpu",
     "workers=1",
@@ -46,71 +52,32 @@ TINY = (
     "memory_worlds=2",
     "memory_populations=[2,3]",
 )
-NAMES = [
+NAMES = {
     "compile",
-    "check/graph/cheetah",
-    "check/rewards/cheetah",
+    *(f"check/{what}/cheetah" for what in ("graph", "rewards")),
     "simulation/cheetah/cpu/2",
-    "simulation/cheetah/2/somite",
-    "simulation/cheetah/2/bare",
-    "simulation/cheetah/3/somite",
-    "simulation/cheetah/3/bare",
-    "ppo/cheetah/cpu",
-    "ppo/cheetah/2",
-    "population/swingup/cpu",
-    "population/swingup/somite",
-    "population/limbs/cpu",
-    "population/limbs/somite",
-    "memory/worlds/cheetah/2",
-    "memory/worlds/cheetah/3",
-    "memory/limbs/cheetah_7_full/2",
-    "memory/population/swingup/2",
-    "memory/population/swingup/3",
-    "learning/cheetah/2",
-    "learning/cheetah/cpu",
-]
-
-
-def run(folder, *arguments):
-    command = [sys.executable, benchmark.__file__, "gpu", "output=report.json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    return done, json.loads((folder / "report.json").read_text())
+    *(f"simulation/cheetah/{worlds}/{who}" for worlds in (2, 3) for who in ("somite", "bare")),
+    *(f"ppo/cheetah/{where}" for where in ("cpu", 2)),
+    *(f"population/{kind}/{who}" for kind in ("swingup", "limbs") for who in ("cpu", "somite")),
+    "memory/limbs/cheetah_7_full/2/somite",
+    *(f"memory/population/swingup/{size}" for size in (2, 3)),
+    *(f"learning/cheetah/{where}" for where in ("cpu", 2)),
+}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A whole run with a tiny budget, and its report."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    done, report = run(folder, *TINY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [path.name for path in folder.iterdir()] == ["report.json"]
-    return done.stdout, report
+def rows(tmp_path_factory):
+    """A whole run with a tiny budget."""
+    machine, rows = measured(tmp_path_factory.mktemp("benchmark"), "gpu", *TINY)
+    assert machine["device"] == "cpu"
+    assert set(machine["versions_of_simulation"]) == {"warp-lang", "mujoco-warp"}
+    return rows
 
 
 @pytest.mark.slow
-def test_everything_is_measured_and_printed(finished):
-    printed, report = finished
-    assert [row["name"] for row in report["rows"]] == NAMES
-    assert not [row for row in report["rows"] if "failed" in row or "not_run" in row]
-    for name in NAMES[1:]:
-        assert name in printed
-    assert report["machine"]["device"] == "cpu"
-    assert set(report["machine"]["versions_of_simulation"]) == {"warp-lang", "mujoco-warp"}
-
-
-@pytest.mark.slow
-def test_the_checks_tell_what_differs(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
-    assert rows["compile"]["seconds_of_bodies"].keys() >= {"cheetah_2_back", "round:cheetah_2_back"}
-    graph, rewards = rows["check/graph/cheetah"], rows["check/rewards/cheetah"]
-    assert {"rewards", "tokens", "qpos/0", "qvel/1"} <= set(graph["differences"])
-    assert len(rewards["differences"]) == 5
-    assert 0 < rewards["largest_difference"] <= rewards["tolerance"] == 1e-3
-
-
-@pytest.mark.slow
-def test_ratios_are_of_numbers_that_were_measured(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
+def test_everything_is_measured_and_compared_with_what_was_measured(rows):
+    assert set(rows) == NAMES
+    assert not [row for row in rows.values() if "failed" in row or "not_run" in row]
     for ours, rivals in (
         ("simulation/cheetah/3/somite", {"simulation/cheetah/3/bare", "simulation/cheetah/cpu/2"}),
         ("ppo/cheetah/2", {"ppo/cheetah/cpu"}),
@@ -118,61 +85,41 @@ def test_ratios_are_of_numbers_that_were_measured(finished):
         ("population/limbs/somite", {"population/limbs/cpu"}),
     ):
         assert set(rows[ours]["ratios"]) == rivals
-        for rival in rivals:
-            ratio = rows[ours]["ratios"][rival]
-            theirs = rows[rival]["rounds"] * (2 if "population" in ours else 1)
-            each = [own / other for own, other in zip(rows[ours]["rounds"], theirs, strict=True)]
-            assert (ratio["minimum"], ratio["maximum"]) == pytest.approx((min(each), max(each)))
     assert rows["simulation/cheetah/3/bare"]["ratios"] == rows["ppo/cheetah/cpu"]["ratios"] == {}
 
 
 @pytest.mark.slow
-def test_ppo_tells_its_phases_and_where_it_ran(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
+def test_each_part_tells_what_it_should(rows):
+    assert rows["compile"]["seconds_of_bodies"].keys() >= {"cheetah_2_back", "round:cheetah_2_back"}
+    graph, rewards = rows["check/graph/cheetah"], rows["check/rewards/cheetah"]
+    assert {"rewards", "tokens", "qpos/0", "qvel/1"} <= set(graph["differences"])
+    assert len(rewards["differences"]) == 5
+    assert 0 < rewards["largest_difference"] <= rewards["tolerance"] == 1e-3
     for name, simulation, num_envs in (("ppo/cheetah/cpu", "cpu", 192), ("ppo/cheetah/2", "warp", 2)):
-        row = rows[name]
-        assert list(row["shares"]) == ["env", "rollout", "update"]
-        assert sum(row["shares"].values()) == pytest.approx(1) and min(row["shares"].values()) > 0
-        assert (row["simulation"], row["num_envs"]) == (simulation, num_envs)
-        assert len(row["rounds"]) == 2
-
-
-@pytest.mark.slow
-def test_learning_tells_what_was_reached_where_the_return_was_not(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
+        assert sum(rows[name]["shares"].values()) == pytest.approx(1)
+        assert (rows[name]["simulation"], rows[name]["num_envs"]) == (simulation, num_envs)
     for name in ("learning/cheetah/2", "learning/cheetah/cpu"):
         row = rows[name]
         assert row["seconds_to_return"] is None and row["target"] == 1e9 and row["limit"] == 1
-        assert row["return"] is not None and abs(row["return"]) < 100  # of four steps
         assert row["steps"] == row["curve"][-1][1] > 0
-
-
-@pytest.mark.slow
-def test_populations_tell_seconds_of_the_same_work(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
+        assert row["return"] is None or abs(row["return"]) < 100  # of four steps
     for kind, steps in (("swingup", 3 * 2 * 20), ("limbs", 2 * 4)):
-        for who, times in (("cpu", 1), ("somite", 2)):
-            row = rows[f"population/{kind}/{who}"]
-            assert row["steps"] == [steps] * times and len(row["seconds"]) == times
-            assert row["rounds"] == pytest.approx([steps / each for each in row["seconds"]])
-
-
-@pytest.mark.slow
-def test_memory_is_told_by_what_it_grows_with(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
-    two, three = (rows[f"memory/worlds/cheetah/{n}"] for n in (2, 3))
+        assert all(rows[f"population/{kind}/{who}"]["steps"] == [steps] * 2 for who in ("cpu", "somite"))
+    two, three = (rows[f"simulation/cheetah/{n}/somite"] for n in (2, 3))
     assert 1.2 < three["bytes_of_arrays"] / two["bytes_of_arrays"] < 1.8
-    assert two["bytes"] is None, "of a CPU it is not known"
-    assert rows["memory/limbs/cheetah_7_full/2"]["limbs"] == 7
+    assert "mib" not in two, "of a CPU it is not known"
+    assert rows["memory/limbs/cheetah_7_full/2/somite"]["limbs"] == 7
 
 
-def test_what_there_is_no_time_for_is_told(tmp_path):
-    done, report = run(tmp_path, *TINY, "seconds=1e-6", "parts=[simulation,ppo]")
-    assert done.returncode == 0, done.stderr
-    rows = {row["name"]: row for row in report["rows"]}
-    assert set(rows) > {"simulation/cheetah/cpu/2", "simulation/cheetah/3", "ppo/cheetah/2"}
+def test_what_there_is_no_time_for_is_told(tmp_path, capsys):
+    assert (
+        run("gpu", "output=new/report.json", *TINY, "seconds=1e-6", "parts=[simulation,ppo]", folder=tmp_path)
+        == 0
+    )
+    _, rows = report_of(tmp_path)
+    assert set(rows) > {"simulation/cheetah/cpu/2", "simulation/cheetah/3/bare", "ppo/cheetah/2"}
     assert all(row.get("not_run") == "no time left" for name, row in rows.items() if name != "compile")
-    assert done.stdout.count("not run: no time left") == len(report["rows"])
+    assert capsys.readouterr().out.count("not run: no time left") == len(rows)
 
 
 def test_device_is_the_sections_own_key_and_env_is_trainings():
@@ -182,34 +129,130 @@ def test_device_is_the_sections_own_key_and_env_is_trainings():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_one_sentence_says_so(tmp_path):
-    command = [sys.executable, benchmark.__file__, "gpu", "output=report.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2 and "device=cuda was asked for, but torch" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+def test_without_a_gpu_one_sentence_says_so(tmp_path, capsys):
+    assert run("gpu", "output=report.json", folder=tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "device=cuda was asked for, but torch" in error and len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("argument", "message"),
     [
-        ({"seconds": 0}, "seconds must be a number above 0"),
-        ({"parts": ["simulatoin"]}, "parts must be .* got ..simulatoin.."),
-        ({"target_task": "chetah"}, "did you mean 'cheetah'"),
-        ({"worlds": [0]}, "worlds must be a list of any length .each a whole number from 1 to 1,000,000."),
-        ({"target": float("nan")}, "target must be a number"),
-        ({"seconds": float("inf")}, "seconds must be a number above 0"),
+        ("seconds=0", "seconds must be a number above 0"),
+        ("parts=[simulatoin]", "parts must be"),
+        ("target_task=chetah", "did you mean 'cheetah'"),
+        ("worlds=[0]", "worlds must be a list of any length (each a whole number from 1 to 1,000,000)"),
+        ("target=.nan", "target must be a number"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_told(options, message):
-    with pytest.raises(UserError, match=message):
-        GPU(**options)
+def test_invalid_settings_are_refused(argument, message, tmp_path, capsys):
+    assert run("gpu", argument, folder=tmp_path) == 2
+    assert message in capsys.readouterr().err
 
 
-def test_the_configuration_has_every_key_and_every_part():
-    command = [sys.executable, benchmark.__file__, "gpu", "--cfg", "job"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    section = OmegaConf.create(done.stdout).gpu
-    assert list(section.parts) == list(SHARES), done.stderr
+def test_the_configuration_has_every_key_and_every_part(capsys):
+    assert run("gpu", "--cfg", "job") == 0
+    section = OmegaConf.create(capsys.readouterr().out).gpu
+    assert list(section.parts) == list(SHARES)
     assert set(section) - {"_target_"} == {field.name for field in dataclasses.fields(GPU)}
-    assert max(body_of(name).n_limbs for name in section.memory_bodies) >= 64
+    assert max(gpu_device.body_of(name).n_limbs for name in section.memory_bodies) >= 64
     assert section.seconds + 60 <= 600, "a call has ten minutes, and starts and ends in them"
+
+
+@pytest.fixture
+def timed(tmp_path):
+    report = Report(tmp_path / "report.json", {}, Console(record=True, width=200, quiet=True))
+    clock = SimpleNamespace(now=100.0)
+    timed = Timed(report, CPU, 10.0, lambda: clock.now)
+    timed.clock = clock
+    return timed
+
+
+def test_parts_share_what_is_left(timed):
+    timed.begin("one", 0.5)
+    assert timed.left == 5
+    timed.clock.now += 9  # longer than it should
+    assert timed.left < 0
+    timed.begin("two", 0.5)
+    assert timed.left == 0.5
+
+
+def fails(*_):
+    raise RuntimeError("out of something")
+
+
+def test_what_fails_is_kept_and_the_others_go_on(timed):
+    timed.begin("one", 1.0)
+    rivals = [
+        Rival("first", fails, (), {"num_envs": 1}),
+        Rival("later", lambda _: fails, (), {"num_envs": 1}),
+        Rival("good", lambda _: lambda: 1.0, ["first", "later"], {"num_envs": 1}),
+    ]
+    (good,) = timed.compare("Speed", rivals, 2)
+    assert good["rounds"] == [1.0, 1.0] and good["ratios"] == {}
+    assert timed.keep("second", lambda: {"x": 1}) == [{"name": "second", "x": 1}]
+    timed.clock.now += 11
+    assert timed.keep("third", fails) == []
+    rows = {row["name"]: row for row in json.loads(timed.path.read_text())["rows"]}
+    assert (
+        rows["first"]["failed"] == "RuntimeError: out of something"
+        and "in fails" in rows["first"]["traceback"]
+    )
+    assert rows["second"] == {"name": "second", "x": 1}
+    assert rows["third"] == {"name": "third", "not_run": "no time left"}
+    assert timed.failures == ["first", "later"]
+
+
+def test_a_stop_by_the_user_is_no_failure(timed):
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        timed.keep("first", stopped)
+    assert timed.failures == []
+
+
+def test_a_graph_that_leaves_something_out_fails_the_check(monkeypatch):
+    monkeypatch.setattr(gpu_device.PlainLauncher, "_run", lambda self, name, work: None)
+    assert gpu_device.graph_differences(BodySet("cheetah", bodies=BODIES), CPU)["largest_difference"] > 1e-2
+
+
+def test_another_reward_fails_the_check(monkeypatch):
+    bodies = BodySet("cheetah", bodies=BODIES)
+    other = BodySet("cheetah", bodies=BODIES, task=LocomotionTask(control_cost=0.11))
+    make_env = gpu_device.make_env
+    monkeypatch.setattr(gpu_device, "make_env", lambda _, *given: make_env(other, *given))
+    assert gpu_device.reward_differences(bodies, CPU)["largest_difference"] > 1e-3
+
+
+def test_nan_is_the_largest_difference_and_fails_the_check(timed, monkeypatch):
+    found = gpu_device._differences(
+        {"a": torch.zeros(2), "b": torch.tensor([np.nan, 0.0])}, {"a": torch.ones(2), "b": torch.zeros(2)}
+    )
+    assert np.isnan(found["largest_difference"])
+    monkeypatch.setattr("somite.scripts.benchmarks.gpu.CHECKS", {"graph": (lambda *_: found, 1e-4)})
+    timed.begin("check", 1.0)
+    GPU._check(None, timed, {"cheetah": None})
+    assert timed.failures == ["check/graph/cheetah/too_large"]
+    assert "allowed are 0.0001" in timed.rows[-1]["failed"]
+
+
+def test_steps_fill_the_turn():
+    steps = []
+    turn = gpu_device.fill_turn(lambda: (steps.append(1), time.sleep(0.01)), 7, 0.1, CPU)
+    assert 4 <= len(steps) - 1 - gpu_device.WARM_UP <= 11
+    assert 0.3 * 7 / 0.01 < turn <= 7 / 0.01
+
+
+def test_centipedes_go_on_beyond_their_family():
+    longest = gpu_device.body_of("centipede_26")
+    assert longest.n_limbs == 65 and gpu_device.body_of("centipede_20").n_limbs == 50
+    with pytest.raises(UserError, match="unknown body"):
+        gpu_device.body_of("centiped_26")
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e-3, BODIES[:1]), (120, BODIES)])
+def test_kernels_are_compiled_beside_each_other_while_there_is_time(seconds, expected):
+    found, missing = gpu_device.compile_kernels(BODIES, CPU, 2, seconds)
+    assert sorted(found) == expected and sorted([*found, *missing]) == BODIES

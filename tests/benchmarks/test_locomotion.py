@@ -1,31 +1,12 @@
-import json
-import subprocess
-import sys
+"""Speed of simulation and of PPO: what is compared with what, and that the report says so."""
 
 import pytest
 from omegaconf import OmegaConf
 
-from somite.scripts import benchmark
+from somite.envs.cores import available_cores
+from tests.benchmarks.conftest import measured, run
 
-TINY = (
-    "seconds=0.02",
-    "rounds=2",
-    "num_envs=2",
-    "rows_per_body=1",
-    "iterations=2",
-    "algorithm.num_envs=12",
-    "algorithm.n_steps=4",
-    "algorithm.batch_size=24",
-    "algorithm.n_epochs=1",
-)
-SIMULATIONS = (
-    "ant/bare",
-    "ant/somite",
-    "ant/gymnasium_async",
-    "ant/sb3_subproc",
-    "cheetahs/bare",
-    "cheetahs/somite",
-)
+PPO = ("algorithm.n_steps=4", "algorithm.batch_size=12", "algorithm.n_epochs=1")
 VARIANTS = (
     "limb_transformer",
     "limb_transformer_bf16",
@@ -37,64 +18,71 @@ VARIANTS = (
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A whole run with a tiny budget, and its report."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    command = [sys.executable, benchmark.__file__, "locomotion", "output=new/report.json", *TINY]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in folder.iterdir()] == ["new"], "only the report is left behind"
-    assert [path.name for path in (folder / "new").iterdir()] == ["report.json"]
-    return done.stdout, json.loads((folder / "new" / "report.json").read_text())
+def locomotion(tmp_path_factory):
+    """A whole run with a tiny budget."""
+    tiny = ("seconds=0.02", "rounds=2", "num_envs=2", "rows_per_body=1", "iterations=1")
+    return measured(tmp_path_factory.mktemp("a"), "locomotion", *tiny, "algorithm.num_envs=12", *PPO)[1]
 
 
-def test_the_report_tells_the_machine(finished):
-    machine = finished[1]["machine"]
-    assert {"cpu", "cores", "memory_gib", "python", "versions", "load_average_at_start"} <= machine.keys()
-    assert {"torch", "mujoco", "gymnasium", "stable-baselines3"} <= machine["versions"].keys()
-    assert machine["cores"] >= 1
-
-
-def test_every_rival_has_a_row(finished):
-    rows = finished[1]["rows"]
-    assert [row["name"] for row in rows] == [*SIMULATIONS, *(f"ppo/{name}" for name in VARIANTS)]
-    for row in rows:
-        assert 0 < row["minimum"] <= row["steps_per_second"] <= row["maximum"]
-        assert len(row["rounds"]) == 2 and all(isinstance(rate, float) for rate in row["rounds"])
-
-
-def test_ours_is_compared_with_each_rival_round_by_round(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
-    ratios = rows["ant/somite"]["ratios"]
-    assert set(ratios) == {"ant/bare", "ant/gymnasium_async", "ant/sb3_subproc"}
-    own, rival = rows["ant/somite"]["rounds"], rows["ant/sb3_subproc"]["rounds"]
+def test_ours_is_compared_with_each_rival_round_by_round(locomotion):
+    rivals = {"ant/bare", "ant/gymnasium_async", "ant/sb3_subproc"}
+    alone = rivals | {"cheetahs/bare"}
+    assert set(locomotion) == {*alone, "ant/somite", "cheetahs/somite", *(f"ppo/{name}" for name in VARIANTS)}
+    ratios = locomotion["ant/somite"]["ratios"]
+    assert set(ratios) == rivals
+    own, rival = (locomotion[name]["rounds"] for name in ("ant/somite", "ant/sb3_subproc"))
+    each = [a / b for a, b in zip(own, rival, strict=True)]
     ratio = ratios["ant/sb3_subproc"]
-    assert ratio["minimum"] == pytest.approx(min(a / b for a, b in zip(own, rival, strict=True)))
+    assert (ratio["minimum"], ratio["maximum"]) == pytest.approx((min(each), max(each)))
     assert ratio["minimum"] <= ratio["median"] <= ratio["maximum"]
-    assert set(rows["cheetahs/somite"]["ratios"]) == {"cheetahs/bare"}
-    assert rows["cheetahs/somite"]["num_envs"] == 12
-    assert set(rows["ppo/limb_transformer"]["ratios"]) == {"ppo/naive_1_core"}
-    assert rows["ant/bare"]["ratios"] == rows["ppo/naive_1_core"]["ratios"] == {}
+    assert set(locomotion["cheetahs/somite"]["ratios"]) == {"cheetahs/bare"}
+    assert locomotion["cheetahs/somite"]["num_envs"] == 12
+    assert not any(locomotion[name]["ratios"] for name in (*alone, "ppo/naive_1_core"))
+    assert set(locomotion["ppo/limb_transformer"]["ratios"]) == {"ppo/naive_1_core"}
 
 
-def test_ppo_tells_its_phases_and_settings(finished):
-    rows = {row["name"]: row for row in finished[1]["rows"]}
+def test_ppo_tells_its_phases_and_settings(locomotion):
     for name in VARIANTS:
-        shares = rows[f"ppo/{name}"]["shares"]
+        shares = locomotion[f"ppo/{name}"]["shares"]
         assert list(shares) == ["env", "policy", "update", "rest"]
         assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
-    assert rows["ppo/naive_1_core"]["agent"] == "NaiveTransformer"
-    assert rows["ppo/naive_1_core"]["torch_threads"] == 1
-    assert rows["ppo/limb_transformer_bf16"]["precision"] == "bf16"
-    assert rows["ppo/mlp"]["bodies"] == 12
+    assert locomotion["ppo/naive_1_core"]["agent"] == "NaiveTransformer"
+    assert locomotion["ppo/naive_1_core"]["torch_threads"] == 1
+    assert locomotion["ppo/limb_transformer_bf16"]["precision"] == "bf16"
+    assert locomotion["ppo/mlp"]["bodies"] == 12
 
 
-def test_the_tables_show_the_rows(finished):
-    for text in (*SIMULATIONS, "ppo/smp", "update", "steps/s", "median of 2 rounds", "torch "):
-        assert text in finished[0]
+def test_each_kind_of_body_is_compared_with_its_rival(tmp_path):
+    tiny = ("seconds=0.05", "rounds=2", "num_envs=3", "rows_per_topology=2", "topologies=[hopper_3,walker_2]")
+    rows = measured(tmp_path, "bodies", *tiny)[1]
+    rivals = {
+        "ants/varied": "ants/equal",
+        "ants/different": "ants/equal",
+        "topologies/mixed": "topologies/alone",
+    }
+    assert set(rows) == {*rivals, *rivals.values()}
+    for name, row in rows.items():
+        assert set(row["ratios"]) == ({rivals[name]} if name in rivals else set())
+    assert {rows[name]["num_envs"] for name in ("ants/equal", "ants/varied", "ants/different")} == {3}
+    assert rows["topologies/mixed"]["num_envs"] == 4
 
 
-def test_the_variants_are_those_of_the_configuration():
-    command = [sys.executable, benchmark.__file__, "locomotion", "--cfg", "job"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert tuple(OmegaConf.create(done.stdout).locomotion.ppo) == VARIANTS, done.stderr
+def test_car_racing_is_compared_with_gymnasiums_own_picture(tmp_path):
+    pytest.importorskip("Box2D")
+    tiny = ("num_envs=4", "seconds=0.05", "rounds=2", "iterations=1", "algorithm.num_envs=3", *PPO)
+    rows = measured(tmp_path, "car_racing", *tiny)[1]
+    gymnasium, cores = "frames/gymnasium_1_core", available_cores()
+    several = {f"frames/somite_{cores}_cores"} if cores > 1 else set()
+    frames = {gymnasium, "frames/somite_1_core", "state/somite_1_core"} | several
+    assert {name for name in rows if not name.startswith("ppo/")} == frames
+    assert rows[gymnasium]["ratios"] == {} and rows[gymnasium]["num_envs"] == 1
+    ours = rows["frames/somite_1_core"]
+    assert ours["ratios"].keys() == {gymnasium} and ours["num_envs"] == 4
+    ppo = [row for name, row in rows.items() if name.startswith("ppo/")]
+    assert {row["agent"] for row in ppo} == {"PatchJigsaw", "PatchTransformer", "PatchCNN"}
+    assert all(sum(row["shares"].values()) == pytest.approx(1) for row in ppo)
+
+
+def test_the_variants_are_those_of_the_configuration(capsys):
+    assert run("locomotion", "--cfg", "job") == 0
+    assert tuple(OmegaConf.create(capsys.readouterr().out).locomotion.ppo) == VARIANTS

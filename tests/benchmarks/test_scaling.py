@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from somite.envs.errors import UserError
-from somite.scripts import benchmark
-from somite.scripts.benchmarks.scaling import Scaling
+from tests.benchmarks.conftest import measured
 
 TINY = (
     "candidates=8", "episodes=2", "steps=20", "shard_sizes=[1,4]", "populations=[8,16]", "workers=[1,16]",
@@ -23,12 +17,7 @@ TINY = (
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """A whole run with a tiny budget."""
-    folder: Path = tmp_path_factory.mktemp("benchmark")
-    command = [sys.executable, benchmark.__file__, "scaling", "output=report.json", *TINY]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in folder.iterdir()] == ["report.json"]
-    return {row["name"]: row for row in json.loads((folder / "report.json").read_text())["rows"]}
+    return measured(tmp_path_factory.mktemp("benchmark"), "scaling", *TINY)[1]
 
 
 def test_everything_of_the_model_is_measured(rows: dict[str, dict]) -> None:
@@ -60,17 +49,3 @@ def test_costs_are_the_sum_of_their_parts(rows: dict[str, dict]) -> None:
         )
     seeds = rows["diagonal/16 candidates/1 workers"]
     assert seeds["bytes_sent"] == 16 * 913 + 9 * 16 < row["bytes_sent"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"rounds": 0}, "rounds must be a whole number from 1 to 10,000"),
-        ({"shard_sizes": [4]}, "shard_sizes must be two or more"),
-        ({"workers": [0]}, "workers must be a list .*a whole number from 1 to"),
-        ({"bandwidth": float("nan")}, "bandwidth must be a number above 0"),
-    ],
-)
-def test_settings_that_cannot_be_meant_are_told(options: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        Scaling(**options)

@@ -23,7 +23,7 @@ from somite.agents.storage.paths import (
 )
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.mjcf_files import check_files
-from somite.scripts.benchmarks.arguments import for_hydra
+from somite.scripts.benchmark import for_hydra
 from somite.scripts.cli import command_line
 from somite.scripts.cli.arguments import with_implied
 
@@ -114,8 +114,8 @@ def test_the_values_of_a_sweep_and_of_a_benchmarks_training_runs_are_absolute(he
         (here / f"{name}.xml").touch()
     (_, argument) = with_implied(["env.morphology=a.xml,'it\\'s.xml'"])
     assert argument == f"env.morphology='{here}/a.xml','{here}/it\\'s.xml'"
-    given = for_hydra(["learning", "env.morphology=it's.xml"])
-    trained = composed("benchmark", *given).learning.train
+    given = for_hydra(["population", "env.morphology=it's.xml"])
+    trained = composed("benchmark", *given).population.train
     assert composed("train", "env=locomotion", *trained).env.morphology == str(here / "it's.xml")
 
 
