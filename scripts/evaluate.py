@@ -9,9 +9,7 @@ from somite.scripts.cli import command_line
 
 def evaluate(config: DictConfig) -> None:
     """Evaluates what the configuration names."""
-    from somite.agents.evaluation.evaluate import (
-        evaluate as evaluation,  # torch takes seconds, --help does not need it
-    )
+    from somite.agents.evaluation import evaluate as evaluation  # torch takes seconds, --help does not
 
     evaluation.evaluate(config)
 

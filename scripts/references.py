@@ -9,7 +9,7 @@ from somite.scripts.cli import command_line
 
 def measure(config: DictConfig) -> None:
     """Measures the runs that the configuration names."""
-    from somite.agents.evaluation.specialists import make_references  # torch takes seconds
+    from somite.agents.evaluation.references import make_references  # torch takes seconds
 
     make_references(config)
 

@@ -9,7 +9,7 @@ from somite.scripts.cli import command_line
 
 def view(config: DictConfig) -> None:
     """Shows what the configuration names."""
-    from somite.agents.show import viewers  # torch takes seconds, --help does not need it
+    from somite.agents.show import view as viewers  # torch takes seconds, --help does not need it
 
     viewers.view(config)
 

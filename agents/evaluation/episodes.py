@@ -1,16 +1,24 @@
-"""Returns of a policy: whole episodes, assigned beforehand, all in one batch."""
+"""Whole episodes of a policy: what they return, one watched step by step, and recovery within them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ...envs.task_set import TaskSet
+from ..agent import Agent
 
 Act = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+WINDOW, BEFORE, SHARE = 25, 100, 0.9
+"""Recovered: the mean reward of the next 25 steps is at least 90 % of that of the 100 steps before."""
+
+NEVER = -1
+"""Recovery of an episode in which it does not."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Episodes:
 
 
 def run_episodes(
-    act: Act | None,
+    agent: Agent | Act | None,
     task_set: TaskSet,
     bodies: Sequence[str],
     episodes: int,
@@ -39,24 +47,29 @@ def run_episodes(
     keep_rewards: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[Episodes]:
-    """Run ``episodes`` episodes of every body.
+    """Run ``episodes`` episodes of every body, all in one batch.
 
-    Every row has one episode, known beforehand: counting the first to finish would favour short ones.
-    Episode i starts from the stream (seed, i) whatever the policy, so that policies are compared on
-    the same starts.
+    Every environment has one episode, known beforehand: counting the first to finish would favour short
+    ones. Episode i starts from the stream (seed, i) whatever the policy, so that policies are compared on the
+    same starts.
 
     Args:
-        act: observations of B rows to actions; None: uniformly random actions, from a stream of their own.
+        agent: acts deterministically and is reset; or a function from observations of B environments to
+            actions; None: uniformly random actions, from a stream of their own.
         task_set: gives the task.
         bodies: names.
         episodes: of each body.
         seed: of the starts.
-        aligned: for the padded network.
+        aligned: of a function, whether it acts for the padded network; an agent knows.
         threads: of the simulation; 0 for one per core.
         first: number of the first of these episodes, where they are a part of more.
         keep_rewards: keep those of every step.
         progress: called with the steps made so far, of at most the task's time limit.
     """
+    act = agent
+    if isinstance(agent, Agent):
+        agent.reset()
+        act, aligned = agent.act, agent.policy.aligned_slots
     env = task_set.make_vec(bodies, len(bodies) * episodes, aligned=aligned, threads=threads, once=True)
     with closing(env):
         if act is None:
@@ -65,23 +78,71 @@ def run_episodes(
         returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
         running = np.ones(env.num_envs, bool)
         kept: list[np.ndarray] = []
-        step = 0
         while running.any():
-            observation, rewards, terminated, truncated, _ = env.step(
-                env.action_space.sample() if act is None else act(observation)
-            )
-            rewards = rewards * running
-            returns += rewards
-            if keep_rewards:
-                kept.append(rewards)
+            actions = env.action_space.sample() if act is None else act(observation)
+            observation, rewards, terminated, truncated, _ = env.step(actions)
+            kept.append(rewards * running)
+            returns += kept[-1]
+            if not keep_rewards:
+                kept.clear()
             lengths += running
             running &= ~(terminated | truncated)
-            step += 1
             if progress is not None:
-                progress(step)
+                progress(int(lengths.max()))
     by_step = np.stack(kept, 1) if keep_rewards else None
     parts = [slice(i * episodes, (i + 1) * episodes) for i in range(len(bodies))]
     return [
         Episodes(body, returns[part], lengths[part], None if by_step is None else by_step[part])
         for body, part in zip(bodies, parts, strict=True)
     ]
+
+
+def watch_episode(agent: Agent, env: Any, seed: int) -> Iterator[tuple[dict[str, np.ndarray], list[float]]]:
+    """The first episode of `run_episodes` with this seed, moment by moment.
+
+    Args:
+        agent: acts deterministically and is reset; looking inside it between two moments changes nothing.
+        env: one environment of the task; it is left open.
+        seed: of the start.
+
+    Yields:
+        The observation that is acted on next, (1, ...) each, and the rewards so far, a list that grows.
+    """
+    agent.reset()
+    observation, _ = env.reset(seed=[[seed, 0]])
+    rewards: list[float] = []
+    ended = False
+    while not ended:
+        yield observation, rewards
+        observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+        rewards.append(float(reward[0]))
+        ended = terminated[0] or truncated[0]
+
+
+def recovery_steps(rewards: np.ndarray, lengths: np.ndarray, at: int, until: int) -> np.ndarray:
+    """Steps from ``at`` until the reward of the next `WINDOW` steps is again `SHARE` of what it was.
+
+    Where the reward before was negative, the shortfall allowed is `SHARE`'s complement of its size.
+
+    Args:
+        rewards: (E, T) of each step; 0 after an episode's end.
+        lengths: (E,) of the episodes.
+        at: step before which it happens.
+        until: step before which the next thing happens, T at most.
+
+    Returns:
+        (E,) float: steps; `NEVER`; NaN for an episode that ended before ``at``, and for all where fewer than
+        `BEFORE` steps lie before it or fewer than two windows behind it: there is nothing to compare.
+    """
+    n, steps = rewards.shape
+    until = min(until, steps)
+    if at < BEFORE or until - at < 2 * WINDOW:
+        return np.full(n, np.nan)
+    level = rewards[:, at - BEFORE : at].mean(1)
+    wanted = level - (1 - SHARE) * np.abs(level)  # (E,)
+    sums = np.concatenate((np.zeros((n, 1)), rewards[:, at:until].cumsum(1)), 1)
+    means = (sums[:, WINDOW:] - sums[:, :-WINDOW]) / WINDOW  # (E, until - at - WINDOW + 1), of the next steps
+    # A window that reaches beyond an episode's end counts nothing there: falling is no recovery.
+    good = means >= wanted[:, None]
+    good &= np.arange(means.shape[1]) <= (lengths - at - WINDOW)[:, None]
+    return np.where(lengths <= at, np.nan, np.where(good.any(1), good.argmax(1), NEVER))

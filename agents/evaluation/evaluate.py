@@ -1,192 +1,272 @@
-"""What ``somite-evaluate`` does: returns of saved policies on seen and unseen bodies, as a table."""
+"""What ``somite-evaluate`` does: returns on seen and unseen bodies as a table, or suites and their report."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
-from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from omegaconf import DictConfig, ListConfig, OmegaConf
+import torch
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import file_name
 from ...envs.numbers import whole_number
+from ...envs.saved import task_set_of
 from ...envs.task_set import TaskSet
 from ..agent import Agent
-from ..composition import check_fit
 from ..device import resolve_device, set_threads, thread_limit
-from ..show.filming import film_episode, to_film
+from ..show.video import film_episode, to_film
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folders
-from .episodes import Episodes, run_episodes
-from .evaluated_runs import agent_name, beside, body_set_of, run_name, trained_on
-from .results import Row, half_width, write_results
-from .summary import write_summary
+from .episodes import run_episodes
+from .plan import AgentPlan, Chunk, EpisodeStore, Planner, misfit, run_chunks
+from .runs import agent_name, beside, run_name, task_of, told_apart, trained_on
+from .suites import read_suite
+
+if TYPE_CHECKING:
+    from .report import Report
+
+# Pandas, SciPy and Matplotlib take seconds, and no episode needs them: they are imported after the episodes.
 
 log = logging.getLogger(__name__)
 
 EPISODES = 10
-"""Of each body, where nothing else is said."""
+"""Of each body, where nothing else is said; suites have their own numbers."""
+
+STORE = "episodes.jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One body's result under one policy, a row of ``results.csv``.
+
+    ``mean`` and ``deviation`` are of the episodes' returns; ``interval`` is the half width of the 95 %
+    interval of Student's t over episodes (None for one episode); ``random_mean`` is the mean return of
+    random actions from the same starts (None where it was not asked for).
+    """
+
+    run: str
+    agent: str
+    body: str
+    seen: bool
+    episodes: int
+    mean: float
+    deviation: float
+    interval: float | None
+    mean_length: float
+    random_mean: float | None
 
 
 def evaluate(config: DictConfig) -> list[Row]:
     """Evaluate what ``conf/evaluate.yaml`` describes; print the table, write it beside the run.
 
+    Returns:
+        The rows of the table; of suites none.
+
     Raises:
-        UserError: a run, body or number that is not there or cannot be meant.
+        UserError: a run, body or number that is not there or invalid.
     """
     set_threads(config.threads)
     if config.get("suite"):
-        from .suites import evaluate_suites
-
         evaluate_suites(config)
         return []
+    plain = OmegaConf.to_container(config, resolve=True)
     episodes = EPISODES if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
-    seed = whole_number(config.seed, "seed")
-    device = resolve_device(config.device)
-    folders = policy_folders(config.run)
+    seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
+    folders, threads = policy_folders(config.run), thread_limit(config.threads)
     rows: list[Row] = []
-    threads = thread_limit(config.threads)
     for folder in folders:
-        agent = load_policy(folder, device)
-        bodies = body_set_of(agent, _changes(config)).for_evaluation()
-        names = bodies.choose(_plain(config.bodies or "all"))
-        filmed = to_film(bodies) if config.video else None
-        own = _evaluate_agent(
-            agent, bodies, names, episodes, seed, run_name(folder), config.random_baseline, threads
-        )
-        output = _output(config.output, folder, several=len(folders) > 1)
-        write_results(own, output)
-        _print(own, agent, bodies.notes())
+        agent, run = load_policy(folder, device), run_name(folder)
+        task = task_of(agent, plain["env"]).for_evaluation()
+        names = task.choose(_names(plain["bodies"] or "all"))
+        filmed = to_film(task) if config.video else None
+        own = _evaluate_agent(agent, run, task, names, episodes, seed, config.random_baseline, threads)
+        if config.output is None:
+            output = beside(folder, "evaluation")
+        else:  # each of several has a folder of its own
+            output = Path(config.output) / (run.replace("/", "-") if len(folders) > 1 else "")
+        _write_results(own, output)
+        _print_returns(own, agent, task.notes())
         if filmed:
-            _film(agent, filmed, config.video, output, seed)
+            _film(agent, filmed, plain["video"], output, seed)
         log.info("written to %s", output)
         rows += own
     if len(folders) > 1:
-        together = Path(config.output) if config.output else Path("evaluation")
-        Console().print(write_summary(rows, together))
-        log.info("summary written to %s", together / "summary.md")
+        file = Path(config.output or "evaluation") / "summary.md"
+        _summarize(rows, file)
+        log.info("summary written to %s", file)
     return rows
-
-
-def _changes(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(config.env, resolve=True)
 
 
 def _evaluate_agent(
     agent: Agent,
-    bodies: TaskSet,
-    names: tuple[str, ...],
+    run: str,
+    task: TaskSet,
+    names: Sequence[str],
     episodes: int,
     seed: int,
-    run: str,
     random_baseline: bool,
     threads: int,
 ) -> list[Row]:
-    limit, seen = bodies.max_episode_steps, trained_on(agent, bodies)
-    if bodies.kind != "limbs":
-        with closing(bodies.make_vec(names, 1, threads=1)) as env:
-            check_fit(agent.policy, env)
-    aligned = agent.policy.aligned_slots
+    seen, reason = trained_on(agent, task), None if task.kind == "limbs" else misfit(agent, task)
+    if reason:
+        raise UserError(reason)
+    actors = {f"{len(names)} bodies × {episodes} episodes": agent}
+    if random_baseline:
+        actors["random actions"] = None
+    found = []
     with Progress(transient=True) as progress:
-        bar = progress.add_task(f"{len(names)} bodies × {episodes} episodes", total=limit)
-        agent.reset()
-        results = run_episodes(
-            agent.act,
-            bodies,
-            names,
-            episodes,
-            seed,
-            aligned=aligned,
-            threads=threads,
-            progress=lambda step: progress.update(bar, completed=step),
-        )
-        baseline: list[Episodes] | list[None] = [None] * len(names)
-        if random_baseline:
-            progress.reset(bar, description="random actions")
-            baseline = run_episodes(
-                None,
-                bodies,
-                names,
-                episodes,
-                seed,
-                threads=threads,
-                progress=lambda step: progress.update(bar, completed=step),
-            )
-    return [
-        _row(run, agent_name(agent), result, result.body in seen, random)
-        for result, random in zip(results, baseline, strict=True)
-    ]
+        for text, actor in actors.items():
+            bar = progress.add_task(text, total=task.max_episode_steps)
 
+            def show(step: int, bar: Any = bar) -> None:
+                progress.update(bar, completed=step)
 
-def _row(run: str, agent: str, result: Episodes, seen: bool, random: Episodes | None) -> Row:
-    returns = result.returns
-    interval = half_width(returns) if len(returns) > 1 else None
-    return Row(
-        run=run,
-        agent=agent,
-        body=result.body,
-        seen=seen,
-        episodes=len(returns),
-        mean=float(returns.mean()),
-        deviation=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
-        interval=interval,
-        mean_length=float(result.lengths.mean()),
-        random_mean=None if random is None else float(random.returns.mean()),
+            found.append(run_episodes(actor, task, names, episodes, seed, threads=threads, progress=show))
+    from .statistics import half_width
+
+    randoms = (
+        [float(random.returns.mean()) for random in found[1]] if random_baseline else [None] * len(names)
     )
+    rows = []
+    for result, random in zip(found[0], randoms, strict=True):
+        returns, several = result.returns, len(result.returns) > 1
+        deviation = float(returns.std(ddof=1)) if several else 0.0
+        interval = half_width(returns) if several else None
+        scores = (float(returns.mean()), deviation, interval, float(result.lengths.mean()), random)
+        rows.append(Row(run, agent_name(agent), result.body, result.body in seen, len(returns), *scores))
+    return rows
 
 
-def _print(rows: list[Row], agent: Agent, notes: Sequence[str]) -> None:
+def _frame(rows: Sequence[Row]) -> Any:
+    import pandas
+
+    return pandas.DataFrame(rows).astype({"interval": float, "random_mean": float})
+
+
+def _write_results(rows: Sequence[Row], output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([asdict(row) for row in rows], indent=1)
+    (output / "results.json").write_text(text + "\n", encoding="utf-8")
+    _frame(rows).to_csv(output / "results.csv", index=False)
+
+
+def _print_returns(rows: Sequence[Row], agent: Agent, notes: Sequence[str]) -> None:
+    from .tables import returns_table, terminal_table
+
     steps = agent.description.get("training", {}).get("steps")
     trained = f", {steps:,} steps" if steps else ""
-    title = f"{rows[0].run} ({type(agent.policy).__name__}{trained})"
-    table = Table(title=escape("; ".join([title, *notes])))
-    table.add_column("body")
-    table.add_column("in training")
-    for name in ("return", "± 95 %", "length", "random"):
-        table.add_column(name, justify="right")
-    for seen in (True, False):
-        group = [row for row in rows if row.seen == seen]
-        for row in group:
-            table.add_row(
-                escape(row.body),
-                "seen" if seen else "unseen",
-                f"{row.mean:z.0f}",
-                "-" if row.interval is None else f"{row.interval:z.0f}",
-                f"{row.mean_length:z.0f}",
-                "-" if row.random_mean is None else f"{row.random_mean:z.0f}",
-            )
-        if group:
-            mean, random = np.mean([row.mean for row in group]), [row.random_mean for row in group]
-            shown = "-" if None in random else f"{np.mean(random):z.0f}"
-            kind = "seen" if seen else "unseen"
-            table.add_row(f"mean of {len(group)}", kind, f"{mean:z.0f}", "", "", shown, style="bold")
-            table.add_section()
-    Console().print(table)
+    title = "; ".join([f"{rows[0].run} ({type(agent.policy).__name__}{trained})", *notes])
+    Console().print(terminal_table(title, returns_table(_frame(rows))))
 
 
-def _film(agent: Agent, bodies: TaskSet, wanted: Any, output: Path, seed: int) -> None:
-    if wanted is True or bodies.kind != "limbs":
-        names = (bodies.unseen or bodies.seen)[:1]
+def _summarize(rows: Sequence[Row], file: Path) -> None:
+    """Print what several runs returned, side by side, and write it as Markdown."""
+    from .tables import markdown, runs_table, terminal_table
+
+    table = runs_table(_frame(rows))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(markdown(table) + "\n", encoding="utf-8")
+    Console().print(terminal_table("mean return ± 95 % over training runs", table))
+
+
+def _film(agent: Agent, task: TaskSet, wanted: Any, output: Path, seed: int) -> None:
+    if wanted is True or task.kind != "limbs":
+        names = (task.unseen or task.seen)[:1]
     else:
-        names = bodies.choose(_plain(wanted))
+        names = task.choose(_names(wanted))
     for name in names:
-        if not film_episode(agent, bodies, name, output / f"{file_name(name)}.mp4", seed):
+        if not film_episode(agent, task, name, output / f"{file_name(name)}.mp4", seed):
             return
 
 
-def _output(given: str | None, folder: Path, several: bool) -> Path:
-    """Where the results of a policy go; each of several has a folder of its own."""
-    if given is None:
-        return beside(folder, "evaluation")
-    return Path(given) / run_name(folder).replace("/", "-") if several else Path(given)
+def _names(given: Any) -> Any:
+    return [str(name) for name in given] if isinstance(given, list) else given
 
 
-def _plain(value: Any) -> Any:
-    return [str(item) for item in value] if isinstance(value, ListConfig) else value
+def evaluate_suites(config: DictConfig) -> Report:
+    """Run the suites of ``conf/evaluate.yaml`` as far as they have not been run, and write ``report/``.
+
+    Raises:
+        UserError: a run, suite, body or number that is not there, does not fit or is invalid.
+    """
+    episodes = None if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
+    seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
+    workers = _workers(config.workers, config.threads, device)
+    plain = OmegaConf.to_container(config, resolve=True)
+    suites = [read_suite(str(name), node) for name, node in plain["suite"].items()]
+    folders = policy_folders(config.run)
+    if config.unfit not in ("fail", "skip"):
+        raise UserError(f"unfit={config.unfit!r}: a suite that does not fit fails, or is skipped: fail, skip")
+    skip, baseline = config.unfit == "skip", bool(config.random_baseline)
+    planner = Planner(suites, plain["env"], plain["bodies"], episodes, seed, baseline, skip, device.type)
+    plans = [planner.plan(folder) for folder in folders]
+    names = [plan.run for plan in plans]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{names.count(name)} runs are called {name}: rename a folder, to tell them apart"
+            )
+    plans = told_apart(plans)
+    if config.output is not None:
+        output = Path(config.output)
+    else:
+        output = Path("report") if len(folders) > 1 else beside(folders[0], "report")
+    filmed = [to_film(task_set_of(plan.trials[0].environment)) for plan in plans] if config.video else []
+    store = EpisodeStore(output / STORE)
+    _run_missing(plans, store, device, workers, thread_limit(config.threads))
+
+    from .report import write_report
+    from .tables import IN_THE_TERMINAL, suite_table, terminal_table
+
+    report = write_report(plans, suites, store, output, seed, video=any(filmed))
+    for suite in report.suites:
+        rows = report.agents[report.agents["suite"] == suite.name]
+        if len(rows):
+            table = suite_table(rows)
+            table = table[[name for name in table if name in IN_THE_TERMINAL]]
+            left = 2 if "agent" in table else 1
+            Console().print(terminal_table(suite.title, table, left, title_justify="left"))
+    log.info("report: %s", output / "report.html")
+    return report
+
+
+def _run_missing(
+    plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, workers: int, threads: int
+) -> None:
+    """Run the chunks that the store has not, each once."""
+    wanted: dict[str, Chunk] = {}
+    for trial in (trial for plan in plans for trial in plan.trials):
+        for chunk in (*trial.chunks, *trial.baseline):
+            wanted.setdefault(chunk.key, chunk)
+    missing = [chunk for key, chunk in wanted.items() if store.get(key) is None]
+    if len(missing) < len(wanted):
+        log.info("%d of %d parts were done before: %s", len(wanted) - len(missing), len(wanted), store.path)
+    # The longest first, so that no worker is left with one at the end.
+    missing.sort(key=lambda chunk: -chunk.episodes * len(chunk.bodies))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, transient=True) as progress:
+            bar = progress.add_task("parts of the evaluation", total=len(missing))
+            for chunk, bodies in run_chunks(missing, device, workers, threads):
+                store.append(chunk.key, {"bodies": bodies})
+                progress.advance(bar)
+    except KeyboardInterrupt:
+        log.warning("interrupted; the same command goes on from what is in %s", store.path)
+        raise SystemExit(130) from None
+
+
+def _workers(given: Any, threads: Any, device: torch.device) -> int:
+    """Processes: as many as threads; one where a GPU does the work. Raises UserError: more than threads."""
+    if given == "auto":
+        return 1 if device.type != "cpu" else thread_limit(threads)
+    workers = whole_number(given, "workers (or auto)", minimum=1)
+    if threads != "auto" and workers > thread_limit(threads):
+        raise UserError(f"workers={workers} are more than threads={threads}, which bounds all of them")
+    return workers

@@ -1,37 +1,70 @@
-"""Which episodes an evaluation by suites consists of, and which conditions do not fit."""
+"""What an evaluation by suites consists of: trials, their episodes in chunks, the file that keeps them."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ...envs.errors import UserError
 from ...envs.saved import task_set_of
 from ...envs.task_set import TaskSet, with_changes
 from ..agent import Agent
 from ..composition import check_fit
+from ..device import set_threads
 from ..storage.policy import load_policy
 from ..storage.policy_json import installed_version
-from .chunks import Chunk, parts
-from .conditions import Condition, Suite, undisturbed
-from .evaluated_runs import (
-    agent_name,
-    body_set_of,
-    changed_environment,
-    run_name,
-    saved_environment,
-    trained_on,
-)
-from .store import key_of
+from .episodes import recovery_steps, run_episodes
+from .runs import agent_name, changed_environment, run_name, saved_environment, task_of, trained_on
+from .suites import Condition, Suite, undisturbed
 
 log = logging.getLogger(__name__)
 
 EPISODES = {"limbs": 20, "sensors": 200, "patches": 100}
 """Of each body, or of the task, where nothing else is said."""
+
+ROWS = {"limbs": 256, "sensors": 1000, "patches": 50}
+"""Episodes that run side by side at most. A change would change numbers in their last digits."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Episodes of one condition, assigned beforehand, run by whoever is free.
+
+    Attributes:
+        policy: folder; None: random actions.
+        environment: the whole configuration, the condition's changes included.
+        bodies: names.
+        seed: of the starts.
+        first: number of the first episode.
+        episodes: of each body.
+        disturbed_at: as in `Condition`.
+        until: step at which the next disturbance comes.
+        key: as of `key_of`.
+    """
+
+    policy: Path | None
+    environment: Mapping[str, Any]
+    bodies: tuple[str, ...]
+    seed: int
+    first: int
+    episodes: int
+    disturbed_at: int | None
+    until: int | None
+    key: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +74,6 @@ class Trial:
     Attributes:
         suite, condition: names.
         environment: the whole configuration.
-        bodies: names.
         chunks: its episodes.
         baseline: chunks of random actions on the same bodies, undisturbed.
         why_not: why there are none; None where there are.
@@ -50,7 +82,6 @@ class Trial:
     suite: str
     condition: str
     environment: Mapping[str, Any]
-    bodies: tuple[str, ...] = ()
     chunks: tuple[Chunk, ...] = ()
     baseline: tuple[Chunk, ...] = ()
     why_not: str | None = None
@@ -81,21 +112,11 @@ class AgentPlan:
     trials: tuple[Trial, ...]
 
 
-def make_plan(
-    folder: Path,
-    suites: Sequence[Suite],
-    changes: Mapping[str, Any],
-    bodies: Any,
-    episodes: int | None,
-    seed: int,
-    random_baseline: bool,
-    skip_unfit: bool,
-    device: str = "cpu",
-) -> AgentPlan:
-    """What one policy is to do.
+@dataclass(frozen=True)
+class Planner:
+    """Plans the same for every policy.
 
     Args:
-        folder: of the policy.
         suites: in order.
         changes: of the environment, for all conditions.
         bodies: names, or a group, in place of the conditions' own; None: these.
@@ -104,102 +125,90 @@ def make_plan(
         random_baseline: whether random actions are tried as well.
         skip_unfit: leave out suites that do not fit the agent instead of failing.
         device: kind of it; another one rounds otherwise.
-
-    Raises:
-        UserError: a suite that does not fit, or a value that cannot be meant.
     """
-    agent = load_policy(folder)
-    plain = undisturbed(saved_environment(agent))
-    base, task = changed_environment(agent, changes, plain), body_set_of(agent, changes, plain)
-    count = EPISODES[task.kind] if episodes is None else episodes
-    maker = _Maker(folder, agent, base, task.kind, bodies, count, seed, random_baseline, device)
-    trials: list[Trial] = []
-    for suite in suites:
-        reason = suite.why_not(task.kind, base)
-        if reason and not skip_unfit:
-            raise UserError(
-                f"suite={suite.name} does not fit {run_name(folder)}: {reason}; suite=all skips it"
-            )
-        if reason:
-            log.info("%s: suite %s is left out: %s", run_name(folder), suite.name, reason)
-            continue
-        own = [maker.trial(suite, condition) for condition in suite.conditions]
-        unfit = sum(trial.why_not is not None for trial in own)
-        if unfit:
-            words = run_name(folder), unfit, len(own), suite.name
-            log.info("%s: %d of %d conditions of %s do not fit; the report says why", *words)
-        trials += own
-    if not trials:
-        raise UserError(f"no suite of {', '.join(s.name for s in suites)} fits {run_name(folder)}")
-    return AgentPlan(
-        folder,
-        run_name(folder),
-        agent_name(agent),
-        task.kind,
-        trained_on(agent, task),
-        agent.description,
-        task.notes(),
-        tuple(trials),
-    )
 
-
-@dataclass(frozen=True)
-class _Maker:
-    """Makes the trials of one policy; see `make_plan`."""
-
-    folder: Path
-    agent: Agent
-    base: Mapping[str, Any]
-    kind: str
+    suites: Sequence[Suite]
+    changes: Mapping[str, Any]
     bodies: Any
-    episodes: int
+    episodes: int | None
     seed: int
     random_baseline: bool
-    device: str
+    skip_unfit: bool
+    device: str = "cpu"
 
-    def trial(self, suite: Suite, condition: Condition) -> Trial:
-        """One condition's."""
-        place = f"suite {suite.name}, condition {condition.name}"
-        environment = with_changes(self.base, condition.env)
+    def plan(self, folder: Path) -> AgentPlan:
+        """What the policy of a folder is to do. Raises UserError: an unfit suite, or an invalid value."""
+        agent, run = load_policy(folder), run_name(folder)
+        plain = undisturbed(saved_environment(agent))
+        base, task = changed_environment(agent, self.changes, plain), task_of(agent, self.changes, plain)
+        trials: list[Trial] = []
+        for suite in self.suites:
+            reason = suite.why_not(task.kind, base)
+            if reason and not self.skip_unfit:
+                raise UserError(f"suite={suite.name} does not fit {run}: {reason}; suite=all skips it")
+            if reason:
+                log.info("%s: suite %s is left out: %s", run, suite.name, reason)
+                continue
+            own = [self._trial(folder, agent, base, suite.name, c) for c in suite.conditions]
+            unfit = sum(trial.why_not is not None for trial in own)
+            if unfit:
+                words = run, unfit, len(own), suite.name
+                log.info("%s: %d of %d conditions of %s do not fit; the report says why", *words)
+            trials += own
+        if not trials:
+            raise UserError(f"no suite of {', '.join(s.name for s in self.suites)} fits {run}")
+        seen, kind = trained_on(agent, task), task.kind
+        parts = (run, agent_name(agent), kind, seen, agent.description, task.notes())
+        return AgentPlan(folder, *parts, tuple(trials))
+
+    def _trial(
+        self, folder: Path, agent: Agent, base: Mapping[str, Any], suite: str, condition: Condition
+    ) -> Trial:
+        environment = with_changes(base, condition.env)
         try:
             task = task_set_of(environment).for_evaluation()
         except UserError as error:
-            raise UserError(f"{place}: {error}") from error
-        names = task.choose(condition.bodies if self.bodies is None else self.bodies)
+            raise UserError(f"suite {suite}, condition {condition.name}: {error}") from error
+        names, at = (
+            task.choose(condition.bodies if self.bodies is None else self.bodies),
+            condition.disturbed_at,
+        )
         why_not = None
         if not names:
             why_not = "there are no such bodies"
-        elif condition.disturbed_at is not None and condition.disturbed_at >= task.max_episode_steps:
+        elif at is not None and at >= task.max_episode_steps:
             why_not = f"an episode has {task.max_episode_steps} steps"
         elif task.kind != "limbs":  # limb policies fit every body; the padded one those of its family
-            why_not = self._misfit(task)
+            why_not = misfit(agent, task)
         if why_not:
-            return Trial(suite.name, condition.name, environment, names, why_not=why_not)
-        chunks = self._chunks(self.folder, environment, names, condition.disturbed_at, _until(condition))
-        baseline = self._chunks(None, self.base, names, None, None) if self.random_baseline else ()
-        return Trial(suite.name, condition.name, environment, names, chunks, baseline)
-
-    def _misfit(self, task: TaskSet) -> str | None:
-        try:
-            with closing(task.make_vec(task.seen, 1, threads=1)) as env:
-                check_fit(self.agent.policy, env)
-        except UserError as error:  # said in the report, beside the conditions that do fit
-            return str(error)
-        return None
+            return Trial(suite, condition.name, environment, why_not=why_not)
+        # In a series disturbances come in equal distances, so that the second one ends the recovery.
+        until = 2 * at if condition.sweep and at else None
+        chunks = self._chunks(folder, agent, environment, names, at, until)
+        baseline = self._chunks(None, agent, base, names, None, None) if self.random_baseline else ()
+        return Trial(suite, condition.name, environment, chunks, baseline)
 
     def _chunks(
         self,
         policy: Path | None,
+        agent: Agent,
         environment: Mapping[str, Any],
         names: tuple[str, ...],
         at: int | None,
         until: int | None,
     ) -> tuple[Chunk, ...]:
-        made = []
-        for first, episodes in parts(self.kind, len(names), self.episodes):
+        """Their size depends on the kind of task and the number of bodies alone.
+
+        So neither an interruption nor the number of workers can change a number.
+        """
+        kind, made = agent.policy.kind, []
+        count = EPISODES[kind] if self.episodes is None else self.episodes
+        size = max(1, ROWS[kind] // len(names))
+        for first in range(0, count, size):
+            episodes = min(size, count - first)
             meant = {
-                "policy": None if policy is None else self.agent.description["sha256"],
-                "class": None if policy is None else self.agent.description["policy"],
+                "policy": None if policy is None else agent.description["sha256"],
+                "class": None if policy is None else agent.description["policy"],
                 "environment": environment,
                 "bodies": names,
                 "seed": self.seed,
@@ -214,6 +223,121 @@ class _Maker:
         return tuple(made)
 
 
-def _until(condition: Condition) -> int | None:
-    """Step of the second disturbance, where they come in equal distances."""
-    return 2 * condition.disturbed_at if condition.sweep and condition.disturbed_at else None
+def misfit(agent: Agent, task: TaskSet) -> str | None:
+    """Why an agent cannot act in a task; None: it can."""
+    try:
+        with closing(task.make_vec(task.seen, 1, threads=1)) as env:
+            check_fit(agent.policy, env)
+    except UserError as error:  # said in the report, beside the conditions that do fit
+        return str(error)
+    return None
+
+
+def run_chunk(chunk: Chunk, device: str, threads: int) -> dict[str, Any]:
+    """The episodes of a chunk.
+
+    Returns:
+        For each body its ``returns``, ``lengths`` and, where something happens, ``recovery``: steps, -1 for
+        never, None where it could not be told; plain values.
+    """
+    task = task_set_of(chunk.environment).for_evaluation()
+    agent = None if chunk.policy is None else _agent(str(chunk.policy), device)
+    disturbed = chunk.disturbed_at is not None
+    options = {"threads": threads, "first": chunk.first, "keep_rewards": disturbed}
+    results = run_episodes(agent, task, chunk.bodies, chunk.episodes, chunk.seed, **options)
+    record: dict[str, Any] = {}
+    for result in results:
+        record[result.body] = {"returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
+        if disturbed:
+            until = chunk.until or task.max_episode_steps
+            steps = recovery_steps(result.rewards, result.lengths, chunk.disturbed_at, until)
+            record[result.body]["recovery"] = [None if math.isnan(s) else int(s) for s in steps]
+    return record
+
+
+@functools.lru_cache(maxsize=4)
+def _agent(folder: str, device: str) -> Agent:
+    return load_policy(folder, device)
+
+
+def run_chunks(
+    chunks: Sequence[Chunk], device: torch.device, workers: int, threads: int = 0
+) -> Iterator[tuple[Chunk, dict[str, Any]]]:
+    """Every chunk with its record, as they are done.
+
+    Args:
+        chunks: to run.
+        device: of the policies; a GPU has one worker.
+        workers: processes, each on one core; 1: this process.
+        threads: of a simulation in this process; 0: one for each core.
+    """
+    if workers == 1 or len(chunks) <= 1:
+        try:
+            for chunk in chunks:
+                yield chunk, run_chunk(chunk, str(device), threads)
+        finally:
+            _agent.cache_clear()  # a policy may be another one the next time, in the same folder
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _begin_worker) as pool:
+        running = {pool.submit(run_chunk, chunk, str(device), 1): chunk for chunk in chunks}
+        try:
+            for done in as_completed(running):
+                yield running[done], done.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # leaves at once at an interruption; its parent says so
+    set_threads(1)
+
+
+def key_of(meant: Mapping[str, Any]) -> str:
+    """A name for a piece of work: equal for equal work, other for any other.
+
+    Args:
+        meant: all that its numbers depend on, as JSON has it.
+    """
+    text = json.dumps(meant, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class EpisodeStore:
+    """Episodes on disk as they come, one line for each chunk, so that what was interrupted goes on.
+
+    Args:
+        path: of the file; it and its folder are made.
+
+    Raises:
+        UserError: a line that is damaged; the last one may have been cut by an interruption and is left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._records = path, {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes() if path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):  # an interruption has cut the last line
+            os.truncate(path, len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self._records[record["key"]] = record
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(
+                    f"{path}, line {number}, is damaged ({error}); move the file away to begin anew"
+                ) from error
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The piece of work of that key, if it has been done."""
+        return self._records.get(key)
+
+    def append(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a piece of work; when this returns, it is on disk."""
+        record = {"key": key, **record}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._records[key] = record

@@ -1,43 +1,49 @@
-"""What random actions and specialists return on a body: the scale that scores are normalised by."""
+"""The scale of scores: what random actions and specialists return on a body, and ``somite-references``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig
+from rich.progress import track
 
+from ...envs.errors import UserError
+from ...envs.numbers import whole_number
 from ...envs.saved import task_set_of
-from .plan import AgentPlan
-from .store import key_of
+from ..device import set_threads, thread_limit
+from ..storage.policy import load_policy
+from ..storage.policy_json import policy_folders
+from .episodes import run_episodes
+from .plan import AgentPlan, key_of
+from .runs import run_name, saved_environment
+from .suites import undisturbed
+
+log = logging.getLogger(__name__)
 
 TABLE = "references.json"
 """In this package; ``somite-references`` makes it."""
 
-OF_REACHING = ("goal", "reach_weight")
-"""Of the task, without meaning for bodies that travel."""
+FLAT = 0.05
+"""A curve has flattened when its last tenth is no more than this share above the tenth before."""
 
 
-def task_of(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What a body's return depends on, its own parameters aside: family, length of a step, reward, ends.
-
-    Args:
-        environment: saved configuration; keys that it lacks have their defaults.
-    """
-    bodies = task_set_of(environment)
-    task = asdict(bodies.task)
-    if task["goal"] != "reach":
-        task = {name: value for name, value in task.items() if name not in OF_REACHING}
-    names = {name: environment.get(name) for name in ("family", "morphology")}
-    return json.loads(json.dumps({**names, "frame_skip": bodies.frame_skip, "task": task}))
-
-
-def signature(environment: Mapping[str, Any]) -> str:
-    """A name for the task of a saved environment: specialists of another one are no measure."""
-    return key_of(task_of(environment))[:16]
+def specialists_of(plans: Sequence[AgentPlan]) -> dict[tuple[str, str], float]:
+    """Mean returns of specialists of the tasks that agents are tried in, by run and body, where known."""
+    table, found = read_table(), {}
+    for plan in plans:
+        if plan.kind == "limbs":
+            kept = table.get(signature(plan.trials[0].environment), {}).get("bodies", {})
+            for body, entry in kept.items():
+                if entry.get("specialists"):
+                    found[plan.run, body] = float(np.mean([one["return"] for one in entry["specialists"]]))
+    return found
 
 
 def read_table() -> dict[str, Any]:
@@ -45,26 +51,86 @@ def read_table() -> dict[str, Any]:
     return json.loads(resources.files(__package__).joinpath(TABLE).read_text(encoding="utf-8"))
 
 
-@dataclass(frozen=True)
-class Specialists:
-    """Mean returns of specialists for each run and body; NaN where there is none."""
+def signature(environment: Mapping[str, Any]) -> str:
+    """A name for the task of a saved environment: specialists of another one are no measure."""
+    return key_of(_measured_in(environment))[:16]
 
-    returns: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
-    @classmethod
-    def for_plans(cls, plans: list[AgentPlan]) -> Specialists:
-        """Those of the tasks that these agents are tried in."""
-        table, found = read_table(), {}
-        for plan in plans:
-            if plan.kind != "limbs":
-                continue
-            kept = table.get(signature(plan.trials[0].environment), {}).get("bodies", {})
-            for body, entry in kept.items():
-                if entry.get("specialists"):
-                    values = [specialist["return"] for specialist in entry["specialists"]]
-                    found[plan.run, body] = float(np.mean(values))
-        return cls(found)
+def _measured_in(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a body's return depends on, its own parameters aside: family, length of a step, reward, ends."""
+    bodies = task_set_of(environment)
+    task = asdict(bodies.task)
+    if task["goal"] != "reach":  # these have no meaning for bodies that travel
+        del task["goal"], task["reach_weight"]
+    names = {name: environment.get(name) for name in ("family", "morphology")}
+    return json.loads(json.dumps({**names, "frame_skip": bodies.frame_skip, "task": task}))
 
-    def of(self, run: str, body: str) -> float:
-        """Mean return on a body, NaN where it is not known."""
-        return self.returns.get((run, body), np.nan)
+
+def make_references(config: DictConfig) -> Path:
+    """Measure what ``conf/references.yaml`` describes and write the table.
+
+    Entries of other bodies and tasks, and of other seeds of the same body, stay.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: a run that is not there, or that was trained on other than one body.
+    """
+    episodes = whole_number(config.episodes, "episodes", minimum=1)
+    seed = whole_number(config.seed, "seed")
+    set_threads(config.threads)
+    threads, output = thread_limit(config.threads), Path(config.output)
+    if output.suffix != ".json":
+        raise UserError(f"output={config.output} must be a .json file")
+    table = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else read_table()
+    for folder in track(policy_folders(config.run), "specialists", transient=True):
+        _measure(table, folder, episodes, seed, threads)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(table, indent=1, sort_keys=True)
+    output.write_text(text + "\n", encoding="utf-8")
+    log.info("written to %s", output)
+    return output
+
+
+def _measure(table: dict[str, Any], folder: Path, episodes: int, seed: int, threads: int) -> None:
+    """Put a specialist into the table."""
+    agent = load_policy(folder)
+    seen = agent.environment.get("seen", [])
+    if agent.policy.kind != "limbs" or len(seen) != 1:
+        raise UserError(f"{run_name(folder)} was trained on {', '.join(seen)}: a specialist has one body")
+    environment = undisturbed(saved_environment(agent))
+    task = task_set_of(environment).for_evaluation()
+    specialist, random = (
+        float(run_episodes(actor, task, seen, episodes, seed, threads=threads)[0].returns.mean())
+        for actor in (agent, None)
+    )
+    entry = table.setdefault(signature(environment), _measured_in(environment) | {"bodies": {}})
+    body = entry["bodies"].setdefault(seen[0], {"specialists": []})
+    body |= {"random": random, "hash": task.morphology(seen[0]).hash}
+    training = agent.description["training"]
+    own = {
+        "seed": training["seed"],
+        "agent": type(agent.policy).__name__,
+        "steps": training["steps"],
+        "return": specialist,
+        "episodes": episodes,
+        **_flatness(folder),
+    }
+    others = [one for one in body["specialists"] if one["seed"] != training["seed"]]
+    body["specialists"] = sorted([*others, own], key=lambda one: one["seed"])
+    log.info("%s: specialist %.0f, random %.0f", seen[0], specialist, random)
+
+
+def _flatness(folder: Path) -> dict[str, Any]:
+    """Whether the training curve has flattened; nothing where it was not kept."""
+    from .plots import read_curve  # with Matplotlib and pandas
+
+    curve = read_curve(folder)
+    returns = [] if curve is None else curve["rollout/ep_rew_mean"].dropna().to_numpy()
+    tenth = len(returns) // 10
+    if tenth == 0:
+        return {}
+    last, before = returns[-tenth:].mean(), returns[-2 * tenth : -tenth].mean()
+    growth = float((last - before) / max(abs(last), 1e-9))
+    return {"growth": round(growth, 4), "flattened": bool(np.abs(growth) <= FLAT)}

@@ -1,54 +1,55 @@
-"""The report of an evaluation by suites: Markdown, HTML, CSV and JSON."""
+"""The report of an evaluation by suites: Markdown, one HTML file, CSV and JSON."""
 
 from __future__ import annotations
 
+import base64
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markdown_it import MarkdownIt
 
+from ...envs.locomotion.pictures.rendering import file_name
+from ...envs.saved import task_set_of
+from ...envs.task_set import with_changes
+from ..show.figures import inside_figure
+from ..show.inside import looks_inside, record_inside
+from ..show.video import film_episode, to_film
 from ..storage.paths import run_of, training_to_share
+from ..storage.policy import load_policy
 from ..storage.policy_json import installed_version
-from . import frames, plots
-from .conditions import Suite
-from .html import write_html
-from .plan import AgentPlan
-from .recovery import BEFORE, SHARE, WINDOW
-from .references import Specialists
-from .showing import show_agents
-from .store import EpisodeStore
-from .tables import agents_table, bodies_table, gaps_table, improvements_table, left_out, suite_table
+from ..storage.untrusted import check_inside
+from . import plots, statistics, tables
+from .episodes import BEFORE, SHARE, WINDOW
+from .plan import AgentPlan, EpisodeStore
+from .references import specialists_of
+from .suites import Suite
 
 SCHEMA = "somite-report/1"
 """Of ``results.json``; docs/evaluation.md describes it."""
 
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "numpy", "scipy")
 
+INSIDE_STEPS = 200
+"""Of the episode that is looked into; midway sensors are shuffled, so that attention is seen to follow."""
 
-@dataclass(frozen=True)
-class Report:
-    """What an evaluation by suites gave.
-
-    Attributes:
-        episodes: `frames.episodes_of`.
-        bodies: `frames.by_body`.
-        agents: `frames.by_agent`.
-        improvements: `frames.improvements`.
-        gaps: `frames.gaps`.
-        output: folder of the files.
-    """
-
-    episodes: pd.DataFrame
-    bodies: pd.DataFrame
-    agents: pd.DataFrame
-    improvements: pd.DataFrame
-    gaps: pd.DataFrame
-    output: Path
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 82rem; margin: 2rem auto;
+       padding: 0 1.5rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+th { background: #f5f5f5; text-align: left; }
+tr:hover td { background: #fafafa; }
+img { max-width: 100%; height: auto; margin: .8rem 0; }
+code { background: #f2f2f2; padding: .1rem .3rem; border-radius: 3px; }
+"""
 
 
 def write_report(
@@ -71,151 +72,185 @@ def write_report(
     """
     tried = {trial.suite for plan in plans for trial in plan.trials}
     suites = [suite for suite in suites if suite.name in tried]
-    episodes = frames.episodes_of(plans, lambda chunk: store.get(chunk.key)["bodies"])
-    bodies = frames.by_body(episodes, suites, Specialists.for_plans(list(plans)))
-    agents = frames.by_agent(bodies, episodes)
-    compared = frames.improvements(bodies), frames.gaps(bodies)
-    report = Report(episodes, bodies, agents, *compared, output)
+    episodes = statistics.episodes_of(plans, lambda chunk: store.get(chunk.key)["bodies"])
+    bodies = statistics.by_body(episodes, suites, specialists_of(plans))
+    agents = statistics.by_agent(bodies, episodes)
+    compared = statistics.improvements(bodies), statistics.gaps(bodies)
+    report = Report(plans, suites, seed, output, bodies, agents, *compared)
     bodies.to_csv(output / "results.csv", index=False)
-    described = _as_json(report, plans, suites, seed)
-    (output / "results.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    pictures = _pictures(report, plans, suites)
-    shown = show_agents(plans, output, seed, video)
-    text = _markdown(report, plans, suites, described, pictures, shown)
+    (output / "results.json").write_text(json.dumps(report.values(), indent=1) + "\n", encoding="utf-8")
+    text = report.markdown(video)
     (output / "report.md").write_text(text, encoding="utf-8")
     write_html(text, output / "report.html", title="Somite: " + ", ".join(plan.run for plan in plans))
     return report
 
 
-def _pictures(report: Report, plans: Sequence[AgentPlan], suites: Sequence[Suite]) -> dict[str, Path]:
-    """Plots by what they show; those that there is nothing to draw for are left out."""
-    folder = report.output / "plots"
-    look = plots.Look(list(dict.fromkeys(plan.agent for plan in plans)))
-    found = {
-        f"degradation {suite.name}": plots.degradation(
-            suite, report.agents, look, folder / f"degradation_{suite.name}.png"
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation by suites gave: tables of `statistics`, and what they are of."""
+
+    plans: Sequence[AgentPlan]
+    suites: Sequence[Suite]
+    seed: int
+    output: Path
+    bodies: pd.DataFrame
+    agents: pd.DataFrame
+    improvements: pd.DataFrame
+    gaps: pd.DataFrame
+
+    def values(self) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        tables_by_name = ("agents", "bodies", "improvements", "gaps")
+        return {
+            "schema": SCHEMA,
+            "seed": self.seed,
+            "versions": {name: installed_version(name) for name in PACKAGES},
+            "runs": [
+                {
+                    "run": plan.run,
+                    "agent": plan.agent,
+                    "kind": plan.kind,
+                    "sha256": plan.description["sha256"],
+                    "training": training_to_share(plan.description.get("training", {}), run_of(plan.folder)),
+                    "seen": sorted(plan.seen),
+                    "notes": list(plan.notes),
+                }
+                for plan in self.plans
+            ],
+            "suites": [
+                {"name": s.name, "title": s.title, "conditions": [asdict(c) for c in s.conditions]}
+                for s in self.suites
+            ],
+            **{name: records(getattr(self, name)) for name in tables_by_name},
+            "left_out": [
+                {"run": plan.run, "suite": t.suite, "condition": t.condition, "why": t.why_not}
+                for plan in self.plans
+                for t in plan.trials
+                if t.why_not
+            ],
+        }
+
+    def markdown(self, video: bool) -> str:
+        """The report's text; its pictures and videos are made."""
+        plans, folder = self.plans, self.output / "plots"
+        look = plots.Look([plan.agent for plan in plans])
+        lines = ["# Evaluation", "", tables.markdown(tables.agents_table(plans)), ""]
+        lines += [f"- {plan.run}: {note}" for plan in plans for note in plan.notes]
+        lines += ["", self._how_to_read()]
+        what = "per cent of the return kept under each condition"
+        lines += self._picture(what, plots.heat_map(self.agents, self.suites, folder / "kept.png"))
+        for suite in self.suites:
+            rows = self.agents[self.agents["suite"] == suite.name]
+            lines += ["", f"## {suite.title[0].upper()}{suite.title[1:]} (`{suite.name}`)", ""]
+            if len(rows):
+                lines += [tables.markdown(tables.suite_table(rows))]
+            lines += tables.left_out(plans, suite.name)
+            path = folder / f"degradation_{suite.name}.png"
+            what = f"return under {suite.title}"
+            lines += self._picture(what, plots.degradation(suite, self.agents, look, path))
+            if suite.name == "unseen_morphology":
+                dots = plots.bodies_as_dots(self.bodies, look, folder / "bodies.png")
+                lines += self._picture("return on each body, seen and unseen", dots)
+                shares = plots.profiles(self.bodies, look, folder / "profiles.png")
+                lines += self._picture("share of runs and bodies above each score", shares)
+                shown = self.gaps.map(lambda cell: cell if isinstance(cell, str) else tables.number(cell))
+                lines += ["", "" if shown.empty else tables.markdown(shown)]
+                own = self.bodies[self.bodies["suite"] == suite.name]
+                lines += ["", tables.markdown(tables.bodies_table(own))]
+        if len(self.improvements):
+            compared = tables.markdown(tables.improvements_table(self.improvements))
+            lines += ["", "## Agents against each other", "", compared]
+        curves = plots.training_curves({p.run: p.folder for p in plans}, folder / "training.png")
+        if curves is not None:
+            lines += ["", "## Training"]
+            lines += self._picture("return during training; thin grey lines: single bodies", curves)
+        lines += self._agents_shown(video)
+        versions = ", ".join(f"{name} {version}" for name, version in self.values()["versions"].items())
+        lines += ["", "## How it was made", "", f"{versions}; Python {platform.python_version()}.", ""]
+        return "\n".join(lines)
+
+    def _picture(self, text: str, path: Path | None) -> list[str]:
+        return [] if path is None else ["", f"![{text}]({self._link(path)})"]
+
+    def _link(self, path: Path) -> str:
+        return path.relative_to(self.output).as_posix()
+
+    def _how_to_read(self) -> str:
+        runs, parts = self.agents["runs"], []
+        if (runs > 1).any():
+            parts.append("of several training runs: over the runs' means")
+        if (runs == 1).any():
+            parts.append("of a single run: over its episodes, which say nothing of other training seeds")
+        text = (
+            f"Policies act deterministically; equal episodes have equal starts (seed {self.seed}). ± is the "
+            f"standard deviation of episodes, brackets are 95 % intervals ({'; '.join(parts)}). *IQM* is the "
+            "mean of the middle half of runs and bodies. *Change* is the mean difference to the first "
+            "condition of the suite in the same episodes, *kept* the share of its return."
         )
-        for suite in suites
-    }
-    found["bodies"] = plots.bodies_as_dots(report.bodies, look, folder / "bodies.png")
-    found["profiles"] = plots.profiles(report.bodies, look, folder / "profiles.png")
-    found["kept"] = plots.heat_map(report.agents, suites, folder / "kept.png")
-    folders = {plan.run: plan.folder for plan in plans}
-    found["training"] = plots.training_curves(folders, folder / "training.png")
-    return {name: path for name, path in found.items() if path is not None}
+        if self.bodies["recovered"].notna().any():
+            text += (
+                f" *Recovery*: steps until the mean reward of the next {WINDOW} steps is again {SHARE:.0%} "
+                f"of that of the {BEFORE} steps before, the median over the episodes that come so far, and "
+                "their share."
+            )
+        if self.bodies["normalized"].notna().any():
+            text += (
+                " *Normalised*: 0 for random actions, 1 for an ordinary network trained on that body alone."
+            )
+        elif any(plan.kind == "limbs" for plan in self.plans):
+            text += " There are no specialists of these bodies to normalise by."
+        return text
+
+    def _agents_shown(self, video: bool) -> list[str]:
+        """Pictures of attention or messages and links to videos; of runs of one kind, of the first."""
+        lines: list[str] = []
+        for plan in {plan.agent: plan for plan in reversed(self.plans)}.values():
+            agent, environment = load_policy(plan.folder), plan.trials[0].environment
+            task, shown = task_set_of(environment).for_evaluation(), []
+            body = (task.unseen or task.seen)[0]
+            if looks_inside(agent.policy):
+                shuffled = with_changes(environment, {"senses": {"shuffle": INSIDE_STEPS // 2}})
+                own = task_set_of(shuffled).for_evaluation() if "senses" in environment else task
+                path = self.output / "plots" / f"inside_{file_name(plan.run)}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                inside_figure(record_inside(agent, own, body, self.seed, INSIDE_STEPS)).savefig(path)
+                what = f"what {plan.agent} attends to, and what its limbs tell each other, on {body}"
+                shown += [f"![{what}]({self._link(path)})", ""]
+            filmed = to_film(task) if video else None
+            path = self.output / "videos" / f"{file_name(plan.run)}_{file_name(body)}.mp4"
+            if filmed is not None and film_episode(agent, filmed, body, path, self.seed):
+                shown += [f"Video of {body}: [{path.name}]({self._link(path)})", ""]
+            if shown:
+                lines = ["", f"### {plan.run}", "", *shown, *lines]
+        return ["", "## Inside the agents", *lines] if lines else []
 
 
-def _markdown(
-    report: Report,
-    plans: Sequence[AgentPlan],
-    suites: Sequence[Suite],
-    described: Mapping[str, Any],
-    pictures: Mapping[str, Path],
-    shown: Sequence[str],
-) -> str:
-    def picture(name: str, text: str) -> list[str]:
-        if name not in pictures:
-            return []
-        return ["", f"![{text}]({pictures[name].relative_to(report.output).as_posix()})"]
-
-    lines = ["# Evaluation", "", agents_table(plans), ""]
-    lines += [f"- {plan.run}: {note}" for plan in plans for note in plan.notes]
-    lines += ["", *_how_to_read(report, plans, described["seed"])]
-    lines += picture("kept", "per cent of the return kept under each condition")
-    for suite in suites:
-        rows = report.agents[report.agents["suite"] == suite.name]
-        lines += ["", f"## {suite.title[0].upper()}{suite.title[1:]} (`{suite.name}`)", ""]
-        if len(rows):
-            lines += [suite_table(rows)]
-        lines += left_out(plans, suite.name)
-        lines += picture(f"degradation {suite.name}", f"return under {suite.title}")
-        if suite.name == "unseen_morphology":
-            lines += picture("bodies", "return on each body, seen and unseen")
-            lines += picture("profiles", "share of runs and bodies above each score")
-            lines += ["", gaps_table(report.gaps)]
-            lines += ["", bodies_table(report.bodies[report.bodies["suite"] == suite.name])]
-    compared = improvements_table(report.improvements)
-    if compared:
-        lines += ["", "## Agents against each other", "", compared]
-    if "training" in pictures:
-        lines += ["", "## Training"]
-        lines += picture("training", "return during training; thin grey lines: single bodies")
-    lines += shown
-    versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
-    lines += ["", "## How it was made", "", f"{versions}; Python {platform.python_version()}.", ""]
-    return "\n".join(lines)
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON has them: None for NaN and for what is infinite."""
+    known = frame.replace([np.inf, -np.inf], np.nan).astype(object)
+    return known.where(known.notna(), None).to_dict("records")
 
 
-def _how_to_read(report: Report, plans: Sequence[AgentPlan], seed: int) -> list[str]:
-    runs, parts = report.agents["runs"], []
-    if (runs > 1).any():
-        parts.append("of several training runs: over the runs' means")
-    if (runs == 1).any():
-        parts.append("of a single run: over its episodes, which say nothing of other training seeds")
-    text = (
-        f"Policies act deterministically; equal episodes have equal starts (seed {seed}). ± is the standard "
-        f"deviation of episodes, brackets are 95 % intervals ({'; '.join(parts)}). *IQM* is the mean of the "
-        "middle half of runs and bodies. *Change* is the mean difference to the first condition of the suite "
-        "in the same episodes, *kept* the share of its return."
+def write_html(markdown: str, path: Path, title: str) -> None:
+    """Write a page that needs no other file: its pictures are inside, videos are linked.
+
+    Args:
+        markdown: with tables; pictures are named by their paths from the page's folder.
+        path: of the page.
+        title: of the page.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")  # names of bodies may be a stranger's
+    tokens = parser.parse(markdown)
+    for child in (child for token in tokens for child in token.children or []):
+        source = str(child.attrs.get("src", ""))
+        if child.type == "image" and source.endswith(".png"):
+            check_inside(path.parent / source, path.parent)
+            data = base64.b64encode((path.parent / source).read_bytes()).decode()
+            child.attrs["src"] = f"data:image/png;base64,{data}"
+    body = parser.renderer.render(tokens, parser.options, {})
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n"
     )
-    if report.bodies["recovered"].notna().any():
-        text += (
-            f" *Recovery*: steps until the mean reward of the next {WINDOW} steps is again {SHARE:.0%} of "
-            f"that of the {BEFORE} steps before, the median over the episodes that come so far, and their "
-            "share."
-        )
-    if report.bodies["normalized"].notna().any():
-        text += " *Normalised*: 0 for random actions, 1 for an ordinary network trained on that body alone."
-    elif any(plan.kind == "limbs" for plan in plans):
-        text += " There are no specialists of these bodies to normalise by."
-    return [text]
-
-
-def _as_json(
-    report: Report, plans: Sequence[AgentPlan], suites: Sequence[Suite], seed: int
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "seed": seed,
-        "versions": {name: installed_version(name) for name in PACKAGES},
-        "runs": [
-            {
-                "run": plan.run,
-                "agent": plan.agent,
-                "kind": plan.kind,
-                "sha256": plan.description["sha256"],
-                "training": training_to_share(plan.description.get("training", {}), run_of(plan.folder)),
-                "seen": sorted(plan.seen),
-                "notes": list(plan.notes),
-            }
-            for plan in plans
-        ],
-        "suites": [
-            {
-                "name": suite.name,
-                "title": suite.title,
-                "conditions": [asdict(condition) for condition in suite.conditions],
-            }
-            for suite in suites
-        ],
-        "agents": _records(report.agents),
-        "bodies": _records(report.bodies),
-        "improvements": _records(report.improvements),
-        "gaps": _records(report.gaps),
-        "left_out": [
-            {"run": plan.run, "suite": t.suite, "condition": t.condition, "why": t.why_not}
-            for plan in plans
-            for t in plan.trials
-            if t.why_not
-        ],
-    }
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON has them: no NaN."""
-    return [{name: _value(value) for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _value(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    path.write_text(page, encoding="utf-8")

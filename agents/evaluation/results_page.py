@@ -45,7 +45,8 @@ def write_results(table: Path, output: Path) -> None:
 def _section(section: Mapping[str, Any], folder: Path) -> str:
     rows = []
     if "report" in section:
-        reports = [_read_report(folder / name) for name in _several(section["report"])]
+        given = section["report"]
+        reports = [_read_report(folder / name) for name in ([given] if isinstance(given, str) else given)]
         for name in section.get("agents") or _all_agents(reports):
             rows.append({"agent": _label(reports, name)} | _cells(reports, name, section))
     for own in section.get("results", []):
@@ -75,7 +76,10 @@ def _cells(reports: Sequence[Mapping[str, Any]], agent: str, section: Mapping[st
             for row in report["agents"]
             if (row["agent"], row["suite"], row["condition"]) == (agent, suite, condition)
         ]
-        cells[column] = "–" if not found else _cell(pd.Series(found[0]), value)
+        row = pd.Series(found[0] if found else {}, dtype=object).replace({None: float("nan")})
+        cells[column] = interval(row, value)
+        if found and value == "deviation":  # as publications have it, of episodes
+            cells[column] = f"{number(row['mean'])} ± {number(row['deviation'])}"
     return cells
 
 
@@ -101,13 +105,6 @@ def _given(column: str, value: Any, folder: Path) -> str:
     return f"{number(mean)} [{number(mean - half)}, {number(mean + half)}]"
 
 
-def _cell(row: pd.Series, value: str) -> str:
-    if value == "deviation":  # as publications have it, of episodes
-        return f"{number(row['mean'])} ± {number(row['deviation'])}"
-    row = row.astype(object).where(row.notna(), float("nan"))
-    return interval(row, value)
-
-
 def _label(reports: Sequence[Mapping[str, Any]], agent: str) -> str:
     runs = max((row["runs"] for r in reports for row in r["agents"] if row["agent"] == agent), default=None)
     if runs is None:
@@ -126,7 +123,3 @@ def _read_report(path: Path) -> dict[str, Any]:
     if report.get("schema") != SCHEMA:
         raise UserError(f"{path} has the schema {report.get('schema')!r}; expected {SCHEMA!r}")
     return report
-
-
-def _several(given: Any) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)

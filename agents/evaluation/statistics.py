@@ -1,4 +1,4 @@
-"""Statistics of returns, all by SciPy.
+"""Statistics of returns: episodes as a table, what is made of it by body and by agent, and its intervals.
 
 Across training seeds: interquartile mean with a stratified bootstrap interval, probability of improvement
 and performance profiles after Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep reinforcement
@@ -7,19 +7,27 @@ learning at the edge of the statistical precipice", NeurIPS 2021, sections 4 and
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from .results import half_width
+from .episodes import NEVER
+from .plan import AgentPlan, Chunk
+from .suites import Suite
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 0
 """Of the resampling, so that a report can be made again."""
+
+OF_A_BODY = ["agent", "run", "suite", "condition", "body", "seen"]
+OF_AN_AGENT = ["agent", "suite", "condition"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,15 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def columns(self, name: str) -> dict[str, float]:
+        """``name``, ``name_low`` and ``name_high``, for a row of a table."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half width of the 95 % interval of Student's t of the mean of two or more values."""
+    return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
 def mean_of(values: np.ndarray) -> Estimate:
@@ -90,22 +107,180 @@ def _over_runs(groups: Sequence[np.ndarray], statistic: Callable[..., np.ndarray
     def of_places(*places: np.ndarray, axis: int = -1) -> np.ndarray:
         return statistic(*(group[place] for group, place in zip(groups, places, strict=True)))
 
-    return _bootstrapped(tuple(np.arange(len(group)) for group in groups), value, of_places)
-
-
-def _bootstrapped(
-    samples: tuple[np.ndarray, ...], value: float, statistic: Callable[..., np.ndarray]
-) -> Estimate:
     with warnings.catch_warnings():
         # Where all resamples agree, SciPy warns that the interval is a point, which it then is.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
-            samples,
-            statistic,
+        interval = stats.bootstrap(
+            tuple(np.arange(len(group)) for group in groups),
+            of_places,
             n_resamples=RESAMPLES,
             vectorized=True,
             confidence_level=CONFIDENCE,
             method="percentile",
             rng=np.random.default_rng(SEED),
-        )
-    return Estimate(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
+        ).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high))
+
+
+def episodes_of(plans: Sequence[AgentPlan], record: Callable[[Chunk], dict[str, Any]]) -> pd.DataFrame:
+    """All episodes, one a row.
+
+    Columns: ``agent``, ``run``, ``suite``, ``condition``, ``body``, ``seen``, ``episode`` (its number: equal
+    numbers have equal starts), ``return``, ``length``, ``recovery`` (steps, -1 for never, NaN where nothing
+    happened) and ``random``, the return of random actions from the same start on the same body, undisturbed.
+
+    Args:
+        plans: of all runs.
+        record: gives what came of a chunk.
+    """
+    parts = []
+    pairs = [(plan, trial) for plan in plans for trial in plan.trials]
+    for plan, trial in pairs:
+        baseline = {(c.first, body): record(c)[body]["returns"] for c in trial.baseline for body in c.bodies}
+        for chunk in trial.chunks:
+            nothing = [np.nan] * chunk.episodes
+            for body, found in record(chunk).items():
+                columns = {
+                    "agent": plan.agent,
+                    "run": plan.run,
+                    "suite": trial.suite,
+                    "condition": trial.condition,
+                    "body": body,
+                    "seen": body in plan.seen,
+                    "episode": range(chunk.first, chunk.first + chunk.episodes),
+                    "return": found["returns"],
+                    "length": found["lengths"],
+                    "recovery": np.array(found.get("recovery", nothing), float),
+                    "random": baseline.get((chunk.first, body), nothing),
+                }
+                parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def by_body(
+    episodes: pd.DataFrame, suites: Sequence[Suite], specialists: Mapping[tuple[str, str], float]
+) -> pd.DataFrame:
+    """One row for each run, condition and body.
+
+    ``change`` is the mean difference to the suite's first condition in the same episodes; intervals are
+    those of Student's t over episodes. ``normalized`` is on the scale from random actions to a specialist.
+
+    Args:
+        episodes: of `episodes_of`.
+        suites: whose first conditions the others are compared with.
+        specialists: what they return, by run and body.
+    """
+    references = {suite.name: suite.conditions[0].name for suite in suites}
+    undisturbed = episodes[episodes["condition"] == episodes["suite"].map(references)]
+    keys = ["run", "suite", "body", "episode"]
+    paired = episodes.merge(
+        undisturbed[[*keys, "return"]].rename(columns={"return": "reference"}), on=keys, how="left"
+    )
+    rows = []
+    for key, group in paired.groupby(OF_A_BODY, sort=False):
+        row = dict(zip(OF_A_BODY, key, strict=True))
+        returns = group["return"].to_numpy()
+        mean = mean_of(returns)
+        row |= {
+            "episodes": len(group),
+            "mean": mean.value,
+            "deviation": float(returns.std(ddof=1)) if len(returns) > 1 else np.nan,
+            "low": mean.low,
+            "high": mean.high,
+            "worst_tenth": float(np.quantile(returns, 0.1)),
+            "length": float(group["length"].mean()),
+            "random": float(group["random"].mean()),
+            "specialist": specialists.get((row["run"], row["body"]), np.nan),
+        }
+        row["normalized"] = float(normalized(row["mean"], row["random"], row["specialist"]))
+        if row["condition"] != references[row["suite"]] and group["reference"].notna().all():
+            row |= mean_of((group["return"] - group["reference"]).to_numpy()).columns("change")
+        recovery = group["recovery"].dropna()
+        if len(recovery):
+            came = recovery[recovery != NEVER]
+            row["recovered"] = len(came) / len(recovery)
+            row["recovery_steps"] = float(came.median()) if len(came) else np.nan
+        rows.append(row)
+    optional = ("change", "change_low", "change_high", "recovered", "recovery_steps")
+    return pd.DataFrame([row | {name: row.get(name, np.nan) for name in optional} for row in rows])
+
+
+def by_agent(bodies: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
+    """One row for each kind of agent and condition, over its runs and bodies.
+
+    With several runs, intervals say how another training seed would do: Student's t over the runs' means, for
+    the interquartile mean bootstrapped. With one run they are of its episodes alone, and ``over`` says so.
+    """
+    rows = []
+    # Agents stand below each other under each condition, in the order of the suites.
+    for (suite, condition), rivals in bodies.groupby(["suite", "condition"], sort=False):
+        for agent, group in rivals.groupby("agent", sort=False):
+            runs, worst = group["run"].nunique(), group.groupby("body")["mean"].mean()
+            row = {"agent": agent, "suite": suite, "condition": condition, "runs": runs}
+            row |= {"bodies": group["body"].nunique(), "over": "runs" if runs > 1 else "episodes"}
+            scores = _matrix(group, "mean")
+            row |= _over_bodies(group, runs, "mean", "low", "high")
+            iqm = interquartile_mean(scores)
+            row |= iqm.columns("iqm") if runs > 1 else {"iqm": iqm.value}
+            own = episodes[(episodes[OF_AN_AGENT] == [agent, suite, condition]).all(axis=1)]
+            row["deviation"] = float(own["return"].std(ddof=1)) if len(own) > 1 else np.nan
+            row |= {"episodes": len(own), "worst_body": worst.idxmin(), "worst": float(worst.min())}
+            row["random"] = float(group["random"].mean())
+            if group["change"].notna().all():
+                row |= _over_bodies(group, runs, "change", "change_low", "change_high")
+                before = group["mean"].mean() - row["change"]
+                row["kept"] = float(group["mean"].mean() / before) if before > 0 else np.nan
+            if group["normalized"].notna().all():
+                row |= interquartile_mean(_matrix(group, "normalized")).columns("normalized")
+            if group["recovered"].notna().any():
+                row["recovered"] = float(group["recovered"].mean())
+                row["recovery_steps"] = float(group["recovery_steps"].median())
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _over_bodies(group: pd.DataFrame, runs: int, name: str, low: str, high: str) -> dict[str, float]:
+    """Mean over bodies: over the runs' means, or of one run, whose episodes are independent of each other."""
+    if runs > 1:
+        return mean_of(_matrix(group, name).mean(1)).columns(name)
+    half = float(np.sqrt(np.square((group[high] - group[low]) / 2).sum(skipna=False)) / len(group))
+    value = float(group[name].mean())
+    return Estimate(value, value - half, value + half).columns(name)
+
+
+def improvements(bodies: pd.DataFrame) -> pd.DataFrame:
+    """For each pair of agents and each suite, how probable it is that a run of one beats one of the other.
+
+    Conditions and bodies count alike. Of agents with two runs or more; empty where there are no two.
+    """
+    rows = []
+    counts = bodies.groupby("agent", sort=False)["run"].nunique()
+    for suite, group in bodies.groupby("suite", sort=False):
+        for pair in itertools.combinations(counts.index[counts > 1], 2):
+            found = [
+                group[group["agent"] == agent].pivot_table("mean", "run", ["condition", "body"], sort=False)
+                for agent in pair
+            ]
+            shared = found[0].columns.intersection(found[1].columns)
+            if len(shared):
+                estimate = probability_of_improvement(*(frame[shared].to_numpy() for frame in found))
+                row = {"suite": suite, "agent": pair[0], "than": pair[1]}
+                rows.append(row | estimate.columns("probability"))
+    return pd.DataFrame(rows)
+
+
+def gaps(bodies: pd.DataFrame) -> pd.DataFrame:
+    """Of each agent, mean returns (and normalised ones) of seen and unseen bodies and their difference."""
+    rows = []
+    for agent, group in bodies[bodies["suite"] == "unseen_morphology"].groupby("agent", sort=False):
+        for measure, name in (("mean", "return"), ("normalized", "normalised")):
+            seen, unseen = (group.loc[group["seen"] == side, measure].mean() for side in (True, False))
+            if not np.isnan(seen - unseen):
+                row = {"agent": agent, "measure": name, "seen": seen, "unseen": unseen}
+                rows.append(row | {"gap": seen - unseen})
+    return pd.DataFrame(rows)
+
+
+def _matrix(frame: pd.DataFrame, values: str) -> np.ndarray:
+    """(runs, bodies), of those runs that have every body."""
+    return frame.pivot_table(values, "run", "body", sort=False).dropna().to_numpy()

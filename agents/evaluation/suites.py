@@ -1,132 +1,188 @@
-"""What ``somite-evaluate suite=...`` does: plans, runs what has not been run, and reports."""
+"""Suites of conditions: what is otherwise than in training, as ``conf/suite`` writes it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from ...envs.errors import UserError, nearest
+from ...envs.locomotion import BodyVariation, Damage, World
+from ...envs.numbers import FLAG, NULL, TEXT, listed, real, whole
+from ...envs.task_set import with_changes
 
-from ...envs.errors import UserError
-from ...envs.numbers import whole_number
-from ...envs.saved import task_set_of
-from ..device import resolve_device, thread_limit
-from ..show.filming import to_film
-from ..storage.policy_json import policy_folders
-from .chunks import Chunk, run_chunks
-from .conditions import read_suite
-from .evaluated_runs import beside
-from .plan import AgentPlan, make_plan
-from .store import EpisodeStore
-from .training_conditions import told_apart
+KINDS = ("limbs", "sensors", "patches")
 
-if TYPE_CHECKING:
-    from .report import Report
+UNDISTURBED: dict[str, Any] = {
+    "senses": {
+        "shuffle": "never", "duplicates": 0, "noise_channels": 0, "missing": 0.0, "blinking": 0.0, "stuck": 0,
+    },
+    "scenery": {"background": "grass", "motion": 0.0, "color_shift": 0.0, "bars": False, "blob": False},
+}  # fmt: skip
+"""Values at which senses and scenery are those of the task itself."""
 
-log = logging.getLogger(__name__)
+VARIED = {"variation": BodyVariation, "damage": Damage, "world": World}
+"""Nodes of bodies that say nothing when nothing varies, and what they build."""
 
-STORE = "episodes.jsonl"
+_SUITE_KEYS = ("title", "fits", "needs", "conditions", "sweeps")
+_CONDITION_KEYS = ("env", "bodies", "disturbed_at")
+_SWEEP_VALUES = {
+    "values": listed(real() | TEXT, 1),
+    "reference_at": real() | NULL,
+    "logarithmic": FLAG,
+    "as_range": FLAG,
+    "disturbs": FLAG,
+}
 
 
-def evaluate_suites(config: DictConfig) -> Report:
-    """Run the suites of ``conf/evaluate.yaml`` and write ``report/``.
+@dataclass(frozen=True)
+class Condition:
+    """One way in which the world is otherwise.
+
+    Attributes:
+        name: within its suite.
+        env: changes of the environment's configuration, as in the node ``env`` of ``conf/evaluate.yaml``.
+        bodies: which, where bodies are concerned: ``all``, ``seen``, ``unseen``, or names.
+        disturbed_at: step at which something happens that an agent may recover from; None: nothing does.
+        sweep: name of the series that it belongs to, if any.
+        x: its place in that series.
+    """
+
+    name: str
+    env: Mapping[str, Any] = field(default_factory=dict)
+    bodies: Any = "all"
+    disturbed_at: int | None = None
+    sweep: str | None = None
+    x: float | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A series of conditions along one quantity.
+
+    Attributes:
+        name: within its suite.
+        label: of the axis, with its unit.
+        logarithmic: whether the axis is.
+        reference_at: where the suite's first condition stands on this axis; None: nowhere.
+    """
+
+    name: str
+    label: str
+    logarithmic: bool = False
+    reference_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Conditions that belong together. The first is what the others are compared with.
+
+    Attributes:
+        name: of its file in ``conf/suite``.
+        title: for people.
+        fits: kinds of tokens that it has a meaning for.
+        needs: nodes that the environment's configuration must have.
+        conditions: in order, those of the series last.
+        sweeps: the series, by name.
+    """
+
+    name: str
+    title: str
+    fits: tuple[str, ...]
+    needs: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    sweeps: Mapping[str, Sweep]
+
+    def why_not(self, kind: str, environment: Mapping[str, Any]) -> str | None:
+        """Why it has no meaning for an agent of that kind of tokens, trained in that environment; or None."""
+        if kind not in self.fits:
+            return f"it is for agents of {' and '.join(self.fits)}, this one's tokens are {kind}"
+        lacking = [name for name in self.needs if name not in environment]
+        return f"the agent's environment has no {lacking[0]}" if lacking else None
+
+
+def undisturbed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved environment's configuration without what disturbs senses, bodies or the world.
+
+    Training may shuffle, drown in noise, vary and break; a suite says itself what happens.
+
+    Args:
+        config: of the environment, as in ``policy.json``.
+    """
+    present = {name: values for name, values in UNDISTURBED.items() if config.get(name) is not None}
+    plain = with_changes(config, present)
+    for name in VARIED:
+        if plain.get(name):
+            plain[name] = {key: value for key, value in plain[name].items() if key == "_target_"}
+    return plain
+
+
+def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
+    """A suite of a node of the configuration.
+
+    Args:
+        name: of the suite.
+        node: with ``title``, ``fits``, ``needs``, ``conditions`` and ``sweeps``.
 
     Raises:
-        UserError: a run, suite, body or number that is not there, does not fit or cannot be meant.
+        UserError: an unknown key or an invalid value.
     """
-    episodes = None if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
-    seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
-    workers = _workers(config.workers, config.threads, device)
-    plain = OmegaConf.to_container(config, resolve=True)
-    suites = [read_suite(str(name), node) for name, node in plain["suite"].items()]
-    folders = policy_folders(config.run)
-    if config.unfit not in ("fail", "skip"):
-        raise UserError(f"unfit={config.unfit!r}: a suite that does not fit fails, or is skipped: fail, skip")
-    plans = [
-        make_plan(
-            folder,
-            suites,
-            plain["env"],
-            plain["bodies"],
-            episodes,
-            seed,
-            bool(config.random_baseline),
-            config.unfit == "skip",
-            device.type,
-        )
-        for folder in folders
+    _check_keys(name, node, _SUITE_KEYS)
+    fits = tuple(node.get("fits") or KINDS)
+    for kind in fits:
+        if kind not in KINDS:
+            raise UserError(f"suite.{name}.fits: there is no kind {kind!r}; {nearest(str(kind), KINDS)}")
+    conditions = [
+        _read_condition(f"{name}.conditions.{key}", str(key), value or {})
+        for key, value in (node.get("conditions") or {}).items()
     ]
-    _check_names(plans)
-    plans = told_apart(plans)
-    output = _output(config.output, folders)
-    video = config.video and [to_film(task_set_of(plan.trials[0].environment)) for plan in plans]
-    store = EpisodeStore(output / STORE)
-    _run(plans, store, device, workers, thread_limit(config.threads))
-    # Pandas and Matplotlib take seconds, and no episode needs them.
-    from .report import write_report
-    from .tables import suite_cells, terminal_table
-
-    report = write_report(plans, suites, store, output, seed, video=bool(video) and any(video))
-    for suite in suites:
-        rows = report.agents[report.agents["suite"] == suite.name]
-        if len(rows):
-            Console().print(terminal_table(suite.title, suite_cells(rows)))
-    log.info("report: %s", output / "report.html")
-    return report
+    sweeps = {}
+    for key, value in (node.get("sweeps") or {}).items():
+        sweeps[str(key)], swept = _read_sweep(f"{name}.sweeps.{key}", str(key), value)
+        conditions += swept
+    if not conditions:
+        raise UserError(f"suite.{name} has no conditions")
+    title = str(node.get("title") or name.replace("_", " "))
+    return Suite(name, title, fits, tuple(node.get("needs") or ()), tuple(conditions), sweeps)
 
 
-def _run(
-    plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, workers: int, threads: int
-) -> None:
-    """Run the chunks that the store has not, each once."""
-    wanted: dict[str, Chunk] = {}
-    for plan in plans:
-        for trial in plan.trials:
-            for chunk in (*trial.chunks, *trial.baseline):
-                wanted.setdefault(chunk.key, chunk)
-    missing = [chunk for key, chunk in wanted.items() if store.get(key) is None]
-    if len(missing) < len(wanted):
-        log.info("%d of %d parts were done before: %s", len(wanted) - len(missing), len(wanted), store.path)
-    # The longest first, so that no worker is left with one at the end.
-    missing.sort(key=lambda chunk: -chunk.episodes * len(chunk.bodies))
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    try:
-        with Progress(*columns, transient=True) as progress:
-            bar = progress.add_task("parts of the evaluation", total=len(missing))
-            for chunk, bodies in run_chunks(missing, device, workers, threads):
-                store.append(chunk.key, {"bodies": bodies})
-                progress.advance(bar)
-    except KeyboardInterrupt:
-        log.warning("interrupted; the same command goes on from what is in %s", store.path)
-        raise SystemExit(130) from None
+def _read_condition(place: str, name: str, node: Mapping[str, Any]) -> Condition:
+    _check_keys(place, node, _CONDITION_KEYS)
+    at = node.get("disturbed_at")
+    at = None if at is None else whole(1).read(f"suite.{place}.disturbed_at", at)
+    return Condition(name, node.get("env") or {}, node.get("bodies") or "all", at)
 
 
-def _workers(given: Any, threads: Any, device: torch.device) -> int:
-    """Processes: as many as threads; one where a GPU does the work. Raises UserError: more than threads."""
-    if given == "auto":
-        return 1 if device.type != "cpu" else thread_limit(threads)
-    workers = whole_number(given, "workers (or auto)", minimum=1)
-    if threads != "auto" and workers > thread_limit(threads):
-        raise UserError(f"workers={workers} are more than threads={threads}, which bounds all of them")
-    return workers
+def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, list[Condition]]:
+    """A series: the ``key`` takes each of ``values``; ``env`` holds what else is changed."""
+    _check_keys(place, node, ("label", "key", *_SWEEP_VALUES, "env", "bodies"))
+    for key in ("key", "values"):
+        if not node.get(key):
+            raise UserError(f"suite.{place} lacks {key}")
+    for key, valid in _SWEEP_VALUES.items():
+        if key in node:
+            valid.read(f"suite.{place}.{key}", node[key])
+    conditions = []
+    for value in node["values"]:
+        if node.get("disturbs"):
+            whole(1).read(f"suite.{place}.values", value)
+        if node.get("logarithmic") and (isinstance(value, str) or not value > 0):
+            raise UserError(f"suite.{place} is logarithmic, so its values are above 0, got {value!r}")
+        # What is drawn from a range becomes one value: [2, 2].
+        change: Any = [value, value] if node.get("as_range") else value
+        for part in reversed(str(node["key"]).split(".")):
+            change = {part: change}
+        env = with_changes(node.get("env") or {}, change)
+        at = int(value) if node.get("disturbs") else None
+        shown = f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+        conditions.append(Condition(shown, env, node.get("bodies") or "all", at, name, value))
+    label = str(node.get("label") or name.replace("_", " "))
+    return Sweep(name, label, bool(node.get("logarithmic")), node.get("reference_at")), conditions
 
 
-def _check_names(plans: Sequence[AgentPlan]) -> None:
-    names = [plan.run for plan in plans]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(
-                f"{names.count(name)} runs are called {name}: rename a folder, to tell them apart"
-            )
-
-
-def _output(given: str | None, folders: Sequence[Path]) -> Path:
-    """``report/`` beside the one run's policy, or in this folder for several."""
-    if given is not None:
-        return Path(given)
-    return Path("report") if len(folders) > 1 else beside(folders[0], "report")
+def _check_keys(place: str, node: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(node, Mapping):
+        raise UserError(f"suite.{place} must be keys and values, got {node!r}")
+    for key in node:
+        if key not in known:
+            raise UserError(f"suite.{place} has no key {key!r}; {nearest(str(key), known)}")

@@ -1,4 +1,4 @@
-"""Tables of the report, as Markdown and for the terminal."""
+"""Tables of what was evaluated, as Markdown and for the terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from .plan import AgentPlan
+from .statistics import half_width
+
+IN_THE_TERMINAL = ("condition", "agent", "return", "95 %", "normalised", "kept", "recovery", "random")
+"""The columns of `suite_table` that a terminal has room for."""
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """Whole from 100 on, with one digit from 10 on, with two below; a dash for what there is not."""
     if value is None or np.isnan(value):
         return "–"
@@ -21,34 +25,105 @@ def number(value: float) -> str:
 
 def interval(row: pd.Series, name: str) -> str:
     """``value [low, high]``."""
-    if name not in row or np.isnan(row[name]):
-        return "–"
-    low, high = row.get(f"{name}_low", np.nan), row.get(f"{name}_high", np.nan)
-    return number(row[name]) + ("" if np.isnan(low) else f" [{number(low)}, {number(high)}]")
+    value, low, high = (row.get(name + end, np.nan) for end in ("", "_low", "_high"))
+    return number(value) + ("" if np.isnan([value, low]).any() else f" [{number(low)}, {number(high)}]")
 
 
-def agents_table(plans: Sequence[AgentPlan]) -> str:
+def markdown(frame: pd.DataFrame, n_left: int = 2) -> str:
+    """A table; what stands in a cell is text already. The first columns are aligned at the left."""
+    align = ["left" if i < n_left else "right" for i in range(len(frame.columns))]
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+
+def terminal_table(title: str, frame: pd.DataFrame, n_left: int = 2, **options: str) -> Table:
+    """The same for the terminal; means over bodies are bold."""
+    table = Table(title=escape(title), **options)
+    for i, name in enumerate(frame):
+        table.add_column(escape(str(name)), justify="left" if i < n_left else "right", no_wrap=i < n_left)
+    for row in frame.itertuples(index=False):
+        is_mean = str(row[0]).startswith("mean of")
+        table.add_row(*(escape(str(cell)) for cell in row), style="bold" if is_mean else None)
+        if is_mean:
+            table.add_section()
+    return table
+
+
+def _told(lines: list[dict[str, str]]) -> pd.DataFrame:
+    """Lines as a table, without columns that say nothing."""
+    frame = pd.DataFrame(lines).fillna("–")
+    return frame[[c for c in frame if not (frame[c] == "–").all()]]
+
+
+def returns_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One run's returns on each body and their means over seen and unseen ones, as text.
+
+    Args:
+        rows: of `evaluate`.
+    """
+    lines = []
+    for seen, group in _sides(rows):
+        for row in group.to_dict("records"):
+            cells = ("mean", "interval", "mean_length", "random_mean")
+            lines.append([row["body"], seen, *(_whole(row[name]) for name in cells)])
+        means = group["mean"].mean(), group["random_mean"].mean(skipna=False)
+        lines.append([f"mean of {len(group)}", seen, _whole(means[0]), "", "", _whole(means[1])])
+    return pd.DataFrame(lines, columns=["body", "in training", "return", "± 95 %", "length", "random"])
+
+
+def runs_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Several runs side by side: what each kind of agent returned on each body.
+
+    A cell is the mean over runs of the same agent (each the mean over its episodes), with a 95 % interval
+    of Student's t over the runs: the interval says how another training seed would do.
+
+    Args:
+        rows: of `evaluate`, of all runs.
+    """
+    runs, lines = rows.groupby("agent", sort=False)["run"].nunique(), []
+    for seen, group in _sides(rows):
+        parts = [*group.groupby("body", sort=False), (f"mean of {seen}", group)]
+        for body, part in parts:
+            means = part.groupby(["agent", "run"], sort=False)["mean"].mean()
+            cells = {f"{a} ({_runs(n)})": _mean(means.get(a, [])) for a, n in runs.items()}
+            random = _whole(part["random_mean"].mean(skipna=False))
+            lines.append({"body": body, "in training": seen, **cells, "random actions": random})
+    return pd.DataFrame(lines)
+
+
+def _sides(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    sides = (("seen", rows[rows["seen"]]), ("unseen", rows[~rows["seen"]]))
+    return [(name, group) for name, group in sides if len(group)]
+
+
+def _runs(count: int) -> str:
+    return f"{count} {'run' if count == 1 else 'runs'}"
+
+
+def _whole(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:z.0f}"
+
+
+def _mean(scores: Sequence[float]) -> str:
+    shown = _whole(np.mean(scores)) if len(scores) else "-"
+    return shown if len(scores) < 2 else f"{shown} ± {half_width(scores):.0f}"
+
+
+def agents_table(plans: Sequence[AgentPlan]) -> pd.DataFrame:
     """What was evaluated."""
-    rows = []
+    lines = []
     for plan in plans:
         training = plan.description.get("training", {})
-        steps = training.get("steps")
-        rows.append(
-            {
-                "run": plan.run,
-                "agent": plan.agent,
-                "trained on": f"{len(plan.seen)} bodies" if plan.kind == "limbs" else ", ".join(plan.seen),
-                "steps": "–" if steps is None else f"{steps:,}",
-                "seed": training.get("seed", "–"),
-            }
-        )
-    return markdown(pd.DataFrame(rows))
+        steps, seen = training.get("steps"), ", ".join(plan.seen)
+        line = {"run": plan.run, "agent": plan.agent}
+        line["trained on"] = f"{len(plan.seen)} bodies" if plan.kind == "limbs" else seen
+        line["steps"] = "–" if steps is None else f"{steps:,}"
+        lines.append(line | {"seed": training.get("seed", "–")})
+    return pd.DataFrame(lines)
 
 
-def suite_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """A suite's rows of `frames.by_agent` as text; columns that say nothing are left out."""
-    several = rows["agent"].nunique() > 1
-    lines = []
+def suite_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A suite's rows of `statistics.by_agent` as text."""
+    several, lines = rows["agent"].nunique() > 1, []
     for _, row in rows.iterrows():
         line = {"condition": row["condition"].replace("_", " ")}
         if several:
@@ -58,62 +133,35 @@ def suite_cells(rows: pd.DataFrame) -> pd.DataFrame:
         ends = row["mean_low"], row["mean_high"]
         line["95 %"] = "–" if np.isnan(ends).any() else f"[{number(ends[0])}, {number(ends[1])}]"
         line["IQM"] = interval(row, "iqm") if row["runs"] > 1 else "–"
-        line["normalised"] = interval(row, "normalized") if "normalized" in row else "–"
-        line["change"] = interval(row, "change") if "change" in row else "–"
-        kept = row.get("kept", np.nan)
+        line["normalised"], line["change"] = interval(row, "normalized"), interval(row, "change")
+        kept, recovered = row.get("kept", np.nan), row.get("recovered", np.nan)
         line["kept"] = "–" if np.isnan(kept) else f"{kept:.0%}"
         line["worst body"] = f"{row['worst_body']} {number(row['worst'])}" if row["bodies"] > 1 else "–"
-        line["recovery"] = _recovery(row)
-        line["random"] = number(row["random"])
-        line["runs × episodes"] = f"{row['runs']} × {row['episodes'] // row['runs']}"
-        lines.append(line)
-    frame = pd.DataFrame(lines)
-    return frame[[c for c in frame if not (frame[c] == "–").all()]]
+        recovery = "–" if np.isnan(recovered) else f"{number(row['recovery_steps'])} ({recovered:.0%})"
+        line |= {"recovery": recovery, "random": number(row["random"])}
+        lines.append(line | {"runs × episodes": f"{row['runs']} × {row['episodes'] // row['runs']}"})
+    return _told(lines)
 
 
-def suite_table(rows: pd.DataFrame) -> str:
-    """The same as Markdown."""
-    return markdown(suite_cells(rows))
-
-
-def bodies_table(rows: pd.DataFrame) -> str:
+def bodies_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Each body's return under each agent."""
     lines = []
     for (body, seen), group in rows.groupby(["body", "seen"], sort=False):
         line = {"body": body, "in training": "seen" if seen else "unseen"}
         for agent, own in group.groupby("agent", sort=False):
-            line[agent] = _body_cell(own)
-        line["specialist"] = number(group["specialist"].iloc[0])
-        line["random"] = number(group["random"].iloc[0])
-        lines.append(line)
-    frame = pd.DataFrame(lines).fillna("–")
-    return markdown(frame[[c for c in frame if not (frame[c] == "–").all()]])
+            if len(own) == 1:
+                line[agent] = interval(own.iloc[0].rename({"low": "mean_low", "high": "mean_high"}), "mean")
+            else:
+                line[agent] = f"{number(own['mean'].mean())} ({', '.join(map(number, own['mean']))})"
+        lines.append(line | {name: number(group[name].iloc[0]) for name in ("specialist", "random")})
+    return _told(lines)
 
 
-def gaps_table(gaps: pd.DataFrame) -> str:
-    """Seen, unseen and the gap between them."""
-    if gaps.empty:
-        return ""
-    shown = gaps.copy()
-    for column in ("seen", "unseen", "gap"):
-        shown[column] = shown[column].map(number)
-    return markdown(shown)
-
-
-def improvements_table(improvements: pd.DataFrame) -> str:
-    """Probabilities of improvement; empty where there are none."""
-    if improvements.empty:
-        return ""
-    rows = [
-        {
-            "suite": row["suite"],
-            "a run of": row["agent"],
-            "beats one of": row["than"],
-            "probability": interval(row, "probability"),
-        }
-        for _, row in improvements.iterrows()
-    ]
-    return markdown(pd.DataFrame(rows))
+def improvements_table(improvements: pd.DataFrame) -> pd.DataFrame:
+    """Probabilities of improvement."""
+    lines = improvements.rename(columns={"agent": "a run of", "than": "beats one of"}).astype(object)
+    lines["probability"] = [interval(row, "probability") for _, row in improvements.iterrows()]
+    return lines[["suite", "a run of", "beats one of", "probability"]]
 
 
 def left_out(plans: Sequence[AgentPlan], suite: str) -> list[str]:
@@ -128,37 +176,3 @@ def left_out(plans: Sequence[AgentPlan], suite: str) -> list[str]:
         for (condition, why_not), names in runs.items()
     ]
     return ["", *lines] if lines else []
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table; what stands in a cell is text already."""
-    align = ["left" if i < 2 else "right" for i in range(len(frame.columns))]
-    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
-
-
-IN_THE_TERMINAL = ("condition", "agent", "return", "95 %", "normalised", "kept", "recovery", "random")
-
-
-def terminal_table(title: str, frame: pd.DataFrame) -> Table:
-    """The columns of `suite_cells` that a terminal has room for."""
-    frame = frame[[name for name in frame if name in IN_THE_TERMINAL]]
-    table = Table(title=title, title_justify="left")
-    for name in frame:
-        table.add_column(str(name), justify="left" if name in ("condition", "agent") else "right")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(escape(str(cell)) for cell in row))
-    return table
-
-
-def _body_cell(own: pd.DataFrame) -> str:
-    if len(own) == 1:
-        row = own.iloc[0].rename({"low": "mean_low", "high": "mean_high"})
-        return interval(row, "mean")
-    return f"{number(own['mean'].mean())} ({', '.join(number(value) for value in own['mean'])})"
-
-
-def _recovery(row: pd.Series) -> str:
-    share = row.get("recovered", np.nan)
-    if np.isnan(share):
-        return "–"
-    return f"{number(row['recovery_steps'])} ({share:.0%})"

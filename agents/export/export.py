@@ -20,7 +20,7 @@ from ...envs.locomotion.simulation import frame_skip_of
 from ...envs.numbers import is_number
 from ..agent import Agent
 from ..bundled import is_bundled
-from ..evaluation.evaluated_runs import body_set_of, changed_environment
+from ..evaluation.runs import changed_environment, task_of
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folder_of
 from .check import Check, check, random_observation
@@ -180,7 +180,7 @@ def _body(agent: Agent, name: str) -> tuple[Any, int]:
             f"body={name}: {type(agent.policy).__name__} reads {agent.policy.kind}, which no body tells; "
             "leave body out"
         )
-    bodies = body_set_of(agent)
+    bodies = task_of(agent)
     chosen = bodies.choose(name)
     if len(chosen) != 1:
         raise UserError(f"body={name} means {len(chosen)} bodies; {nearest(name, chosen)}")
@@ -190,7 +190,7 @@ def _body(agent: Agent, name: str) -> tuple[Any, int]:
 
 def _start(agent: Agent, name: str) -> dict[str, np.ndarray]:
     """What a body observes at the start of an episode, each part (1, ...)."""
-    bodies = body_set_of(agent).for_evaluation()
+    bodies = task_of(agent).for_evaluation()
     env = bodies.make_vec([name], 1, aligned=agent.policy.aligned_slots, threads=1)
     with closing(env):
         observation, _ = env.reset(seed=0)

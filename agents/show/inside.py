@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ...envs.sensors import SensorVectorEnv
 from ...envs.task_set import TaskSet
 from .. import policies
 from ..agent import Agent
+from ..evaluation.episodes import watch_episode
 from ..policies.base import Policy
 
 
@@ -90,15 +92,7 @@ def messages_of(agent: Agent, observation: Mapping[str, Any]) -> Messages | None
     A message has length 1 by design: its size is the length of what it adds to the hidden state of the
     limb that receives it.
 
-    Args:
-        agent: of any policy.
-        observation: as ``agent.act`` takes it; one of one environment is taken as a batch of one.
-
-    Returns:
-        Sizes; None: the policy sends no messages.
-
-    Raises:
-        ValueError: the observation does not fit the policy.
+    Arguments and errors are those of `attention_of`; None: the policy sends no messages.
     """
     sizes = agent.policy.message_sizes(agent.before_acting(observation)[0])
     if sizes is None:
@@ -136,23 +130,27 @@ def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, ste
     if not looks_inside(agent.policy):
         raise UserError(_nothing_inside(agent.policy))
     env = task_set.make_vec(names, 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
+    attention, messages, shuffles, rewards = [], [], [], []
     with closing(env):
-        agent.reset()
-        observation, _ = env.reset(seed=[[seed, 0]])
-        attention, messages, rewards, shuffles = [], [], [], []
-        order, running = _order(env), True
-        while running and len(rewards) < steps:
-            if (_order(env) != order).any():
-                order = _order(env)
+        order = None
+        for observation, rewards in watch_episode(agent, env, seed):
+            if len(rewards) == steps:
+                break
+            # The channel that each slot shows; limbs are never moved.
+            before, order = order, None if env.kind == "limbs" else env.slots.order[0].copy()
+            if before is not None and (order != before).any():
                 shuffles.append(len(rewards))
             seen = attention_of(agent, observation)
             if seen is not None:
                 attention.append(by_channel(seen[0], order) if seen.ndim == 2 else seen[0])
             messages.append(messages_of(agent, observation))
-            observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
-            rewards.append(float(reward[0]))
-            running = not (terminated[0] or truncated[0])
-        tokens, parents = token_names(env), _parents(env)
+        limbs = env.bodies[0].limbs if env.kind == "limbs" else None
+        tokens, parents = token_names(env), limbs and tuple(limb.parent for limb in limbs)
+    told = [messages[0] and getattr(messages[0], name) is not None for name in ("up", "down")]
+    up, down = (
+        np.concatenate([getattr(one, name) for one in messages]) if known else None
+        for name, known in zip(("up", "down"), told, strict=True)
+    )
     return Inside(
         agent=type(agent.policy).__name__,
         body=names[0],
@@ -160,8 +158,8 @@ def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, ste
         names=tokens,
         parents=parents,
         attention=np.stack(attention) if attention else None,
-        up=_stacked([told and told.up for told in messages]),
-        down=_stacked([told and told.down for told in messages]),
+        up=up,
+        down=down,
         rewards=np.array(rewards),
         shuffles=tuple(shuffles),
     )
@@ -195,32 +193,12 @@ def token_names(env: SensorVectorEnv | LocomotionVectorEnv) -> tuple[str, ...]:
 
 
 def channel_names(sensors: Sequence[str], shown: np.ndarray) -> tuple[str, ...]:
-    """Names of channels.
-
-    Args:
-        sensors: (S,) names of the task's sensors.
-        shown: (C,) which of them each channel shows, S for noise.
-    """
-    names, met = [], [0] * (len(sensors) + 1)
+    """Names of channels, of (S,) names of sensors and (C,) which of them each channel shows, S for noise."""
+    names, met = [], Counter()
     for sensor in shown:
         met[sensor] += 1
         if sensor == len(sensors):
             names.append(f"noise {met[sensor]}")
         else:
-            copy = met[sensor]
-            names.append(sensors[sensor] if copy == 1 else f"{sensors[sensor]} (copy {copy - 1})")
+            names.append(sensors[sensor] + (f" (copy {met[sensor] - 1})" if met[sensor] > 1 else ""))
     return tuple(names)
-
-
-def _order(env: SensorVectorEnv | LocomotionVectorEnv) -> np.ndarray:
-    """(N,) channel that each slot shows; limbs are never moved."""
-    return np.zeros(0, int) if env.kind == "limbs" else env.slots.order[0].copy()
-
-
-def _parents(env: SensorVectorEnv | LocomotionVectorEnv) -> tuple[int, ...] | None:
-    return tuple(limb.parent for limb in env.bodies[0].limbs) if env.kind == "limbs" else None
-
-
-def _stacked(rows: list[np.ndarray | None]) -> np.ndarray | None:
-    """(T, N) of T arrays (1, N); None where nothing is told."""
-    return None if rows[0] is None else np.concatenate(rows)

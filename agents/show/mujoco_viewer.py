@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import queue
 import subprocess
 import sys
 import threading
@@ -12,27 +11,10 @@ import mujoco
 import numpy as np
 
 from ...envs.errors import UserError
-from .session import Bars, Session
+from .session import KEYS, Bars, Session
+from .view import Viewer
 
-KEY_CODES = {
-    32: "pause",
-    262: "step",
-    45: "slower",
-    61: "faster",
-    259: "restart",
-    ord("N"): "next",
-    ord("X"): "shuffle",
-    264: "choose",
-    265: "choose_back",
-    ord("J"): "lock",
-    ord("U"): "kill",
-    ord("E"): "lock_leg",
-    ord("P"): "push",
-    ord("B"): "push_back",
-}
-"""By GLFW's codes."""
-
-OWN_LETTERS = "NXJUEPB"
+KEY_CODES = {key.codes.glfw: key.action for key in KEYS}
 DISTANCE = 3.0
 """Of the camera, in units of the model's extent, at most 8 m."""
 
@@ -48,7 +30,7 @@ _PROBE = (
 )
 
 
-class MujocoViewer:
+class MujocoViewer(Viewer):
     """MuJoCo's window: its camera and its help, our keys and text.
 
     A window shows one model only: another body closes it and opens another one. Letters that do something
@@ -62,16 +44,15 @@ class MujocoViewer:
     """
 
     def __init__(self, session: Session) -> None:
+        super().__init__()
         # A window that fails would leave its thread, and us waiting for it.
         if subprocess.run([sys.executable, "-c", _PROBE], capture_output=True).returncode:
             raise UserError(
                 "MuJoCo's viewer cannot open a window with OpenGL on this display; viewer=window draws "
                 "without, viewer=web in a browser"
             )
-        self._pressed: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._flags = [
-            index for index, name in enumerate(mujoco.mjVISSTRING) if name[2] and name[2] in OWN_LETTERS
-        ]
+        letters = {key.label for key in KEYS}
+        self._flags = [index for index, name in enumerate(mujoco.mjVISSTRING) if name[2] in letters]
         self._opened = 0
         self._open(session)
 
@@ -86,10 +67,7 @@ class MujocoViewer:
             self._model, self._data, key_callback=self._key, show_left_ui=False, show_right_ui=False
         )
         self._threads = set(threading.enumerate()) - before
-        camera = self._handle.cam
-        camera.type, camera.trackbodyid = int(mujoco.mjtCamera.mjCAMERA_TRACKING), root
-        camera.azimuth, camera.elevation = 90.0, -15.0
-        camera.distance = min(DISTANCE * model.stat.extent, 8.0)
+        follow(self._handle.cam, model, root)
         self._initial = np.array(self._handle.opt.flags)[self._flags]
         self._opened, self._episode = session.opened, None
 
@@ -97,10 +75,6 @@ class MujocoViewer:
         """Called from the window's thread."""
         if code in KEY_CODES:
             self._pressed.put(KEY_CODES[code])
-
-    def pressed(self) -> list[str]:
-        """Actions of the keys that have been pressed since the last call."""
-        return [self._pressed.get() for _ in range(self._pressed.qsize())]
 
     @property
     def is_open(self) -> bool:
@@ -128,6 +102,13 @@ class MujocoViewer:
         self._handle.close()
         for thread in self._threads:
             thread.join(CLOSING)
+
+
+def follow(camera: mujoco.MjvCamera, model: mujoco.MjModel, root: int) -> None:
+    """Make a camera follow a body from the side."""
+    camera.type, camera.trackbodyid = int(mujoco.mjtCamera.mjCAMERA_TRACKING), root
+    camera.azimuth, camera.elevation = 90.0, -15.0
+    camera.distance = min(DISTANCE * model.stat.extent, 8.0)
 
 
 def shown_model(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -160,13 +141,7 @@ def _texts(session: Session) -> list[tuple[int, int, str, str]]:
 
 
 def bar_lines(bars: Bars, most: int = 16, width: int = 12) -> list[tuple[str, str]]:
-    """Numbers as lines of text with bars of signs, the first ``most`` of them.
-
-    Args:
-        bars: the numbers.
-        most: lines.
-        width: signs of the longest bar.
-    """
+    """Numbers as lines of text with bars of up to ``width`` signs, the first ``most`` of them."""
     longest = max(float(np.abs(bars.values).max()), 1e-9)
     lines = [(bars.title, "")]
     for name, value in list(zip(bars.names, bars.values, strict=True))[:most]:

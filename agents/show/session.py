@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partialmethod
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -19,7 +20,6 @@ from ...envs.task_set import TaskSet
 from ..agent import Agent
 from ..composition import check_fit
 from .inside import attention_of, by_channel, messages_of, token_names
-from .viewer_keys import ACTIONS, KEYS, Key
 
 PUSH = 1.0
 """m/s by which a push alone would change the velocity of the whole body."""
@@ -33,8 +33,70 @@ MOST_LAG = 0.1
 REST = 1.0
 """Seconds between an episode's end and the next one."""
 
-
 _WAYS = {DEAD: "dead", LOCKED: "locked"}
+
+
+class Codes(NamedTuple):
+    """What a key is called by GLFW, pygame and Dear ImGui."""
+
+    glfw: int
+    pygame: str
+    imgui: str
+
+
+_CODES = {
+    "Space": Codes(32, "space", "Space"),
+    "Right": Codes(262, "right", "RightArrow"),
+    "-": Codes(45, "-", "Minus"),
+    "=": Codes(61, "=", "Equal"),
+    "Backspace": Codes(259, "backspace", "Backspace"),
+    "Down": Codes(264, "down", "DownArrow"),
+    "Up": Codes(265, "up", "UpArrow"),
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of ``somite-view``.
+
+    Args:
+        action: of `Session.press`.
+        label: on the keyboard.
+        short: what it does, in a word or two.
+        what: it does.
+        kinds: of tasks in which it does.
+    """
+
+    action: str
+    label: str
+    short: str
+    what: str
+    kinds: tuple[str, ...] = ("limbs", "sensors", "patches")
+
+    @property
+    def codes(self) -> Codes:
+        """Its names elsewhere; letters are called as they are."""
+        return _CODES.get(self.label) or Codes(ord(self.label), self.label.lower(), self.label)
+
+
+KEYS = (
+    Key("pause", "Space", "pause", "pause, or go on"),
+    Key("step", "Right", "one step", "one step, in a pause"),
+    Key("slower", "-", "slower", "slower, to a tenth of real time"),
+    Key("faster", "=", "faster", "faster, to eight times real time"),
+    Key("restart", "Backspace", "again", "the same episode again, with everything whole"),
+    Key("next", "N", "next", "the next body; where there is one only, its next episode or track"),
+    Key("shuffle", "X", "shuffle", "put the sensors into another order", ("sensors", "patches")),
+    Key("choose", "Down", "next joint", "choose the next joint", ("limbs",)),
+    Key("choose_back", "Up", "joint before", "choose the joint before", ("limbs",)),
+    Key("lock", "J", "lock joint", "lock the chosen joint at its angle", ("limbs",)),
+    Key("kill", "U", "kill actuator", "kill the chosen joint's actuator", ("limbs",)),
+    Key("lock_leg", "E", "lock leg", "lock the chosen joint's limb and all that hang from it", ("limbs",)),
+    Key("push", "P", "push", "push the body forwards, by 1 m/s", ("limbs",)),
+    Key("push_back", "B", "push back", "push it backwards", ("limbs",)),
+)
+ACTIONS = {key.action: key for key in KEYS}
+"""By action."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +126,7 @@ class Session:
         paused: whether time stands still.
         speed: times real time.
         said: the last thing to be told.
+        keys: those that do something here.
 
     Raises:
         UserError: an unknown body, or one that the policy does not fit.
@@ -78,6 +141,7 @@ class Session:
     ) -> None:
         self.agent, self.task_set, self.seed = agent, task_set, seed
         self.kind = task_set.kind
+        self.keys = tuple(key for key in KEYS if self.kind in key.kinds)
         self._bodies = _chosen(agent, task_set, bodies)
         self._orders = np.random.default_rng([seed, 1])
         self._place, self.opened = 0, 0
@@ -99,12 +163,10 @@ class Session:
             check_fit(self.agent.policy, self.env)
         self.body = body.name if isinstance(body, Morphology) else body
         self.parts = self.env.parts(0) if of_limbs else ()
-        self.names, self.chosen = token_names(self.env), self._first_choice()
+        self.names = token_names(self.env)
+        self.chosen = next((index for index, part in enumerate(self.parts) if part.ways), 0)
         self.opened += 1
         self._begin(0)
-
-    def _first_choice(self) -> int:
-        return next((index for index, part in enumerate(self.parts) if part.ways), 0)
 
     def _begin(self, episode: int) -> None:
         self.agent.reset()
@@ -126,21 +188,12 @@ class Session:
     @property
     def step_duration(self) -> float:
         """Seconds that a step lasts at speed 1."""
-        if self.kind == "limbs":
-            return self.env.step_duration
-        return (
-            1 / self.task_set.frames_per_second if self.kind == "patches" else self.env.source.step_duration
-        )
+        if self.kind == "patches":
+            return 1 / self.task_set.frames_per_second
+        return (self.env if self.kind == "limbs" else self.env.source).step_duration
 
     def play(self, elapsed: float) -> int:
-        """Let time go by, at the present speed.
-
-        Args:
-            elapsed: seconds since the last call.
-
-        Returns:
-            Steps that were made.
-        """
+        """Let ``elapsed`` seconds go by, at the present speed; the number of steps that were made."""
         if self.paused:
             return 0
         self._debt += min(elapsed, MOST_LAG) * self.speed
@@ -238,9 +291,8 @@ class Session:
         return self._damage([self.chosen], DEAD)
 
     def _press_lock_leg(self) -> str:
-        limbs, chosen = self.env.bodies[0].limbs, self.parts[self.chosen].limb
-        leg = {chosen}
-        for index, limb in enumerate(limbs):  # parents stand before children
+        leg = {self.parts[self.chosen].limb}
+        for index, limb in enumerate(self.env.bodies[0].limbs):  # parents stand before children
             if limb.parent in leg:
                 leg.add(index)
         return self._damage([i for i, part in enumerate(self.parts) if part.limb in leg], LOCKED)
@@ -272,11 +324,6 @@ class Session:
         source = self.env.source
         return source.simulated(0) if isinstance(source, MujocoSource) else None
 
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """Those that do something here."""
-        return tuple(key for key in KEYS if self.kind in key.kinds)
-
     def text(self) -> list[tuple[str, str]]:
         """Names and values of what is said on the screen."""
         limit = self.task_set.max_episode_steps
@@ -289,10 +336,8 @@ class Session:
         ]
         if self.kind == "limbs":
             broken = [f"{self.parts[part].name} {_WAYS[kind]}" for part, kind in self.broken.items()]
-            lines += [
-                ("chosen", self.parts[self.chosen].name),
-                ("broken", ", ".join(broken) or "nothing"),
-            ]
+            lines.append(("chosen", self.parts[self.chosen].name))
+            lines.append(("broken", ", ".join(broken) or "nothing"))
         else:
             lines.append(("shuffled", f"by hand {self.shuffles} x in this episode"))
         return [*lines, ("", self.said)]
@@ -329,9 +374,8 @@ class Session:
 def _chosen(agent: Agent, task_set: TaskSet, given: str | Sequence[str] | None) -> list[str | Morphology]:
     if given is None:
         return list(task_set.unseen + task_set.seen)
-    names = [given] if isinstance(given, str) else list(given)
     found: list[str | Morphology] = []
-    for name in names:
+    for name in [given] if isinstance(given, str) else given:
         try:
             found += task_set.choose(name)
         except UserError:

@@ -11,9 +11,9 @@ from mujoco.studio import launch_web, messages, plugin, viewer_protocol
 from mujoco.studio.dear_imgui import dear_imgui as imgui
 
 from ...envs.errors import UserError
-from .mujoco_viewer import DISTANCE, GEOMETRY, bar_lines, shown_model
-from .session import Bars, Session
-from .viewer_keys import Key
+from .mujoco_viewer import GEOMETRY, bar_lines, follow, shown_model
+from .session import Bars, Key, Session
+from .view import Viewer
 
 log = logging.getLogger(__name__)
 
@@ -23,19 +23,8 @@ WARNING = (
     "or a container keeps the port to yourself; Ctrl-C ends it"
 )
 
-_KEYS = {
-    "Space": imgui.Key.Space,
-    "Right": imgui.Key.RightArrow,
-    "-": imgui.Key.Minus,
-    "=": imgui.Key.Equal,
-    "Backspace": imgui.Key.Backspace,
-    "Down": imgui.Key.DownArrow,
-    "Up": imgui.Key.UpArrow,
-}
-"""By the labels of our keys; letters have their own names."""
 
-
-class WebViewer:
+class WebViewer(Viewer):
     """MuJoCo's web viewer with a panel of what is said, and a button for every key.
 
     Args:
@@ -47,18 +36,19 @@ class WebViewer:
     """
 
     def __init__(self, session: Session, port: int = 0) -> None:
-        _check_port(port)
+        super().__init__()
+        try:  # else the viewer's own thread would end with a trace
+            socket.create_server(("", port)).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"the web viewer cannot listen on port {port}: {error}; port=0 takes a free one"
+            ) from None
         log.warning(WARNING)
-        self._panel = _Panel(session)
+        self._panel = _Panel(session, self._pressed)
         config = viewer_protocol.ViewerConfig(title="somite-view", gfx="web", http_port=port)
         self._handle = launch_web.launch(config, plugins=[self._panel, _Guard()])
         self._opened, self._episode = 0, None
         self.show(session)
-
-    def pressed(self) -> list[str]:
-        """Actions of the keys and buttons that have been pressed since the last call."""
-        pressed = self._panel.pressed
-        return [pressed.get() for _ in range(pressed.qsize())]
 
     @property
     def is_open(self) -> bool:
@@ -90,8 +80,8 @@ class WebViewer:
 class _Panel(plugin.ViewerPlugin):
     """What the browser shows beside the body; it runs in the viewer's thread."""
 
-    def __init__(self, session: Session) -> None:
-        self.pressed: queue.SimpleQueue[str] = queue.SimpleQueue()
+    def __init__(self, session: Session, pressed: queue.SimpleQueue[str]) -> None:
+        self._pressed = pressed
         self.tell(session, session.scene()[2])
 
     def tell(self, session: Session, root: int) -> None:
@@ -103,10 +93,7 @@ class _Panel(plugin.ViewerPlugin):
     @messages.handler
     def on_model(self, event: messages.PostModelEvent) -> None:
         """Follow the body from the side."""
-        camera = self.viewer.camera
-        camera.type, camera.trackbodyid = int(mujoco.mjtCamera.mjCAMERA_TRACKING), self._root
-        camera.azimuth, camera.elevation = 90.0, -15.0
-        camera.distance = min(DISTANCE * event.model.stat.extent, 8.0)
+        follow(self.viewer.camera, event.model, self._root)
 
     @messages.handler
     def on_gui(self, _: messages.BuildGuiEvent) -> None:
@@ -119,8 +106,10 @@ class _Panel(plugin.ViewerPlugin):
             imgui.TextUnformatted(f"{name}: {value}" if name else value)
         imgui.Separator()
         for key in keys:
-            if imgui.Button(f"{key.label}: {key.short}") or _is_pressed(key.label):
-                self.pressed.put(key.action)
+            code = getattr(imgui.Key, key.codes.imgui)
+            # Once, however long it is held.
+            if imgui.Button(f"{key.label}: {key.short}") or imgui.IsKeyPressed(code, False):
+                self._pressed.put(key.action)
         imgui.Separator()
         for bars in inside:
             for name, value in bar_lines(bars):
@@ -150,18 +139,3 @@ class _Guard(plugin.SimPlugin):
     def on_threads(self, _: messages.ThreadPoolEvent) -> bool:
         """No threads are started."""
         return True
-
-
-def _check_port(port: int) -> None:
-    """The viewer's own thread would end with a trace. Raises UserError: nothing can listen there."""
-    try:
-        socket.create_server(("", port)).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"the web viewer cannot listen on port {port}: {error}; port=0 takes a free one"
-        ) from None
-
-
-def _is_pressed(label: str) -> bool:
-    key = _KEYS[label] if label in _KEYS else getattr(imgui.Key, label)
-    return imgui.IsKeyPressed(key, False)  # once, however long it is held

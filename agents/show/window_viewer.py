@@ -13,8 +13,9 @@ import numpy as np
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import BodyRenderer, find_backend
 from ...envs.sensors.carts import LENGTH, TRACK, CartPoles
-from .patch_video import patch_picture
-from .session import Bars, Session
+from .session import KEYS, Bars, Session
+from .video import patch_picture
+from .view import Viewer
 
 WIDTH, HEIGHT, MARGIN = 1180, 740, 16
 WORLD = (640, 426)
@@ -30,26 +31,10 @@ MOST_BARS = 20
 BACKGROUND, INK, PALE, BLUE, ORANGE = "#FFFFFF", "#111111", "#8A8A8A", "#0072B2", "#D55E00"
 """The colours are of Okabe and Ito's palette."""
 
-PYGAME_KEYS = {
-    "space": "pause",
-    "right": "step",
-    "-": "slower",
-    "=": "faster",
-    "backspace": "restart",
-    "n": "next",
-    "x": "shuffle",
-    "down": "choose",
-    "up": "choose_back",
-    "j": "lock",
-    "u": "kill",
-    "e": "lock_leg",
-    "p": "push",
-    "b": "push_back",
-}
-"""By pygame's names."""
+PYGAME_KEYS = {key.codes.pygame: key.action for key in KEYS}
 
 
-class WindowViewer:
+class WindowViewer(Viewer):
     """A window by pygame; Escape closes it.
 
     Args:
@@ -64,6 +49,7 @@ class WindowViewer:
             raise UserError("this window needs pygame-ce; 'somite[view]' brings it")
         import pygame
 
+        super().__init__()
         self._pygame = pygame
         pygame.font.init()  # nothing else: sound would look for a device
         try:

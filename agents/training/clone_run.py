@@ -20,7 +20,7 @@ from ..agent import Agent
 from ..algorithms.clone import Clone, CloneLearner
 from ..algorithms.finite import NotFinite
 from ..composition import build_policy, check_fit, policy_class
-from ..evaluation.evaluated_runs import saved_environment
+from ..evaluation.runs import saved_environment
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folder_of
 from .diagnosis import stop_for

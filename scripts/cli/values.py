@@ -184,7 +184,7 @@ def _check_zero_shot(node: Any) -> None:
 
 
 def _check_suite(name: str, node: Any) -> None:
-    from ...agents.evaluation.conditions import read_suite
+    from ...agents.evaluation.suites import read_suite
 
     for condition in read_suite(name, node).conditions:
         check_changes(condition.env, f"suite.{name}: {condition.name}: env")

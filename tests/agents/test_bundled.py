@@ -11,7 +11,7 @@ import pytest
 from somite.agents import load_policy
 from somite.agents.bundled import bundled_folder, bundled_names, read_card
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.evaluation.evaluated_runs import beside, body_set_of
+from somite.agents.evaluation.runs import beside, task_of
 from somite.agents.storage.policy_json import policy_folder_of, policy_folders
 from somite.envs.errors import UserError
 
@@ -21,7 +21,7 @@ MOST_BYTES = 2_000_000
 @pytest.mark.parametrize("name", bundled_names())
 def test_a_bundled_agent_acts_and_says_how_it_was_made(name: str) -> None:
     agent = load_policy(f"bundled/{name}")
-    task = body_set_of(agent).for_evaluation()
+    task = task_of(agent).for_evaluation()
     agent.reset()
     env = task.make_vec(task.seen[:1], 1, aligned=agent.policy.aligned_slots)
     observation, _ = env.reset(seed=0)
@@ -44,7 +44,7 @@ def test_there_is_one_for_each_kind_of_task() -> None:
 def test_a_bundled_agent_is_the_trained_one() -> None:
     """A damaged or untrained one would act as well, but not like this."""
     agent = load_policy("bundled/cartpole_swingup-sensor_transformer")
-    task = body_set_of(agent, {"senses": {"shuffle": "episode", "noise_channels": 0}}).for_evaluation()
+    task = task_of(agent, {"senses": {"shuffle": "episode", "noise_channels": 0}}).for_evaluation()
     agent.reset()
     (result,) = run_episodes(agent.act, task, task.seen, 40, 3)
     (random,) = run_episodes(None, task, task.seen, 40, 3)

@@ -18,8 +18,8 @@ from somite.agents.training.clone_run import CloneRun
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 
+from .evaluation.test_evaluate import evaluate
 from .runs import compose, read_metrics
-from .test_evaluation import evaluate
 
 GAINS = torch.tensor([[-0.4, -0.1, 0.3, 0.8, -0.2]])
 """Of the teacher: a plain linear law of the readings x, x_dot, cos, sin, theta_dot."""

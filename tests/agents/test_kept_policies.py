@@ -8,7 +8,7 @@ import torch
 
 from somite.agents import load_policy
 from somite.agents.bundled import bundled_folder
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from tests.observations import permute_limbs
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -29,7 +29,7 @@ def name(folder):
 
 def observations_of(agent, body):
     """Some raw observations of a body that moves at random, as torch tensors (8, N, ...)."""
-    bodies = body_set_of(agent)
+    bodies = task_of(agent)
     env = bodies.make_vec([body], 8, aligned=agent.policy.aligned_slots, threads=1)
     observation, _ = env.reset(seed=3)
     rng = np.random.default_rng(3)
@@ -70,7 +70,7 @@ def test_shuffled_sensors_give_the_same_actions(folder):
     if "car_racing" in str(folder):
         pytest.importorskip("Box2D", reason="CarRacing needs its extra")
     agent = load_policy(folder)
-    task = body_set_of(agent, {"senses": {"shuffle": "never", "noise_channels": 0}})
+    task = task_of(agent, {"senses": {"shuffle": "never", "noise_channels": 0}})
     env = task.make_vec(num_envs=8, threads=1)
     observation, _ = env.reset(seed=3)
     rng = np.random.default_rng(3)

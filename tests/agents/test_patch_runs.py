@@ -13,9 +13,10 @@ pytest.importorskip("Box2D")
 
 from somite.agents import load_policy
 from somite.agents.agent import Agent
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from somite.agents.policies import PatchCNN, PatchTransformer
-from somite.agents.show.patch_video import ENLARGED, _picture, film_sensors
+from somite.agents.show.inside import attention_of
+from somite.agents.show.video import ENLARGED, film_episode, patch_picture, to_film
 from somite.agents.training.clone_run import CloneRun
 from somite.agents.training.cma_run import CMARun
 from somite.agents.training.ppo_run import PPORun
@@ -23,8 +24,8 @@ from somite.envs.car_racing import CarRacing
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses
 
+from .evaluation.test_evaluate import evaluate
 from .runs import compose
-from .test_evaluation import evaluate
 
 RACING = ("env=car_racing", "env.max_episode_steps=24", "env.action_repeat=4", "device=cpu", "threads=1")
 SMALL = (
@@ -67,7 +68,7 @@ def test_ppo_trains_what_has_a_gradient(agent: tuple[str, ...], tmp_path: Path) 
     changed = {name for name, value in run.policy.named_parameters() if not torch.equal(value, before[name])}
     assert changed == set(before)
     loaded = load_policy(tmp_path)
-    env = body_set_of(loaded, {"senses": {"shuffle": "episode"}}).make_vec(num_envs=2)
+    env = task_of(loaded, {"senses": {"shuffle": "episode"}}).make_vec(num_envs=2)
     actions = loaded.act(env.reset(seed=0)[0])
     assert actions.shape == (2, 3) and np.isfinite(actions).all()
 
@@ -135,9 +136,9 @@ def picture_of(agent: Agent, senses: Senses) -> np.ndarray:
     for _ in range(3):
         agent.reset()
         observation, *_ = env.step(np.array([[0.1, 0.0, -1.0]]))
-    picture = _picture(agent, env, observation)
+    picture = patch_picture(env, observation, attention_of(agent, observation)[0])
     env.close()
-    return picture[::ENLARGED, ::ENLARGED]
+    return picture
 
 
 def test_a_video_shows_the_world_what_is_received_and_where_it_looks() -> None:
@@ -160,5 +161,5 @@ def test_the_film_of_a_policy_without_attention_has_two_pictures(tmp_path: Path)
     spec = Senses(history=4).spec((36,))
     cnn = Agent(PatchCNN(spec, (16, 16), 6, n_actions=3, n_recent=4, n_privileged=1))
     task = CarRacing(Senses(history=4), action_repeat=4, max_episode_steps=8)
-    film_sensors(cnn, task, tmp_path / "cnn.mp4", seed=1)
+    film_episode(cnn, to_film(task), "car_racing", tmp_path / "cnn.mp4", seed=1)
     assert imageio.imread(tmp_path / "cnn.mp4").shape == (2, 96 * ENLARGED, 2 * 96 * ENLARGED, 3)

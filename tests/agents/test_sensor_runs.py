@@ -13,7 +13,7 @@ import torch
 from somite.agents import load_policy
 from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.evaluation.results import Row
+from somite.agents.evaluation.evaluate import Row
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.ppo_run import PPORun
 from somite.envs.errors import UserError

@@ -230,8 +230,8 @@ def test_every_command_runs_with_a_tiny_budget(
         )
         before = set((in_folder / "runs").iterdir())
     if command[0] == "somite-view":
-        monkeypatch.setattr("somite.agents.show.viewers.choose_viewer", lambda *_: "window")
-        monkeypatch.setattr("somite.agents.show.viewers.make_viewer", Window)
+        monkeypatch.setattr("somite.agents.show.view.choose_viewer", lambda *_: "window")
+        monkeypatch.setattr("somite.agents.show.view.make_viewer", Window)
     run([*command, *(RESUMED if resumed else tiny(command))], monkeypatch)
     made = {path for path in (in_folder / "runs").iterdir() if (path / "config.yaml").exists()} - before
     output = [argument.removeprefix("output=") for argument in command if argument.startswith("output=")]

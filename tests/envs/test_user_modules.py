@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from somite.agents.composition import build_policy
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from somite.agents.storage.policy import load_policy
 from somite.agents.training.run import Run
 from somite.envs import user_modules
@@ -134,7 +134,7 @@ def test_a_command_line_that_names_a_module_in_the_id_asks_for_its_import() -> N
 
 def test_modules_are_of_gymnasiums_tasks_alone() -> None:
     with pytest.raises(UserError, match="env.imports is of env=gymnasium; .* CartPoleSwingUp: leave it out"):
-        body_set_of(load_policy("bundled/cartpole_swingup-sensor_mlp"), {"imports": ["json"]})
+        task_of(load_policy("bundled/cartpole_swingup-sensor_mlp"), {"imports": ["json"]})
 
 
 @pytest.mark.parametrize(("imports", "said"), [(None, ""), (["a", "b.c"], ' "env.imports=[a,b.c]"')])
@@ -159,14 +159,14 @@ def test_a_saved_policy_names_its_module_and_imports_nothing(folder: Path) -> No
         policy = build_policy(compose("train", ["env=gymnasium", "agent=deep_set"]).agent, env)
     save_policy(folder / "p", policy, environment={"config": config}, training={})
     agent = load_policy(folder / "p")
-    assert body_set_of(agent).name == "Mine-v0", "imported already"
+    assert task_of(agent).name == "Mine-v0", "imported already"
     del sys.modules["somite_mine"], gymnasium.registry["Mine-v0"]
     with pytest.raises(
         UserError, match=r"which the module somite_mine registers.*add env.imports=.somite_mine"
     ):
-        body_set_of(agent)
+        task_of(agent)
     with pytest.raises(UserError, match="no environment 'Mine-v0'"):
         task_set_of(agent.environment["config"])
     assert "somite_mine" not in sys.modules
-    assert body_set_of(agent, {"imports": ["somite_mine"]}).name == "Mine-v0"
+    assert task_of(agent, {"imports": ["somite_mine"]}).name == "Mine-v0"
     assert json.loads((folder / "p" / "policy.json").read_text())["environment"]["config"]["imports"]

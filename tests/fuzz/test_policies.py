@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from somite.agents import load_policy
 from somite.agents.bundled import bundled_folder
 from somite.agents.composition import check_fit
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from somite.agents.storage.policy import CheckpointError
 from somite.envs.errors import UserError
 
@@ -139,7 +139,7 @@ def prepare(folder, rng: random.Random):
 
 def act(agent):
     """A step in the environment that the policy says that it comes from."""
-    bodies = body_set_of(agent).for_evaluation()
+    bodies = task_of(agent).for_evaluation()
     env = bodies.make_vec(bodies.seen[:1], 1, aligned=agent.policy.aligned_slots, threads=1)
     check_fit(agent.policy, env)
     observation, _ = env.reset(seed=0)

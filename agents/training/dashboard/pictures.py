@@ -16,14 +16,13 @@ from matplotlib.figure import Figure
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from ....envs.errors import UserError
-from ....envs.locomotion.pictures.rendering import BodyRenderer
 from ....envs.sensors import SensorTask
 from ....envs.sensors.rendered import RenderedTask
 from ....envs.task_set import TaskSet
 from ...agent import Agent
+from ...show.figures import inside_figure
 from ...show.inside import looks_inside, record_inside
-from ...show.inside_figures import attention_over_time, limb_graph
-from ...show.patch_video import frames_of, thumbnail
+from ...show.video import frames_of, thumbnail
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,9 @@ WIDTH, HEIGHT = 240, 160
 
 FRAME_HEIGHT = 192
 """Most pixels of the video of sensors and patches, upwards."""
+
+BETWEEN = 0.125
+"""Seconds between frames of a body."""
 
 INSIDE_STEPS = 50
 """Steps over which attention and messages are drawn."""
@@ -72,9 +74,16 @@ class Pictures:
         return drawn
 
     def _video(self, agent: Agent) -> Summary.Image:
+        """The first seconds, each frame seen for as long as it says; bodies twice as fast as in life."""
         if self.task.kind == "limbs":
-            return animation(*_film_body(agent, self.task, self.body, PICTURES_SEED))
-        return animation(*_film_sensors(agent, self._filmed, PICTURES_SEED))
+            task, between, seen = self.task, BETWEEN, BETWEEN / 2
+        else:
+            task, seen = self._filmed, 1 / 8
+            between = 8 / task.frames_per_second  # a frame for every eighth step
+        found = frames_of(agent, task, self.body, PICTURES_SEED, between, (WIDTH, HEIGHT), shadows=False)
+        with closing(found):
+            frames = [thumbnail(frame, FRAME_HEIGHT) for frame in itertools.islice(found, FRAMES)]
+        return animation(frames, seen)
 
     @functools.cached_property
     def _filmed(self) -> SensorTask:
@@ -82,7 +91,7 @@ class Pictures:
 
     def _inside(self, agent: Agent) -> Summary.Image:
         record = record_inside(agent, self.task, self.body, PICTURES_SEED, INSIDE_STEPS)
-        return still(limb_graph(record) if record.kind == "limbs" else attention_over_time(record))
+        return still(inside_figure(record))
 
 
 def animation(frames: Sequence[np.ndarray], seconds: float) -> Summary.Image:
@@ -105,39 +114,3 @@ def still(figure: Figure) -> Summary.Image:
     canvas.print_png(file)
     width, height = canvas.get_width_height()
     return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=file.getvalue())
-
-
-def _film_body(
-    agent: Agent, bodies: TaskSet, body: str, seed: int, every_seconds: float = 0.125
-) -> tuple[list[np.ndarray], float]:
-    """Frames of a body's first seconds, and how long each is seen: twice as fast as in life.
-
-    Raises:
-        UserError: no backend draws on this machine.
-    """
-    env = bodies.make_vec([body], 1, aligned=agent.policy.aligned_slots, threads=1)
-    every = max(1, round(every_seconds / env.step_duration))
-    frames: list[np.ndarray] = []
-    # Without shadows it is three times as fast.
-    with closing(env), closing(BodyRenderer(env, WIDTH, HEIGHT, shadows=False)) as renderer:
-        observation, _ = env.reset(seed=[[seed, 0]])
-        agent.reset()
-        for step in range(FRAMES * every):
-            if step % every == 0:
-                frames.append(renderer.picture(0))
-            observation, _, terminated, truncated, _ = env.step(agent.act(observation))
-            if terminated[0] or truncated[0]:
-                break
-    return frames, every * env.step_duration / 2
-
-
-def _film_sensors(
-    agent: Agent, task: SensorTask, seed: int, every: int = 8
-) -> tuple[list[np.ndarray], float]:
-    """Frames as `frames_of` makes them, of every eighth step, and how long each is seen.
-
-    Raises:
-        UserError: what the environment draws is no picture.
-    """
-    with closing(frames_of(agent, task, seed, every)) as found:
-        return [thumbnail(frame, FRAME_HEIGHT) for frame in itertools.islice(found, FRAMES)], 1 / 8

@@ -21,8 +21,8 @@ from ....envs.task_set import TaskSet, with_changes
 from ...agent import Agent
 from ...algorithms.sharding import threads_of_an_operation
 from ...composition import check_fit
-from ...evaluation.conditions import KINDS, undisturbed
 from ...evaluation.episodes import run_episodes
+from ...evaluation.suites import KINDS, undisturbed
 from ...policies.base import Policy
 from .covered import is_trained_on
 

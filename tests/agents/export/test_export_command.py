@@ -15,7 +15,7 @@ import pytest
 
 from somite.agents import Agent, load_policy
 from somite.agents.bundled import bundled_folder
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from somite.agents.export import export, onnx_graph
 from somite.agents.export.check import random_observation
 from somite.agents.export.graph import Sizes
@@ -73,7 +73,7 @@ def test_a_kept_policy_is_exported_for_one_body_from_the_command_line(tmp_path, 
     assert names == ["torso", "bthigh", "fthigh", "fshin"]
     assert about["body"]["limbs"][3]["joints"][0]["actuator"]["range"] == [-1.0, 1.0]
 
-    env = body_set_of(agent).make_vec(["cheetah_4_front"], 5, threads=1)
+    env = task_of(agent).make_vec(["cheetah_4_front"], 5, threads=1)
     observation, _ = env.reset(seed=1)
     for _ in range(20):
         actions = session.run(["action"], {key: observation[key] for key in ("tokens", "joints")})[0]

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from somite.agents import load_policy, policies
-from somite.agents.evaluation.evaluated_runs import beside, body_set_of
+from somite.agents.evaluation.runs import beside, task_of
 from somite.agents.storage.policy import CheckpointError, save_policy
 from somite.agents.storage.untrusted import check_links
 from somite.envs.errors import UserError
@@ -288,9 +288,9 @@ def test_what_the_maker_allowed_his_robots_does_not_count_here(saved, tmp_path):
     rewrite(saved, lambda values: values["environment"].update(config=config))
     agent = load_policy(saved)
     with pytest.raises(UserError, match="outside.xml.* lies outside"):
-        body_set_of(agent)
+        task_of(agent)
     with pytest.raises(UserError, match="no actuator"):
-        body_set_of(agent, {"files_from": str(tmp_path)})  # allowed by the user, and read
+        task_of(agent, {"files_from": str(tmp_path)})  # allowed by the user, and read
 
 
 @pytest.mark.parametrize(
@@ -328,11 +328,11 @@ def test_an_environment_that_cannot_be_is_refused_in_one_message(change):
 def test_a_policy_without_an_environment_is_told(saved):
     rewrite(saved, lambda values: values.update(environment={}))
     with pytest.raises(UserError, match="does not say in which environment"):
-        body_set_of(load_policy(saved))
+        task_of(load_policy(saved))
 
 
 def test_a_policy_of_ours_is_loaded_as_before(saved):
     """The negative control of all of the above."""
     agent = load_policy(saved)
-    assert isinstance(body_set_of(agent), BodySet)
+    assert isinstance(task_of(agent), BodySet)
     assert tensors_of(saved).keys() == agent.policy.state_dict().keys()

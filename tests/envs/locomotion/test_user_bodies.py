@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.evaluation.evaluated_runs import trained_on
+from somite.agents.evaluation.runs import trained_on
 from somite.envs.errors import UserError
 from somite.envs.locomotion import RobotSet
 from somite.envs.locomotion.bodies import user_bodies

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import abc
 import os
+import queue
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
 from ..device import resolve_device
-from ..evaluation.evaluated_runs import body_set_of
+from ..evaluation.runs import task_of
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folder_of
 from .session import Session
@@ -21,25 +22,28 @@ from .session import Session
 FRAMES_PER_SECOND = 40
 
 
-class Viewer(Protocol):
-    """A window on a session."""
+class Viewer(abc.ABC):
+    """A window on a session, whose keys may be pressed in another thread."""
+
+    def __init__(self) -> None:
+        self._pressed: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def pressed(self) -> list[str]:
         """Actions of the keys that have been pressed since the last call."""
-        ...
-
-    def show(self, session: Session) -> None:
-        """Draw the session as it is now."""
-        ...
+        return [self._pressed.get() for _ in range(self._pressed.qsize())]
 
     @property
+    @abc.abstractmethod
     def is_open(self) -> bool:
         """Whether nobody has closed it."""
-        ...
 
+    @abc.abstractmethod
+    def show(self, session: Session) -> None:
+        """Draw the session as it is now."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Close it."""
-        ...
 
 
 def view(config: DictConfig) -> None:
@@ -51,11 +55,10 @@ def view(config: DictConfig) -> None:
     seed = whole_number(config.seed, "seed")
     port = whole_number(config.port, "port", 0)
     agent = load_policy(policy_folder_of(str(config.run)), resolve_device(config.device))
-    changes = OmegaConf.to_container(config.env, resolve=True)
-    bodies = config.bodies
-    if isinstance(bodies, ListConfig):
-        bodies = [str(name) for name in bodies]
-    session = Session(agent, body_set_of(agent, changes).for_evaluation(), bodies, seed)
+    plain = OmegaConf.to_container(config, resolve=True)
+    bodies = plain["bodies"]
+    bodies = [str(name) for name in bodies] if isinstance(bodies, list) else bodies
+    session = Session(agent, task_of(agent, plain["env"]).for_evaluation(), bodies, seed)
     try:
         kind = choose_viewer(config.viewer, session)
         viewer = make_viewer(kind, session, port)

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.show import viewers
+from somite.agents.show import view
 from somite.agents.show.mujoco_viewer import KEY_CODES, bar_lines, shown_model, take_geometry
-from somite.agents.show.session import Bars, Session
-from somite.agents.show.viewer_keys import ACTIONS, KEYS
+from somite.agents.show.session import ACTIONS, KEYS, Bars, Session
 from somite.agents.show.window_viewer import PYGAME_KEYS, WindowViewer
 from somite.envs.errors import UserError
-from tests.agents.viewing.sessions import CALM, session_of
+from tests.agents.show.sessions import CALM, session_of
 
 
 @pytest.fixture
@@ -40,20 +39,18 @@ def test_the_viewer_is_chosen_by_task_and_display(cheetah: Session) -> None:
     swingup = session_of("swingup/clone-0", CALM)
     ant = session_of("ant_sensors/sensor_transformer")
     assert ant.scene()[0].nu == 8
-    assert (
-        viewers.choose_viewer("auto", cheetah, True) == viewers.choose_viewer("auto", ant, True) == "mujoco"
-    )
-    assert viewers.choose_viewer("auto", swingup, True) == "window"
-    assert viewers.choose_viewer("window", cheetah, True) == "window"
-    assert viewers.choose_viewer("web", cheetah, False) == "web", "only when it is asked for"
+    assert view.choose_viewer("auto", cheetah, True) == view.choose_viewer("auto", ant, True) == "mujoco"
+    assert view.choose_viewer("auto", swingup, True) == "window"
+    assert view.choose_viewer("window", cheetah, True) == "window"
+    assert view.choose_viewer("web", cheetah, False) == "web", "only when it is asked for"
     with pytest.raises(UserError, match="no display here.*viewer=web shows it in a browser"):
-        viewers.choose_viewer("auto", cheetah, False)
+        view.choose_viewer("auto", cheetah, False)
     with pytest.raises(UserError, match="no display here") as caught:
-        viewers.choose_viewer("auto", swingup, False)
+        view.choose_viewer("auto", swingup, False)
     assert "viewer=web" not in str(caught.value)
     for kind in ("web", "mujoco"):
         with pytest.raises(UserError, match="cartpole_swingup is none: use viewer=window"):
-            viewers.choose_viewer(kind, swingup, True)
+            view.choose_viewer(kind, swingup, True)
 
 
 def test_the_loop_presses_plays_and_shows_until_the_window_is_closed(cheetah: Session) -> None:
@@ -72,9 +69,9 @@ def test_the_loop_presses_plays_and_shows_until_the_window_is_closed(cheetah: Se
 
     clock = iter(np.arange(0, 100, 0.0125))
     script, slept = Script(), []
-    viewers.run(cheetah, script, lambda: float(next(clock)), slept.append)
+    view.run(cheetah, script, lambda: float(next(clock)), slept.append)
     assert len(script.shown) == 20 and script.shown[-1][1] == 1 and script.shown[8][1] == 0
-    assert 8 <= cheetah.steps <= 10 and all(0 <= wait <= 1 / viewers.FRAMES_PER_SECOND for wait in slept)
+    assert 8 <= cheetah.steps <= 10 and all(0 <= wait <= 1 / view.FRAMES_PER_SECOND for wait in slept)
 
 
 def test_what_a_viewer_may_write_into_is_a_copy_with_the_lengths_of_the_episode(cheetah: Session) -> None:

@@ -13,11 +13,11 @@ import pytest
 from somite.agents import load_policy
 from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.evaluation.evaluated_runs import body_set_of
-from somite.agents.evaluation.results import Row
+from somite.agents.evaluation.evaluate import Row
+from somite.agents.evaluation.runs import task_of
 from somite.envs.errors import UserError
 
-from .runs import compose, make_run
+from ..runs import compose, make_run
 
 SEEN = ("cheetah_2_back", "cheetah_3_front")
 UNSEEN = ("cheetah_4_front", "cheetah_5_balanced", "cheetah_6_front")
@@ -74,7 +74,7 @@ def test_the_files_say_what_the_table_says(run_folder: Path, capsys: pytest.Capt
 def test_the_numbers_are_those_of_the_episodes(run_folder: Path) -> None:
     rows = evaluate(run_folder, "bodies=unseen", "seed=4")
     agent = load_policy(run_folder)
-    results = run_episodes(agent.act, body_set_of(agent), UNSEEN, 3, 4)
+    results = run_episodes(agent.act, task_of(agent), UNSEEN, 3, 4)
     for row, result in zip(rows, results, strict=True):
         assert row.mean == pytest.approx(result.returns.mean())
         assert row.deviation == pytest.approx(np.std(result.returns, ddof=1))
@@ -148,11 +148,11 @@ def test_a_missing_run_is_said(run: str, message: str) -> None:
 @pytest.mark.parametrize("key", ["keyframe", "files_from", "unseen"])
 def test_a_key_of_own_robots_is_refused_for_a_family(run_folder: Path, key: str) -> None:
     with pytest.raises(UserError, match=f"env.{key} is a key of your own robots"):
-        body_set_of(load_policy(run_folder), {key: "home"})
+        task_of(load_policy(run_folder), {key: "home"})
 
 
 def test_a_policy_trained_on_what_is_held_out_today_is_refused(run_folder: Path) -> None:
     agent = load_policy(run_folder)
     agent.environment["seen"] = ["cheetah_6_front", "cheetah_7_full"]
     with pytest.raises(UserError, match=r"trained on \['cheetah_6_front'\].*holds out today"):
-        body_set_of(agent)
+        task_of(agent)

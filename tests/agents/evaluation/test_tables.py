@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from somite.agents.evaluation.results import Row
-from somite.agents.evaluation.summary import summarize, write_summary
+from somite.agents.evaluation.evaluate import Row, _frame, _summarize
+from somite.agents.evaluation.tables import runs_table
 
 
 def row(run: str, agent: str, body: str, mean: float, random: float | None = -1.0) -> Row:
@@ -26,8 +27,8 @@ ROWS = [
 
 
 def cells() -> dict[str, list[str]]:
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in summarize(ROWS)[1].splitlines()]
-    return {line[0]: line[1:] for line in lines}
+    table = runs_table(_frame(ROWS))
+    return {line[0]: list(line[1:]) for line in (table.columns, *table.itertuples(index=False))}
 
 
 def test_intervals_are_over_runs() -> None:
@@ -47,19 +48,25 @@ def test_the_mean_of_a_group_is_of_each_run_first() -> None:
     assert found["mean of unseen"][1] == found["unseen_c"][1]
 
 
-def test_bodies_stand_by_group_and_the_file_is_the_table(tmp_path: Path) -> None:
-    assert list(cells())[2:] == ["seen_a", "seen_b", "mean of seen", "unseen_c", "mean of unseen"]
-    table = write_summary(ROWS, tmp_path / "new")
-    assert (tmp_path / "new" / "summary.md").read_text() == summarize(ROWS)[1]
-    assert table.row_count == 5
+def test_bodies_stand_by_group_and_the_file_is_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    assert list(cells())[1:] == ["seen_a", "seen_b", "mean of seen", "unseen_c", "mean of unseen"]
+    _summarize(ROWS, tmp_path / "new" / "summary.md")
+    expected = [[name, *values] for name, values in cells().items()]
+    for text in ((tmp_path / "new" / "summary.md").read_text(), capsys.readouterr().out):
+        lines = [re.split(r"[|┃│]", line)[1:-1] for line in text.splitlines()]
+        found = [[cell.strip() for cell in line] for line in lines]
+        assert [line for line in found if line and line[0].strip(":-")] == expected
 
 
 def test_without_random_actions_there_is_a_dash() -> None:
-    _, text = summarize([row("s", "SMP", "seen_a", 1.0, random=None)])
-    assert text.splitlines()[2].endswith("| 1 | - |")
+    (line,) = runs_table(_frame([row("s", "SMP", "seen_a", 1.0, random=None)])).head(1).to_numpy()
+    assert list(line[2:]) == ["1", "-"]
 
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_one_group_alone_has_no_mean_of_the_other(seen: bool) -> None:
-    _, text = summarize([r for r in ROWS if r.seen == seen])
-    assert ("mean of seen" in text) == seen and ("mean of unseen" in text) != seen
+    bodies = list(runs_table(_frame([r for r in ROWS if r.seen == seen]))["body"])
+    assert ("mean of seen" in bodies) == seen and ("mean of unseen" in bodies) != seen

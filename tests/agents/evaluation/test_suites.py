@@ -8,7 +8,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from somite.agents.evaluation.conditions import KINDS, read_suite, undisturbed
+from somite.agents.evaluation.suites import KINDS, read_suite, undisturbed
 from somite.envs.errors import UserError
 from somite.envs.saved import task_set_of
 from somite.envs.task_set import with_changes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from somite.agents.evaluation.store import EpisodeStore, key_of
+from somite.agents.evaluation.plan import EpisodeStore, key_of
 from somite.envs.errors import UserError
 
 

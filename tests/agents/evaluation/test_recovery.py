@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from somite.agents.evaluation.recovery import BEFORE, NEVER, WINDOW, recovery_steps
+from somite.agents.evaluation.episodes import BEFORE, NEVER, WINDOW, recovery_steps
 
 AT = 200
 

@@ -10,7 +10,7 @@ import pytest
 from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.show.session import PUSH, SPEEDS, Session
 from somite.envs.errors import UserError
-from tests.agents.viewing.sessions import CALM, agent_of, session_of
+from tests.agents.show.sessions import CALM, agent_of, session_of
 
 
 @pytest.fixture

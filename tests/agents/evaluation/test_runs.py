@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from somite.agents.evaluation.plan import AgentPlan
-from somite.agents.evaluation.training_conditions import told_apart
+from somite.agents.evaluation.runs import told_apart
 
 VARIATION = {"_target_": "somite.envs.locomotion.BodyVariation", "length": None, "mass": None, "variants": 16}
 SENSES = {"_target_": "somite.envs.sensors.Senses", "shuffle": "never", "history": 3}

@@ -9,11 +9,11 @@ from omegaconf import OmegaConf
 
 from somite.agents import load_policy
 from somite.agents.evaluation import evaluate as evaluation
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from somite.envs.errors import UserError
 from somite.scripts.cli.arguments import check_names
 
-from .runs import compose, make_run
+from ..runs import compose, make_run
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(run_folder: Path, *changes: str) -> dict:
     """What the environment that an evaluation makes tells of its episodes."""
     config = compose(f"run={run_folder}", *changes, name="evaluate")
-    bodies = body_set_of(load_policy(run_folder), OmegaConf.to_container(config.env))
+    bodies = task_of(load_policy(run_folder), OmegaConf.to_container(config.env))
     return bodies.make_vec(["cheetah_3_front"], 8, threads=1).reset(seed=0)[1]
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.evaluation import references, specialists
-from somite.agents.evaluation import suites as suite_evaluation
-from somite.agents.evaluation.conditions import undisturbed
+from somite.agents.evaluation import evaluate as evaluation
+from somite.agents.evaluation import references
 from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation.suites import undisturbed
 from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies import families
@@ -35,13 +35,12 @@ def specialist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measure(*runs: Path, more: tuple[str, ...] = ()) -> dict:
     listed = ",".join(map(str, runs))
     config = compose(f"run=[{listed}]", "episodes=3", "output=table.json", *more, name="references")
-    return json.loads(specialists.make_references(config).read_text())
+    return json.loads(references.make_references(config).read_text())
 
 
 @pytest.fixture(autouse=True)
 def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "read_table", dict)
-    monkeypatch.setattr(specialists, "read_table", dict)
 
 
 def test_the_table_holds_what_the_episodes_return(specialist: Path) -> None:
@@ -82,7 +81,7 @@ def test_scores_are_normalised_by_the_same_task_alone(
             f"run={folder}", "suite=unseen_morphology", "episodes=2", "workers=1", "device=cpu", *more,
             name="evaluate",
         )  # fmt: skip
-        suite_evaluation.evaluate_suites(config)
+        evaluation.evaluate_suites(config)
         return json.loads((folder / "report" / "results.json").read_text())
 
     for row in report()["bodies"]:
@@ -99,11 +98,11 @@ def test_a_curve_that_still_rises_is_not_flat(tmp_path: Path) -> None:
     def flat(values: np.ndarray) -> dict:
         lines = [f"{i},{value}" for i, value in enumerate(values)]
         (tmp_path / "curve.csv").write_text("step,rollout/ep_rew_mean\n" + "\n".join(lines) + "\n")
-        return specialists._flatness(policy)
+        return references._flatness(policy)
 
     assert flat(np.minimum(np.arange(100), 50))["flattened"]
     assert not flat(np.arange(100.0))["flattened"]
-    assert specialists._flatness(tmp_path / "nothing" / "policy") == {}
+    assert references._flatness(tmp_path / "nothing" / "policy") == {}
 
 
 def test_a_task_is_the_same_whatever_of_it_was_written_down() -> None:

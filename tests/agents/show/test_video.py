@@ -15,7 +15,7 @@ from gymnasium import spaces
 from somite.agents.agent import Agent
 from somite.agents.composition import sizes_for
 from somite.agents.policies import DeepSet, PatchTransformer
-from somite.agents.show.filming import film_episode, to_film
+from somite.agents.show.video import film_episode, to_film
 from somite.agents.training.dashboard.pictures import FRAMES, Pictures
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from somite.agents.evaluation import chunks
 from somite.agents.evaluation import evaluate as evaluation
-from somite.agents.evaluation import suites as suite_evaluation
-from somite.agents.evaluation.conditions import undisturbed
+from somite.agents.evaluation import plan
 from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation.suites import undisturbed
 from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
 from somite.envs.saved import task_set_of
@@ -30,7 +29,7 @@ def evaluate(*runs: Path, output: str = "report", more: tuple[str, ...] = ()) ->
     config = compose(
         f"run=[{listed}]", f"output={output}", "device=cpu", "workers=1", "episodes=4", *more, name="evaluate"
     )
-    suite_evaluation.evaluate_suites(config)
+    evaluation.evaluate_suites(config)
     return json.loads((Path(output) / "results.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -76,10 +75,10 @@ def test_numbers_are_those_of_the_episodes(make_agent: Callable) -> None:
 def test_an_interrupted_evaluation_goes_on_and_says_the_same(
     make_agent: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(chunks.ROWS, "sensors", 2)  # two parts of each condition
+    monkeypatch.setitem(plan.ROWS, "sensors", 2)  # two parts of each condition
     folder = make_agent("transformer")
     whole = evaluate(folder, output="whole", more=("suite=loss",))
-    run, done = chunks.run_chunk, []
+    run, done = plan.run_chunk, []
 
     def interrupted(*args: object) -> dict:
         if len(done) == 5:
@@ -87,13 +86,13 @@ def test_an_interrupted_evaluation_goes_on_and_says_the_same(
         done.append(args)
         return run(*args)
 
-    monkeypatch.setattr(chunks, "run_chunk", interrupted)
+    monkeypatch.setattr(plan, "run_chunk", interrupted)
     with pytest.raises(SystemExit, match="130"):
         evaluate(folder, output="parts", more=("suite=loss",))
     assert len(returns("parts")) == 5 and not Path("parts/report.md").exists()
     path = Path("parts/episodes.jsonl")
     path.write_bytes(path.read_bytes()[:-30])  # and killed while it wrote
-    monkeypatch.setattr(chunks, "run_chunk", run)
+    monkeypatch.setattr(plan, "run_chunk", run)
     assert evaluate(folder, output="parts", more=("suite=loss",)) == whole
     assert returns("parts") == returns("whole")
 
@@ -101,7 +100,7 @@ def test_an_interrupted_evaluation_goes_on_and_says_the_same(
 def test_nothing_runs_twice(make_agent: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_agent("transformer")
     report = evaluate(folder, more=("suite=[permutation,redundancy]",))
-    monkeypatch.setattr(chunks, "run_chunk", lambda *_: pytest.fail("it was done before"))
+    monkeypatch.setattr(plan, "run_chunk", lambda *_: pytest.fail("it was done before"))
     assert evaluate(folder, more=("suite=[permutation,redundancy]",)) == report
     # The condition that two suites have is run once.
     assert len(returns("report")) == len({key for key, _ in returns("report")}) == 1 + 3 + 5

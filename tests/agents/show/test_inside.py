@@ -12,7 +12,7 @@ from torch import Tensor
 
 from somite.agents import Agent, load_policy
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from somite.agents.policies import (
     AttentionNeuron,
     LimbTransformer,
@@ -22,6 +22,7 @@ from somite.agents.policies import (
     SensorTransformer,
 )
 from somite.agents.policies.layers import norm
+from somite.agents.show.figures import attention_over_time, limb_graph
 from somite.agents.show.inside import (
     attention_of,
     by_channel,
@@ -30,14 +31,13 @@ from somite.agents.show.inside import (
     messages_of,
     record_inside,
 )
-from somite.agents.show.inside_figures import attention_over_time, limb_graph
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses
 from tests.observations import SPEC, permute_limbs, random_observation
 from tests.policies.helpers import build
 
-KEPT = Path(__file__).parents[2] / "docs" / "results"
+KEPT = Path(__file__).parents[3] / "docs" / "results"
 SIZES = {"n_actions": 1, "n_recent": 4, "n_privileged": 5}
 
 
@@ -216,7 +216,7 @@ def test_who_has_nothing_to_look_at_says_so() -> None:
 def test_a_record_is_of_the_episode_that_an_evaluation_runs(run: str) -> None:
     agent = load_policy(KEPT / "swingup" / run)
     changes = {"senses": {"shuffle": 30, "noise_channels": 2}, "starts": "fixed", "max_episode_steps": 100}
-    task = body_set_of(agent, changes)
+    task = task_of(agent, changes)
     record = record_inside(agent, task, "cartpole_swingup", seed=4)
     agent.reset()
     returns = run_episodes(agent.act, task, task.seen, 1, 4)[0].returns[0]
@@ -238,9 +238,7 @@ def test_rows_of_a_record_are_sensors_whatever_slot_shows_them() -> None:
     """The first steps of an episode are the same in any order: the state is, and so is each reading."""
     agent = load_policy(KEPT / "swingup" / "clone-0")
     records = [
-        record_inside(
-            agent, body_set_of(agent, {"senses": senses, "starts": "fixed"}), "cartpole_swingup", 1, 40
-        )
+        record_inside(agent, task_of(agent, {"senses": senses, "starts": "fixed"}), "cartpole_swingup", 1, 40)
         for senses in ({"shuffle": "never", "noise_channels": 0}, {"shuffle": "episode", "noise_channels": 0})
     ]
     plain, shuffled = (record.attention for record in records)
@@ -299,7 +297,7 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("run", ["limb_transformer-0", "smp-0"])
 def test_pictures_of_limbs_show_all_text_and_where_the_messages_go(run: str) -> None:
     agent = load_policy(KEPT / "cheetah_smp_split" / run)
-    record = record_inside(agent, body_set_of(agent), "cheetah_4_front", seed=1, steps=30)
+    record = record_inside(agent, task_of(agent), "cheetah_4_front", seed=1, steps=30)
     figure = limb_graph(record)
     assert not overlaps(figure)
     arrows = [patch for axes in figure.axes for patch in axes.patches if hasattr(patch, "get_arrowstyle")]
@@ -315,11 +313,11 @@ def test_pictures_of_limbs_show_all_text_and_where_the_messages_go(run: str) -> 
 
 def test_the_picture_of_sensors_marks_every_shuffle() -> None:
     agent = load_policy(KEPT / "swingup" / "clone-0")
-    task = body_set_of(agent, {"senses": {"shuffle": 10}, "starts": "fixed"})
+    task = task_of(agent, {"senses": {"shuffle": 10}, "starts": "fixed"})
     record = record_inside(agent, task, "cartpole_swingup", steps=35)
     figure = attention_over_time(record)
     assert not overlaps(figure)
-    marks = [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_marker() == "v"]
+    marks = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "v"]
     assert marks == [9.5, 19.5, 29.5]
     with pytest.raises(UserError, match="cartpole_swingup has sensors and no limbs"):
         limb_graph(record)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from somite.agents import load_policy
 from somite.agents.agent import Agent
-from somite.agents.evaluation.evaluated_runs import body_set_of
+from somite.agents.evaluation.runs import task_of
 from somite.agents.show.session import Session
 
 KEPT = Path(__file__).parents[3] / "docs" / "results"
@@ -20,4 +20,4 @@ def agent_of(run: str) -> Agent:
 
 def session_of(run: str, changes: dict | None = None, bodies: object = None) -> Session:
     agent = agent_of(run)
-    return Session(agent, body_set_of(agent, changes), bodies, seed=7)
+    return Session(agent, task_of(agent, changes), bodies, seed=7)
