@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from somite.agents.show import video
 from somite.agents.training.cma_run import CMARun
 from somite.agents.training.dashboard import pictures
 from somite.agents.training.dashboard.board import command_line
@@ -132,7 +133,7 @@ def test_where_nothing_draws_the_run_says_so_once_and_goes_on(
     def refuse(*arguments: object, **options: object) -> None:
         raise UserError("cannot draw without a display")
 
-    monkeypatch.setattr(pictures, "BodyRenderer", refuse)
+    monkeypatch.setattr(video, "BodyRenderer", refuse)
     limb_run(tmp_path, "zero_shot.pictures=true").learn()
     said = [r.getMessage() for r in caplog.records if "cannot draw" in r.getMessage()]
     assert said == ["no pictures of video/cheetah_3_front: cannot draw without a display"]
