@@ -28,7 +28,7 @@ INHERITED = "SOMITE_MODULES"
 _OURS = str(Path(__file__).parent)
 _REGISTRATION = os.path.join("gymnasium", "envs", "registration.py")
 _PYTHON = os.path.dirname(os.__file__)
-_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 _folder: Path | None = None
@@ -51,9 +51,9 @@ def module_names(imports: Any) -> tuple[str, ...]:
     if not isinstance(given, Sequence):
         raise UserError(f"env.imports is a list of modules, such as env.imports=[my_module]; got {imports!r}")
     for name in given:
-        if not isinstance(name, str) or not _MODULE.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             meant = re.sub(r"[/\\]+", ".", str(name).strip("./\\").removesuffix(".py"))
-            fits = _MODULE.fullmatch(meant) and not os.path.isabs(str(name))
+            fits = NAME.fullmatch(meant) and not os.path.isabs(str(name))
             hint = f"did you mean env.imports=[{meant}]?" if fits else ""
             raise UserError(
                 f"env.imports names modules as Python imports them, such as my_module; got {shown(name)!r}. "
@@ -101,7 +101,7 @@ def own_class(target: str, key: str) -> type:
         UserError: no such module or class, or a module that cannot be imported.
     """
     module, _, name = target.rpartition(".")
-    if not _MODULE.fullmatch(module) or not _MODULE.fullmatch(name):
+    if not NAME.fullmatch(module) or not NAME.fullmatch(name):
         raise UserError(f"{key} is a class with its module, such as my_module.MyClass; got {shown(target)!r}")
     import_modules(module, key)
     classes = [known for known, value in vars(sys.modules[module]).items() if isinstance(value, type)]

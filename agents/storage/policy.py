@@ -9,10 +9,11 @@ unpickled, and no memory is taken before the shapes in the file are those that t
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import platform
+import re
 import struct
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 from ...envs.errors import nearest, one_line
 from ...envs.saved import ALLOWANCES
 from ...envs.tokens import CONTRACT_VERSION, TokenSpec
+from ...envs.user_modules import OURS, imported_class
 from .. import policies
 from ..bundled import PREFIX
 from ..device import resolve_device
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckpointError", "load_policy", "policy_folder_of", "read_policy_json", "save_policy"]
 
 TARGET_PREFIX = "somite.agents.policies."
+_FILE_OF_OURS = re.compile(re.escape(TARGET_PREFIX) + r"\w+")
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3")
 
 MOST_BYTES = 256 * 2**20
@@ -162,10 +165,10 @@ def describe_policy(policy: nn.Module) -> dict[str, Any]:
         CheckpointError: It could not build this class.
     """
     cls = type(policy)
-    is_ours = cls.__module__.startswith(TARGET_PREFIX)
-    target = f"{TARGET_PREFIX}{cls.__name__}" if is_ours else f"{cls.__module__}.{cls.__qualname__}"
+    is_exported = getattr(policies, cls.__name__, None) is cls
+    target = f"{TARGET_PREFIX}{cls.__name__}" if is_exported else f"{cls.__module__}.{cls.__qualname__}"
     if _named(target, "the policy to save") is not cls:
-        raise CheckpointError(f"{cls} is not the class exported as {target}.")
+        raise CheckpointError(f"{cls} is not what {target} names.")
     return {"policy": {"_target_": target, **policy.architecture()}, "spec": policy.spec.to_dict()}
 
 
@@ -191,22 +194,21 @@ def described_policy(description: Mapping[str, Any], file: str | Path) -> Policy
 
 
 def _named(target: Any, file: str | Path) -> type[Policy]:
-    """The class that a ``_target_`` names: one exported here, or a policy of a module that is imported.
+    """The class that a ``_target_`` names: a policy of ours, or of a module that the user has imported.
 
-    Nothing is imported for it, so that a stranger's file runs no code.
+    A module is imported for it if it is one of ours, so that a stranger's file runs no code.
     """
     target = target if isinstance(target, str) else repr(target)
     module, _, name = target.rpartition(".")
-    place = policies if module == TARGET_PREFIX[:-1] else sys.modules.get(module)
-    found = vars(place).get(name) if place is not None else None
-    if isinstance(found, type) and issubclass(found, Policy) and found is not Policy:
-        is_ours = found.__module__.startswith(TARGET_PREFIX)
-        if is_ours == (place is policies):
-            return found
-    if place is None and NAME.fullmatch(target) and not target.startswith("somite."):
+    if _FILE_OF_OURS.fullmatch(module) and importlib.util.find_spec(module):
+        importlib.import_module(module)
+    found = imported_class(target, Policy)
+    if found is not None:
+        return found
+    if NAME.fullmatch(target) and module and not target.startswith(OURS):
         raise CheckpointError(
             f"{file} asks for the policy class {target!r}, which is not of this package: if you trust it, "
-            f"import its module first (on the command line: agent._target_={target})"
+            f"say agent._target_={target} on the command line, or import its module first"
         )
     exported = [name for name, value in vars(policies).items() if isinstance(value, type)]
     raise CheckpointError(

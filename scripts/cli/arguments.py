@@ -27,6 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ...agents.storage.paths import absolute_argument
 from ...envs.errors import UserError, nearest, one_line, shown
+from ...envs.user_modules import own_class
+from .own_classes import named_targets
 
 CONFIG_MODULE = "somite.conf"
 TARGET_PREFIX = "somite."
@@ -44,13 +46,16 @@ def with_implied(arguments: Sequence[str], chooses_env: bool = True) -> list[str
     """The arguments with absolute paths, and with what a user's own robot or environment implies.
 
     ``env.id=my_module:MyEnv-v0`` is the user's word to import that module, so it comes to ``env.imports``.
-    ``env=locomotion`` comes before them where ``env.morphology`` is given and no ``env`` (a resumed run has
+    ``env=locomotion`` comes to them where ``env.morphology`` is given and no ``env`` (a resumed run has
     its own), if the command has that group.
     """
     here = Path.cwd()
     keys = {argument.partition("=")[0].lstrip("+") for argument in arguments}
     alone = chooses_env and _MORPHOLOGY in keys and not keys & {"env", "resume"}
-    found = [*(["env=locomotion"] if alone else []), *(absolute_argument(text, here) for text in arguments)]
+    found = [absolute_argument(text, here) for text in arguments]
+    if alone:  # beside the others: argparse wants all overrides in a row
+        first = next(number for number, text in enumerate(found) if key_of(text) == _MORPHOLOGY)
+        found.insert(first, "env=locomotion")
     given = {key: value for key, _, value in (argument.partition("=") for argument in found)}
     modules = re.findall(r"([\w./-]+):", given.get(_ID, ""))  # several in a multirun
     if not modules:
@@ -250,6 +255,8 @@ def known_targets() -> frozenset[str]:
 def check_targets(config: DictConfig) -> None:
     """Refuses a composed configuration that builds anything but parts of this package, with their keys.
 
+    And but classes that the user has named himself, whose modules are imported.
+
     Raises:
         UserError: A ``_target_`` that no configuration of ours has, or a key beside it, forced in with ``+``,
             that is no argument of it.
@@ -276,6 +283,8 @@ def check_targets(config: DictConfig) -> None:
 def _known(target: Any, key: str) -> Any:
     """What a ``_target_`` names. Raises UserError: nothing that this package's configurations build."""
     if not isinstance(target, str) or not target.startswith(TARGET_PREFIX):
+        if target in named_targets():
+            return own_class(target, key)
         raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
     if target not in known_targets():
         hint = nearest(target, known_targets())

@@ -24,6 +24,7 @@ from ...envs.user_modules import look_in
 from .arguments import CONFIG_MODULE, check_names, parse, with_implied
 from .jobs import asks_for_several, do_task, exit_code, own_folder, user_message
 from .multirun import arguments_of_sweep, has_basic_sweeper, read_sweep, run_sweep, sweep_to_resume
+from .own_classes import with_own_classes
 from .resume import checkpoint_to_resume, rewrite_for_resume
 from .streams import patient_streams
 
@@ -57,6 +58,7 @@ def run(
             look_in(_folder())  # before Hydra may go to a job's folder
             given = sys.argv[1:] if arguments is None else list(arguments)
             given = with_implied(given, chooses_env=config_name not in ("evaluate", "view"))
+            given = with_own_classes(given, config_name)
             if resumable:
                 _run_resumable(job, given)
             else:

@@ -115,7 +115,8 @@ def check_composed(composed: DictConfig, command: str, folder: Path) -> None:
     """`check_values` of a configuration that Hydra has composed and not yet given to a job."""
     plain = OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
     make_absolute(plain, Path.cwd())
-    check_values(plain, command, folder)
+    with hydra_knows(composed):
+        check_values(plain, command, folder)
 
 
 def do_task(task: Task, config: DictConfig, command: str) -> None:

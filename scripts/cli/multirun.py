@@ -49,7 +49,7 @@ from ...agents.storage.untrusted import check_links, read_json
 from ...envs.errors import UserError, nearest
 from .arguments import CONFIG_MODULE, key_of, parse
 from .jobs import Task, check_composed, do_task, hydra_knows, user_message
-from .resume import check_said_again, is_said_again, next_configuration, resumed_run
+from .resume import check_own_class, check_said_again, is_said_again, next_configuration, resumed_run
 
 FILE = "sweep.json"
 SUFFIX = "-sweep"
@@ -127,6 +127,9 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
                 f"{argument}: a sweep goes on with its own runs; single keys that it does not vary may"
                 " change, such as algorithm.total_steps=5e6, and Hydra's"
             )
+    given = {key_of(argument) for argument in others}
+    for key, _, value in (override.partition("=") for job in jobs for override in job.overrides):
+        check_own_class(key, value, given, folder / FILE)
     return [f"hydra.sweep.dir={hydra_quoted(folder.parent)}", *others]
 
 

@@ -22,6 +22,7 @@ from ...agents.storage.run_folder import find_checkpoint, find_run, last_checkpo
 from ...agents.storage.untrusted import check_links, read_yaml
 from ...envs.errors import UserError, nearest, shown
 from .arguments import CONFIG_MODULE, check_targets, key_of, parse
+from .own_classes import SECTIONS, names_own_class
 
 RESUMED = "resumed"
 """Name of the configuration that Hydra composes for a run that goes on."""
@@ -31,7 +32,7 @@ _OF_THE_FOLDER = ("hydra.run", "hydra.output_subdir", "hydra.sweep", "hydra.mode
 _NOTHING = ("", "null", "none", "~")
 _SECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_HYDRA = ("hydra", "defaults")
-_SECTIONS = ("env", "agent", "algorithm")
+_TARGETS = tuple(f"{section}._target_" for section in SECTIONS)
 _SAID_AGAIN: dict[str, Any] = {"files_from": None, "compile_seconds": 5, "address": None, "imports": None}
 """Keys that reach beyond a run's folder, and the values that do not: they are the user's word."""
 
@@ -86,7 +87,7 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
         config.compute = _choice_of_compute(moved[-1].removeprefix(_ELSEWHERE))
     sections = [str(name) for name in config if isinstance(config[name], DictConfig)]
     for argument in others:
-        if key_of(argument) in (*sections, *_SECTIONS, "experiment"):
+        if key_of(argument) in (*sections, *SECTIONS, "experiment"):
             raise UserError(
                 f"{argument}: a resumed run keeps its {key_of(argument)}; single keys may change, such as "
                 f"algorithm.total_steps=5e6. Leave {given} away to start a new run."
@@ -185,7 +186,7 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
                 f"{file} has {str(name)[:100]!r}, which is no part of a run; Hydra is configured on the "
                 "command line alone"
             )
-    for name in _SECTIONS:
+    for name in SECTIONS:
         if not OmegaConf.is_dict(config._get_node(name)) or config._get_node(name)._is_none():
             raise UserError(f"{file} has no section {name}, which every run has")
     config = OmegaConf.create(found_from_run(OmegaConf.to_container(config), run))
@@ -199,8 +200,11 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
     for key in given:
         if OmegaConf.select(blank, key, default=None) is not None:
             OmegaConf.update(config, key, None, merge=False)
+    sections = OmegaConf.to_container(config)
+    for key in given.intersection(_TARGETS):
+        del sections[key.partition(".")[0]]  # checked with what it becomes
     try:
-        check_targets(config)
+        check_targets(OmegaConf.create(sections))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return config
@@ -208,7 +212,7 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
 
 def is_said_again(key: str) -> bool:
     """Whether a key is the user's word, which is not taken from a run's folder."""
-    return key.rpartition(".")[2] in _SAID_AGAIN
+    return key.rpartition(".")[2] in _SAID_AGAIN or key in _TARGETS
 
 
 def check_said_again(config: DictConfig, given: Collection[str], file: Path) -> None:
@@ -223,12 +227,22 @@ def check_said_again(config: DictConfig, given: Collection[str], file: Path) -> 
         UserError: With what to type.
     """
     for key, name, value in _values(config):
+        check_own_class(key, value, given, file)
         if name not in _SAID_AGAIN or value in (None, _SAID_AGAIN[name], []) or _is_given(key, given):
             continue
         typed = f"[{','.join(map(str, value))}]" if isinstance(value, list) else "<value>"
         raise UserError(
             f"{file}: {key} is {str(value)[:100]!r}, which reaches beyond the run's folder and is not taken "
             f"from it; say it again: {key}={typed[:200]}, or {key}=null"
+        )
+
+
+def check_own_class(key: str, value: Any, given: Collection[str], file: Path) -> None:
+    """Refuses a class of the user's own that he does not name again. Raises UserError, with what to type."""
+    if names_own_class(key, value) and not _is_given(key, given):
+        raise UserError(
+            f"{file}: {key} is {value[:100]!r}, a class of a module that is not of this package; if you "
+            f"trust it, say it again: {key}={value[:200]}"
         )
 
 
