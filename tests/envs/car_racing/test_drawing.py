@@ -18,13 +18,13 @@ from somite.envs.car_racing.simulation import Racing
 
 from .driving import Driver
 
-FRAMES, TRACKS, EVERY = 64, 5, 6
+FRAMES, TRACKS, EVERY = 64, 3, 6
 ZOOM_FRAMES = 50
 
 
 @pytest.fixture(scope="module")
 def pictures() -> tuple[np.ndarray, np.ndarray]:
-    """(320, 96, 96, 3) of ours and of Gymnasium's: the zoom of the first second, bends, kerbs, skidding."""
+    """(192, 96, 96, 3) of ours and of Gymnasium's: the zoom of the first second, bends, kerbs, skidding."""
     ours, theirs = [], []
     for seed in range(TRACKS):
         fast, slow = Racing(), CarRacing()
@@ -57,7 +57,7 @@ def distance(pictures: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 
 
 def test_the_mean_difference_is_small(pictures: tuple[np.ndarray, np.ndarray]) -> None:
-    assert len(pictures[0]) >= 300
+    assert len(pictures[0]) == 192
     assert distance(pictures).mean() < 1.0  # the goal is 4
     assert distance(pictures).mean((1, 2, 3)).max() < 4.0
 
@@ -128,14 +128,14 @@ def test_kerbs_are_red_and_white_within_a_pixel(pictures: tuple[np.ndarray, np.n
 def test_grass_squares_are_within_a_pixel(pictures: tuple[np.ndarray, np.ndarray]) -> None:
     squares = [is_color(p[:, :84], (100, 228, 100), 8) for p in pictures]
     settled = [after_zooming(s) for s in squares]
-    assert_within_a_pixel([after_zooming(p[:, :84]) for p in pictures], (100, 228, 100), 6, least=200)
+    assert_within_a_pixel([after_zooming(p[:, :84]) for p in pictures], (100, 228, 100), 6, least=120)
     assert agreement(*settled) > 0.95
 
 
 def test_the_car_is_drawn_with_its_wheels(pictures: tuple[np.ndarray, np.ndarray]) -> None:
     settled = [after_zooming(p[:, CAR_ROWS, CAR_COLUMNS]) for p in pictures]
     assert distance(settled).mean() < 8.0
-    assert_within_a_pixel(settled, (202, 0, 0), 30, least=200)
+    assert_within_a_pixel(settled, (202, 0, 0), 30, least=120)
     # The body's middle: the same red everywhere.
     middle = [p[:, 72 - CAR_ROWS.start, 48 - CAR_COLUMNS.start].astype(int) for p in settled]
     assert np.abs(middle[0] - middle[1]).max() <= 16

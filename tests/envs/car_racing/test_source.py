@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ pytest.importorskip("Box2D")
 from gymnasium.envs.box2d.car_racing import CarRacing as Original
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.rows import HIGH, LOW, SLIP, Past, Row
+from somite.envs.car_racing.rows import HIGH, LOW, SLIP, Row
 from somite.envs.car_racing.simulation import STATE_NAMES
 from somite.envs.car_racing.source import RacingSource
 from somite.envs.car_racing.task import RENDERERS
@@ -30,36 +28,6 @@ def drive(env, steps: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
         observation, rewards, *ends = env.step(actions)
         found.append({**observation, "rewards": rewards, "ends": np.stack(ends[:2])})
     return found
-
-
-def test_worker_processes_change_nothing() -> None:
-    task = CarRacing(Senses(history=2, shuffle="episode"), max_episode_steps=30, action_repeat=2)
-    alone, shared = (task.make_vec(num_envs=8, threads=threads) for threads in (1, 2))
-    try:
-        for one, other in zip(drive(alone, 25), drive(shared, 25), strict=True):
-            assert one.keys() == other.keys()
-            for key, values in one.items():
-                np.testing.assert_array_equal(values, other[key], err_msg=key)
-    finally:
-        shared.close()
-    alone.close()
-
-
-def test_what_fails_in_a_worker_is_told_with_its_trace() -> None:
-    env = CarRacing().make_vec(num_envs=8, threads=2)
-    env.reset(seed=0)
-    with pytest.raises(RuntimeError, match=r"(?s)a worker of car_racing failed.*Traceback.*row"):
-        env.source._rows.start({0: Past(("no seed", "no seed"))})
-    env.close()
-
-
-def test_closing_ends_the_workers() -> None:
-    env = CarRacing().make_vec(num_envs=8, threads=2)
-    env.reset(seed=0)
-    processes = [worker.process for worker in env.source._rows.workers]
-    env.close()
-    assert not any(process.is_alive() for process in processes)
-    gc.collect()
 
 
 def test_the_tokens_are_patches_of_gymnasiums_picture() -> None:

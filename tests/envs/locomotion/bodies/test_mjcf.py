@@ -10,8 +10,8 @@ from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionTask, RobotSet
 from somite.envs.locomotion.bodies.families import build
 
-from .helpers import SAMPLED, observed, one_row, token
-from .user_robots import arm, load, walker
+from ..helpers import SAMPLED, observed, one_row, token
+from ..user_robots import arm, load, walker
 
 PLANE = '<geom name="floor" type="plane" size="1 1 1" pos="{}"/>'
 FOOT = 0.38

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from somite.envs.locomotion import LocomotionTask, LocomotionVectorEnv
 from somite.envs.locomotion.pictures.describe import describe
 
-from .helpers import joint, observed, one_row, random_state, token
-from .user_robots import arm, load, walker
+from ..helpers import joint, observed, one_row, random_state, token
+from ..user_robots import arm, load, walker
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 FLOOR = '<geom type="plane" size="5 5 1"/>'

@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from somite.envs.locomotion import LocomotionTask
 
-from .helpers import action_places, joint, observed, one_row, physical, placed, random_state
-from .user_robots import arm, load, walker
+from ..helpers import action_places, joint, observed, one_row, physical, placed, random_state
+from ..user_robots import arm, load, walker
 
 STILL = LocomotionTask(reset_noise=0, reset_speed_noise=0)
 CLOSE = {"rtol": 0, "atol": 1e-5}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import BodySet, LocomotionTask, LocomotionVectorEnv, Morphology, build, get_split
+from somite.envs.locomotion import BodySet, Morphology, build, get_split
 from somite.envs.locomotion.bodies.families import load_manifest
 from somite.envs.locomotion.bodies.quadruped import PLACES, RANGES, drawn_shape, full_shape, quadruped
 
-from .helpers import DRAWN, LISTED
+from ..helpers import LISTED
 
-NUMBERS = range(0, 128, 4)
+NUMBERS = range(0, 128, 8)
 FIRST = {
     "half_length": 0.1958,
     "legs": ["left_front", "left_middle", "left_back", "right_back", "right_front"],
@@ -33,19 +33,19 @@ def test_the_stream_is_still_the_one_of_the_manifest():
     assert shape.values["half_length"] == FIRST["half_length"] and list(shape.legs) == FIRST["legs"]
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-def test_everything_drawn_is_in_its_range_and_the_legs_surround_the_body(number):
-    shape = drawn_shape(number)
-    legs = zip(*shape.legs.values(), strict=True)
-    drawn = {name: [value] for name, value in shape.values.items()} | dict(
-        zip(("angle", "size"), legs, strict=True)
-    )
-    assert set(drawn) == set(RANGES)
-    for name, values in drawn.items():
-        assert all(RANGES[name][0] <= value <= RANGES[name][1] for value in values), name
-    angles = sorted(60 * PLACES.index(place) + 30 + angle for place, (angle, _) in shape.legs.items())
-    assert 3 <= len(angles) <= 6
-    assert max(np.diff([*angles, angles[0] + 360])) < 180
+def test_everything_drawn_is_in_its_range_and_the_legs_surround_the_body():
+    for number in range(128):
+        shape = drawn_shape(number)
+        legs = zip(*shape.legs.values(), strict=True)
+        drawn = {name: [value] for name, value in shape.values.items()} | dict(
+            zip(("angle", "size"), legs, strict=True)
+        )
+        assert set(drawn) == set(RANGES)
+        for name, values in drawn.items():
+            assert all(RANGES[name][0] <= value <= RANGES[name][1] for value in values), name
+        angles = sorted(60 * PLACES.index(place) + 30 + angle for place, (angle, _) in shape.legs.items())
+        assert 3 <= len(angles) <= 6
+        assert max(np.diff([*angles, angles[0] + 360])) < 180
 
 
 def test_every_number_of_legs_occurs():
@@ -70,8 +70,8 @@ def test_a_body_starts_with_all_its_feet_on_the_ground(name):
     assert data.geom("torso_geom").xpos[2] - box.size[2] > 0.05
 
 
-def test_left_alone_every_third_body_stays_upright_and_comes_to_rest():
-    for number in range(0, 128, 3):
+def test_left_alone_a_body_stays_upright_and_comes_to_rest():
+    for number in range(0, 128, 16):
         body = build(f"quadruped_{number}")
         data = mujoco.MjData(body.model)
         data.qpos = body.initial_qpos
@@ -79,17 +79,6 @@ def test_left_alone_every_third_body_stays_upright_and_comes_to_rest():
             mujoco.mj_step(body.model, data)
         assert np.abs(data.qvel).max() < 0.2, body.name
         assert data.xmat[1][8] > 0.95 and data.qpos[2] > 0.35 * body.standing_height, body.name
-
-
-def test_nothing_diverges_under_random_actions():
-    env = LocomotionVectorEnv(
-        DRAWN, 2 * len(DRAWN), LocomotionTask(reset_noise=0.01), frame_skip=8, threads=1
-    )
-    env.reset(seed=0)
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        *_, info = env.step(rng.choice([-1.0, 1.0], env.action_space.shape))
-        assert not info["diverged"].any()
 
 
 def test_the_full_body_has_all_legs_and_is_no_member():

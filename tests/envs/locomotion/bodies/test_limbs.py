@@ -11,7 +11,7 @@ import pytest
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, Morphology
 
-from .helpers import (
+from ..helpers import (
     BALL,
     FREE,
     HINGE,
