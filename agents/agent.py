@@ -69,7 +69,9 @@ class Agent:
         self._memory_shape = shape and tuple(shape)
 
     @torch.inference_mode()
-    def act(self, observation: Mapping[str, Any], deterministic: bool = True) -> np.ndarray:
+    def act(
+        self, observation: Mapping[str, Any], deterministic: bool = True
+    ) -> np.ndarray | torch.Tensor:
         """Chooses actions.
 
         Args:
@@ -78,26 +80,26 @@ class Agent:
 
         Returns:
             Nominal actions, float32 in [-1, 1], or numbers of choices, with a batch dimension if the
-            observation had one.
+            observation had one: of tensors a tensor on the policy's device, of arrays an array.
 
         Raises:
             ValueError: If the observation does not fit the policy, with expected and received shapes.
         """
         prepared, memory = self.before_acting(observation)
-        single = np.ndim(observation["tokens"]) == 2
         features, self._memory = self.policy.encode(prepared, memory)
         self._memory_shape = tuple(prepared["tokens"].shape[:2])
         action = self.policy.act(features, prepared).float()
         if self.policy.discrete:
-            choice = (self.policy.choose(action) if deterministic else self._drawn(action)).cpu().numpy()
-            return choice[0] if single else choice
-        if not deterministic:
-            noise = torch.randn(action.shape, generator=self._generator).to(action.device)
-            action = action + noise * self.policy.log_std.float().exp()
-            if "action_mask" in prepared:
-                action = action * prepared["action_mask"]
-        action = action.clamp(-1.0, 1.0).cpu().numpy()
-        return action[0] if single else action
+            action = self.policy.choose(action) if deterministic else self._drawn(action)
+        else:
+            if not deterministic:
+                noise = torch.randn(action.shape, generator=self._generator).to(action.device)
+                action = action + noise * self.policy.log_std.float().exp()
+                if "action_mask" in prepared:
+                    action = action * prepared["action_mask"]
+            action = action.clamp(-1.0, 1.0)
+        action = action[0] if np.ndim(observation["tokens"]) == 2 else action
+        return action if isinstance(observation["tokens"], torch.Tensor) else action.cpu().numpy()
 
     @torch.inference_mode()
     def before_acting(self, observation: Mapping[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any]:
@@ -133,8 +135,11 @@ class Agent:
         return drawn[:, 0] if discrete is True else drawn
 
     def _tensor(self, value: Any, single: bool) -> torch.Tensor:
-        # torch.tensor copies: the caller's arrays may be a simulation's own memory.
-        tensor = torch.tensor(np.asarray(value), device=self.device)
+        # Copies: the caller's arrays and tensors may be a simulation's own memory.
+        if isinstance(value, torch.Tensor):
+            tensor = value.to(self.device, copy=True)
+        else:
+            tensor = torch.tensor(np.asarray(value), device=self.device)
         if tensor.is_floating_point():
             tensor = tensor.float()
         return tensor.unsqueeze(0) if single else tensor

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from gymnasium.vector.utils import batch_space
 
 from ...envs.task_set import TaskSet
+from ...envs.token_env import TokenEnv
 from ..agent import Agent
 
-Act = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+Observation = Mapping[str, torch.Tensor]
 
 WINDOW, BEFORE, SHARE = 25, 100, 0.9
 """Recovered: the mean reward of the next 25 steps is at least 90 % of that of the 100 steps before."""
@@ -35,7 +38,7 @@ class Episodes:
 
 
 def run_episodes(
-    agent: Agent | Act | None,
+    agent: Agent | Callable[[Observation], Any] | None,
     task_set: TaskSet,
     bodies: Sequence[str],
     episodes: int,
@@ -70,34 +73,37 @@ def run_episodes(
     if isinstance(agent, Agent):
         agent.reset()
         act, aligned = agent.act, agent.policy.aligned_slots
-    env = task_set.make_vec(bodies, len(bodies) * episodes, aligned=aligned, threads=threads, once=True)
+    env = task_set.make_env(bodies, len(bodies) * episodes, aligned=aligned, threads=threads, once=True)
     with closing(env):
+        actions = batch_space(env.single_action_space, env.num_envs)
         if act is None:
-            env.action_space.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        observation, _ = env.reset(seed=[[seed, i] for _ in bodies for i in range(first, first + episodes)])
-        returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
-        running = np.ones(env.num_envs, bool)
-        kept: list[np.ndarray] = []
+            actions.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+        observation = env.reset([[seed, i] for _ in bodies for i in range(first, first + episodes)])
+        returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+        lengths = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
+        running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+        kept: list[torch.Tensor] = []
         while running.any():
-            actions = env.action_space.sample() if act is None else act(observation)
-            observation, rewards, terminated, truncated, _ = env.step(actions)
-            kept.append(rewards * running)
-            returns += kept[-1]
-            if not keep_rewards:
-                kept.clear()
+            acted = actions.sample() if act is None else act(observation)
+            step = env.step(torch.as_tensor(acted, device=env.device))
+            observation, rewards = step.observation, step.rewards.double() * running
+            returns += rewards
             lengths += running
-            running &= ~(terminated | truncated)
+            running &= ~step.ended
+            if keep_rewards:
+                kept.append(rewards)
             if progress is not None:
                 progress(int(lengths.max()))
-    by_step = np.stack(kept, 1) if keep_rewards else None
-    parts = [slice(i * episodes, (i + 1) * episodes) for i in range(len(bodies))]
-    return [
-        Episodes(body, returns[part], lengths[part], None if by_step is None else by_step[part])
-        for body, part in zip(bodies, parts, strict=True)
-    ]
+    by_step = torch.stack(kept, 1).cpu().numpy() if keep_rewards else None
+    found = []
+    for i, body in enumerate(bodies):
+        part = slice(i * episodes, (i + 1) * episodes)
+        own = returns[part].cpu().numpy(), lengths[part].cpu().numpy()
+        found.append(Episodes(body, *own, None if by_step is None else by_step[part]))
+    return found
 
 
-def watch_episode(agent: Agent, env: Any, seed: int) -> Iterator[tuple[dict[str, np.ndarray], list[float]]]:
+def watch_episode(agent: Agent, env: TokenEnv, seed: int) -> Iterator[tuple[Observation, list[float]]]:
     """The first episode of `run_episodes` with this seed, moment by moment.
 
     Args:
@@ -109,14 +115,14 @@ def watch_episode(agent: Agent, env: Any, seed: int) -> Iterator[tuple[dict[str,
         The observation that is acted on next, (1, ...) each, and the rewards so far, a list that grows.
     """
     agent.reset()
-    observation, _ = env.reset(seed=[[seed, 0]])
+    observation = env.reset([[seed, 0]])
     rewards: list[float] = []
     ended = False
     while not ended:
         yield observation, rewards
-        observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
-        rewards.append(float(reward[0]))
-        ended = terminated[0] or truncated[0]
+        step = env.step(agent.act(observation).to(env.device))
+        observation, ended = step.observation, bool(step.ended[0])
+        rewards.append(float(step.rewards[0]))
 
 
 def recovery_steps(rewards: np.ndarray, lengths: np.ndarray, at: int, until: int) -> np.ndarray:

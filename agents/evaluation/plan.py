@@ -226,7 +226,7 @@ class Planner:
 def misfit(agent: Agent, task: TaskSet) -> str | None:
     """Why an agent cannot act in a task; None: it can."""
     try:
-        with closing(task.make_vec(task.seen, 1, threads=1)) as env:
+        with closing(task.make_env(task.seen, 1, threads=1)) as env:
             check_fit(agent.policy, env)
     except UserError as error:  # said in the report, beside the conditions that do fit
         return str(error)

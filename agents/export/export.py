@@ -191,9 +191,9 @@ def _body(agent: Agent, name: str) -> tuple[Any, int]:
 def _start(agent: Agent, name: str) -> dict[str, np.ndarray]:
     """What a body observes at the start of an episode, each part (1, ...)."""
     bodies = task_of(agent).for_evaluation()
-    env = bodies.make_vec([name], 1, aligned=agent.policy.aligned_slots, threads=1)
+    env = bodies.make_env([name], 1, aligned=agent.policy.aligned_slots, threads=1)
     with closing(env):
-        observation, _ = env.reset(seed=0)
+        observation = env.reset(0)
         return {key: np.array(value) for key, value in observation.items()}  # those are the simulation's own
 
 

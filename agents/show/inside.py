@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from ...envs.errors import UserError
-from ...envs.locomotion import LocomotionVectorEnv
 from ...envs.numbers import whole_number
-from ...envs.sensors import SensorVectorEnv
 from ...envs.task_set import TaskSet
+from ...envs.token_env import TokenEnv
 from .. import policies
 from ..agent import Agent
 from ..evaluation.episodes import watch_episode
@@ -101,6 +100,11 @@ def messages_of(agent: Agent, observation: Mapping[str, Any]) -> Messages | None
     return Messages(up, down)
 
 
+def shown_by_slots(env: TokenEnv) -> np.ndarray:
+    """(N,) the channel that each slot of the first environment shows."""
+    return np.array(env.slots.order[0])
+
+
 def by_channel(of_slots: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Numbers of slots (N,) put back to the channels that the slots show, ``order`` (N,)."""
     of_channels = np.empty_like(of_slots)
@@ -129,7 +133,7 @@ def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, ste
         raise UserError(f"one body can be looked into at a time, but {body!r} means {len(names)}")
     if not looks_inside(agent.policy):
         raise UserError(_nothing_inside(agent.policy))
-    env = task_set.make_vec(names, 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
+    env = task_set.make_env(names, 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
     attention, messages, shuffles, rewards = [], [], [], []
     with closing(env):
         order = None
@@ -137,7 +141,7 @@ def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, ste
             if len(rewards) == steps:
                 break
             # The channel that each slot shows; limbs are never moved.
-            before, order = order, None if env.kind == "limbs" else env.slots.order[0].copy()
+            before, order = order, None if env.kind == "limbs" else shown_by_slots(env)
             if before is not None and (order != before).any():
                 shuffles.append(len(rewards))
             seen = attention_of(agent, observation)
@@ -185,7 +189,7 @@ def _nothing_inside(policy: Policy) -> str:
     )
 
 
-def token_names(env: SensorVectorEnv | LocomotionVectorEnv) -> tuple[str, ...]:
+def token_names(env: TokenEnv) -> tuple[str, ...]:
     """Names of the limbs of row 0, or of the channels: sensors, then their copies, then noise."""
     if env.kind == "limbs":
         return tuple(limb.name for limb in env.bodies[0].limbs)

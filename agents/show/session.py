@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import mujoco
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion.bodies import families
@@ -19,7 +18,7 @@ from ...envs.sensors.mujoco_source import MujocoSource
 from ...envs.task_set import TaskSet
 from ..agent import Agent
 from ..composition import check_fit
-from .inside import attention_of, by_channel, messages_of, token_names
+from .inside import attention_of, by_channel, messages_of, shown_by_slots, token_names
 
 PUSH = 1.0
 """m/s by which a push alone would change the velocity of the whole body."""
@@ -154,11 +153,11 @@ class Session:
         self.close()
         body = self._bodies[self._place]
         of_limbs = self.kind == "limbs"
-        options = {"autoreset_mode": AutoresetMode.DISABLED, "editable": True} if of_limbs else {"once": True}
+        options = {"autoreset": False, "editable": True} if of_limbs else {"once": True}
         if isinstance(body, Morphology):
             options["frame_skip"] = None  # a family's number of substeps belongs to its time step
         aligned = self.agent.policy.aligned_slots
-        self.env = self.task_set.make_vec([body], 1, aligned=aligned, threads=1, **options)
+        self.env = self.task_set.make_env([body], 1, aligned=aligned, threads=1, **options)
         if not of_limbs:
             check_fit(self.agent.policy, self.env)
         self.body = body.name if isinstance(body, Morphology) else body
@@ -170,7 +169,7 @@ class Session:
 
     def _begin(self, episode: int) -> None:
         self.agent.reset()
-        self.observation, _ = self.env.reset(seed=[[self.seed, episode]])
+        self.observation = self.env.reset([[self.seed, episode]])
         self.episode, self.steps, self.total, self.reward = episode, 0, 0.0, 0.0
         self.ended, self.shuffles, self._shuffle_due = "", 0, False
         self.broken: dict[int, int] = {}
@@ -181,7 +180,7 @@ class Session:
         attention = attention_of(self.agent, self.observation)
         if attention is not None:
             own = attention[0]
-            attention = by_channel(own, self.env.slots.order[0]) if own.ndim == 1 else own.mean((0, 1))
+            attention = by_channel(own, shown_by_slots(self.env)) if own.ndim == 1 else own.mean((0, 1))
         self.attention: np.ndarray | None = attention
         self.messages = messages_of(self.agent, self.observation)
 
@@ -214,13 +213,12 @@ class Session:
         if self._shuffle_due:
             self.env.reorder(0, self._orders)
             self._shuffle_due = False
-        action = self.agent.act(self.observation)
-        self.observation, rewards, terminated, truncated, _ = self.env.step(action)
-        self.reward = float(rewards[0])
+        step = self.env.step(self.agent.act(self.observation).to(self.env.device))
+        self.observation, self.reward = step.observation, float(step.rewards[0])
         self.total += self.reward
         self.steps += 1
-        if terminated[0] or truncated[0]:
-            why = "it failed" if terminated[0] else "its time was over"
+        if step.ended[0]:
+            why = "it failed" if step.terminated[0] else "its time was over"
             self.ended = f"episode {self.episode} ended after {self.steps} steps, {why}: {self.total:.1f}"
             self.said = self.ended
         self._look()
@@ -361,8 +359,8 @@ class Session:
         """The newest reading of every slot, named after the sensor that it shows; None but for sensors."""
         if self.kind != "sensors":
             return None
-        names = tuple(self.names[channel] for channel in self.env.slots.order[0])
-        return Bars("readings, slot by slot", names, self.observation["tokens"][0, :, 0])
+        names = tuple(self.names[channel] for channel in shown_by_slots(self.env))
+        return Bars("readings, slot by slot", names, np.asarray(self.observation["tokens"][0, :, 0]))
 
     def close(self) -> None:
         """Let the simulation go."""

@@ -15,11 +15,11 @@ from PIL import Image
 from ...envs.errors import UserError
 from ...envs.images.patches import join
 from ...envs.locomotion.pictures.rendering import BodyRenderer
-from ...envs.sensors import SensorVectorEnv
 from ...envs.task_set import TaskSet
+from ...envs.token_env import TokenEnv
 from ..agent import Agent
-from ..evaluation.episodes import watch_episode
-from .inside import attention_of, by_channel
+from ..evaluation.episodes import Observation, watch_episode
+from .inside import attention_of, by_channel, shown_by_slots
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def frames_of(
     """
     of_body = task.kind == "limbs"
     with ExitStack() as stack:
-        env = task.make_vec([body], 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
+        env = task.make_env([body], 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
         stack.enter_context(closing(env))
         if of_body:
             duration, renderer = env.step_duration, BodyRenderer(env, *size, shadows=shadows)
@@ -127,9 +127,7 @@ def frames_of(
             drawn += due
 
 
-def _drawn(
-    agent: Agent, env: SensorVectorEnv, observation: dict[str, np.ndarray], task: TaskSet
-) -> np.ndarray:
+def _drawn(agent: Agent, env: TokenEnv, observation: Observation, task: TaskSet) -> np.ndarray:
     """What `frames_of` shows of sensors or patches."""
     if task.kind == "sensors":
         return env.source.render(0)
@@ -145,9 +143,7 @@ def _drawn(
     return np.concatenate((_scaled(beside, height, width), picture), 1)
 
 
-def patch_picture(
-    env: SensorVectorEnv, observation: dict[str, np.ndarray], attention: np.ndarray | None
-) -> np.ndarray:
+def patch_picture(env: TokenEnv, observation: Observation, attention: np.ndarray | None) -> np.ndarray:
     """(H, 3 * W, 3) uint8, the pictures of `frames_of`, or (H, 2 * W, 3) without attention.
 
     Args:
@@ -158,11 +154,12 @@ def patch_picture(
     world = env.source.pictures[0]
     grid, size = env.source.sizes["grid"], env.source.sizes["patch_size"]
     patches = grid[0] * grid[1]  # further slots, of copies and noise, have no place in a picture
-    frames = observation["tokens"][:1].reshape(1, -1, env.senses.history, np.prod(env.source.reading_shape))
+    shape = 1, -1, env.senses.history, np.prod(env.source.reading_shape)
+    frames = np.asarray(observation["tokens"][:1]).reshape(shape)
     received = join(frames[:, :patches, 0], grid, size)[0]
     parts = [world, np.broadcast_to(received, world.shape)]
     if attention is not None:
-        true = by_channel(attention, env.slots.order[0])
+        true = by_channel(attention, shown_by_slots(env))
         bright = true[:patches] / max(true[:patches].max(), 1e-9)
         bright = np.repeat(np.repeat(bright.reshape(grid), size, 0), size, 1)[..., None]
         parts.append((world * (DIM + (1 - DIM) * bright)).astype(np.uint8))

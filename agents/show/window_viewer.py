@@ -13,6 +13,7 @@ import numpy as np
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import BodyRenderer, find_backend
 from ...envs.sensors.carts import LENGTH, TRACK, CartPoles
+from .inside import shown_by_slots
 from .session import KEYS, Bars, Session
 from .video import patch_picture
 from .view import Viewer
@@ -102,8 +103,7 @@ class WindowViewer(Viewer):
 
     def _show_patches(self, session: Session) -> int:
         attention = session.attention
-        order = session.env.slots.order[0]
-        of_slots = None if attention is None else attention[order]
+        of_slots = None if attention is None else attention[shown_by_slots(session.env)]
         picture = patch_picture(session.env, session.observation, of_slots)
         panels = picture.shape[1] / picture.shape[0]
         height = min(380, round((WIDTH - 2 * MARGIN) / panels))

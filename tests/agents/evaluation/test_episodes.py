@@ -1,4 +1,4 @@
-"""Whole episodes, assigned beforehand, from the same starts whatever the policy."""
+"""Whole episodes, assigned beforehand, from the same starts whatever the policy; how long recovery takes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 
-from somite.agents.evaluation.episodes import run_episodes
+from somite.agents.evaluation.episodes import BEFORE, NEVER, WINDOW, recovery_steps, run_episodes
 from somite.envs.locomotion import BodySet, LocomotionTask
+from somite.envs.token_env import Step
 
 HOPPERS = ("hopper_3", "hopper_5")
 
@@ -27,15 +30,15 @@ def hoppers() -> BodySet:
     return BodySet("hopper", frame_skip=4, task=task)
 
 
-def still(observation: dict[str, np.ndarray]) -> np.ndarray:
-    return np.zeros(observation["action_mask"].shape)
+def still(observation: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.zeros(observation["action_mask"].shape)
 
 
 def first_observation(bodies: BodySet, seed: int, act: Any, **options: Any) -> dict[str, np.ndarray]:
     seen = []
 
-    def watching(observation: dict[str, np.ndarray]) -> np.ndarray:
-        seen.append({key: values.copy() for key, values in observation.items()})
+    def watching(observation: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append({key: values.numpy().copy() for key, values in observation.items()})
         return act(observation)
 
     run_episodes(watching, bodies, HOPPERS, 4, seed, **options)
@@ -44,7 +47,7 @@ def first_observation(bodies: BodySet, seed: int, act: Any, **options: Any) -> d
 
 def test_policies_are_compared_on_the_same_starts(hoppers: BodySet) -> None:
     one = first_observation(hoppers, 5, still)
-    other = first_observation(hoppers, 5, lambda o: np.ones_like(o["action_mask"], float))
+    other = first_observation(hoppers, 5, lambda o: torch.ones(o["action_mask"].shape))
     assert all(np.array_equal(one[key], other[key]) for key in one)
     another_seed = first_observation(hoppers, 6, still)
     assert np.abs(one["tokens"] - another_seed["tokens"]).max() > 1e-3
@@ -74,35 +77,35 @@ def test_each_row_is_one_whole_episode(hoppers: BodySet) -> None:
     assert len(set(lengths)) > 2 and lengths.min() < lengths.max() <= 60
     for result in results:
         for episode in range(3):
-            env = hoppers.make_vec([result.body], 1, autoreset_mode="Disabled", threads=1)
-            env.reset(seed=[[2, episode]])
-            total, steps, ended = 0.0, 0, False
+            env = hoppers.make_env([result.body], 1, autoreset=False, threads=1)
+            observation, total, steps, ended = env.reset([[2, episode]]), 0.0, 0, False
             while not ended:
-                _, reward, terminated, truncated, _ = env.step(np.zeros(env.action_space.shape))
-                total, steps, ended = total + reward[0], steps + 1, terminated[0] or truncated[0]
+                step = env.step(still(observation))
+                total, steps, ended = total + float(step.rewards[0]), steps + 1, bool(step.ended[0])
             assert result.lengths[episode] == steps
             assert result.returns[episode] == pytest.approx(total)
 
 
 class Lengths:
-    """A body set whose row i has episodes of ``lengths[i]`` steps, over and over, with reward 1."""
+    """A task whose environment i has episodes of ``lengths[i]`` steps, over and over, with reward 1."""
+
+    single_action_space, device = spaces.Discrete(2), torch.device("cpu")
 
     def __init__(self, lengths: list[int]) -> None:
-        self.lengths = np.array(lengths)
+        self.lengths = torch.tensor(lengths)
 
-    def make_vec(self, bodies: list[str], num_envs: int, **options: Any) -> Lengths:
+    def make_env(self, bodies: list[str], num_envs: int, **options: Any) -> Lengths:
         assert num_envs == len(self.lengths)
-        self.num_envs, self.age, self.closed = num_envs, np.zeros(num_envs, int), False
+        self.num_envs, self.age, self.closed = num_envs, torch.zeros(num_envs), False
         return self
 
-    def reset(self, seed: list) -> tuple[dict, dict]:
-        return {"action_mask": np.ones((self.num_envs, 1, 1))}, {}
+    def reset(self, seed: list) -> dict:
+        return {"action_mask": torch.ones(self.num_envs, 1, 1)}
 
-    def step(self, actions: np.ndarray) -> tuple:
+    def step(self, actions: torch.Tensor) -> Step:
         self.age += 1
-        ended = self.age % self.lengths == 0
-        none = np.zeros(self.num_envs, bool)
-        return self.reset([])[0], np.ones(self.num_envs), ended, none, {}
+        none = torch.zeros(self.num_envs, dtype=torch.bool)
+        return Step(self.reset([]), torch.ones(self.num_envs), self.age % self.lengths == 0, none, none, none)
 
     def close(self) -> None:
         self.closed = True
@@ -123,3 +126,57 @@ def test_an_evaluation_repeats_itself(hoppers: BodySet) -> None:
         return np.array([r.returns for r in run_episodes(None, hoppers, HOPPERS, 3, seed=3)])
 
     assert np.array_equal(returns(), returns())
+
+
+AT = 200
+
+
+def rewards(*, down: int, after: float = 1.0, level: float = 1.0, steps: int = 400) -> np.ndarray:
+    """One episode of ``level`` that is 0 for ``down`` steps from ``AT`` on, and then ``after``."""
+    values = np.full((1, steps), level)
+    values[0, AT : AT + down] = 0.0
+    values[0, AT + down :] = after
+    return values
+
+
+def steps_of(values: np.ndarray, length: int | None = None, until: int = 400) -> float:
+    return float(recovery_steps(values, np.array([length or values.shape[1]]), AT, until)[0])
+
+
+def test_nothing_lost_is_no_time() -> None:
+    assert steps_of(rewards(down=0)) == 0
+
+
+def test_recovery_is_when_the_next_steps_are_as_before() -> None:
+    # A window may hold a tenth less, two of 25 steps.
+    assert steps_of(rewards(down=60)) == 60 - int(0.1 * WINDOW)
+
+
+def test_what_stays_down_never_recovers() -> None:
+    assert steps_of(rewards(down=0, after=0.5)) == NEVER
+
+
+def test_a_recovery_after_the_next_disturbance_does_not_count() -> None:
+    assert steps_of(rewards(down=60), until=AT + 2 * WINDOW) == NEVER
+
+
+def test_falling_is_no_recovery() -> None:
+    values = rewards(down=30)
+    values[0, AT + 40 :] = 0.0
+    assert steps_of(values, length=AT + 40) == NEVER
+
+
+def test_an_episode_that_ended_before_does_not_count() -> None:
+    values = rewards(down=0)
+    values[0, AT - 10 :] = 0.0
+    assert np.isnan(steps_of(values, length=AT - 10))
+
+
+def test_costs_come_back_as_well() -> None:
+    assert steps_of(rewards(down=0, level=-1.0, after=-1.05)) == 0
+    assert steps_of(rewards(down=0, level=-1.0, after=-1.5)) == NEVER
+
+
+@pytest.mark.parametrize(("at", "until"), [(BEFORE - 1, 400), (AT, AT + WINDOW)])
+def test_without_a_before_or_an_after_there_is_nothing_to_say(at: int, until: int) -> None:
+    assert np.isnan(recovery_steps(rewards(down=0), np.array([400]), at, until)).all()

@@ -218,14 +218,13 @@ def test_a_record_is_of_the_episode_that_an_evaluation_runs(run: str) -> None:
     changes = {"senses": {"shuffle": 30, "noise_channels": 2}, "starts": "fixed", "max_episode_steps": 100}
     task = task_of(agent, changes)
     record = record_inside(agent, task, "cartpole_swingup", seed=4)
-    agent.reset()
-    returns = run_episodes(agent.act, task, task.seen, 1, 4)[0].returns[0]
+    returns = run_episodes(agent, task, task.seen, 1, 4)[0].returns[0]
     assert sum(record.rewards.tolist()) == returns and len(record.rewards) == 100
     assert record.shuffles == (30, 60, 90)
     assert record.names == ("x", "x_dot", "cos_theta", "sin_theta", "theta_dot", "noise 1", "noise 2")
     np.testing.assert_allclose(record.attention.sum(1), 1, atol=1e-5)
 
-    def careless(observation: dict[str, np.ndarray]) -> np.ndarray:
+    def careless(observation: dict[str, Tensor]) -> Tensor:
         agent.act(observation)  # as if looking advanced the memory
         return agent.act(observation)
 
