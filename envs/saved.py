@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError, one_line
+from .user_modules import NAME, imported_class, is_foreign
 
 if TYPE_CHECKING:
     from .task_set import TaskSet
@@ -42,20 +43,31 @@ _TARGET = re.compile(r"somite(\.[A-Za-z_][A-Za-z0-9_]*)+")
 def task_set_of(config: Mapping[str, Any]) -> TaskSet:
     """Rebuild what ``conf/env`` described when the policy was trained.
 
-    Nothing is looked up by the names in it (a policy may come from a stranger): ``_target_`` must be one
-    of the classes that are known here. Its paths are read as robots and pictures, and as nothing else.
+    A policy may come from a stranger: ``_target_`` must be a task of ours, or of a module that the user has
+    named or imported himself. Its paths are read as robots and pictures, and as nothing else.
 
     Raises:
         UserError: another target, an unknown key, or a value that cannot be meant.
     """
-    from . import car_racing, images, locomotion, sensors  # with torch, which to read a policy.json needs not
+    # With torch, which is not needed to read a policy.json.
+    from . import car_racing, images, locomotion, sensors
+    from .task_set import TaskSet, build_parts
 
     try:
         check_environment(config, "env")
         target = str(config.get("_target_"))
         for package in (sensors, car_racing, images):
-            if target.startswith(package.__name__ + "."):
+            if target.rpartition(".")[0] == package.__name__:
                 return package.task_from_config(config)
+        own = imported_class(target, TaskSet, __package__)
+        if own is not None and target.rpartition(".")[0] != locomotion.__name__:
+            parts = {"senses": (sensors.Senses, sensors.__name__)} if "senses" in config else {}
+            return build_parts(own, config, parts)
+        if is_foreign(target):
+            raise UserError(
+                f"this environment is a {target!r}, a class of a module that is not of this package; if you "
+                f"trust it, say env._target_={target} on the command line, or import its module first"
+            )
         return locomotion.BodySet.from_config(config)
     except UserError:
         raise
@@ -77,7 +89,8 @@ def check_environment(config: Mapping[str, Any], where: str) -> None:
     for count, (key, name, value) in enumerate(values_of(config, where)):
         if count > MOST_VALUES or key.count(".") - where.count(".") > MOST_DEPTH:
             raise UserError(f"{where} is larger than the configuration of any environment")
-        if name == "_target_" and not (isinstance(value, str) and _TARGET.fullmatch(value)):
+        known = NAME if key == f"{where}._target_" else _TARGET  # which `task_set_of` looks up
+        if name == "_target_" and not (isinstance(value, str) and known.fullmatch(value)):
             raise UserError(f"{key} is {str(value)[:100]!r}; only names that start with somite. are known")
         if isinstance(value, str) and (len(value) > LONGEST_TEXT or "\0" in value):
             raise UserError(f"{key} has {len(value):,} characters, or one that no text has")

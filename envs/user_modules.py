@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,23 +113,33 @@ def own_class(target: str, key: str) -> type:
     return getattr(sys.modules[module], name)
 
 
-def imported_class(target: Any, base: type) -> type | None:
-    """The class of the user's own that a saved file names, if he has named or imported its module.
+def imported_class(target: Any, base: type, package: str) -> type | None:
+    """The class that a saved file names: one of ours, or of a module that the user has named or imported.
 
     Args:
         target: what the file names.
         base: of which it must be a subclass, so that nothing else is built.
+        package: of ours, whose modules alone are imported by this name.
 
     Returns:
-        None: it is another thing, or in a module that was not imported. Nothing is imported by this name.
+        None: it is another thing, or in a module that was not imported.
     """
     folder, *modules = os.environ.get(INHERITED, "").split(os.pathsep)
     if modules and _folder is None:
         look_in(folder)  # this process was started by the one that the user named them to
     import_modules(modules)
     module, _, name = str(target).rpartition(".")
+    if f"{module}.".startswith(f"{package}.") and NAME.fullmatch(module):
+        with suppress(ImportError):
+            importlib.import_module(module)
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
     return found if isinstance(found, type) and issubclass(found, base) else None
+
+
+def is_foreign(target: str) -> bool:
+    """Whether a name is of a module that is neither ours nor imported, for which the user has to say so."""
+    named = NAME.fullmatch(target) and "." in target and not target.startswith(OURS)
+    return bool(named) and target.rpartition(".")[0] not in sys.modules
 
 
 def _why(key: str, name: str, error: BaseException, folder: Path) -> str:

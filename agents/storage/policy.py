@@ -9,10 +9,8 @@ unpickled, and no memory is taken before the shapes in the file are those that t
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import platform
-import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from ...envs.errors import nearest, one_line
 from ...envs.saved import ALLOWANCES
 from ...envs.tokens import CONTRACT_VERSION, TokenSpec
-from ...envs.user_modules import OURS, imported_class
+from ...envs.user_modules import imported_class, is_foreign
 from .. import policies
 from ..bundled import PREFIX
 from ..device import resolve_device
@@ -39,7 +37,6 @@ from .paths import found_from_run, run_of
 from .policy_json import (
     DESCRIPTION,
     FORMAT_VERSION,
-    NAME,
     TENSORS,
     CheckpointError,
     find_policy_folder,
@@ -56,7 +53,6 @@ if TYPE_CHECKING:
 __all__ = ["CheckpointError", "load_policy", "policy_folder_of", "read_policy_json", "save_policy"]
 
 TARGET_PREFIX = "somite.agents.policies."
-_FILE_OF_OURS = re.compile(re.escape(TARGET_PREFIX) + r"\w+")
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3")
 
 MOST_BYTES = 256 * 2**20
@@ -199,13 +195,10 @@ def _named(target: Any, file: str | Path) -> type[Policy]:
     A module is imported for it if it is one of ours, so that a stranger's file runs no code.
     """
     target = target if isinstance(target, str) else repr(target)
-    module, _, name = target.rpartition(".")
-    if _FILE_OF_OURS.fullmatch(module) and importlib.util.find_spec(module):
-        importlib.import_module(module)
-    found = imported_class(target, Policy)
+    found = imported_class(target, Policy, policies.__name__)
     if found is not None:
         return found
-    if NAME.fullmatch(target) and module and not target.startswith(OURS):
+    if is_foreign(target):
         raise CheckpointError(
             f"{file} asks for the policy class {target!r}, which is not of this package: if you trust it, "
             f"say agent._target_={target} on the command line, or import its module first"
@@ -213,7 +206,7 @@ def _named(target: Any, file: str | Path) -> type[Policy]:
     exported = [name for name, value in vars(policies).items() if isinstance(value, type)]
     raise CheckpointError(
         f"{file} asks for the policy class {target!r}; only policies of {TARGET_PREFIX[:-1]} are built: "
-        f"{nearest(name, exported)}"
+        f"{nearest(target.rpartition('.')[2], exported)}"
     )
 
 

@@ -46,6 +46,7 @@ LARGEST_SIZE, LARGEST = 65_536, {"layers": 64, "heads": 64, "rounds": 256}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 """Of a class, with its module."""
 
+_LOOKED_UP = ("policy._target_", "environment.config._target_")
 _OURS = re.compile(rf"(?=somite\.){NAME.pattern}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _FEATURE = {"name": str, "size": int, "kind": str, "unit": str, "meaning": str}
@@ -177,7 +178,7 @@ def _check_description(values: Mapping[str, Any]) -> None:
             raise ValueError(f"objects inside each other more than {MOST_DEPTH} times, at {where[:100]}...")
         # Policies and environments are looked up where they are built; of what trained it nothing is built.
         known = NAME if where.startswith("training.") else _OURS
-        if name == "_target_" and where != "policy._target_" and not _is_text(value, known):
+        if name == "_target_" and where not in _LOOKED_UP and not _is_text(value, known):
             raise ValueError(f"{where} is {_repr(value)}; only names that start with somite. are known")
     _expect("sha256", values["sha256"], "64 hexadecimal digits", lambda v: _is_text(v, _HASH))
     _check_policy(values["policy"])

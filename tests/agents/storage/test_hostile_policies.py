@@ -8,6 +8,7 @@ import os
 import pickle
 import resource
 import struct
+import sys
 import time
 
 import pytest
@@ -104,7 +105,7 @@ HOSTILE = {
     "many features": (lambda v: v["spec"].update(token=v["spec"]["token"] * 1000), "features; at most"),
     "another part of the spec": (lambda v: v["spec"].update(__class__=[]), "'__class__'"),
     "target in the environment": (
-        lambda v: v["environment"]["config"].update(_target_="os.system"),
+        lambda v: v["environment"]["config"].update(_target_="os.system('true')"),
         "only names that start with somite.",
     ),
     "target deep in it": (
@@ -323,6 +324,13 @@ def test_an_environment_that_cannot_be_is_refused_in_one_message(change):
     with pytest.raises(UserError) as error:
         task_set_of(config).make_vec(["cheetah_2_back"], 1, threads=1)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("target", ["os.system", "os.PathLike", "somite.envs.errors.UserError", "evil.Task"])
+def test_an_environment_that_is_no_task_is_refused(target):
+    with pytest.raises(UserError, match="say env._target_=|this environment is a '(os|somite)"):
+        task_set_of({"_target_": target})
+    assert "evil" not in sys.modules
 
 
 def test_a_policy_without_an_environment_is_told(saved):
