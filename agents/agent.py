@@ -69,9 +69,7 @@ class Agent:
         self._memory_shape = shape and tuple(shape)
 
     @torch.inference_mode()
-    def act(
-        self, observation: Mapping[str, Any], deterministic: bool = True
-    ) -> np.ndarray | torch.Tensor:
+    def act(self, observation: Mapping[str, Any], deterministic: bool = True) -> np.ndarray | torch.Tensor:
         """Chooses actions.
 
         Args:

@@ -193,15 +193,6 @@ def use_precision(name: str, device: torch.device) -> None:
         log.info("precision: float32 (TF32 off, for matrix products and convolutions)")
 
 
-def check_precision(name: str, algorithm: str) -> None:
-    """Raises UserError: an algorithm, named as in ``conf/algorithm``, cannot compute in a precision."""
-    if name == BF16 and algorithm == "cma_es":
-        raise UserError(
-            "precision=bf16 was asked for, but algorithm=cma_es ranks candidates by returns that it computes "
-            "in float32: use precision=float32, or algorithm=ppo"
-        )
-
-
 def _turn_off_tf32() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

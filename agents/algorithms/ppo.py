@@ -1,26 +1,32 @@
-"""Proximal policy optimisation (Schulman et al. 2017), by Stable-Baselines3, for token policies: settings."""
+"""Proximal policy optimisation (Schulman et al. 2017).
+
+The update is Stable-Baselines3's in meaning, which a test holds it to; rollouts stay on the environments'
+device.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.nn import functional
 
 from ...envs.errors import UserError
 from ...envs.numbers import FLAG, NULL, POSITIVE, SHARE, checked, one_of, real, whole
-from ...envs.task_set import TaskSet
+from ...envs.snapshots import Misfit
 from ..policies.base import Policy
-from ..rollout.buffer import RolloutBuffer
-from ..rollout.sequences import SequenceRolloutBuffer
-from ..rollout.training_rows import CPU, DeviceRows, HostRows, TrainingRows
-from .sb3_policy import SB3TokenPolicy
-from .token_ppo import TokenPPO
+from ..rollout.bootstrap import KnownCuts, UnknownCuts
+from ..rollout.reward_scaling import RewardScaling
+from .base import ENVS, EPOCHS, STEPS, Algorithm, Setup
+from .distributions import distribution
+from .on_policy import OnPolicyLearner, common_charts
 
 SCHEDULES = ("linear", "constant")
-
-ROWS, STEPS, EPOCHS, EPISODES = whole(1, 10**6), whole(1, 10**6), whole(1, 10**4), whole(0, 10**6)
 RATE = real(0, 10, above=True)
 """Of Adam."""
 
@@ -35,14 +41,14 @@ RISING_UPDATES = 10
 
 
 @checked("algorithm")
-@dataclass
-class PPO:
+@dataclass(kw_only=True)
+class PPO(Algorithm):
     """Settings of PPO; the keys of ``conf/algorithm/ppo.yaml``.
 
     Args:
-        total_steps: environment steps, summed over all rows.
-        num_envs: rows, spread evenly over the training bodies.
-        n_steps: steps of each row between updates.
+        total_steps: environment steps, summed over all environments.
+        num_envs: environments, spread evenly over the training bodies.
+        n_steps: steps of each between updates.
         batch_size: samples of a minibatch.
         n_epochs: passes over a rollout.
         learning_rate: of Adam. ``auto``: `NEW_RATE`, or `CONTINUED_RATE` where the policy begins with what
@@ -51,19 +57,14 @@ class PPO:
         sequence_length: steps that a policy with memory is trained through at once; it divides n_steps.
         gamma, gae_lambda, clip_range, ent_coef, vf_coef, max_grad_norm, target_kl: as in SB3.
         normalize_returns: divide rewards by each body's running deviation of the discounted return.
-        max_diverged: share of a body's steps in a rollout whose simulation may diverge; then the run stops.
-        checkpoint_every: environment steps between checkpoints. keep_checkpoints: how many stay.
-        validate_every: environment steps between validations on the training bodies, which choose
-            ``best/``; 0 for never. validation_episodes: of each body.
-        zero_shot_every: environment steps between runs of the suite of ``conf/zero_shot.yaml``, which
-            chooses nothing; 0 for never. A shorter run has none, a longer one another at its end.
 
     Raises:
-        UserError: a number or a name that cannot be meant.
+        UserError: an invalid value.
     """
 
+    name = "ppo"
     total_steps: Annotated[int, whole(1)] = 3_000_000
-    num_envs: Annotated[int, ROWS] = 192
+    num_envs: Annotated[int, ENVS] = 192
     n_steps: Annotated[int, STEPS] = 32
     batch_size: Annotated[int, whole(2)] = 2048
     n_epochs: Annotated[int, EPOCHS] = 4
@@ -78,12 +79,6 @@ class PPO:
     max_grad_norm: Annotated[float, POSITIVE] = 0.5
     target_kl: Annotated[float | None, POSITIVE | NULL] = None
     normalize_returns: Annotated[bool, FLAG] = True
-    max_diverged: Annotated[float, SHARE] = 0.02
-    checkpoint_every: Annotated[int, whole(1)] = 500_000
-    keep_checkpoints: Annotated[int, whole()] = 2
-    validate_every: Annotated[int, whole()] = 500_000
-    validation_episodes: Annotated[int, EPISODES] = 1
-    zero_shot_every: Annotated[int, whole()] = 300_000
 
     def __post_init__(self) -> None:
         if self.n_steps * self.num_envs < 2:
@@ -92,117 +87,182 @@ class PPO:
                 "or more, since it normalises advantages"
             )
 
-    def make_rows(
-        self,
-        bodies: TaskSet,
-        aligned: bool,
-        threads: int = 0,
-        simulation: str = "cpu",
-        device: torch.device = CPU,
-    ) -> TrainingRows:
-        """The training rows: all seen bodies, episode clocks staggered.
+    def make_learner(self, setup: Setup) -> PPOLearner:  # noqa: D102
+        return PPOLearner(self, setup)
+
+    def charts(self, policy: Policy) -> dict[str, Sequence[str]]:  # noqa: D102
+        found = {
+            "Variance of the returns that the critic explains": ("train/explained_variance$",),
+            "Loss of the critic": ("train/value_loss$",),
+            "Loss of the policy": ("train/policy_gradient_loss$",),
+            "Size of an update: KL divergence": ("train/approx_kl$",),
+            "Size of an update: share of samples clipped": ("train/clip_fraction$",),
+            "Exploration: negative entropy": ("train/entropy_loss$",),
+        }
+        if not policy.discrete:
+            found["Exploration: deviation of the actions"] = ("train/std$",)
+        return {**found, **common_charts(policy)}
+
+    def without_influence(self) -> tuple[str, ...]:  # noqa: D102
+        return ("total_steps",) if self.learning_rate_schedule == "constant" else ()
+
+    def rate(self, steps: int, continued: bool) -> float:
+        """Learning rate after so many steps.
 
         Args:
-            bodies: what is trained on.
-            aligned: whether slots have fixed meanings.
-            threads: of a simulation on the CPU; 0: one for each core.
-            simulation: ``cpu``, or what simulates on the learner's device.
-            device: of the learner.
-
-        Raises:
-            UserError: there are more bodies than rows.
+            steps: made so far; whole rollouts pass the end of the run.
+            continued: whether the policy began with what another run has learnt.
         """
-        if self.num_envs < len(bodies.seen):
-            raise UserError(
-                f"algorithm.num_envs is {self.num_envs}, but {len(bodies.seen)} bodies are trained on; "
-                f"each needs at least one"
-            )
-        options: dict[str, Any] = {"aligned": aligned, "stagger": True}
-        if simulation == "cpu":
-            env = bodies.make_vec(bodies.seen, self.num_envs, threads=threads, **options)
-            return HostRows(env, device)
-        return DeviceRows(bodies.make_tensor_env(bodies.seen, self.num_envs, device=device, **options))
-
-    def _schedule(self, continued: bool) -> _Schedule:
         rate = self.learning_rate
         if rate == "auto":
             rate = CONTINUED_RATE if continued else NEW_RATE
-        rises_for = RISING_UPDATES * self.n_steps * self.num_envs * continued
-        return _Schedule(float(rate), self.learning_rate_schedule == "linear", self.total_steps, rises_for)
-
-    def make_learner(
-        self,
-        policy: Policy,
-        rows: TrainingRows,
-        device: torch.device,
-        seed: int,
-        env_seed: int,
-        precision: str = "float32",
-        continued: bool = False,
-    ) -> TokenPPO:
-        """SB3's PPO on these rows.
-
-        Args:
-            policy: trained in place.
-            rows: of :meth:`make_rows`.
-            device: where the learner computes.
-            seed: of the learner's and the exploration's random streams.
-            env_seed: of the rows' first starts.
-            precision: what the policy computes in, see `somite.agents.device`.
-            continued: whether the policy begins with what another run has learnt.
-
-        Raises:
-            UserError: the rows were made for another device, or a rollout does not fit into its memory.
-        """
-        if rows.device.type != device.type:
-            raise UserError(f"the learner is on {device}, but the rows were made for one on {rows.device}")
-        rows.seed(env_seed)
-        buffer: dict[str, Any] = {"rollout_buffer_class": RolloutBuffer}
-        if policy.initial_memory(1, 1):
-            buffer["rollout_buffer_class"] = SequenceRolloutBuffer
-            buffer["rollout_buffer_kwargs"] = {"length": self.sequence_length}
-        learner = TokenPPO(
-            SB3TokenPolicy,
-            rows,
-            scales_rewards=self.normalize_returns,
-            learning_rate=self._schedule(continued),
-            n_steps=self.n_steps,
-            batch_size=min(self.batch_size, self.n_steps * self.num_envs),
-            n_epochs=self.n_epochs,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-            clip_range=self.clip_range,
-            ent_coef=self.ent_coef,
-            vf_coef=self.vf_coef,
-            max_grad_norm=self.max_grad_norm,
-            target_kl=self.target_kl,
-            policy_kwargs={"policy": policy, "precision": precision},
-            device=device,
-            **buffer,
-        )
-        np.random.seed(seed % 2**32)  # SB3 draws its minibatches from NumPy's global stream
-        torch.manual_seed(seed)
-        return learner
+        if self.learning_rate_schedule == "linear":
+            rate *= max(1 - steps / self.total_steps, 0.0)
+        rises_for = RISING_UPDATES * self.n_steps * self.num_envs
+        return rate * min(1.0, steps / rises_for) if continued else rate
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    """The learning rate for the share of the run's steps that remains, which is what SB3 passes.
+class PPOLearner(OnPolicyLearner):
+    """Explores by Gaussians around the policy's means, or by its choices; see `OnPolicyLearner`.
 
-    Args:
-        rate: the largest.
-        falls: whether it falls linearly to zero.
-        total_steps: of the run.
-        rises_for: environment steps in which it rises linearly from zero.
+    Attributes:
+        scaling: of the rewards; None: they are learnt from as they are.
+        passes: over rollouts so far.
     """
 
-    rate: float
-    falls: bool
-    total_steps: int
-    rises_for: int
+    settings: PPO
 
-    def __call__(self, remaining: float) -> float:
-        # Whole rollouts pass the end of the run, where the remaining share is below zero.
-        rate = self.rate * max(remaining, 0.0) if self.falls else self.rate
-        done = (1 - remaining) * self.total_steps
-        return rate * min(1.0, done / self.rises_for) if self.rises_for else rate
+    def __init__(self, settings: PPO, setup: Setup) -> None:
+        bodies = len(setup.task_set.seen)
+        if settings.num_envs < bodies:
+            raise UserError(
+                f"algorithm.num_envs is {settings.num_envs}, but {bodies} bodies are trained on; each needs "
+                "at least one"
+            )
+        env = setup.make_env(settings.num_envs, stagger=True)
+        space = env.single_action_space
+        shape = space.shape or (1,)
+        columns = {"actions": (int(np.prod(shape)),)}
+        columns |= dict.fromkeys(("rewards", "values", "log_probs", "advantages", "returns"), ())
+        scaling = RewardScaling(env.body_of_row, settings.gamma, env.device)
+        self.scaling = scaling if settings.normalize_returns else None
+        slots = -(-settings.n_steps // env.max_episode_steps)
+        self.cuts = KnownCuts() if env.knows_ends else UnknownCuts(env.num_envs, slots)
+        self._bounds = None
+        if isinstance(space, spaces.Box):
+            self._bounds = [torch.from_numpy(bound).to(setup.device) for bound in (space.low, space.high)]
+        self.passes, self._continued = 0, setup.continued
+        super().__init__(settings, setup, env, columns)
+
+    def begin_episodes(self) -> None:  # noqa: D102
+        super().begin_episodes()
+        if self.scaling:
+            self.scaling.begin_episodes()
+
+    def _explored(self, outputs: Tensor, observation: Mapping[str, Tensor]) -> Any:
+        policy = self.policy
+        return distribution(outputs, policy.discrete, observation.get("action_mask"), policy.log_std)
+
+    def _act(self) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs, values = self.network.act(self.observation)
+        explored = self._explored(outputs, self.observation)
+        actions = explored.sample()
+        kept = {"actions": actions, "values": values, "log_probs": explored.log_prob(actions)}
+        return torch.clamp(actions, *self._bounds) if self._bounds else actions, kept
+
+    def _collect(self, stop: Any) -> bool:
+        self.cuts.clear()
+        return super()._collect(stop)
+
+    def _took(self, step: int, result: Any, ended: Tensor) -> None:
+        rewards = self.scaling(result.rewards, ended) if self.scaling else result.rewards
+        self.buffer["rewards"][step].copy_(rewards, non_blocking=True)
+        if result.final is not None:
+            cut = result.truncated & ~result.terminated
+            self.cuts.add(step, cut, result.final, self.network.memory)
+
+    def _finish(self) -> None:
+        """Generalised advantage estimation (Schulman et al. 2016), and the targets of the values."""
+        buffer, settings = self.buffer, self.settings
+        rewards, values, advantages = buffer["rewards"], buffer["values"], buffer["advantages"]
+        self.cuts.bootstrap(rewards, settings.gamma, self.network.value)
+        next_values = self.network.value(self.observation)
+        goes_on = (~self.starts).to(self.device, torch.float32)
+        advantage = torch.zeros_like(next_values)
+        for step in reversed(range(settings.n_steps)):
+            delta = rewards[step] + settings.gamma * next_values * goes_on - values[step]
+            advantage = delta + settings.gamma * settings.gae_lambda * goes_on * advantage
+            advantages[step] = advantage
+            goes_on, next_values = (~buffer.starts[step]).float(), values[step]
+        torch.add(advantages, values, out=buffer["returns"])
+
+    def _learn(self) -> dict[str, float]:
+        settings, policy = self.settings, self.policy
+        rate = settings.rate(self.steps, self._continued)
+        self._set_rate(rate)
+        told: list[Tensor] = []  # (5,) of each minibatch
+        auxiliary = None
+        for _ in range(settings.n_epochs):
+            divergences: list[Tensor] = []  # of this pass
+            too_far = False
+            for batch in self.buffer.batches(settings.batch_size):
+                (outputs, values), auxiliary = self.network.learn(batch)
+                explored = self._explored(outputs, batch.observation)
+                log_ratio = explored.log_prob(batch["actions"]) - batch["log_probs"]
+                ratio, advantages = log_ratio.exp(), batch["advantages"]
+                if len(advantages) > 1:
+                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+                clipped = ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range)
+                gain = torch.min(advantages * ratio, advantages * clipped).mean()
+                value_loss = functional.mse_loss(batch["returns"], values)
+                entropy = explored.entropy().mean()
+                loss = settings.vf_coef * value_loss - gain - settings.ent_coef * entropy
+                with torch.no_grad():
+                    divergences.append((ratio - 1 - log_ratio).mean())
+                    outside = ((ratio - 1).abs() > settings.clip_range).float().mean()
+                    told.append(torch.stack((loss, -gain, value_loss, -entropy, outside)))
+                if settings.target_kl is not None and divergences[-1] > 1.5 * settings.target_kl:
+                    too_far = True
+                    break
+                self._minimize(loss if auxiliary is None else loss + auxiliary)
+            self.passes += 1
+            if too_far:
+                break
+        # Read at once: each number that the host asks for waits for the device.
+        each = torch.stack(told)
+        means = each.mean(0).tolist()
+        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "clip_fraction")
+        scalars = dict(zip(names, means[1:], strict=True))
+        scalars |= {"loss": float(each[-1, 0]), "approx_kl": float(torch.stack(divergences).mean())}
+        scalars["explained_variance"] = self._explained_variance()
+        if not policy.discrete:
+            scalars["std"] = float(policy.log_std.detach().exp())
+        if auxiliary is not None:
+            scalars["auxiliary_loss"] = float(auxiliary.detach())
+        scalars |= {"learning_rate": rate, "clip_range": settings.clip_range, "n_updates": self.passes}
+        return {f"train/{name}": value for name, value in scalars.items()}
+
+    def _explained_variance(self) -> float:
+        returns, values = self.buffer["returns"], self.buffer["values"]
+        variance = returns.var(correction=0)
+        return float(1 - (returns - values).var(correction=0) / variance) if variance else float("nan")
+
+    def _snapshot(self) -> dict[str, Any]:
+        scales = self.scaling.snapshot() if self.scaling else None
+        return {**super()._snapshot(), "passes": self.passes, "scales": scales}
+
+    def restore(self, state: Mapping[str, Any], new_episodes: bool) -> Sequence[str]:  # noqa: D102
+        notes = [*super().restore(state, new_episodes)]
+        self.passes = state["passes"]
+        if self.scaling and state["scales"]:
+            try:
+                self.scaling.restore_statistics(state["scales"])
+            except Misfit as error:  # of other bodies: they are learnt anew
+                notes.append(str(error))
+        return notes
+
+    def _go_on(self, state: Mapping[str, Any]) -> list[str]:
+        notes = super()._go_on(state)
+        if self.scaling and state["scales"]:
+            self.scaling.restore(state["scales"], torch.as_tensor(self.env.begun_anew))
+        return notes

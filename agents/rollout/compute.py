@@ -1,22 +1,22 @@
-"""The choices of the group ``compute`` and their keys."""
+"""Where candidates are evaluated: the choices of the group ``compute``."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import hydra
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
-from ...envs.errors import UserError
-from ...envs.task_set import TaskSet
-from ..algorithms.cma_es import CMAES, Recipe
 from ..policies.base import Policy
+from .candidates import Recipe
 from .population import Population, Scores, Stop, automatic_shard_size
+
+if TYPE_CHECKING:
+    from ..algorithms.base import Setup
+    from ..algorithms.cma_es import CMAES
 
 
 class Evaluator(Protocol):
@@ -36,51 +36,27 @@ class Evaluator(Protocol):
 class Compute(abc.ABC):
     """A choice of ``conf/compute``."""
 
-    name: str
-    algorithms: tuple[str, ...]
-    """Algorithms that can be computed there, as in ``conf/algorithm``."""
-
-    spread = False
+    name: ClassVar[str]
+    spread: ClassVar[bool] = False
     """Whether several processes share a population."""
 
-    def shard_size(
-        self,
-        settings: CMAES,
-        task_set: TaskSet,
-        policy: Policy,
-        device: torch.device,
-        simulation: str = "cpu",
-    ) -> int:
+    def shard_size(self, settings: CMAES, setup: Setup, policy: Policy) -> int:
         """Candidates of a shard: what was set, or what suits this choice."""
         if settings.shard_size != "auto":
             return int(settings.shard_size)
-        bodies = len(task_set.seen)
+        task = setup.task_set
+        device = (
+            "cpu" if self.spread else setup.device
+        )  # the processors of a cluster, whatever validates here
+        on_device = not self.spread and task.simulation != "cpu"
+        bodies, episodes = len(task.seen), settings.episodes
         return automatic_shard_size(
-            settings.population, bodies, settings.episodes, policy.kind, device, self.spread, simulation
+            settings.population, bodies, episodes, policy.kind, device, self.spread, on_device
         )
 
     @abc.abstractmethod
-    def evaluator(
-        self,
-        settings: CMAES,
-        policy: Policy,
-        task_set: TaskSet,
-        environment: Mapping[str, Any],
-        threads: int,
-        device: torch.device,
-        simulation: str = "cpu",
-    ) -> Evaluator:
-        """What evaluates populations.
-
-        Args:
-            settings: of the search.
-            policy: whose acting parameters candidates are.
-            task_set: gives the task.
-            environment: its configuration, of which others can make it.
-            threads: of this machine.
-            device: of the networks.
-            simulation: where the task is simulated, as of `Population`.
-        """
+    def evaluator(self, settings: CMAES, setup: Setup, policy: Policy) -> Evaluator:
+        """What evaluates populations of ``policy``, whose acting parameters candidates are."""
 
 
 @dataclass
@@ -88,37 +64,15 @@ class Local(Compute):
     """This machine; the keys of ``conf/compute/local.yaml``."""
 
     name = "local"
-    algorithms = ("ppo", "clone", "cma_es")
 
-    def evaluator(  # noqa: D102
-        self,
-        settings: CMAES,
-        policy: Policy,
-        task_set: TaskSet,
-        environment: Mapping[str, Any],
-        threads: int,
-        device: torch.device,
-        simulation: str = "cpu",
-    ) -> Population:
-        size = self.shard_size(settings, task_set, policy, device, simulation)
-        population, episodes = settings.population, settings.episodes
-        return Population(policy, task_set, population, episodes, threads, device, size, simulation)
+    def evaluator(self, settings: CMAES, setup: Setup, policy: Policy) -> Population:  # noqa: D102
+        size = self.shard_size(settings, setup, policy)
+        return Population(
+            policy, setup.task_set, settings.population, settings.episodes, setup.threads, setup.device, size
+        )
 
 
 def compute_of(config: DictConfig) -> Compute:
-    """The choice of a run's configuration; a run that was begun before there was one is local.
-
-    Raises:
-        UserError: a value that cannot be meant, or Ray is not installed.
-    """
+    """The choice of a run's configuration. Raises UserError: an invalid value, or Ray is not installed."""
     node = config.get("compute")
     return hydra.utils.instantiate(node, _convert_="all") if node else Local()
-
-
-def check_algorithm(compute: Compute, algorithm: str) -> None:
-    """Raises UserError: the algorithm is not computed there."""
-    if algorithm not in compute.algorithms:
-        raise UserError(
-            f"compute={compute.name} is for algorithm={' or '.join(compute.algorithms)}, which shares its "
-            f"candidates out; algorithm={algorithm} learns on one machine: leave compute=local"
-        )

@@ -63,7 +63,7 @@ class DeviceSimulator:
         """The environment of so many candidates."""
         rows = len(self.bodies) * count * self.episodes
         aligned = self.policy.aligned_slots
-        return self._task_set.make_tensor_env(self.bodies, rows, self.device, aligned=aligned, once=True)
+        return self._task_set.make_env(self.bodies, rows, self.device, aligned=aligned, once=True)
 
     def close(self) -> None:
         """Let the simulations go."""

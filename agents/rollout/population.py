@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from ...envs.task_set import TaskSet
-from ..algorithms.cma_es import Recipe
 from ..policies import Policy
+from .candidates import Recipe
 from .device_population import DeviceSimulator
 from .scores import CHECK_EVERY, Scores, Stop, joined
 from .stacked import Actors, count_parameters, get_parameters, set_parameters
@@ -134,10 +134,6 @@ class Population:
         threads: as many shards are simulated beside each other.
         device: of the networks.
         shard_size: candidates that are simulated together; None: as `automatic_shard_size` says.
-        simulation: ``cpu``, or anything else for the task's own on the ``device``.
-
-    Raises:
-        UserError: the task has none there.
     """
 
     def __init__(
@@ -149,13 +145,12 @@ class Population:
         threads: int = 1,
         device: torch.device | str = "cpu",
         shard_size: int | None = None,
-        simulation: str = "cpu",
     ) -> None:
         self.policy, self.bodies = policy.to(device), task_set.seen
-        on_host = simulation == "cpu"
+        on_host = task_set.simulation == "cpu"
         if shard_size is None:
             shard_size = automatic_shard_size(
-                size, len(self.bodies), episodes, policy.kind, device, simulation=simulation
+                size, len(self.bodies), episodes, policy.kind, device, on_device=not on_host
             )
         self.shards = shards_of(size, shard_size)
         # One shard at a time keeps a GPU busy.
@@ -225,7 +220,7 @@ def automatic_shard_size(
     kind: str,
     device: torch.device | str = "cpu",
     spread: bool = False,
-    simulation: str = "cpu",
+    on_device: bool = False,
 ) -> int:
     """Candidates of a shard where nobody says otherwise; the number of threads or machines has no influence.
 
@@ -236,9 +231,9 @@ def automatic_shard_size(
         kind: of tokens.
         device: of the networks.
         spread: whether several processes share the shards.
-        simulation: ``cpu`` or on the device, where all are simulated at once.
+        on_device: whether the task is simulated on the device, where all are simulated at once.
     """
-    if torch.device(device).type != "cpu" or simulation != "cpu":
+    if torch.device(device).type != "cpu" or on_device:
         return size
     otherwise = max(ROWS_OTHERWISE, ROWS_OF_A_BODY * bodies)
     rows = (ROWS_SPREAD if spread else ROWS).get(kind, otherwise)

@@ -14,17 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 
 from ...envs.errors import UserError
 from ...envs.numbers import NULL, TEXT, checked, one_of, real
 from ...envs.numbers import whole as count
 from ...envs.task_set import TaskSet
-from ..algorithms.cma_es import CMAES, Recipe
 from ..policies.base import Policy
 from ..training.signals import STOPS
-from .compute import Compute, Evaluator
-from .messages import Sent, drawn_again, shared_bytes, whole
+from .candidates import Recipe, Sent, drawn_again, shared_bytes, whole
+from .compute import Compute
 from .population import Scores, Stop, joined, shards_of
 from .worker import evaluate_shard, machine, setup_of
 
@@ -55,7 +53,6 @@ class Ray(Compute):
     """
 
     name = "ray"
-    algorithms = ("cma_es",)
     spread = True
 
     address: Annotated[str | None, (TEXT | NULL).told("auto, host:port or null")] = None
@@ -68,20 +65,10 @@ class Ray(Compute):
         if importlib.util.find_spec("ray") is None:
             raise UserError("compute=ray needs Ray, which is not installed: pip install -e '.[ray]'")
 
-    def evaluator(  # noqa: D102
-        self,
-        settings: CMAES,
-        policy: Policy,
-        task_set: TaskSet,
-        environment: Mapping[str, Any],
-        threads: int,
-        device: torch.device,
-        simulation: str = "cpu",
-    ) -> Evaluator:
-        # Shards are computed on the processors of the cluster, whatever device validates here.
-        size = self.shard_size(settings, task_set, policy, torch.device("cpu"))
-        cluster = replace(self, workers=threads) if self.workers == "auto" else self
-        return RayPopulation(cluster, settings, policy, task_set, environment, size)
+    def evaluator(self, settings: Any, setup: Any, policy: Policy) -> RayPopulation:  # noqa: D102
+        cluster = replace(self, workers=setup.threads) if self.workers == "auto" else self
+        size = self.shard_size(settings, setup, policy)
+        return RayPopulation(cluster, settings, policy, setup.task_set, setup.environment, size)
 
 
 class RayPopulation:
@@ -111,7 +98,7 @@ class RayPopulation:
     def __init__(
         self,
         settings: Ray,
-        search: CMAES,
+        search: Any,
         policy: Policy,
         task_set: TaskSet,
         environment: Mapping[str, Any],

@@ -82,18 +82,18 @@ class RewardScaling:
         statistics = torch.stack((self.mean, self.var, self.count), 1).tolist()
         return {**take(self, _KEPT), "statistics": statistics}
 
-    def restore(self, taken: Mapping[str, Any], begun_anew: np.ndarray) -> None:
+    def restore(self, taken: Mapping[str, Any], begun_anew: Tensor) -> None:
         """Inverse of `snapshot`.
 
         Args:
             taken: of `snapshot`.
-            begun_anew: (B,) bool, rows that are at the beginning of an episode instead.
+            begun_anew: (B,) bool, environments that are at the beginning of an episode instead.
 
         Raises:
             Misfit: of other rows.
         """
         put(self, _KEPT, {name: taken[name] for name in _KEPT})
-        self._returns.masked_fill_(torch.from_numpy(begun_anew).to(self._returns.device), 0.0)
+        self._returns.masked_fill_(begun_anew.to(self._returns.device), 0.0)
         self.restore_statistics(taken)
 
     def restore_statistics(self, taken: Mapping[str, Any]) -> None:

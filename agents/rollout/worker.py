@@ -15,12 +15,11 @@ from ...envs.errors import UserError
 from ...envs.saved import task_set_of
 from ...envs.tokens import TokenSpec
 from ...envs.user_modules import folder_of_modules, look_in
-from ..algorithms.cma_es import Recipe
 from ..device import processor
 from ..policies.base import Policy
 from ..storage.policy import describe_policy, described_policy
 from ..storage.policy_json import installed_version
-from .messages import Sent, received
+from .candidates import Recipe, Sent, received
 from .population import Scores, Simulator
 
 PACKAGES = ("somite", "torch", "numpy", "mujoco", "gymnasium")

@@ -1,7 +1,119 @@
-"""What ends a run that cannot go on, though nothing is wrong with what the user asked for."""
+"""What ends a run that cannot go on, and what it leaves behind: ``diagnosis/<step>/``."""
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..storage.atomic import replace_folder
+from ..storage.paths import command
+from ..storage.run_folder import list_checkpoints
+
+log = logging.getLogger(__name__)
+
+LARGEST = 256 * 2**20
+"""Bytes of tensors that are written; what is beyond is described only."""
+
 
 class RunFault(RuntimeError):
-    """Training cannot go on; the message says what happened, what was kept and how to go on."""
+    """Training cannot go on, though nothing is wrong with what the user asked for."""
+
+
+class NotFinite(FloatingPointError):
+    """A loss, a gradient or a parameter is not finite.
+
+    Args:
+        what: the tensor, in words.
+        step: environment steps made.
+    """
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} is not finite at step {step:,}")
+        self.what, self.step = what, step
+
+
+class GradientGuard:
+    """Looks at all gradients before each step of an optimiser: one reduction of each, one transfer.
+
+    Args:
+        module: whose parameters the optimiser changes; names the tensors.
+        optimizer: guarded from now on.
+
+    Attributes:
+        step: environment steps made, for messages; set by the learner.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._module, self.step = module, 0
+        optimizer.register_step_pre_hook(self._look)
+
+    def _look(self, *_: object) -> None:
+        gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
+        if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
+            named = {name: p.grad for name, p in self._module.named_parameters() if p.grad is not None}
+            # Norms overflow before their numbers do.
+            bad = [name for name, gradient in named.items() if not torch.isfinite(gradient).all()]
+            if bad:
+                more = f" (and of {len(bad) - 1} more)" if len(bad) > 1 else ""
+                raise NotFinite(f"the gradient of {bad[0]}{more}", self.step)
+
+    def check_parameters(self) -> None:
+        """Raises NotFinite: a parameter is not finite."""
+        for name, parameter in self._module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise NotFinite(f"the parameter {name}", self.step)
+
+
+def diagnose(
+    error: NotFinite, run: Path, module: nn.Module, learnt_from: Mapping[str, np.ndarray | Tensor]
+) -> RunFault:
+    """Writes what led to numbers that are not finite; returns what to raise.
+
+    Args:
+        error: what was noticed.
+        run: folder of the run.
+        module: whose parameters and gradients are written.
+        learnt_from: the rollout, by name.
+    """
+    tensors = {f"parameter/{name}": p.detach() for name, p in module.named_parameters()}
+    tensors |= {f"gradient/{name}": p.grad for name, p in module.named_parameters() if p.grad is not None}
+    tensors |= {f"rollout/{name}": torch.as_tensor(value) for name, value in learnt_from.items()}
+    folder = run / "diagnosis" / str(error.step)
+    described = {name: _described(value) for name, value in tensors.items()}
+    kept, size = {}, 0
+    for name, value in tensors.items():
+        size += value.numel() * value.element_size()
+        if size <= LARGEST:
+            kept[name] = value.cpu().contiguous().clone()
+    try:
+        with replace_folder(folder) as writing:
+            text = json.dumps({"what": str(error), "step": error.step, "tensors": described}, indent=2)
+            (writing / "what.json").write_text(text + "\n", encoding="utf-8")
+            (writing / "tensors.safetensors").write_bytes(safetensors.torch.save(kept))
+    except OSError as failure:  # the fault matters more than that it could not be written down
+        log.error("%s could not be written: %s", folder, failure)
+    bad = [name for name, found in described.items() if found["not_finite"]]
+    checkpoints = list_checkpoints(run)
+    last = f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
+    return RunFault(
+        f"{error}; nothing of this update was saved. Not finite are {', '.join(bad[:4]) or 'none now'}"
+        f"{' and more' if len(bad) > 4 else ''}: see {folder}. {last}; go on from there with other settings, "
+        f"such as a smaller learning rate: {command('somite-train', resume=run)} algorithm.learning_rate=..."
+    )
+
+
+def _described(value: Tensor) -> dict[str, object]:
+    finite = value[torch.isfinite(value)]
+    return {
+        "shape": list(value.shape),
+        "not_finite": value.numel() - finite.numel(),
+        "smallest": float(finite.min()) if finite.numel() else None,
+        "largest": float(finite.max()) if finite.numel() else None,
+    }

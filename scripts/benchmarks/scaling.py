@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from ...agents.algorithms import CMAES
-from ...agents.algorithms.cma_es import Search
+from ...agents.algorithms.search import Search
 from ...agents.device import threads_for_numpy
-from ...agents.rollout.messages import SEED_BYTES
+from ...agents.rollout.candidates import SEED_BYTES
 from ...agents.rollout.population import Population, count_parameters, get_parameters
 from ...agents.rollout.ray_population import Ray
 from ...agents.storage.policy import load_policy

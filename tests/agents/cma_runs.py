@@ -8,8 +8,7 @@ import torch
 
 from somite.agents import load_policy
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.training.cma_run import CMARun
-from somite.agents.training.run import VALIDATION_SEED
+from somite.agents.training.loop import VALIDATION_SEED, Run
 
 from .runs import compose, read_metrics
 
@@ -32,17 +31,17 @@ TINY = (
 )
 
 
-def make_run(folder: Path, *overrides: str) -> CMARun:
-    return CMARun(compose(*TINY, *overrides), folder, torch.device("cpu"))
+def make_run(folder: Path, *overrides: str) -> Run:
+    return Run(compose(*TINY, *overrides), folder, torch.device("cpu"))
 
 
 def column(folder: Path, name: str) -> list[float]:
     return [float(row[name]) for row in read_metrics(folder) if row.get(name)]
 
 
-def score_of(folder: Path, run: CMARun) -> float:
+def score_of(folder: Path, run: Run) -> float:
     """What a saved policy reaches on the validation's starts."""
-    (result,) = run_episodes(load_policy(folder).act, run.bodies, run.bodies.seen, 4, VALIDATION_SEED)
+    (result,) = run_episodes(load_policy(folder).act, run.task_set, run.task_set.seen, 4, VALIDATION_SEED)
     return float(result.returns.mean())
 
 

@@ -11,7 +11,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 
 ROLLOUT = 8 * 16
 TINY = (
@@ -42,9 +42,9 @@ def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
         return hydra.compose(name, list(overrides))
 
 
-def make_run(folder: Path, *overrides: str) -> PPORun:
+def make_run(folder: Path, *overrides: str) -> Run:
     """A tiny run in ``folder``, not yet learning."""
-    return PPORun(compose(*TINY, *overrides), folder, torch.device("cpu"))
+    return Run(compose(*TINY, *overrides), folder, torch.device("cpu"))
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from somite.agents import load_policy
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.faults import RunFault
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 
 from .exact import differences
 from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
@@ -28,27 +28,27 @@ WILD = """<mujoco><option timestep="0.02"/><worldbody><geom type="plane" size="9
 """A robot whose motor is so strong that its simulation diverges, with a gear of 1e7."""
 
 
-def robot(tmp_path: Path, gear: float, *settings: str) -> PPORun:
+def robot(tmp_path: Path, gear: float, *settings: str) -> Run:
     file = tmp_path / "robot.xml"
     file.write_text(WILD.format(gear=gear))
     others = [setting for setting in TINY if not setting.startswith("env.bodies")]
-    return PPORun(
+    return Run(
         compose(*others, "env=locomotion", f"env.morphology={file}", *settings),
         tmp_path / "run",
         torch.device("cpu"),
     )
 
 
-def spoil_loss(run: PPORun, update: int) -> None:
+def spoil_loss(run: Run, update: int) -> None:
     """The loss is not a number from the given minibatch on."""
-    evaluate, count = run.learner.policy.evaluate_actions, [0]
+    learn, count = run.learner.network.learn, [0]
 
-    def spoilt(obs, actions):
+    def spoilt(batch):
         count[0] += 1
-        values, log_prob, entropy = evaluate(obs, actions)
-        return values, log_prob * (np.nan if count[0] >= update else 1), entropy
+        (outputs, values), auxiliary = learn(batch)
+        return (outputs * (np.nan if count[0] >= update else 1), values), auxiliary
 
-    run.learner.policy.evaluate_actions = spoilt
+    run.learner.network.learn = spoilt
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_before_anything_of_it_is_saved(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_anything_of_it_is_save
 
 def test_a_parameter_that_overflows_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    run.learner.lr_schedule = lambda remaining: 1e39
+    run.learner._set_rate = lambda rate: run.learner.optimizer.param_groups[0].update(lr=1e39)
     with pytest.raises(RunFault, match=r"^the (parameter|gradient of) \S+.* is not finite at step 128"):
         run.learn()
     assert not (tmp_path / "policy").exists(), "there was nothing good to save"

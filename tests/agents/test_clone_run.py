@@ -14,7 +14,7 @@ from somite.agents.composition import sizes_for
 from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.policies import SensorMLP
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
-from somite.agents.training.clone_run import CloneRun
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 
@@ -46,7 +46,11 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_clone(folder: Path, teacher: Path, *overrides: str) -> CloneRun:
+def never() -> bool:
+    return False
+
+
+def make_clone(folder: Path, teacher: Path, *overrides: str) -> Run:
     given = (
         "env=cartpole_swingup",
         "env.max_episode_steps=50",
@@ -62,24 +66,24 @@ def make_clone(folder: Path, teacher: Path, *overrides: str) -> CloneRun:
         "algorithm.checkpoint_every=2048",
         "device=cpu",
     )
-    return CloneRun(compose(*given, *overrides), folder, torch.device("cpu"))
+    return Run(compose(*given, *overrides), folder, torch.device("cpu"))
 
 
 def test_the_teacher_hands_over_row_by_row(tmp_path: Path, teacher: Path) -> None:
     settings = ("algorithm.teacher_steps=1024", "algorithm.handover_steps=2048", "algorithm.total_steps=4096")
     run = make_clone(tmp_path, teacher, *settings)
     learner, shares = run.learner, []
-    acted, begin = [], learner.env.step_begin
+    acted, begin = [], learner.env.begin
 
-    def watched(actions: np.ndarray) -> None:
+    def watched(actions: torch.Tensor) -> None:
         taught = learner.teacher.act(learner.env.beside_observation())
         acted.append(np.isclose(actions, taught).all(1))
         begin(actions)
 
-    learner.env.step_begin = watched
+    learner.env.begin = watched
     for _ in range(4):
         shares.append(learner.teacher_share)
-        learner.iterate()
+        learner.update(never)
     assert shares == [1.0, 1.0, 0.5, 0.0]
     rollouts = np.array(acted).reshape(4, 16, 64)
     assert rollouts[:2].all() and rollouts[3].mean() < 0.1
@@ -91,11 +95,11 @@ def test_the_teacher_hands_over_row_by_row(tmp_path: Path, teacher: Path) -> Non
 def test_shorter_episodes_of_the_student_leave_the_task_as_it_is(tmp_path: Path, teacher: Path) -> None:
     run = make_clone(tmp_path, teacher, "algorithm.episode_steps=20", "algorithm.total_steps=2048")
     run.learn()
-    assert run.learner.lengths and max(run.learner.lengths) == 20
+    assert max(run.learner.episodes._lengths) == 20
     config = load_policy(tmp_path).environment["config"]
     assert config["max_episode_steps"] == 50
     longer = make_clone(tmp_path / "longer", teacher, "algorithm.episode_steps=1000")
-    assert longer.env.source.max_episode_steps == 50, "never longer than the task's own"
+    assert longer.learner.env.max_episode_steps == 50, "never longer than the task's own"
     with pytest.raises(UserError, match="algorithm.episode_steps must be a whole number of 1 or more"):
         Clone(teacher="x", episode_steps=0)
 
@@ -132,10 +136,10 @@ def test_an_invariant_student_learns_the_teachers_law(tmp_path: Path, teacher: P
 
 def test_the_labels_are_the_teachers_actions(tmp_path: Path, teacher: Path) -> None:
     run = make_clone(tmp_path, teacher, "env.senses.shuffle=episode")
-    run.learner._collect()
-    readings = torch.as_tensor(run.learner.buffer.observations["privileged"])
+    run.learner._collect(never)
+    readings = run.learner.buffer.observations["privileged"].flatten(0, 1)
     wanted = torch.tanh(readings.clamp(-10, 10) @ GAINS.mT)  # as normalised readings are
-    found = torch.as_tensor(run.learner.buffer.actions)
+    found = run.learner.buffer["labels"].flatten(0, 1)
     assert torch.allclose(found, wanted, atol=0.02)
     assert wanted.std() > 0.2, "a law that says something"
 
@@ -143,12 +147,13 @@ def test_the_labels_are_the_teachers_actions(tmp_path: Path, teacher: Path) -> N
 def test_the_teacher_drives_first_and_the_student_then(tmp_path: Path, teacher: Path) -> None:
     run = make_clone(tmp_path, teacher, "algorithm.teacher_steps=1024")
     acted = []
-    begin = run.env.step_begin
-    run.env.step_begin = lambda actions: acted.append(np.array(actions)) or begin(actions)
+    env = run.learner.env
+    begin = env.begin
+    env.begin = lambda actions: acted.append(np.array(actions)) or begin(actions)
     labels = []
     for _ in range(2):
-        run.learner._collect()
-        labels.append(run.learner.buffer.actions.copy())
+        run.learner._collect(never)
+        labels.append(run.learner.buffer["labels"].numpy().copy())
     driven, own = np.array(acted[:16]), np.array(acted[16:])
     assert np.array_equal(driven, labels[0]) and not np.allclose(own, labels[1], atol=0.05)
 
@@ -159,8 +164,8 @@ def test_threads_change_nothing_but_the_order_of_sums(tmp_path: Path, teacher: P
         torch.set_num_threads(threads)
         run = make_clone(tmp_path / str(threads), teacher, "env.senses.noise_channels=2")
         torch.set_num_threads(1)
-        assert (run.learner.student.shards is None) == (threads == 1)
-        run.learner.iterate()
+        assert (run.learner.network.shards is None) == (threads == 1)
+        run.learner.update(never)
         found.append(torch.cat([p.detach().flatten() for p in run.policy.parameters()]))
     assert torch.allclose(*found, atol=1e-4)
     fresh = make_clone(tmp_path / "3", teacher, "env.senses.noise_channels=2").policy
@@ -184,7 +189,8 @@ def test_a_run_is_gone_on_with_and_evaluated(
     again.learn()
     assert [int(row["step"]) for row in read_metrics(folder)] == [1024 * i for i in range(1, 7)]
     page = (Path(__file__).parents[2] / "docs" / "scalars.md").read_text()
-    assert all(f"`{name}`" in page for name in set(read_metrics(folder)[-1]) - {"step"})
+    logged = {name for name in read_metrics(folder)[-1] if not name.startswith("bodies/")} - {"step"}
+    assert all(f"`{name}`" in page for name in logged)
     (row,) = evaluate(folder, "env.senses.shuffle=10", "env.senses.noise_channels=2")
     assert row.body == "cartpole_swingup" and np.isfinite(row.mean)
 
@@ -193,8 +199,8 @@ def test_a_student_learns_in_bf16_and_acts_in_it(tmp_path: Path, teacher: Path) 
     losses = []
     for precision in ("float32", "bf16"):
         run = make_clone(tmp_path / precision, teacher, f"precision={precision}")
-        assert run.learner.student.precision == precision
-        losses.append([run.learner.iterate() for _ in range(4)])
+        assert run.learner.network.precision == precision
+        losses.append([run.learner.update(never)["clone/loss"] for _ in range(4)])
         assert all(p.dtype == torch.float32 for p in run.policy.parameters())
     exact, rounded = np.array(losses)
     assert not np.array_equal(exact, rounded), "it is computed in another precision"
@@ -202,7 +208,7 @@ def test_a_student_learns_in_bf16_and_acts_in_it(tmp_path: Path, teacher: Path) 
 
 
 def test_cloning_is_simulated_on_the_cpu(tmp_path: Path, teacher: Path) -> None:
-    assert make_clone(tmp_path / "a", teacher).simulation == "cpu"
+    assert make_clone(tmp_path / "a", teacher).task_set.simulation == "cpu"
     with pytest.raises(UserError, match="simulation=torch was asked for"):
         make_clone(tmp_path / "b", teacher, "simulation=torch")
 
@@ -214,7 +220,7 @@ def test_what_cannot_be_cloned_is_said(tmp_path: Path, teacher: Path) -> None:
         make_clone(tmp_path / "b", Path("nobody"))
     with pytest.raises(UserError, match="tasks of sensors"):
         config = compose("env=ant", "agent=smp", "algorithm=clone", f"algorithm.teacher={teacher}")
-        CloneRun(config, tmp_path / "c", torch.device("cpu"))
+        Run(config, tmp_path / "c", torch.device("cpu"))
     with pytest.raises(UserError, match=r"trained on cartpole_swingup, the student .* scaled"):
         make_clone(tmp_path / "d", teacher, "env.sensor_scales=[1,1,1,1,2]")
 

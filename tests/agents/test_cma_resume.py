@@ -15,7 +15,7 @@ import torch
 from somite.agents import load_policy
 from somite.agents.rollout.stacked import get_parameters
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
-from somite.agents.training.cma_run import CMARun
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 
 from .cma_runs import TINY, column, history, make_run, policy_bytes, score_of
@@ -23,7 +23,7 @@ from .runs import compose, read_metrics
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> CMARun:
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A tiny run that has made all its generations."""
     run = make_run(tmp_path_factory.mktemp("run") / "learnt")
     run.learn()
@@ -37,11 +37,11 @@ def test_half_a_run_and_the_other_half_are_a_whole_one(tmp_path: Path, mode: str
     whole.learn()
     make_run(tmp_path / "halves", *more, "algorithm.generations=4").learn()
     second = make_run(tmp_path / "halves", *more)
-    assert second.search.generation == 4 and second.steps > 0
+    assert second.learner.search.generation == 4 and second.steps > 0
     second.learn()
     assert history(tmp_path / "halves") == history(tmp_path / "whole")
-    assert np.array_equal(second.search.mean, whole.search.mean)
-    assert second.search.sigma == whole.search.sigma
+    assert np.array_equal(second.learner.search.mean, whole.learner.search.mean)
+    assert second.learner.search.sigma == whole.learner.search.sigma
     for name in ("policy", "best"):
         assert policy_bytes(tmp_path / "halves", name) == policy_bytes(tmp_path / "whole", name)
     names = [path.name for path in list_checkpoints(tmp_path / "whole")]
@@ -53,7 +53,7 @@ def test_a_search_that_is_begun_anew_would_be_noticed(tmp_path: Path) -> None:
     make_run(tmp_path / "one").learn()
     make_run(tmp_path / "other", "algorithm.generations=3").learn()
     second = make_run(tmp_path / "other")
-    second.search._strategy.opts["randn"].rng = np.random.default_rng(1)
+    second.learner.search._strategy.opts["randn"].rng = np.random.default_rng(1)
     second.learn()
     one, other = ([row["cma/best"] for row in history(tmp_path / name)] for name in ("one", "other"))
     assert one[:3] == other[:3] and one[4:] != other[4:]
@@ -65,27 +65,27 @@ def test_a_run_that_is_stopped_in_mid_generation_loses_nothing(
 ) -> None:
     make_run(tmp_path / "whole").learn()
     run = make_run(tmp_path / "stopped")
-    evaluate, calls = run.population.evaluate, []
+    evaluate, calls = run.learner.population.evaluate, []
 
     def interrupted(*arguments: object, **options: object) -> object:
-        calls.append(run.search.ask().copy())
+        calls.append(run.learner.search.ask().copy())
         if len(calls) == 4:
             signal.raise_signal(number)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(run.population, "evaluate", interrupted)
+    monkeypatch.setattr(run.learner.population, "evaluate", interrupted)
     before = signal.getsignal(number)
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as leaving:
         run.learn()
     assert leaving.value.code == 128 + number and signal.getsignal(number) == before
     assert f"stopped by {number.name} at step {run.steps:,}; go on with: somite-train resume=" in caplog.text
-    assert len(calls) == 4 and run.search.generation == 3, "the fourth generation is left"
+    assert len(calls) == 4 and run.learner.search.generation == 3, "the fourth generation is left"
     assert score_of(tmp_path / "stopped" / "policy", run) == pytest.approx(
         column(tmp_path / "stopped", "validation/mean_reward")[-1], abs=1e-9
     )
     assert "not what it would be" not in caplog.text
     second = make_run(tmp_path / "stopped")
-    assert np.array_equal(second.search.ask(), calls[3]), "its candidates are kept"
+    assert np.array_equal(second.learner.search.ask(), calls[3]), "its candidates are kept"
     second.learn()
     assert history(tmp_path / "stopped") == history(tmp_path / "whole")
     for name in ("policy", "best"):
@@ -94,31 +94,35 @@ def test_a_run_that_is_stopped_in_mid_generation_loses_nothing(
 
 def test_a_stop_does_not_wait_for_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, "algorithm.checkpoint_every=100", "algorithm.validate_every=100")
-    evaluate, calls = run.population.evaluate, []
+    evaluate, calls = run.learner.population.evaluate, []
 
     def interrupted(*arguments: object, **options: object) -> object:
         calls.append(1)
         return evaluate(*arguments, **options) if len(calls) < 3 else signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(run.population, "evaluate", interrupted)
+    monkeypatch.setattr(run.learner.population, "evaluate", interrupted)
     monkeypatch.setattr(run, "score", lambda *_: pytest.fail("it is validated"))
     with pytest.raises(SystemExit):
         run.learn()
     saved = get_parameters(load_policy(tmp_path).policy)
-    assert np.array_equal(saved, run.search.mean.astype(np.float32)), "nothing was validated: the mean"
+    assert np.array_equal(saved, run.learner.search.mean.astype(np.float32)), (
+        "nothing was validated: the mean"
+    )
 
 
 def test_a_run_that_is_stopped_before_its_first_generation_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path, "algorithm.generations=2")
-    monkeypatch.setattr(run.population, "evaluate", lambda *a, **o: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(
+        run.learner.population, "evaluate", lambda *a, **o: signal.raise_signal(signal.SIGINT)
+    )
     with pytest.raises(SystemExit):
         run.learn()
     assert last_checkpoint(tmp_path).name == "0"
     again = make_run(tmp_path, "algorithm.generations=2")
     again.learn()
-    assert again.search.generation == 2 and load_policy(tmp_path).policy is not None
+    assert again.learner.search.generation == 2 and load_policy(tmp_path).policy is not None
 
 
 def test_a_search_keeps_its_initial_parameters_when_it_goes_on(tmp_path: Path) -> None:
@@ -132,7 +136,7 @@ def test_a_search_keeps_its_initial_parameters_when_it_goes_on(tmp_path: Path) -
     }
     first.learn()
     second = make_run(tmp_path, *more, "algorithm.generations=3")
-    assert np.array_equal(second.search.mean, first.search.mean)
+    assert np.array_equal(second.learner.search.mean, first.learner.search.mean)
     assert all(torch.equal(second.policy.state_dict()[name], value) for name, value in untouched.items())
 
 
@@ -140,18 +144,18 @@ def test_a_search_keeps_its_initial_parameters_when_it_goes_on(tmp_path: Path) -
     "override",
     ["population=10", "sigma0=0.2", "start=initial", "diagonal=true", "mirrored=true"],
 )
-def test_a_search_keeps_what_it_was_started_with(learnt: CMARun, override: str) -> None:
+def test_a_search_keeps_what_it_was_started_with(learnt: Run, override: str) -> None:
     name = override.partition("=")[0]
     with pytest.raises(UserError, match=rf"algorithm\.{name} is .* was started with .* search keeps"):
         make_run(learnt.folder, "algorithm.generations=9", f"algorithm.{override}")
 
 
 def test_other_settings_may_change_on_the_way_and_it_is_said(
-    learnt: CMARun, caplog: pytest.LogCaptureFixture
+    learnt: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes = ("algorithm.episodes=5", "algorithm.shard_size=3", "env.max_episode_steps=30")
     run = make_run(learnt.folder, "algorithm.generations=9", *changes)
-    assert run.search.generation == 6 and len(run._starts()) == 5
+    assert run.learner.search.generation == 6 and len(run.learner._starts()) == 5
     (said,) = [r.message for r in caplog.records if "not what it would be had it never stopped" in r.message]
     for note in (
         "algorithm.episodes is 5, was 3",
@@ -163,7 +167,7 @@ def test_other_settings_may_change_on_the_way_and_it_is_said(
         make_run(learnt.folder).learn()
 
 
-def test_nothing_is_said_where_nothing_differs(learnt: CMARun, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_said_where_nothing_differs(learnt: Run, caplog: pytest.LogCaptureFixture) -> None:
     make_run(learnt.folder, "algorithm.generations=9", "algorithm.keep_checkpoints=3", "threads=2")
     assert "not what it would be" not in caplog.text
 
@@ -174,7 +178,7 @@ def test_a_budget_that_ended_out_of_turn_is_said_when_it_is_extended(
     make_run(tmp_path / "whole", "algorithm.generations=4").learn()
     make_run(tmp_path / "run", "algorithm.generations=3").learn()
     second = make_run(tmp_path / "run", "algorithm.generations=4")
-    assert "generation 3 was the last of its budget and was validated or tried out of turn" in caplog.text
+    assert "was the last of its budget and was validated out of turn" in caplog.text
     second.learn()
     for name in ("cma/best", "cma/sigma", "cma/mean"):
         assert column(tmp_path / "run", name) == column(tmp_path / "whole", name), "the search is the same"
@@ -212,13 +216,13 @@ def test_runs_of_other_tasks_go_on_to_the_last_bit_too(
         "algorithm.shard_size=1",
     ]  # fmt: skip
 
-    def run_of(name: str, threads: int) -> CMARun:
+    def run_of(name: str, threads: int) -> Run:
         config = compose(*overrides, f"threads={threads}")
-        return CMARun(config, tmp_path / name, torch.device("cpu"))
+        return Run(config, tmp_path / name, torch.device("cpu"))
 
     run_of("whole", 1).learn()
     stopped = run_of("stopped", 2)
-    evaluate, calls = stopped.population.evaluate, []
+    evaluate, calls = stopped.learner.population.evaluate, []
 
     def interrupted(*arguments: object, **options: object) -> object:
         calls.append(1)
@@ -226,7 +230,7 @@ def test_runs_of_other_tasks_go_on_to_the_last_bit_too(
             signal.raise_signal(signal.SIGTERM)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(stopped.population, "evaluate", interrupted)
+    monkeypatch.setattr(stopped.learner.population, "evaluate", interrupted)
     with pytest.raises(SystemExit):
         stopped.learn()
     run_of("stopped", 3).learn()

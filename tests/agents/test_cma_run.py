@@ -13,9 +13,8 @@ from somite.agents import load_policy
 from somite.agents.rollout.population import Population
 from somite.agents.rollout.stacked import get_parameters, set_parameters
 from somite.agents.storage.run_folder import list_checkpoints
-from somite.agents.training.cma_run import CMARun
 from somite.agents.training.faults import RunFault
-from somite.agents.training.run import VALIDATION_SEED
+from somite.agents.training.loop import VALIDATION_SEED, Run
 from somite.envs.errors import UserError
 
 from .cma_runs import TINY, column, history, make_run, score_of
@@ -29,14 +28,14 @@ SCORES = ("cma/validation_mean", "cma/validation_best", "validation/mean_reward"
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> CMARun:
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A tiny run that has made all its generations."""
     run = make_run(tmp_path_factory.mktemp("run") / "learnt")
     run.learn()
     return run
 
 
-def test_a_run_leaves_what_runs_leave(learnt: CMARun) -> None:
+def test_a_run_leaves_what_runs_leave(learnt: Run) -> None:
     folder = learnt.folder
     (events,) = folder.glob("events.*")
     expected = {"config.yaml", "metrics.csv", "checkpoints", "policy", "best", events.name}
@@ -79,7 +78,7 @@ def test_what_is_logged_of_a_generation_is_what_its_candidates_reached(
         assert float(row["rollout/ep_rew_mean"]) == pytest.approx(scores.returns.mean())
 
 
-def test_the_scores_that_are_logged_are_those_of_the_saved_parameters(learnt: CMARun) -> None:
+def test_the_scores_that_are_logged_are_those_of_the_saved_parameters(learnt: Run) -> None:
     folder = learnt.folder
     logged = {name: column(folder, name) for name in SCORES}
     better = np.maximum(logged["cma/validation_mean"], logged["cma/validation_best"])
@@ -101,14 +100,14 @@ def test_the_policy_is_the_better_of_mean_and_best_candidate(
     run = make_run(tmp_path, "algorithm.generations=2")
 
     def scripted(policy: torch.nn.Module, episodes: int) -> float:
-        of_mean = np.allclose(get_parameters(policy), run.search.mean, atol=1e-6)
-        of_best = np.allclose(get_parameters(policy), run.search.best, atol=1e-6)
+        of_mean = np.allclose(get_parameters(policy), run.learner.search.mean, atol=1e-6)
+        of_best = np.allclose(get_parameters(policy), run.learner.search.best, atol=1e-6)
         assert of_mean != of_best
         return 5.0 if of_mean is (better == "mean") else 3.0
 
     monkeypatch.setattr(run, "score", scripted)
     run.learn()
-    wanted = run.search.mean if better == "mean" else run.search.best
+    wanted = run.learner.search.mean if better == "mean" else run.learner.search.best
     for folder in ("policy", "best"):
         saved = get_parameters(load_policy(tmp_path / folder).policy)
         assert np.array_equal(saved, wanted.astype(np.float32)), folder
@@ -135,7 +134,7 @@ def test_without_validation_the_policy_is_the_mean(tmp_path: Path) -> None:
     run = make_run(tmp_path, "algorithm.validate_every=0", "algorithm.generations=3")
     run.learn()
     saved = get_parameters(load_policy(tmp_path).policy)
-    assert np.array_equal(saved, run.search.mean.astype(np.float32))
+    assert np.array_equal(saved, run.learner.search.mean.astype(np.float32))
     assert not (tmp_path / "best").exists() and SCORES[0] not in read_metrics(tmp_path)[0]
 
 
@@ -154,29 +153,29 @@ def test_validation_changes_nothing_of_the_search(tmp_path: Path) -> None:
     )
     for run in (often, never):
         run.learn()
-    assert np.array_equal(often.search.mean, never.search.mean)
+    assert np.array_equal(often.learner.search.mean, never.learner.search.mean)
 
 
 def test_a_candidate_without_a_finite_score_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path)
-    evaluate = run.population.evaluate
+    evaluate = run.learner.population.evaluate
 
     def diverging(*arguments: object, **options: object) -> object:
         scores = evaluate(*arguments, **options)
         scores.returns[5, 0, 1] = np.nan
         return scores
 
-    monkeypatch.setattr(run.population, "evaluate", diverging)
+    monkeypatch.setattr(run.learner.population, "evaluate", diverging)
     with pytest.raises(RunFault, match="candidate 5 of generation 0 has the return nan"):
         run.learn()
-    assert make_run(tmp_path).search.generation == 0, "it was saved as it was before"
+    assert make_run(tmp_path).learner.search.generation == 0, "it was saved as it was before"
 
 
 def test_what_diverged_is_counted_and_too_much_of_it_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path, "algorithm.generations=2")
-    evaluate, episodes = run.population.evaluate, [1, 40]
+    evaluate, episodes = run.learner.population.evaluate, [1, 40]
 
     def diverging(*arguments: object, **options: object) -> object:
         scores = evaluate(*arguments, **options)
@@ -184,20 +183,20 @@ def test_what_diverged_is_counted_and_too_much_of_it_ends_the_run(
         scores.lengths[:] = 10
         return scores
 
-    monkeypatch.setattr(run.population, "evaluate", diverging)
+    monkeypatch.setattr(run.learner.population, "evaluate", diverging)
     with pytest.raises(RunFault, match=r"diverged in .* of the steps of generation 1, more than"):
         run.learn()
     assert [float(row["rollout/diverged"]) for row in read_metrics(tmp_path)] == [1]
-    assert make_run(tmp_path, "algorithm.generations=2").search.generation == 1
+    assert make_run(tmp_path, "algorithm.generations=2").learner.search.generation == 1
 
 
 def test_where_the_search_begins(tmp_path: Path) -> None:
     zero = make_run(tmp_path / "zero")
-    assert not zero.search.mean.any() and not get_parameters(zero.policy).any()
+    assert not zero.learner.search.mean.any() and not get_parameters(zero.policy).any()
     initial = make_run(tmp_path / "initial", "algorithm.start=initial")
-    assert np.array_equal(initial.search.mean, get_parameters(initial.policy))
-    assert np.abs(initial.search.mean).max() > 0.1
-    narrow = initial.search.ask() - initial.search.mean
+    assert np.array_equal(initial.learner.search.mean, get_parameters(initial.policy))
+    assert np.abs(initial.learner.search.mean).max() > 0.1
+    narrow = initial.learner.search.ask() - initial.learner.search.mean
     assert narrow.std() == pytest.approx(0.1, rel=0.1), "offsets from the initial parameters"
 
 
@@ -205,10 +204,10 @@ def test_every_generation_has_new_starts_that_only_seed_and_number_decide(tmp_pa
     run, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", "seed=1")
     starts = []
     for _ in range(3):
-        starts += run._starts()
-        assert len(run._starts()) == 3
-        run.search.tell(np.arange(8.0))
-    starts += other._starts()
+        starts += run.learner._starts()
+        assert len(run.learner._starts()) == 3
+        run.learner.search.tell(np.arange(8.0))
+    starts += other.learner._starts()
     drawn = {tuple(np.random.default_rng(key).random(2)) for key in starts}
     drawn |= {tuple(np.random.default_rng([VALIDATION_SEED, i]).random(2)) for i in range(4)}
     assert len(drawn) == 3 * 3 + 3 + 4, "no two alike"
@@ -237,21 +236,21 @@ def test_bodies_are_searched_for_as_well(tmp_path: Path, more: tuple[str, ...]) 
         *given, *more, "algorithm.generations=2", "algorithm.diagonal=true", "algorithm.population=4",
         "algorithm.episodes=2", "algorithm.validation_episodes=1", "threads=2",
     )  # fmt: skip
-    run = CMARun(config, tmp_path, torch.device("cpu"))
+    run = Run(config, tmp_path, torch.device("cpu"))
     run.learn()
     row = read_metrics(tmp_path)[-1]
-    bodies = run.bodies.seen
+    bodies = run.task_set.seen
     means = [float(row[f"bodies/{body}"]) for body in bodies]
     assert float(row["rollout/ep_rew_mean"]) == pytest.approx(np.mean(means))
     assert load_policy(tmp_path).policy.kind == "limbs"
-    scores = run.search.best
+    scores = run.learner.search.best
     set_parameters(run.policy, scores)
     assert np.isfinite(run.score(run.policy, 1))
 
 
 def test_carts_learn_to_stay_on_the_track(tmp_path: Path) -> None:
     """With 913 parameters and a few generations; doing nothing loses nearly every cart."""
-    run = CMARun(
+    run = Run(
         compose(
             *(argument for argument in TINY if not argument.startswith("agent.")),
             "env.max_episode_steps=60", "algorithm.generations=25", "algorithm.population=48",

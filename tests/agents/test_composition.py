@@ -11,7 +11,7 @@ import torch
 from somite.agents import policies
 from somite.agents.agent import Agent
 from somite.agents.composition import build_policy, check_fit, policy_class
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorVectorEnv
@@ -105,10 +105,10 @@ def test_what_does_not_fit_is_said_before_anything_is_built(
         monkeypatch.setattr(kind, "make_vec", built)
     monkeypatch.setattr(SENSOR_AGENTS.get(agent) or LIMB_AGENTS[agent], "__init__", built)
     with pytest.raises(UserError, match=message):
-        PPORun(compose(f"env={env}", f"agent={agent}", "device=cpu"), tmp_path, torch.device("cpu"))
+        Run(compose(f"env={env}", f"agent={agent}", "device=cpu"), tmp_path, torch.device("cpu"))
     with pytest.raises(AssertionError, match="built"):
         fitting = compose(f"env={env}", "agent=mlp", "device=cpu")
-        PPORun(fitting, tmp_path / "fitting", torch.device("cpu"))
+        Run(fitting, tmp_path / "fitting", torch.device("cpu"))
 
 
 def test_keys_that_a_policy_does_not_have_are_named() -> None:

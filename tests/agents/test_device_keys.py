@@ -37,7 +37,7 @@ def test_what_cannot_be_meant_is_said_before_anything_is_built(
 def test_a_run_knows_where_it_is_simulated_and_in_what_it_computes(tmp_path: Path) -> None:
     run = make_run(tmp_path, "precision=bf16")
     assert run.simulation == "cpu" and run.precision == "bf16"
-    assert run.learner.policy.precision == "bf16"
+    assert run.learner.network.precision == "bf16"
 
 
 class Greedy:

@@ -24,15 +24,15 @@ def test_a_run_that_is_stopped_twice_is_the_run_that_was_not(case, tmp_path: Pat
     make_clone(whole, teacher, *COMMON, *CASES[case]).learn()
     for rollouts in (2, 1):
         run = make_clone(stopped, teacher, *COMMON, *CASES[case])
-        iterate, left = run.learner.iterate, [rollouts]
+        begin, left = run.learner.env.begin, [16 * rollouts + 5]
 
-        def counted(iterate=iterate, left=left):
+        def counted(actions, begin=begin, left=left):
             left[0] -= 1
             if left[0] == 0:
                 signal.raise_signal(signal.SIGTERM)
-            return iterate()
+            begin(actions)
 
-        run.learner.iterate = counted
+        run.learner.env.begin = counted
         with pytest.raises(SystemExit) as told:
             run.learn()
         assert told.value.code == 128 + signal.SIGTERM

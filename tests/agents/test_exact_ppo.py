@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from somite.agents.training.ppo_run import PPORun
-from somite.agents.training.random_states import take_random_states
+from somite.agents.training.loop import Run
+from somite.agents.training.resume import take_random_states
 
 from .exact import differences
 from .runs import ROLLOUT, TINY, compose
@@ -54,7 +54,7 @@ SLOW = ("bodies on a device",)  # Warp compiles for a minute; snapshots of its b
 class Stopper:
     """A signal after so many environment steps, as if the user had sent it then."""
 
-    def __init__(self, run: PPORun, after: int) -> None:
+    def __init__(self, run: Run, after: int) -> None:
         step = run.learner.env.step
         run.learner.env.step = lambda actions: self._count(step(actions))
         self.run, self.left = run, after
@@ -62,12 +62,12 @@ class Stopper:
     def _count(self, result):
         self.left -= 1
         if self.left == 0:
-            self.run.callback.signals._remember(signal.SIGTERM, None)
+            signal.raise_signal(signal.SIGTERM)
         return result
 
 
-def make(folder: Path, *settings: str) -> PPORun:
-    return PPORun(compose(*settings), folder, torch.device("cpu"))
+def make(folder: Path, *settings: str) -> Run:
+    return Run(compose(*settings), folder, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_every_part_of_what_is_kept_is_needed(part: str, tmp_path: Path) -> None
     if part == "rows":
         learner.env.reset()
     elif part == "observation":
-        learner._last_obs["tokens"][:] = 0
+        learner.observation["tokens"][:] = 0
     elif part == "memory":
-        assert learner.policy.memory
-        learner.policy.memory = {}
+        assert learner.network.memory
+        learner.network.memory = {}
     elif part == "random":
-        last.state["mark"]["random"] = take_random_states(torch.device("cpu"))
+        last.state["random"] = take_random_states(torch.device("cpu"))
     elif part == "optimizer":
-        learner.policy.optimizer.state.clear()
+        learner.optimizer.state.clear()
     last.learn()
     assert bool(differences(whole, stopped)) == (part != "nothing")

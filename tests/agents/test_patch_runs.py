@@ -17,9 +17,7 @@ from somite.agents.evaluation.runs import task_of
 from somite.agents.policies import PatchCNN, PatchTransformer
 from somite.agents.show.inside import attention_of
 from somite.agents.show.video import ENLARGED, film_episode, patch_picture, to_film
-from somite.agents.training.clone_run import CloneRun
-from somite.agents.training.cma_run import CMARun
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from somite.envs.car_racing import CarRacing
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses
@@ -42,7 +40,7 @@ NARROW = ("agent.width=8", "agent.latents=4", "agent.size=4", "agent.feedforward
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher")
     given = (*RACING, "env.view=state", "env.senses.history=1", "agent=mlp", "algorithm.validate_every=0")
-    PPORun(compose(*given, *SMALL), folder, torch.device("cpu")).learn()
+    Run(compose(*given, *SMALL), folder, torch.device("cpu")).learn()
     return folder
 
 
@@ -61,8 +59,8 @@ TRANSFORMER = ("agent=patch_transformer", *NARROW)
 @pytest.mark.parametrize("agent", [TRANSFORMER, JIGSAW, ("agent=cnn", "agent.width=8")])
 def test_ppo_trains_what_has_a_gradient(agent: tuple[str, ...], tmp_path: Path) -> None:
     config = compose(*RACING, *agent, *SMALL, "algorithm.validate_every=0")
-    run = PPORun(config, tmp_path, torch.device("cpu"))
-    assert run.learner.rollout_buffer.observation_space["tokens"].dtype == np.uint8
+    run = Run(config, tmp_path, torch.device("cpu"))
+    assert run.learner.buffer.observations["tokens"].dtype == torch.uint8
     before = {name: value.clone() for name, value in run.policy.named_parameters()}
     run.learn()
     changed = {name for name, value in run.policy.named_parameters() if not torch.equal(value, before[name])}
@@ -79,7 +77,7 @@ def test_a_student_of_patches_clones_a_teacher_of_states(
 ) -> None:
     given = (*RACING, *agent, "algorithm=clone", f"algorithm.teacher={teacher}")
     given = (*given, *SMALL, "algorithm.teacher_steps=16", "env.scenery.background=[noise,plain]")
-    run = CloneRun(compose(*given), tmp_path / "student", torch.device("cpu"))
+    run = Run(compose(*given), tmp_path / "student", torch.device("cpu"))
     run.learn()
     config = load_policy(tmp_path / "student").environment["config"]
     assert config["scenery"]["background"] == ["noise", "plain"], "which backgrounds were seen is known"
@@ -94,14 +92,14 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
     agent = ("agent=patch_attention_neuron", "agent.map_size=8")
     small = ("algorithm.generations=2", "algorithm.population=4", "algorithm.episodes=1")
     small += ("algorithm.validation_episodes=2", "algorithm.diagonal=true")
-    cma = CMARun(compose(*RACING, *agent, "algorithm=cma_es", *small), tmp_path, torch.device("cpu"))
+    cma = Run(compose(*RACING, *agent, "algorithm=cma_es", *small), tmp_path, torch.device("cpu"))
     cma.learn()
     assert type(load_policy(tmp_path).policy).__name__ == "PatchAttentionNeuron"
     with pytest.raises(UserError, match="PatchAttentionNeuron chooses places, which has no gradient"):
-        PPORun(compose(*RACING, *agent, *SMALL), tmp_path / "ppo", torch.device("cpu"))
+        Run(compose(*RACING, *agent, *SMALL), tmp_path / "ppo", torch.device("cpu"))
     with pytest.raises(UserError, match="which has no gradient"):
         given = (*RACING, *agent, "algorithm=clone", f"algorithm.teacher={teacher}", *SMALL)
-        CloneRun(compose(*given), tmp_path / "clone", torch.device("cpu"))
+        Run(compose(*given), tmp_path / "clone", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +124,7 @@ def test_what_does_not_fit_is_said_when_a_run_is_composed(
     given: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Exception, match=message) as caught:
-        PPORun(compose(*RACING, *given, *SMALL), tmp_path, torch.device("cpu"))
+        Run(compose(*RACING, *given, *SMALL), tmp_path, torch.device("cpu"))
     assert isinstance(caught.value, UserError) or isinstance(caught.value.__cause__, UserError)
 
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from somite.agents import device
-from somite.agents.device import check_precision, use_precision
+from somite.agents.device import use_precision
+from somite.agents.training.loop import make_algorithm
 from somite.envs.errors import UserError
+
+from .runs import compose
 
 GPU = torch.device("cuda", 0)
 
@@ -66,7 +69,6 @@ def test_a_processor_is_measured():
 
 
 def test_a_search_computes_in_float32():
-    check_precision("float32", "cma_es")
-    check_precision("bf16", "ppo")
-    with pytest.raises(UserError, match="algorithm=cma_es ranks .* in float32: use precision=float32"):
-        check_precision("bf16", "cma_es")
+    assert make_algorithm(compose("precision=bf16")).name == "ppo"
+    with pytest.raises(UserError, match="algorithm=cma_es computes in float32: use precision=float32"):
+        make_algorithm(compose("precision=bf16", "algorithm=cma_es"))

@@ -12,9 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from somite.agents import device
 from somite.agents.evaluation import evaluate as evaluation
-from somite.agents.training.clone_run import CloneRun
-from somite.agents.training.cma_run import CMARun
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from somite.envs import cores
 from somite.envs.errors import UserError
 from somite.envs.sensors import SensorVectorEnv
@@ -62,12 +60,12 @@ def test_threads_bound_all_and_all_is_closed(monkeypatch: pytest.MonkeyPatch, tm
     before = torch.get_num_threads()
     try:
         run = tmp_path / "teacher"
-        PPORun(compose(*HOPPER, *LEARN, "threads=3"), run, host).learn()
+        Run(compose(*HOPPER, *LEARN, "threads=3"), run, host).learn()
         watch.check(3)
         clone = ("algorithm=clone", f"algorithm.teacher={run}", *ROWS, "threads=2")
-        CloneRun(compose(*HOPPER, *clone), tmp_path / "student", host).learn()
+        Run(compose(*HOPPER, *clone), tmp_path / "student", host).learn()
         watch.check(2)
-        CMARun(compose(*HOPPER, *SEARCH, "threads=1"), tmp_path / "found", host).learn()
+        Run(compose(*HOPPER, *SEARCH, "threads=1"), tmp_path / "found", host).learn()
         watch.check(1)
         asked = (f"run={run}", "episodes=3", "device=cpu", "threads=1")
         evaluation.evaluate(compose(*asked, name="evaluate"))

@@ -15,7 +15,7 @@ from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.evaluate import Row
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.scripts import evaluate, train
 from somite.scripts.cli import command_line
@@ -57,12 +57,12 @@ AGENTS = {
 INVARIANT = [name for name in AGENTS if name != "mlp"]
 
 
-def make_run(folder: Path, name: str, *overrides: str) -> PPORun:
-    return PPORun(compose(*TINY, *AGENTS[name], *overrides), folder, torch.device("cpu"))
+def make_run(folder: Path, name: str, *overrides: str) -> Run:
+    return Run(compose(*TINY, *AGENTS[name], *overrides), folder, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PPORun]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """A run of every agent that has made all its steps."""
     folder = tmp_path_factory.mktemp("runs")
     found = {name: make_run(folder / name, name) for name in AGENTS}
@@ -77,14 +77,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def results_of(run: PPORun, *overrides: str) -> Row:
+def results_of(run: Run, *overrides: str) -> Row:
     config = compose(f"run={run.folder}", "episodes=6", "device=cpu", *overrides, name="evaluate")
     (row,) = evaluation.evaluate(config)
     return row
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_a_run_learns_and_publishes_what_it_learnt(name: str, runs: dict[str, PPORun]) -> None:
+def test_a_run_learns_and_publishes_what_it_learnt(name: str, runs: dict[str, Run]) -> None:
     run = runs[name]
     agent = load_policy(run.folder)
     assert type(agent.policy) is type(run.policy)
@@ -107,7 +107,7 @@ def test_a_run_learns_and_publishes_what_it_learnt(name: str, runs: dict[str, PP
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_evaluation_is_that_of_the_episodes(name: str, runs: dict[str, PPORun]) -> None:
+def test_an_evaluation_is_that_of_the_episodes(name: str, runs: dict[str, Run]) -> None:
     row = results_of(runs[name], "seed=3")
     agent = load_policy(runs[name].folder)
     (result,) = run_episodes(agent.act, runs[name].bodies, ("cartpole_swingup",), 6, 3)
@@ -117,7 +117,7 @@ def test_an_evaluation_is_that_of_the_episodes(name: str, runs: dict[str, PPORun
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_only_the_ordinary_network_minds_the_order(name: str, runs: dict[str, PPORun]) -> None:
+def test_only_the_ordinary_network_minds_the_order(name: str, runs: dict[str, Run]) -> None:
     """Through the configuration of an evaluation: the same starts, the sensors shuffled at reset."""
     plain, shuffled = (results_of(runs[name], f"env.senses.shuffle={how}") for how in ("never", "episode"))
     difference = abs(plain.mean - shuffled.mean)
@@ -127,7 +127,7 @@ def test_only_the_ordinary_network_minds_the_order(name: str, runs: dict[str, PP
 
 @pytest.mark.parametrize("name", INVARIANT)
 def test_an_invariant_policy_is_tried_with_senses_that_it_has_never_met(
-    name: str, runs: dict[str, PPORun]
+    name: str, runs: dict[str, Run]
 ) -> None:
     plain = results_of(runs[name])
     for senses in ("duplicates=1", "noise_channels=5", "missing=0.4", "stuck=2", "shuffle=5"):
@@ -143,9 +143,7 @@ def test_an_invariant_policy_is_tried_with_senses_that_it_has_never_met(
 
 
 @pytest.mark.parametrize("senses", ["duplicates=1", "noise_channels=2"])
-def test_the_ordinary_network_is_refused_another_number_of_sensors(
-    senses: str, runs: dict[str, PPORun]
-) -> None:
+def test_the_ordinary_network_is_refused_another_number_of_sensors(senses: str, runs: dict[str, Run]) -> None:
     with pytest.raises(UserError, match="SensorMLP was built for n_tokens=5.*an invariant policy takes any"):
         results_of(runs["mlp"], f"env.senses.{senses}")
 
@@ -155,13 +153,13 @@ def test_a_resumed_run_goes_on_where_it_stopped(name: str, tmp_path: Path) -> No
     first = make_run(tmp_path, name)
     first.learn()
     second = make_run(tmp_path, name, f"algorithm.total_steps={4 * ROLLOUT}")
-    assert second.learner.num_timesteps == 3 * ROLLOUT and second.best_score == first.best_score
+    assert second.steps == 3 * ROLLOUT and second.best_score == first.best_score
     for key, value in first.policy.state_dict().items():
         assert torch.equal(second.policy.state_dict()[key], value), key
-    one, other = (run.learner.policy.optimizer.state_dict()["state"] for run in (first, second))
+    one, other = (run.learner.optimizer.state_dict()["state"] for run in (first, second))
     for index, moments in one.items():
         assert all(torch.equal(value, other[index][key]) for key, value in moments.items())
-    memories = [run.learner.policy.memory for run in (first, second)]
+    memories = [run.learner.network.memory for run in (first, second)]
     assert set(memories[0]) == set(memories[1])
     assert all(torch.equal(value, memories[1][key]) for key, value in memories[0].items())
     second.learn()

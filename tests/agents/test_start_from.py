@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from somite.agents import load_policy
-from somite.agents.training.cma_run import CMARun
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 
 from .runs import compose
@@ -32,13 +31,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("first")
-    PPORun(compose(*GIVEN, "seed=3"), folder, CPU).learn()
+    Run(compose(*GIVEN, "seed=3"), folder, CPU).learn()
     return folder
 
 
 def test_what_was_learnt_is_taken_over(first: Path, tmp_path: Path) -> None:
     learnt = load_policy(first).policy
-    run = PPORun(compose(*GIVEN, f"start_from={first}"), tmp_path / "whole", CPU)
+    run = Run(compose(*GIVEN, f"start_from={first}"), tmp_path / "whole", CPU)
     for name, parameter in run.policy.named_parameters():
         assert torch.equal(parameter, learnt.get_parameter(name)), name  # critic and exploration, too
     assert torch.equal(run.policy.normalizer.token_scale, learnt.normalizer.token_scale)
@@ -47,7 +46,7 @@ def test_what_was_learnt_is_taken_over(first: Path, tmp_path: Path) -> None:
 
 def test_another_critic_and_another_exploration_are_new(first: Path, tmp_path: Path) -> None:
     given = (f"start_from={first}", "agent.initial_log_std=-2", "agent.critic=shared", "agent.identify=0.1")
-    run = PPORun(compose(*GIVEN, *given), tmp_path, CPU)
+    run = Run(compose(*GIVEN, *given), tmp_path, CPU)
     learnt = load_policy(first).policy
     for name, parameter in run.policy.acting_parameters().items():
         assert torch.equal(parameter, learnt.acting_parameters()[name]), name
@@ -56,7 +55,7 @@ def test_another_critic_and_another_exploration_are_new(first: Path, tmp_path: P
     for name, parameter in run.policy.acting_parameters().items():
         assert not torch.equal(parameter, learnt.acting_parameters()[name]), name
     # Going on is with the run's own.
-    more = PPORun(compose(*GIVEN, *given, "algorithm.total_steps=512"), tmp_path, CPU)
+    more = Run(compose(*GIVEN, *given, "algorithm.total_steps=512"), tmp_path, CPU)
     for name, parameter in more.policy.named_parameters():
         assert torch.equal(parameter, run.policy.get_parameter(name)), name
 
@@ -66,7 +65,7 @@ def test_a_rate_that_does_not_destroy_what_was_learnt_is_reached_slowly(first: P
 
     def rates(folder: str, *given: str) -> list[float]:
         """Before the first rollout, after 5 and after 20 of 64 steps each."""
-        run = PPORun(compose(*GIVEN, constant, "algorithm.total_steps=6400", *given), tmp_path / folder, CPU)
+        run = Run(compose(*GIVEN, constant, "algorithm.total_steps=6400", *given), tmp_path / folder, CPU)
         return [run.learner.lr_schedule(1 - updates / 100) for updates in (0, 5, 20)]
 
     assert rates("new") == pytest.approx([1e-3, 1e-3, 1e-3])
@@ -77,21 +76,21 @@ def test_a_rate_that_does_not_destroy_what_was_learnt_is_reached_slowly(first: P
 
 def test_another_agent_is_refused(first: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds width=32; the configuration asks for width=16$"):
-        PPORun(compose(*GIVEN, f"start_from={first}", "agent.width=16"), tmp_path / "a", CPU)
+        Run(compose(*GIVEN, f"start_from={first}", "agent.width=16"), tmp_path / "a", CPU)
     with pytest.raises(UserError, match="holds .*features={'reading': 1, 'change': 1}; .*, 'trace': 5}$"):
-        PPORun(compose(*GIVEN, f"start_from={first}", "env.senses.traces=[9]"), tmp_path / "a", CPU)
+        Run(compose(*GIVEN, f"start_from={first}", "env.senses.traces=[9]"), tmp_path / "a", CPU)
     with pytest.raises(UserError, match="holds agent=SensorTransformer; .* asks for agent=DeepSet$"):
-        PPORun(compose(*GIVEN, f"start_from={first}", "agent=deep_set"), tmp_path / "a", CPU)
+        Run(compose(*GIVEN, f"start_from={first}", "agent=deep_set"), tmp_path / "a", CPU)
     with pytest.raises(UserError, match="no run 'nobody'"):
-        PPORun(compose(*GIVEN, "start_from=nobody"), tmp_path / "b", CPU)
+        Run(compose(*GIVEN, "start_from=nobody"), tmp_path / "b", CPU)
 
 
 def test_a_search_starts_there(first: Path, tmp_path: Path) -> None:
     evolved = (*GIVEN[:4], "algorithm=cma_es", "device=cpu", "algorithm.generations=1", f"start_from={first}")
     small = ("algorithm.population=4", "algorithm.episodes=1", "algorithm.diagonal=true", "threads=1")
     with pytest.raises(UserError, match="algorithm.start=zero with zeros"):
-        CMARun(compose(*evolved, *small, "algorithm.start=zero"), tmp_path / "a", CPU)
-    run = CMARun(compose(*evolved, *small), tmp_path / "b", CPU)
+        Run(compose(*evolved, *small, "algorithm.start=zero"), tmp_path / "a", CPU)
+    run = Run(compose(*evolved, *small), tmp_path / "b", CPU)
     learnt = load_policy(first).policy.acting_parameters()
     flat = torch.cat([parameter.flatten() for parameter in learnt.values()]).double()
-    torch.testing.assert_close(torch.from_numpy(run.search.mean), flat.detach())
+    torch.testing.assert_close(torch.from_numpy(run.learner.search.mean), flat.detach())

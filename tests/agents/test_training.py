@@ -19,8 +19,8 @@ from somite.agents import load_policy
 from somite.agents.algorithms.ppo import NEW_RATE
 from somite.agents.evaluation.episodes import Episodes
 from somite.agents.storage.run_folder import last_checkpoint, remove_folder
-from somite.agents.training import run as run_parts
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training import loop as run_parts
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionVectorEnv
 from somite.scripts import train
@@ -29,9 +29,9 @@ from somite.scripts.cli import command_line
 from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
 
 
-def moments(run: PPORun) -> list[torch.Tensor]:
+def moments(run: Run) -> list[torch.Tensor]:
     """Adam's first and second moments and step counts of every parameter."""
-    states = run.learner.policy.optimizer.state_dict()["state"].values()
+    states = run.learner.optimizer.state_dict()["state"].values()
     return [state[key].clone() for state in states for key in ("exp_avg", "exp_avg_sq", "step")]
 
 
@@ -47,14 +47,14 @@ def metric_steps(folder: Path, column: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> PPORun:
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A tiny run that has made all its steps."""
     run = make_run(tmp_path_factory.mktemp("run") / "learnt")
     run.learn()
     return run
 
 
-def test_a_run_leaves_what_the_readme_says(learnt: PPORun) -> None:
+def test_a_run_leaves_what_the_readme_says(learnt: Run) -> None:
     folder = learnt.folder
     (events,) = folder.glob("events.*")
     expected = {"config.yaml", "metrics.csv", "checkpoints", "policy", "best", events.name}
@@ -68,7 +68,7 @@ def test_a_run_leaves_what_the_readme_says(learnt: PPORun) -> None:
         assert {p.name for p in (folder / name).iterdir()} == {"policy.safetensors", "policy.json"}
 
 
-def test_the_published_policy_is_the_learners_last(learnt: PPORun) -> None:
+def test_the_published_policy_is_the_learners_last(learnt: Run) -> None:
     agent = load_policy(learnt.folder)
     for key, value in learnt.policy.state_dict().items():
         assert torch.equal(agent.policy.state_dict()[key], value), key
@@ -79,12 +79,11 @@ def test_the_published_policy_is_the_learners_last(learnt: PPORun) -> None:
     assert said["environment"]["config"]["task"]["max_episode_steps"] == 20
 
 
-def test_metrics_have_each_update_and_each_body(learnt: PPORun) -> None:
+def test_metrics_have_each_update_and_each_body(learnt: Run) -> None:
     folder = learnt.folder
     assert metric_steps(folder, "time/fps") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
-    # An update is logged with the rollout after it, the last one in a row of its own.
-    assert metric_steps(folder, "train/loss") == [2 * ROLLOUT, 3 * ROLLOUT, 3 * ROLLOUT]
-    assert metric_steps(folder, "validation/mean_reward") == [2 * ROLLOUT, 3 * ROLLOUT, 3 * ROLLOUT]
+    assert metric_steps(folder, "train/loss") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
+    assert metric_steps(folder, "validation/mean_reward") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
     for body in ("cheetah_2_back", "cheetah_3_front"):
         assert metric_steps(folder, f"bodies/{body}")
     for tag in ("time/env_share", "time/update_share"):
@@ -92,7 +91,7 @@ def test_metrics_have_each_update_and_each_body(learnt: PPORun) -> None:
     assert steps_of(folder, "rollout/ep_rew_mean")[-1] == 3 * ROLLOUT
 
 
-def test_a_finished_run_says_what_to_raise(learnt: PPORun) -> None:
+def test_a_finished_run_says_what_to_raise(learnt: Run) -> None:
     with pytest.raises(UserError, match=r"has made 384 of 384 steps.*raise algorithm\.total_steps"):
         make_run(learnt.folder).learn()
 
@@ -102,8 +101,8 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     first.learn()
     before = read_metrics(tmp_path)
     second = make_run(tmp_path, f"algorithm.total_steps={5 * ROLLOUT}")
-    assert second.learner.num_timesteps == 3 * ROLLOUT
-    assert second.learner._n_updates == first.learner._n_updates == 6
+    assert second.steps == 3 * ROLLOUT
+    assert second.learner.passes == first.learner.passes == 6
     for one, other in zip(moments(first), moments(second), strict=True):
         assert torch.equal(one, other)
     assert moments(second)[0].abs().max() > 0
@@ -114,28 +113,28 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert second.best_score == first.best_score > -np.inf
 
     rates = []
-    update = second.learner.train
-    second.learner.train = lambda: (update(), rates.append(learning_rate(second)))
+    update = second.learner._learn
+    second.learner._learn = lambda: (update(), rates.append(learning_rate(second)))[0]
     second.learn()
     assert rates == pytest.approx([NEW_RATE * (1 - 4 / 5), 0.0])
     after = read_metrics(tmp_path)
     kept = [{key: row[key] for key in before[0]} for row in after[: len(before)]]
     assert kept == before, "rows of the first part stay as they are"
     new = [int(row["step"]) for row in after[len(before) :]]
-    assert new == [4 * ROLLOUT, 5 * ROLLOUT, 5 * ROLLOUT]
+    assert new == [4 * ROLLOUT, 5 * ROLLOUT]
     assert steps_of(tmp_path, "time/fps") == [n * ROLLOUT for n in (1, 2, 3, 4, 5)]
     assert last_checkpoint(tmp_path).name == str(5 * ROLLOUT)
 
 
-def learning_rate(run: PPORun) -> float:
-    return run.learner.policy.optimizer.param_groups[0]["lr"]
+def learning_rate(run: Run) -> float:
+    return run.learner.optimizer.param_groups[0]["lr"]
 
 
 def test_what_a_killed_run_logged_after_its_checkpoint_is_not_counted_twice(tmp_path: Path) -> None:
     make_run(tmp_path).learn()
     remove_folder(tmp_path / "checkpoints" / str(3 * ROLLOUT))
     run = make_run(tmp_path)
-    assert run.learner.num_timesteps == 2 * ROLLOUT
+    assert run.steps == 2 * ROLLOUT
     run.learn()
     assert metric_steps(tmp_path, "time/fps") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
     assert steps_of(tmp_path, "time/fps") == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
@@ -173,9 +172,9 @@ def test_unseen_bodies_are_never_simulated_in_training(
         build(self, bodies, *arguments, **options)
 
     monkeypatch.setattr(LocomotionVectorEnv, "__init__", spy)
-    run = PPORun(compose(*TINY, "env.bodies=null", "algorithm.num_envs=12"), tmp_path, torch.device("cpu"))
+    run = Run(compose(*TINY, "env.bodies=null", "algorithm.num_envs=12"), tmp_path, torch.device("cpu"))
     run.learn()
-    seen, unseen = set(run.bodies.seen), set(run.bodies.unseen)
+    seen, unseen = set(run.task_set.seen), set(run.task_set.unseen)
     assert len(seen) == 12 and len(unseen) == 3 and (tmp_path / "best").is_dir()
     assert len(simulated) == 3, "the training rows and two validations"
     assert {name for bodies in simulated for name in bodies} == seen
@@ -196,16 +195,15 @@ def test_best_is_the_best_by_validation(tmp_path: Path, monkeypatch: pytest.Monk
     said = json.loads((tmp_path / "best" / "policy.json").read_text())["training"]
     assert said["validation_return"] == 9 and said["steps"] == 2 * ROLLOUT
     assert asked == [(("cheetah_2_back", "cheetah_3_front"), 2, run_parts.VALIDATION_SEED)] * 3
-    assert [float(row["validation/mean_reward"]) for row in read_metrics(tmp_path)[1:]] == [5, 9, 7]
+    assert [float(row["validation/mean_reward"]) for row in read_metrics(tmp_path)] == [5, 9, 7]
 
 
 def test_validation_changes_nothing_of_learning(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    run.validate()
+    run._validate()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
-    assert run.policy.training
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:

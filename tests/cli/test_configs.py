@@ -12,9 +12,9 @@ import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from somite.agents.algorithms.base import Algorithm
 from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
-from somite.agents.training.train import RUNS
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
 from somite.envs.task_set import TaskSet
@@ -79,7 +79,7 @@ def test_every_group_is_tested() -> None:
 )
 def test_every_choice_composes_and_builds(group: str, choice: str) -> None:
     bodies, policy, algorithm = build_all(compose(f"{group}={choice}"))
-    assert bodies.seen and isinstance(policy, Policy) and type(algorithm) in RUNS
+    assert bodies.seen and isinstance(policy, Policy) and isinstance(algorithm, Algorithm)
 
 
 @pytest.mark.parametrize("env", sorted({*CHOICES["env"]} - {*SENSOR_ENVS, *PATCH_ENVS}))

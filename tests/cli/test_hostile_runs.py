@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from somite.agents.storage import run_folder
-from somite.agents.training.run import Run
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.scripts.cli import command_line
 from somite.scripts.cli.arguments import check_targets
@@ -287,7 +287,7 @@ def test_arguments_that_were_saved_are_told_and_not_looked_up(run, monkeypatch):
     monkeypatch.setenv("SECRET", "hidden")
     (run / ".hydra" / "overrides.yaml").write_text("- seed=${oc.env:SECRET}\n- '${oc.env:SECRET}'\n")
     holder = type("Holder", (), {"folder": run})()
-    assert "hidden" not in str(Run.command(holder))
+    assert "hidden" not in str(Run._command(holder))
 
 
 class Bomb:
@@ -300,7 +300,7 @@ class Bomb:
 
 def test_a_hostile_pickle_as_training_state_runs_nothing(tmp_path):
     marker, file = tmp_path / "marker", tmp_path / "state.pt"
-    torch.save({"num_timesteps": 1, "x": Bomb(marker)}, file)
+    torch.save({"steps": 1, "x": Bomb(marker)}, file)
     for data in (file.read_bytes(), pickle.dumps(Bomb(marker))):
         file.write_bytes(data)
         with pytest.raises(pickle.UnpicklingError):

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from somite.agents.training.cma_run import CMARun
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from tests.agents.runs import ROLLOUT, TINY, compose
 
 SUITE = ("zero_shot.rows=2", "zero_shot.steps={limbs:10,sensors:10,patches:4}", "zero_shot.pictures=false")
@@ -33,14 +32,14 @@ CMA = (
 )
 
 
-def limb_run(folder: Path, *overrides: str) -> PPORun:
+def limb_run(folder: Path, *overrides: str) -> Run:
     """Two cheetahs, three updates, the suite after each."""
-    return PPORun(compose(*LIMBS, *overrides), folder, torch.device("cpu"))
+    return Run(compose(*LIMBS, *overrides), folder, torch.device("cpu"))
 
 
-def cma_run(folder: Path, *overrides: str) -> CMARun:
+def cma_run(folder: Path, *overrides: str) -> Run:
     """The swing-up, three generations, the suite after each."""
-    return CMARun(compose(*CMA, *overrides), folder, torch.device("cpu"))
+    return Run(compose(*CMA, *overrides), folder, torch.device("cpu"))
 
 
 def events_of(folder: Path) -> EventAccumulator:

@@ -12,11 +12,9 @@ import pytest
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from somite.agents.show import video
-from somite.agents.training.cma_run import CMARun
 from somite.agents.training.dashboard import pictures
-from somite.agents.training.dashboard.board import command_line
-from somite.agents.training.dashboard.hparams import FIRST, flat
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.dashboard.board import FIRST, command_line, flat
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion.pictures.rendering import find_backend
 from tests.agents.runs import ROLLOUT
@@ -37,7 +35,7 @@ def draws() -> bool:
     return True
 
 
-def test_hyperparameters_stand_in_the_runs_own_event_file(limbs: PPORun) -> None:
+def test_hyperparameters_stand_in_the_runs_own_event_file(limbs: Run) -> None:
     assert len(list(limbs.folder.glob("events.*"))) == 1
     assert not list(limbs.folder.glob("*/events.*")), "no run of its own below it"
     begun = hparams_of(limbs.folder, "session_start_info").session_start_info.hparams
@@ -48,7 +46,7 @@ def test_hyperparameters_stand_in_the_runs_own_event_file(limbs: PPORun) -> None
     assert hparams_of(limbs.folder, "session_end_info").session_end_info.status == 1, "success"
 
 
-def test_scores_are_scalars_that_the_run_has_logged(limbs: PPORun) -> None:
+def test_scores_are_scalars_that_the_run_has_logged(limbs: Run) -> None:
     told = hparams_of(limbs.folder, "experiment").experiment
     metrics = {metric.name.tag: metric.display_name for metric in told.metric_infos}
     assert metrics == {
@@ -61,7 +59,7 @@ def test_scores_are_scalars_that_the_run_has_logged(limbs: PPORun) -> None:
 
 def test_a_run_that_was_stopped_has_no_end(tmp_path: Path) -> None:
     run = limb_run(tmp_path)
-    run.make_logger().close()
+    run.records.close()
     with pytest.raises(KeyError):
         hparams_of(tmp_path, "session_end_info")
 
@@ -88,7 +86,7 @@ def test_flat_keys() -> None:
     }  # fmt: skip
 
 
-def test_configuration_command_and_versions_are_texts(limbs: PPORun) -> None:
+def test_configuration_command_and_versions_are_texts(limbs: Run) -> None:
     events = events_of(limbs.folder)
     texts = {
         name: events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -109,7 +107,7 @@ def test_the_command_is_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not draws(), reason="nothing draws on this machine: neither EGL nor OSMesa")
-def test_each_time_there_is_a_video_that_moves(limbs: PPORun) -> None:
+def test_each_time_there_is_a_video_that_moves(limbs: Run) -> None:
     images = events_of(limbs.folder).Images("video/cheetah_3_front")
     assert [image.step for image in images] == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
     frames = imageio.imread(io.BytesIO(images[-1].encoded_image_string), index=None, extension=".gif")
@@ -119,7 +117,7 @@ def test_each_time_there_is_a_video_that_moves(limbs: PPORun) -> None:
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 0.5
 
 
-def test_each_time_there_is_what_the_policy_attends_to(limbs: PPORun) -> None:
+def test_each_time_there_is_what_the_policy_attends_to(limbs: Run) -> None:
     images = events_of(limbs.folder).Images("inside/cheetah_3_front")
     assert [image.step for image in images] == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
     picture = imageio.imread(images[-1].encoded_image_string)
@@ -142,5 +140,5 @@ def test_where_nothing_draws_the_run_says_so_once_and_goes_on(
     assert len(events.Scalars("zero_shot/mean")) == 3
 
 
-def test_sensors_have_no_video_and_pictures_may_be_left_out(evolved: CMARun) -> None:
+def test_sensors_have_no_video_and_pictures_may_be_left_out(evolved: Run) -> None:
     assert events_of(evolved.folder).Tags()["images"] == []

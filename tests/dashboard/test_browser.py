@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from somite.agents.training.cma_run import CMARun
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 
 from .test_board import draws
 
@@ -77,7 +76,7 @@ return named(document, /^img$/).filter(i => i.naturalWidth).map(i => [i.src, i.n
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, limbs: PPORun, evolved: CMARun) -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory, limbs: Run, evolved: Run) -> Iterator[str]:
     """Where TensorBoard shows both runs."""
     folder = tmp_path_factory.mktemp("board") / "runs"
     for name, run in (("limbs", limbs), ("evolved", evolved)):

@@ -12,10 +12,14 @@ import torch
 from omegaconf import OmegaConf
 
 from somite.agents.composition import build_policy
-from somite.agents.training.dashboard.covered import is_trained_on
-from somite.agents.training.dashboard.zero_shot import MEAN, REFERENCE, ZeroShotSuite, read_settings
-from somite.agents.training.ppo_run import PPORun
-from somite.agents.training.run import VALIDATION_SEED
+from somite.agents.training.dashboard.zero_shot import (
+    MEAN,
+    REFERENCE,
+    ZeroShotSuite,
+    is_trained_on,
+    read_settings,
+)
+from somite.agents.training.loop import VALIDATION_SEED, Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LocomotionVectorEnv
 from somite.envs.saved import task_set_of
@@ -24,7 +28,7 @@ from tests.agents.runs import ROLLOUT, compose, read_metrics
 from .runs import SUITE, cma_run, limb_run
 
 
-def parameters(run: PPORun) -> dict[str, torch.Tensor]:
+def parameters(run: Run) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in run.policy.state_dict().items()}
 
 
@@ -38,7 +42,7 @@ def suite_of(*overrides: str) -> ZeroShotSuite:
 SENSORS = ("env=cartpole_swingup", "env.max_episode_steps=15", "agent=sensor_transformer", "agent.width=8")
 
 
-def learnt(folder: Path, *overrides: str) -> PPORun:
+def learnt(folder: Path, *overrides: str) -> Run:
     run = limb_run(folder, *overrides)
     run.learn()
     return run
@@ -53,7 +57,7 @@ def test_a_run_with_the_suite_learns_the_same_as_one_without(tmp_path: Path) -> 
     one, other = map(parameters, runs)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert runs[0].best_score == runs[1].best_score
-    moments = [run.learner.policy.optimizer.state_dict()["state"][0]["exp_avg"] for run in runs]
+    moments = [run.learner.optimizer.state_dict()["state"][0]["exp_avg"] for run in runs]
     assert torch.equal(*moments) and moments[0].abs().max() > 0
     rows = [read_metrics(run.folder) for run in runs]
     for name in ("rollout/ep_rew_mean", "train/loss", "validation/mean_reward"):
@@ -107,11 +111,11 @@ def test_the_suite_changes_bodies_and_never_simulates_unseen_ones(
         return found
 
     monkeypatch.setattr(LocomotionVectorEnv, "reset", spy)
-    scores = run.zero_shot()
+    scores = run.dashboard.try_out(run.learner.newest(), run.steps)
     assert set(scores) == {f"zero_shot/{n}" for n in (REFERENCE, "other_lengths", "other_masses", MEAN)}
-    assert len(masses) == 4 and set(masses) <= set(run.bodies.seen)
+    assert len(masses) == 4 and set(masses) <= set(run.task_set.seen)
     assert all(len(found) > 1 for found in masses.values()), "the bodies are others than those trained on"
-    assert set(run.bodies.unseen).isdisjoint(masses)
+    assert set(run.task_set.unseen).isdisjoint(masses)
     changed = [scores["zero_shot/other_lengths"], scores["zero_shot/other_masses"]]
     assert scores["zero_shot/mean"] == pytest.approx(np.mean(changed))
 
@@ -190,7 +194,7 @@ def test_a_suite_that_cannot_be_meant_fails_before_the_run(
 
 
 def test_seeds_are_of_the_suite_alone() -> None:
-    from somite.agents.training.cma_run import STARTS_SEED
+    from somite.agents.algorithms.cma_es import STARTS_SEED
     from somite.agents.training.dashboard.zero_shot import ZERO_SHOT_SEED
 
     seeds = [VALIDATION_SEED, STARTS_SEED, ZERO_SHOT_SEED]
@@ -200,7 +204,7 @@ def test_seeds_are_of_the_suite_alone() -> None:
 def test_a_run_begun_before_there_was_a_suite_goes_on_without(tmp_path: Path) -> None:
     config = compose(*TINY_WITHOUT)
     del config.zero_shot
-    run = PPORun(config, tmp_path, torch.device("cpu"))
+    run = Run(config, tmp_path, torch.device("cpu"))
     assert run.dashboard.suite is None
     run.learn()
     assert "zero_shot/mean" not in read_metrics(tmp_path)[-1]

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from somite.agents.composition import build_policy
 from somite.agents.evaluation.runs import task_of
 from somite.agents.storage.policy import load_policy
-from somite.agents.training.run import Run
+from somite.agents.training.loop import Run
 from somite.envs import user_modules
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
@@ -140,7 +140,7 @@ def test_modules_are_of_gymnasiums_tasks_alone() -> None:
 @pytest.mark.parametrize(("imports", "said"), [(None, ""), (["a", "b.c"], ' "env.imports=[a,b.c]"')])
 def test_a_run_says_with_which_modules_it_goes_on(imports: Any, said: str) -> None:
     run = SimpleNamespace(folder=Path("runs/x"), config=OmegaConf.create({"env": {"imports": imports}}))
-    assert Run.command_to(run, "somite-train", "resume") == f"somite-train resume=runs/x{said}"
+    assert Run._command_to(run, "somite-train", "resume") == f"somite-train resume=runs/x{said}"
 
 
 def test_a_saved_policy_names_its_module_and_imports_nothing(folder: Path) -> None:

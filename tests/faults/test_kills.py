@@ -57,7 +57,7 @@ def newest(run: Path) -> int:
     if not checkpoints:
         return 0
     state = read_training_state(checkpoints[-1])
-    assert state["num_timesteps"] == step_of(checkpoints[-1]) == read_facts(checkpoints[-1])["steps"]
+    assert state["steps"] == step_of(checkpoints[-1]) == read_facts(checkpoints[-1])["steps"]
     load_policy(checkpoints[-1] / "policy")
     if (run / "policy").is_dir():
         assert load_policy(run).description["training"]["steps"] <= step_of(checkpoints[-1])

@@ -14,14 +14,14 @@ from somite.agents.storage.training_state import find_fault
 from .processes import LONG, ROLLOUT, TINY, Nursery, only_run
 
 FIRST = {
-    "ppo": "somite.agents.training.run_callback:RunCallback._on_step",
-    "cma_es": "somite.agents.training.cma_run:CMARun._starts",
+    "ppo": "somite.agents.algorithms.on_policy:OnPolicyLearner._step",
+    "cma_es": "somite.agents.algorithms.cma_es:CMALearner._starts",
     "clone": "somite.agents.algorithms.clone:CloneLearner._finish_step",
 }
 """Something of each algorithm that happens before its first rollout or generation is complete."""
-SAVING = "somite.agents.training.run:write_training_state"
+SAVING = "somite.agents.training.loop:write_training_state"
 SLOW = pytest.mark.slow
-VALIDATING = "somite.agents.training.run:Run.score"
+VALIDATING = "somite.agents.training.loop:Run.score"
 
 
 def stopped(nursery: Nursery, folder: Path, algorithm: str, *mishaps: dict, code: int) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionVectorEnv, Morphology
 from somite.envs.locomotion.bodies.mjcf_files import check_files
@@ -220,7 +220,7 @@ def assert_learns(path: Path, folder: Path) -> None:
     config = compose(*SMALL, *robot_arguments(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run = PPORun(config, folder / "run", torch.device("cpu"))
+        run = Run(config, folder / "run", torch.device("cpu"))
         trunk = {k: v.clone() for k, v in run.policy.named_parameters() if k.startswith("trunk")}
         assert trunk
         run.learn()
@@ -235,5 +235,5 @@ def assert_learns(path: Path, folder: Path) -> None:
     assert all(torch.isfinite(value).all() for value in now.values())
     still = [name for name, value in trunk.items() if torch.equal(value, now[name])]
     # Where there is one limb, nobody reads a message.
-    alone = run.rows.env.n_limbs == 1 or all(limb.parent < 0 for limb in run.rows.env.bodies[0].limbs)
+    alone = run.learner.env.n_limbs == 1 or all(limb.parent < 0 for limb in run.learner.env.bodies[0].limbs)
     assert all(alone and ("message" in name or "from_" in name) for name in still), still

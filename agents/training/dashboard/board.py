@@ -12,16 +12,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from ....envs.locomotion import BodySet
 from ....envs.task_set import TaskSet
 from ...agent import Agent
+from ...algorithms.base import Algorithm
 from ...policies.base import Policy
 from ...storage.policy import PACKAGES
 from ...storage.policy_json import installed_version
-from .hparams import flat, summaries
-from .layout import layout, traits_of
+from .layout import pages
 from .pictures import Pictures
 from .zero_shot import MEAN, REFERENCE, ZeroShotSuite, left_alone, read_settings
 
@@ -34,6 +36,13 @@ SCORES = {
 }
 """Scores that stand beside the hyperparameters, under these names."""
 
+GROUPS = ("agent", "algorithm", "env")
+FIRST = ("agent", "algorithm", "algorithm.learning_rate", "env", "seed")
+"""Columns that the tab shows unasked; the others can be ticked."""
+
+_NAMES_OF_TASKS = ("family", "morphology", "id")
+_NO_SETTINGS = ("keep_checkpoints", "checkpoint_every", "zero_shot_every")
+
 
 class Dashboard:
     """Pages, texts, hyperparameters and pictures of one run, and its zero-shot suite.
@@ -42,17 +51,15 @@ class Dashboard:
         writer: of the run's event file.
         config: of the run.
         policy: that is trained.
-        algorithm: ``ppo``, ``cma_es`` or ``clone``.
+        algorithm: its settings.
         bodies: how many are trained on.
-        validates: whether ``validation/mean_reward`` is logged.
-        tries: whether the run is long enough for its zero-shot suite.
         first_step: environment steps made before.
 
     Attributes:
         suite: the zero-shot suite; None: the run has none.
 
     Raises:
-        UserError: a condition of the suite that cannot be meant.
+        UserError: an invalid condition of the suite.
     """
 
     def __init__(
@@ -60,30 +67,21 @@ class Dashboard:
         writer: SummaryWriter,
         config: DictConfig,
         policy: Policy,
-        *,
-        algorithm: str,
+        algorithm: Algorithm,
         bodies: int,
-        validates: bool,
-        tries: bool,
-        first_step: int,
+        first_step: int = 0,
     ) -> None:
         self._writer = writer
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
+        tries = 0 < algorithm.zero_shot_every <= getattr(algorithm, algorithm.budget)
         self.suite = self._make_suite(plain, policy) if tries else None
         self._pictures: Pictures | None = None
         if self.suite is not None and plain["zero_shot"]["pictures"] and REFERENCE in self.suite.tasks:
             task = self.suite.tasks[REFERENCE]
             self._pictures = Pictures(task, _largest(task))
-        traits = {
-            "continuous": not getattr(policy, "discrete", False),
-            "identify": policy.has_auxiliary_loss,
-            "several": bodies > 1,
-            "validation": validates,
-            "zero_shot": self.suite is not None,
-        }
-        writer.add_custom_scalars(layout(traits_of(algorithm, policy.kind, traits)))
+        writer.add_custom_scalars(pages(algorithm.charts(policy), bodies > 1, self.suite is not None))
         self._tell(config, first_step)
-        logged = (True, validates, self.suite is not None)
+        logged = (True, algorithm.validates, self.suite is not None)
         scores = {
             name: title for (name, title), is_there in zip(SCORES.items(), logged, strict=True) if is_there
         }
@@ -152,3 +150,61 @@ def command_line() -> str:
     else:
         words = [Path(sys.orig_argv[0]).name, *words]
     return shlex.join(words)
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, float | str]:
+    """The configuration with dotted keys, as the table of hyperparameters takes it.
+
+    What is built is told by its class's name (``agent``: LimbTransformer), the environment by its family,
+    robot or id; lists and truth values are text; null is left out, as is what changes no result.
+
+    Args:
+        config: of the run, resolved.
+    """
+    found: dict[str, float | str] = {"seed": config["seed"]}
+    if config.get("start_from"):
+        found["start_from"] = str(config["start_from"])
+    found |= {name: str(config[name]) for name in ("precision", "simulation") if config.get(name)}
+    for group in GROUPS:
+        node = config[group]
+        found[group] = str(node["_target_"]).rpartition(".")[2]
+        found |= _flat(node, group)
+    for name in _NAMES_OF_TASKS:
+        if config["env"].get(name):
+            found["env"] = str(config["env"][name])
+    return found
+
+
+def _flat(node: Mapping[str, Any], prefix: str) -> dict[str, float | str]:
+    found: dict[str, float | str] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}.{key}")
+        elif value is not None and key != "_target_" and key not in _NO_SETTINGS:
+            plain = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+            found[f"{prefix}.{key}"] = value if plain else str(value)
+    return found
+
+
+def summaries(
+    values: Mapping[str, float | str], metrics: Mapping[str, str]
+) -> tuple[Summary, Summary, Summary]:
+    """What the tab reads: the experiment, the start of the run and its end.
+
+    They belong into the run's own event file; `SummaryWriter.add_hparams` would begin a run of its own. The
+    tab shows the last value of each metric, while the run is going on, too.
+
+    Args:
+        values: of `flat`.
+        metrics: names of scalars, and what stands over their columns.
+    """
+    experiment, begun, ended = hparams(dict(values), dict.fromkeys(metrics, 0.0))
+    # The tab shows the columns that are said to differ before the others.
+    plugin = experiment.value[0].metadata.plugin_data
+    told = HParamsPluginData.FromString(plugin.content)
+    for column in told.experiment.hparam_infos:
+        column.differs = column.name in FIRST
+    for metric in told.experiment.metric_infos:
+        metric.display_name = metrics[metric.name.tag]
+    plugin.content = told.SerializeToString()
+    return experiment, begun, ended

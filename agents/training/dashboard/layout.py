@@ -2,116 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-EVERY: tuple[str, ...] = ("",)
+Charts = Mapping[str, Sequence[str]]
+"""By title regular expressions, from the beginning of a scalar's name.
 
+TensorBoard puts charts of several runs together where title and scalars are the same, so both are the same
+for all algorithms.
+"""
 
-@dataclass(frozen=True)
-class Chart:
-    """Curves in one drawing.
-
-    Attributes:
-        title: over it. TensorBoard puts charts of several runs together where title and scalars are the
-            same, so both are the same for all algorithms.
-        scalars: regular expressions, from the beginning of a scalar's name; of a band the three names of
-            its middle, its lower and its upper edge.
-        where: alternatives; of one of them, words apart by spaces, the run must have all traits.
-        band: whether it is one.
-    """
-
-    title: str
-    scalars: tuple[str, ...]
-    where: tuple[str, ...] = EVERY
-    band: bool = False
-
-    def fits(self, traits: frozenset[str]) -> bool:
-        """Whether a run of these traits logs what is drawn."""
-        return any(traits.issuperset(alternative.split()) for alternative in self.where)
-
-
-PAGES: dict[str, tuple[Chart, ...]] = {
-    "Training": (
-        Chart("Return", ("rollout/ep_rew_mean$", "validation/mean_reward$")),
-        Chart("Length of an episode", ("rollout/ep_len_mean$",)),
-        Chart("Returns of a generation", ("cma/best$", "cma/mean$", "cma/median$"), ("cma_es",)),
-        Chart(
-            "Validation of the mean and of the best candidate",
-            ("cma/validation_mean$", "cma/validation_best$"),
-            ("cma_es validation",),
-        ),
-        Chart("Step size of the search", ("cma/sigma$",), ("cma_es",)),
-        Chart("Error of the student's actions", ("clone/loss$",), ("clone",)),
-        Chart("Share of rows in which the teacher acts", ("clone/teacher_share$",), ("clone",)),
-        Chart("Variance of the returns that the critic explains", ("train/explained_variance$",), ("ppo",)),
-        Chart("Loss of the critic", ("train/value_loss$",), ("ppo",)),
-        Chart("Loss of the policy", ("train/policy_gradient_loss$",), ("ppo",)),
-        Chart("Size of an update: KL divergence", ("train/approx_kl$",), ("ppo",)),
-        Chart("Size of an update: share of samples clipped", ("train/clip_fraction$",), ("ppo",)),
-        Chart("Exploration: deviation of the actions", ("train/std$",), ("ppo continuous",)),
-        Chart("Exploration: negative entropy", ("train/entropy_loss$",), ("ppo",)),
-        Chart("Learning rate", ("train/learning_rate$",), ("ppo", "clone")),
-        Chart(
-            "Which sensor is which: loss",
-            ("(train|clone)/auxiliary_loss$",),
-            ("ppo identify", "clone identify"),
-        ),
-        Chart("Simulations that diverged", ("rollout/diverged$",)),
-    ),
-    "Bodies": (
-        Chart(
-            "All bodies: mean, worst, best",
-            ("rollout/body_mean", "rollout/body_worst", "rollout/body_best"),
-            ("ppo several", "cma_es several"),
-            band=True,
-        ),
-        Chart("Return of each body", ("bodies/.+",), ("ppo", "cma_es")),
-    ),
-    "Zero-shot": (
-        Chart(
-            "Mean of the conditions, and undisturbed",
-            ("zero_shot/mean$", "zero_shot/undisturbed$"),
-            ("zero_shot",),
-        ),
-        Chart("Each condition", ("zero_shot/(?!mean$).+",), ("zero_shot",)),
-    ),
-    "Speed": (
-        Chart("Environment steps per second", ("time/fps$",)),
-        Chart("Share of the time", ("time/.+_share$",)),
-    ),
+RETURNS: Charts = {
+    "Return": ("rollout/ep_rew_mean$", "validation/mean_reward$"),
+    "Length of an episode": ("rollout/ep_len_mean$",),
 }
-"""Every chart that there is, by page. ``docs/scalars.md`` tells what the scalars mean."""
+DIVERGED: Charts = {"Simulations that diverged": ("rollout/diverged$",)}
+BODIES: Charts = {"Return of each body": ("bodies/.+",)}
+BAND = "All bodies: mean, worst, best", ("rollout/body_mean", "rollout/body_worst", "rollout/body_best")
+ZERO_SHOT: Charts = {
+    "Mean of the conditions, and undisturbed": ("zero_shot/mean$", "zero_shot/undisturbed$"),
+    "Each condition": ("zero_shot/(?!mean$).+",),
+}
+SPEED: Charts = {
+    "Environment steps per second": ("time/fps$",),
+    "Share of the time": ("time/.+_share$",),
+}
 
 
-def layout(traits: frozenset[str]) -> dict[str, dict[str, list[Any]]]:
+def pages(own: Charts, several: bool, tries: bool) -> dict[str, dict[str, list[Any]]]:
     """Pages for a run, as `SummaryWriter.add_custom_scalars` takes them.
 
     Args:
-        traits: of the run, see `traits_of`.
+        own: charts of its algorithm.
+        several: whether it trains on several bodies.
+        tries: whether it has a zero-shot suite.
 
     Returns:
         By page and title the kind of chart and its scalars; only what the run logs.
     """
-    pages: dict[str, dict[str, list[Any]]] = {}
-    for page, charts in PAGES.items():
-        fitting = [chart for chart in charts if chart.fits(traits)]
-        if fitting:
-            pages[page] = {
-                chart.title: ["Margin" if chart.band else "Multiline", list(chart.scalars)]
-                for chart in fitting
-            }
-    return pages
+    title, scalars = BAND
+    found = {"Training": _lines({**RETURNS, **own, **DIVERGED})}
+    found["Bodies"] = {title: ["Margin", list(scalars)]} if several else {}
+    found["Bodies"] |= _lines(BODIES)
+    if tries:
+        found["Zero-shot"] = _lines(ZERO_SHOT)
+    return {**found, "Speed": _lines(SPEED)}
 
 
-def traits_of(algorithm: str, kind: str, has: Mapping[str, bool]) -> frozenset[str]:
-    """Words that tell which scalars a run logs.
-
-    Args:
-        algorithm: ``ppo``, ``cma_es`` or ``clone``.
-        kind: of the tokens: ``limbs``, ``sensors`` or ``patches``.
-        has: ``continuous`` actions, a loss of ``identify``, ``several`` bodies, ``validation``, a
-            ``zero_shot`` suite.
-    """
-    return frozenset({algorithm, kind, *(name for name, true in has.items() if true)})
+def _lines(charts: Charts) -> dict[str, list[Any]]:
+    return {title: ["Multiline", list(scalars)] for title, scalars in charts.items()}

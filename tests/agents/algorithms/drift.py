@@ -1,16 +1,13 @@
-"""A small task in torch, as a tensor environment and as a vector environment of arrays."""
+"""A small task in torch, of which the host knows which episodes end, or does not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from somite.envs.snapshots import Kept
@@ -72,14 +69,16 @@ class Drift(Kept):
         return Step(self.observe(), rewards, terminated, truncated, diverged, whole, final)
 
 
-class DriftTensorEnv(TokenEnv):
+class DriftEnv(TokenEnv):
     """It gives the same tensors in every step, written anew. Rows are of two bodies."""
 
     kind, max_episode_steps = "sensors", LIMIT
     spec_of_tokens, sizes, body_names = SPEC, SIZES, ("one", "two")
 
-    def __init__(self, num_envs: int) -> None:
-        self.num_envs, self.device = num_envs, torch.device("cpu")
+    knows_ends = False
+
+    def __init__(self, num_envs: int, knows_ends: bool = False) -> None:
+        self.num_envs, self.device, self.knows_ends = num_envs, torch.device("cpu"), knows_ends
         self.single_observation_space = observation_space()
         self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.body_of_row = np.arange(num_envs) // (num_envs // 2)
@@ -115,42 +114,6 @@ class DriftTensorEnv(TokenEnv):
         pass
 
 
-class DriftVectorEnv(gymnasium.vector.VectorEnv):
-    """The same in arrays."""
-
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
-    def __init__(self, num_envs: int) -> None:
-        self.num_envs = num_envs
-        self.single_observation_space = observation_space()
-        self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.body_of_row = np.arange(num_envs) // (num_envs // 2)
-        self.drift = Drift(num_envs)
-
-    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[dict, dict]:
-        self.drift.start_anew()
-        return arrays(self.drift.observe()), {}
-
-    def step(self, actions: np.ndarray) -> tuple:
-        step = self.drift.step(torch.from_numpy(actions))
-        info = {"diverged": step.diverged.numpy()}
-        if step.ended.any():
-            info["final_obs"] = np.full(self.num_envs, None, object)
-            for row in np.flatnonzero(step.ended.numpy()):
-                info["final_obs"][row] = {key: value[row].numpy() for key, value in step.final.items()}
-            info["episode_is_whole"] = step.whole.numpy()
-        ends = step.terminated.numpy(), step.truncated.numpy()
-        return arrays(step.observation), step.rewards.numpy(), *ends, info
-
-    def snapshot(self) -> dict[str, Any]:
-        return self.drift.snapshot()
-
-    def restore(self, taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        self.drift.restore(taken)
-        return arrays(self.drift.observe())
-
-
 def observation_space() -> spaces.Dict:
     unbounded = {"low": -np.inf, "high": np.inf, "dtype": np.float32}
     return spaces.Dict(
@@ -162,7 +125,3 @@ def observation_space() -> spaces.Dict:
             "sensor": spaces.Box(0, N, (N,), np.int32),
         }
     )
-
-
-def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {key: value.numpy() for key, value in tensors.items()}

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.agents.algorithms import CMAES
-from somite.agents.algorithms.cma_es import Search
+from somite.agents.algorithms.search import Search
 from somite.agents.device import threads_for_numpy
 from somite.envs import cores
 from somite.envs.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from somite.agents.training.intervals import Interval
+from somite.agents.training.loop import Interval
 
 
 @given(

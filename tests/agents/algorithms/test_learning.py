@@ -11,6 +11,7 @@ from somite.agents.policies import SMP, LimbTransformer, Policy
 from tests.observations import SPEC
 
 from .worlds import Echo, make_learner
+from .worlds import learn as run
 
 EPISODE = 8
 BEST = float(EPISODE)
@@ -43,16 +44,18 @@ def learn(name: str, wrong: str | None = None, iterations: int = 16) -> float:
     torch.manual_seed(0)
     policy = POLICIES[name]()
     env = (Negated if wrong == "reward" else Echo)(48, EPISODE)
-    learner = make_learner(policy, env, n_steps=32, batch_size=128, learning_rate=5e-3, gamma=0.5)
-    buffer, compute = learner.rollout_buffer, learner.rollout_buffer.compute_returns_and_advantage
+    total = iterations * 48 * 32
+    settings = {"batch_size": 128, "learning_rate": 5e-3, "total_steps": total}
+    learner = make_learner(policy, env, n_steps=32, gamma=0.5, **settings)
+    finish = learner._finish
 
-    def negated(*arguments: object, **options: object) -> None:
-        compute(*arguments, **options)
-        buffer.advantages = -buffer.advantages
+    def negated() -> None:
+        finish()
+        learner.buffer["advantages"].neg_()
 
     if wrong == "advantage":
-        buffer.compute_returns_and_advantage = negated
-    learner.resume_learning(iterations * 48 * 32, None)
+        learner._finish = negated
+    run(learner, total)
     return mean_return(policy)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from somite.agents.algorithms.normal import Draw, Normal
+from somite.agents.rollout.candidates import Draw, Normal
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from somite.agents.training import progress
-from somite.agents.training.metrics_csv import MetricsCsv
+from somite.agents.training.records import MetricsCsv
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -17,12 +17,12 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_columns_may_appear_later_and_text_is_left_out(tmp_path: Path) -> None:
+def test_columns_may_appear_later(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     metrics = MetricsCsv(path)
-    metrics.write({"b": 1.5, "note": "text"}, {}, step=10)
-    metrics.write({"b": 2, "a": 0.25}, {}, step=20)
-    metrics.write({"a": 1}, {}, step=30)
+    metrics.write({"b": 1.5}, step=10)
+    metrics.write({"b": 2, "a": 0.25}, step=20)
+    metrics.write({"a": 1}, step=30)
     metrics.close()
     assert read(path) == [
         {"step": "10", "b": "1.5", "a": ""},
@@ -36,10 +36,10 @@ def test_rows_up_to_the_last_step_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     metrics = MetricsCsv(path)
     for step in (10, 20, 30):
-        metrics.write({"a": step}, {}, step=step)
+        metrics.write({"a": step}, step=step)
     metrics.close()
     metrics = MetricsCsv(path, last_step=20)
-    metrics.write({"a": 31}, {}, step=31)
+    metrics.write({"a": 31}, step=31)
     assert [row["step"] for row in read(path)] == ["10", "20", "31"], "each row is there at once"
 
 

@@ -106,7 +106,7 @@ def test_returns_in_progress_are_restored_but_for_rows_that_begin_anew() -> None
     one, other = RewardScaling(BODY_OF_ROW, GAMMA, CPU), RewardScaling(BODY_OF_ROW, GAMMA, CPU)
     scale(one, rewards, running)
     anew = np.arange(ROWS) == 4
-    other.restore(one.snapshot(), anew)
+    other.restore(one.snapshot(), torch.from_numpy(anew))
     returns = [each.snapshot()["_returns"].numpy() for each in (one, other)]
     assert returns[1][4] == 0 != returns[0][4]
     assert np.array_equal(returns[0][~anew], returns[1][~anew])

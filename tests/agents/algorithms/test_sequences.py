@@ -13,45 +13,31 @@ from hypothesis import strategies as st
 from torch import nn
 
 from somite.agents.agent import Agent
-from somite.agents.algorithms.ppo import TokenPPO
-from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
-from somite.agents.algorithms.sharding import Shards
+from somite.agents.algorithms.network import Network
+from somite.agents.algorithms.ppo import PPOLearner
 from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorPolicy, SensorTransformer
-from somite.agents.rollout.sequences import MEMORY, STARTS, SequenceRolloutBuffer
+from somite.agents.rollout.buffer import Batch, RolloutBuffer
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses, SensorVectorEnv
 from somite.envs.sensors.source import Source
 
-from .worlds import make_learner
+from .worlds import learn as run
+from .worlds import make_learner, only_collect
 
 
-class Teller:
-    """What `SequenceRolloutBuffer` asks its policy for."""
-
-    memory_before: dict[str, torch.Tensor] = {}
-
-
-def filled(parts: int, length: int, rows: int) -> SequenceRolloutBuffer:
+def filled(parts: int, length: int, rows: int) -> RolloutBuffer:
     """A rollout in which every number tells its step and its row: 100 * step + row."""
     steps = parts * length
     space = spaces.Dict({"tokens": spaces.Box(-1, 1e4, (2, 1)), "mask": spaces.Box(0, 1, (2,), np.int8)})
-    buffer = SequenceRolloutBuffer(
-        steps, space, spaces.Box(-1, 1e4, (1,)), "cpu", n_envs=rows, length=length, gamma=0.0, gae_lambda=0.0
-    )
-    buffer.policy = Teller()
+    buffer = RolloutBuffer(steps, rows, space, {"actions": (1,), "values": ()}, "cpu", length)
     for step in range(steps):
-        code = 100.0 * step + np.arange(rows)
-        buffer.policy.memory_before = {"hidden": torch.from_numpy(code).view(rows, 1, 1).repeat(1, 2, 3)}
-        observation = {
-            "tokens": np.repeat(code, 2).reshape(rows, 2, 1),
-            "mask": np.ones((rows, 2), np.int8),
-        }
-        starts = (code % 3 == 0).astype(np.float32)
-        values, log_probs = torch.from_numpy(code + 0.25), torch.from_numpy(code + 0.5)
-        buffer.add(observation, code[:, None], code + 0.75, starts, values, log_probs)
-        buffer.policy.memory_before["hidden"].fill_(-1)  # what is kept is a copy
-    buffer.compute_returns_and_advantage(torch.zeros(rows), torch.zeros(rows, dtype=torch.bool))
+        code = 100.0 * step + torch.arange(rows)
+        memory = {"hidden": code.view(rows, 1, 1).repeat(1, 2, 3)}
+        mask = torch.ones(rows, 2, dtype=torch.int8)
+        observation = {"tokens": code.view(rows, 1, 1).repeat(1, 2, 1), "mask": mask}
+        buffer.add(observation, code % 3 == 0, {"actions": code[:, None], "values": code + 0.25}, memory)
+        memory["hidden"].fill_(-1)  # what is kept is a copy
     return buffer
 
 
@@ -64,39 +50,34 @@ def test_every_step_of_every_row_is_given_once_in_stretches_with_the_memory_they
 ) -> None:
     buffer = filled(parts, length, rows)
     seen = []
-    for batch in buffer.get(batch_size):
-        code = batch.actions.flatten()
+    for batch in buffer.batches(batch_size):
+        code = batch["actions"].flatten()
         stretches = code.view(length, -1)  # (L, b)
         assert stretches.shape[1] <= max(1, batch_size // length)
         assert torch.all(stretches[1:] - stretches[:-1] == 100), "one step after the other, of one row"
         assert torch.all(stretches[0] // 100 % length == 0), "cut where memories were kept"
-        memory = batch.observations[MEMORY + "hidden"]
-        assert memory.shape == (stretches.shape[1], 2, 3)
-        assert torch.equal(memory, stretches[0].view(-1, 1, 1).expand(-1, 2, 3).double())
-        assert torch.equal(batch.observations["tokens"], code.view(-1, 1, 1).expand(-1, 2, 1))
-        assert torch.equal(batch.observations[STARTS].flatten(), (code % 3 == 0).float())
-        assert torch.equal(batch.old_values, code + 0.25) and torch.equal(batch.old_log_prob, code + 0.5)
-        # Without discount the return is the reward, the advantage what it has above the value.
-        assert torch.equal(batch.returns, code + 0.75) and torch.all(batch.advantages == 0.5)
+        assert batch.memory["hidden"].shape == (stretches.shape[1], 2, 3)
+        assert torch.equal(batch.memory["hidden"], stretches[0].view(-1, 1, 1).expand(-1, 2, 3))
+        assert torch.equal(batch.observation["tokens"], code.view(-1, 1, 1).expand(-1, 2, 1))
+        assert torch.equal(batch.starts, stretches % 3 == 0)
+        assert torch.equal(batch["values"], code + 0.25)
         seen += code.tolist()
     assert sorted(seen) == [100.0 * step + row for step in range(parts * length) for row in range(rows)]
 
 
 def test_every_pass_has_another_order() -> None:
     buffer = filled(6, 2, 4)
-    orders = [torch.cat([batch.actions for batch in buffer.get(8)]).flatten().tolist() for _ in range(2)]
+    orders = [torch.cat([batch["actions"] for batch in buffer.batches(8)]).flatten().tolist() for _ in "ab"]
     assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
-    (whole,) = buffer.get(None)
-    assert len(whole.actions) == 48
 
 
 def test_a_rollout_that_is_no_multiple_of_the_stretches_is_refused() -> None:
     env = SensorVectorEnv(Cue(2), Senses())
-    with pytest.raises(UserError, match="n_steps is 12, not a multiple of algorithm.sequence_length 5"):
+    with pytest.raises(UserError, match="n_steps is 12, not a multiple of algorithm.sequence_length=5"):
         make_learner(for_env(DeepSet, env), env, n_steps=12, sequence_length=5)
     forgetful = for_env(DeepSet, env, recurrent=False)
     learner = make_learner(forgetful, env, n_steps=12, sequence_length=5)
-    assert not isinstance(learner.rollout_buffer, SequenceRolloutBuffer), "it has no stretches"
+    assert learner.buffer.length is None, "it has no stretches"
 
 
 def for_env(cls: type[SensorPolicy], env: SensorVectorEnv, **values: Any) -> SensorPolicy:
@@ -142,7 +123,7 @@ L, B = 4, 6
 ROLLOUT = 4 * L * B
 
 
-def make(name: str, **settings: Any) -> TokenPPO:
+def make(name: str, **settings: Any) -> PPOLearner:
     """A learner that learns nothing, with four stretches in a rollout."""
     env = SensorVectorEnv(Walk(B), Senses(shuffle="episode", blinking=0.2))
     cls, values = REMEMBERING[name]
@@ -150,29 +131,27 @@ def make(name: str, **settings: Any) -> TokenPPO:
     for parameter in policy.parameters():
         nn.init.normal_(parameter, std=0.6)
     learner = make_learner(policy, env, n_steps=4 * L, sequence_length=L, gamma=0.9, **settings)
-    learner.train = lambda: None
+    only_collect(learner)
     return learner
 
 
-def collected(name: str, **settings: Any) -> TokenPPO:
+def collected(name: str, **settings: Any) -> PPOLearner:
     """The same after its second rollout, at whose start episodes go on."""
     learner = make(name, **settings)
-    learner.learn(2 * ROLLOUT)
+    run(learner, 2 * ROLLOUT)
     return learner
 
 
-def greatest_difference(learner: TokenPPO, change: Any = None) -> tuple[float, float]:
+def greatest_difference(learner: PPOLearner, change: Any = None) -> tuple[float, float]:
     """Of log-probabilities and values judged anew from those of the rollout."""
     found = []
-    for batch in learner.rollout_buffer.get(8 * L):
-        observations = dict(batch.observations)
+    for batch in learner.buffer.batches(8 * L):
         if change:
-            change(observations)
+            change(batch)
         with torch.no_grad():
-            values, log_prob, _ = learner.policy.evaluate_actions(observations, batch.actions)
-        found.append(
-            [(log_prob - batch.old_log_prob).abs().max(), (values.flatten() - batch.old_values).abs().max()]
-        )
+            (outputs, values), _ = learner.network.learn(batch)
+            log_prob = learner._explored(outputs, batch.observation).log_prob(batch["actions"])
+        found.append([(log_prob - batch["log_probs"]).abs().max(), (values - batch["values"]).abs().max()])
     return tuple(torch.tensor(found).amax(0).tolist())
 
 
@@ -180,9 +159,9 @@ def greatest_difference(learner: TokenPPO, change: Any = None) -> tuple[float, f
 def test_a_fresh_rollout_is_judged_as_it_was_made(name: str) -> None:
     """PPO's ratio starts at one, also where episodes end within stretches and between rollouts."""
     learner = collected(name)
-    starts = learner.rollout_buffer.episode_starts.reshape(4, L, B)
+    starts = learner.buffer.starts.reshape(4, L, B)
     assert starts[:, 1:].sum() > 5 and starts[:, 0].sum() > 0, "within stretches and at their beginnings"
-    memories = learner.rollout_buffer.memories
+    memories = learner.buffer._memories
     assert len(memories) == 4 and memories[0]["hidden"].abs().max() > 0, "remembered from the rollout before"
     log_prob, value = greatest_difference(learner)
     assert log_prob < 1e-5 and value < 1e-5
@@ -193,19 +172,16 @@ def test_bf16_judges_as_it_acted_within_its_rounding() -> None:
     assert log_prob < 0.1 and value < 0.1
 
 
-def never_forgets(observations: dict[str, torch.Tensor]) -> None:
-    observations[STARTS] = torch.zeros_like(observations[STARTS])
+def never_forgets(batch: Batch) -> None:
+    batch.starts = torch.zeros_like(batch.starts)
 
 
-def forgets_a_step_late(observations: dict[str, torch.Tensor]) -> None:
-    starts = observations[STARTS].view(L, -1)
-    observations[STARTS] = starts.roll(1, 0).flatten()
+def forgets_a_step_late(batch: Batch) -> None:
+    batch.starts = batch.starts.roll(1, 0)
 
 
-def begins_without_memory(observations: dict[str, torch.Tensor]) -> None:
-    for key in observations:
-        if key.startswith(MEMORY):
-            observations[key] = torch.zeros_like(observations[key])
+def begins_without_memory(batch: Batch) -> None:
+    batch.memory = {key: torch.zeros_like(value) for key, value in batch.memory.items()}
 
 
 @pytest.mark.parametrize("wrong", [never_forgets, forgets_a_step_late, begins_without_memory])
@@ -228,8 +204,8 @@ def test_a_cut_episode_is_bootstrapped_once_with_the_rows_own_memory(name: str) 
         return result
 
     learner.env.env.step = recorded
-    learner.learn(ROLLOUT)
-    buffer, policy = learner.rollout_buffer, learner.policy.token_policy
+    run(learner, ROLLOUT)
+    buffer, policy = learner.buffer, learner.policy
 
     def value_of(observation: dict[str, np.ndarray], memory: dict[str, torch.Tensor]) -> tuple:
         tensors = {key: torch.from_numpy(np.asarray(value)[None]) for key, value in observation.items()}
@@ -243,7 +219,7 @@ def test_a_cut_episode_is_bootstrapped_once_with_the_rows_own_memory(name: str) 
         for t, info in enumerate(infos_of_steps):
             _, memory = value_of({key: values[t, row] for key, values in buffer.observations.items()}, memory)
             age += 1
-            added = buffer.rewards[t, row].item() - 1
+            added = buffer["rewards"][t, row].item() - 1
             if age == (Walk.end if row % 2 else Walk.max_episode_steps):
                 last = info["final_obs"][row]
                 if row % 2:
@@ -262,19 +238,19 @@ def test_a_cut_episode_is_bootstrapped_once_with_the_rows_own_memory(name: str) 
 
 def test_the_value_after_a_rollout_is_of_the_present_memory_and_changes_it_not() -> None:
     learner = make("deep_set")
-    learner.learn(ROLLOUT)
-    policy, observation = learner.policy, {k: torch.as_tensor(v) for k, v in learner._last_obs.items()}
-    kept = {key: value.clone() for key, value in policy.memory.items()}
+    run(learner, ROLLOUT)
+    network, policy, observation = learner.network, learner.policy, dict(learner.observation)
+    kept = {key: value.clone() for key, value in network.memory.items()}
     with torch.no_grad():
-        features, _ = policy.token_policy.encode(observation, kept)
-        wanted = policy.token_policy.value(features, observation)[:, None]
-        assert torch.equal(policy.predict_values(observation), wanted)
+        features, _ = policy.encode(observation, kept)
+        wanted = policy.value(features, observation)
+        assert torch.equal(network.value(observation), wanted)
         rows = torch.tensor([1, 4])
         some, memory = ({key: value[rows] for key, value in of.items()} for of in (observation, kept))
-        torch.testing.assert_close(policy.predict_values(some, memory), wanted[rows])
-    assert all(torch.equal(policy.memory[key], value) for key, value in kept.items())
-    policy.forget(torch.arange(B) == 2)
-    for key, value in policy.memory.items():
+        torch.testing.assert_close(network.value(some, memory), wanted[rows])
+    assert all(torch.equal(network.memory[key], value) for key, value in kept.items())
+    network.forget(torch.arange(B) == 2)
+    for key, value in network.memory.items():
         assert torch.all(value[2] == 0) and torch.equal(value[[0, 1, 3, 4, 5]], kept[key][[0, 1, 3, 4, 5]])
         assert kept[key][2].abs().max() > 0
 
@@ -344,8 +320,9 @@ def learn(
     env = SensorVectorEnv(source(64), Senses())
     policy = for_env(cls, env, **values)
     settings = {"n_steps": 12, "sequence_length": 6, "batch_size": 384, "n_epochs": 8}
+    settings["total_steps"] = updates * 64 * 12
     learner = make_learner(policy, env, **settings, learning_rate=rate, gamma=0.9, ent_coef=0.01)
-    learner.resume_learning(updates * 64 * 12, None)
+    run(learner, updates * 64 * 12)
     return mean_return(policy, source)
 
 
@@ -365,18 +342,16 @@ def test_choices_are_learnt(cls: type[SensorPolicy]) -> None:
 def test_parts_of_a_batch_on_threads_are_judged_as_the_whole() -> None:
     env = SensorVectorEnv(Walk(B), Senses(history=3))
     policy = for_env(SensorTransformer, env, width=8, heads=1, critic="shared")
-    adapted = SB3TokenPolicy(
-        env.single_observation_space, env.single_action_space, lambda _: 1e-3, policy=policy
-    )
     observation = {key: torch.from_numpy(value) for key, value in env.reset(seed=0)[0].items()}
     observation = {key: value.repeat(5, *[1] * (value.dim() - 1)) for key, value in observation.items()}
-    actions, found = torch.randn(30, 1), []
-    for shards in (None, Shards(2)):
-        adapted.shards = shards
+    found = []
+    for threads in (1, 2):
         policy.zero_grad()
-        results = adapted.evaluate_actions(observation, actions)
+        results, _ = Network(policy, threads=threads).learn(Batch(observation, {}))
         sum(result.square().sum() for result in results).backward()
-        gradients = [parameter.grad.flatten() for parameter in policy.parameters()]
+        gradients = [
+            parameter.grad.flatten() for parameter in policy.parameters() if parameter.grad is not None
+        ]
         found.append(torch.cat([*(result.detach().flatten() for result in results), *gradients]))
     assert found[0].std() > 1e-2
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)

@@ -1,74 +1,114 @@
-"""Threads with parts of a batch compute what one thread does with the whole."""
+"""Threads with parts of a batch, and batches without padding, compute what one thread does with the whole."""
 
 from __future__ import annotations
 
-import functools
 import threading
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from somite.agents.algorithms import trimming
-from somite.agents.algorithms.sharding import Shards
-from somite.agents.policies import SMP, LimbTransformer
+from somite.agents.algorithms import network
+from somite.agents.algorithms.network import Network, Shards
+from somite.agents.policies import SMP, LimbTransformer, Policy
+from somite.agents.rollout.buffer import Batch
 from tests.agents.runs import make_run
 from tests.observations import SPEC, random_observation
 
 COUNT = 2
+POLICIES = {
+    "transformer": lambda: LimbTransformer(SPEC),
+    "with tree": lambda: LimbTransformer(SPEC, tree_encoding=True),
+    "smp": lambda: SMP(SPEC),
+}
 
 
-def evaluation(policy, seen=None):
-    def evaluate(observation):
-        if seen is not None:
-            seen.append(threading.current_thread().name)
-        observation = policy.prepare(observation)
-        features, _ = policy.encode(observation, {})
-        return policy.act(features, observation), policy.value(features, observation)
-
-    return evaluate
-
-
-@pytest.fixture(autouse=True)
-def small_groups(monkeypatch):
-    monkeypatch.setattr(trimming, "SMALLEST_GROUP", 1)
+def found(policy: Policy, observation: dict[str, torch.Tensor], threads: int) -> torch.Tensor:
+    """Means, values and gradients."""
+    policy.zero_grad()
+    (mean, value), _ = Network(policy, threads=threads).learn(Batch(observation, {}))
+    # The scale is used outside, as the learner does.
+    (mean.square().sum() * policy.log_std.exp() + value.square().sum()).backward()
+    gradient = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+    return torch.cat([mean.detach().flatten(), value.detach(), gradient])
 
 
-@pytest.mark.parametrize("make", [LimbTransformer, SMP])
-def test_results_and_gradients_are_those_of_one_thread_every_time(make):
-    torch.manual_seed(0)
-    policy, shards, seen = make(SPEC), Shards(COUNT), []
-    observation = random_observation(batch=31, seed=1)
-    share = functools.partial(shards.map, module=policy)
-    results = []
-    for arguments in ((), (share, COUNT), (share, COUNT)):
-        policy.zero_grad()
-        mean, value = trimming.evaluate_trimmed(evaluation(policy, seen), observation, *arguments)
-        # The scale is used outside, as the learner does.
-        (mean.square().sum() * policy.log_std.exp() + value.square().sum()).backward()
-        assert policy.log_std.grad is not None
-        gradient = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
-        results.append(torch.cat([mean.detach().flatten(), value.detach(), gradient]))
-    assert results[0].std() > 0.01
+@pytest.mark.parametrize("threads", [1, COUNT])
+@pytest.mark.parametrize("name", POLICIES)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**16), size=st.integers(6, 40))
+def test_results_and_gradients_are_those_of_the_whole_batch(
+    name: str, threads: int, seed: int, size: int
+) -> None:
+    policy, generator = POLICIES[name](), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    observation, results = random_observation(batch=size, seed=seed), []
+    for smallest in (10**9, 1, 1):  # as a whole, then in groups, twice
+        before, network.SMALLEST_GROUP = network.SMALLEST_GROUP, smallest
+        try:
+            results.append(found(policy, observation, threads))
+        finally:
+            network.SMALLEST_GROUP = before
+    assert results[0].std() > 0.01, "there is something to confuse"
     torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-3 * float(results[0].abs().max()))
-    assert torch.equal(results[1], results[2])
-    assert sum(name.startswith("shard") for name in seen) == 2 * COUNT * trimming.GROUPS_OF_A_SHARD
+    assert torch.equal(results[1], results[2]), "the same every time"
 
 
-def test_without_gradients_there_is_no_graph():
-    policy = LimbTransformer(SPEC)
+@pytest.fixture
+def met(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Slots and thread of every call of the network."""
+    calls, evaluate = [], Network._evaluate
+
+    def watched(self: Network, observation: dict[str, torch.Tensor]) -> tuple:
+        calls.append((observation["mask"].shape[1], threading.current_thread().name))
+        return evaluate(self, observation)
+
+    monkeypatch.setattr(Network, "_evaluate", watched)
+    return calls
+
+
+def test_short_bodies_are_evaluated_short(met: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation = random_observation(batch=30, seed=0)
+    n_slots = observation["mask"].shape[1]
+    observation["mask"][:20, 2:] = 0
+    Network(LimbTransformer(SPEC)).act(observation)
+    assert [slots for slots, _ in met] == [n_slots], "small batches stay whole"
+    met.clear()
+    monkeypatch.setattr(network, "SMALLEST_GROUP", 1)
+    Network(LimbTransformer(SPEC)).act(observation)
+    assert [slots for slots, _ in met][1:] == [2, 2] and met[0][0] <= n_slots > 2
+
+
+def test_groups_are_shared_out_among_the_threads(met: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "SMALLEST_GROUP", 1)
+    Network(LimbTransformer(SPEC), threads=COUNT).act(random_observation(batch=31, seed=1))
+    assert sum(name.startswith("shard") for _, name in met) == COUNT * network.GROUPS_OF_A_THREAD
+
+
+def test_batches_elsewhere_stay_whole_and_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "SMALLEST_GROUP", 1)
+    observation = {key: value.to("meta") for key, value in random_observation(batch=30, seed=0).items()}
+    there = Network(LimbTransformer(SPEC).to("meta"), threads=COUNT)
+    assert there.shards is None and there._shared(lambda whole: whole is observation, observation)
+
+
+def test_without_gradients_there_is_no_graph() -> None:
+    made = Network(LimbTransformer(SPEC), threads=COUNT)
     with torch.no_grad():
         parts = [random_observation(batch=3, seed=seed) for seed in (0, 1)]
-        results = Shards(COUNT).map(evaluation(policy), parts, policy)
+        results = made.shards.map(made._evaluate, parts, made.policy)
     assert not any(tensor.requires_grad for pair in results for tensor in pair)
 
 
-def test_an_error_in_a_thread_is_told():
-    def fails(observation):
+def test_an_error_in_a_thread_is_told() -> None:
+    def fails(observation: object) -> tuple:
         raise ValueError("no such limb")
 
-    policy = LimbTransformer(SPEC)
     with pytest.raises(ValueError, match="no such limb"):
-        Shards(COUNT).map(fails, [random_observation(0)], policy)
+        Shards(COUNT).map(fails, [random_observation(0)], LimbTransformer(SPEC))
 
 
 @pytest.mark.parametrize(("agent", "sharded"), [("limb_transformer", True), ("mlp", False)])
@@ -79,6 +119,6 @@ def test_the_learner_shares_its_work_and_leaves_torchs_threads_as_they_were(tmp_
         run = make_run(tmp_path, f"agent={agent}")
         run.learn()
         assert torch.get_num_threads() == COUNT
-        assert (run.learner.policy.shards is not None) == sharded
+        assert (run.learner.network.shards is not None) == sharded
     finally:
         torch.set_num_threads(threads)

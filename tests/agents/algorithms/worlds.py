@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -10,13 +12,14 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
-from stable_baselines3.common.logger import Logger
 
 from somite.agents.algorithms import PPO
-from somite.agents.algorithms.ppo import TokenPPO
+from somite.agents.algorithms.base import Setup
+from somite.agents.algorithms.ppo import PPOLearner
 from somite.agents.policies import Policy
-from somite.agents.rollout.training_rows import DeviceRows, HostRows
-from somite.envs.token_env import TokenEnv
+from somite.agents.rollout.episodes import EpisodeLog
+from somite.envs.snapshots import Misfit
+from somite.envs.token_env import Step, TokenEnv
 from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import SPEC
 
@@ -144,16 +147,92 @@ class Echo(World):
         return none, np.full(self.num_envs, (self.time + 1) % self.steps == 0)
 
 
+class OfArrays(TokenEnv):
+    """A vector environment of arrays, such as a `World`, as a token environment."""
+
+    device, kind, spec_of_tokens = torch.device("cpu"), "limbs", SPEC
+    max_episode_steps, step_duration = 1000, 0.1
+
+    def __init__(self, env: gymnasium.vector.VectorEnv) -> None:
+        self.env, self.num_envs, self.body_of_row = env, env.num_envs, env.body_of_row
+        self.single_observation_space = env.single_observation_space
+        self.single_action_space = env.single_action_space
+
+    def reset(self, seed: Any = None, rows: Any = None) -> dict[str, torch.Tensor]:
+        return tensors(self.env.reset(seed=seed)[0])
+
+    def finish(self) -> Step:
+        observation, rewards, terminated, truncated, info = self.env.step(self._begun.numpy())
+        ended, given, final = terminated | truncated, tensors(observation), None
+        if ended.any():
+            final = {key: value.clone() for key, value in given.items()}
+            for row in np.flatnonzero(ended):
+                for key, value in info["final_obs"][row].items():
+                    final[key][row] = torch.as_tensor(value)
+        diverged, whole = info.get("diverged", ended & False), info.get("episode_is_whole", True) & ended
+        ends = (torch.as_tensor(each) for each in (rewards, terminated, truncated, diverged, whole))
+        return Step(given, *ends, final)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, taken: Any) -> dict[str, torch.Tensor]:
+        raise Misfit("a world keeps nothing")
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def tensors(observation: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(value) for key, value in observation.items()}
+
+
+@dataclass
+class WorldSetup(Setup):
+    """A run's part of a learner whose environments are there already."""
+
+    env: Any = None
+
+    def make_env(self, *arguments: Any, **options: Any) -> TokenEnv:
+        return self.env
+
+
 def make_learner(
     policy: Policy,
     env: gymnasium.vector.VectorEnv | TokenEnv,
     seed: int = 0,
     precision: str = "float32",
     **settings: Any,
-) -> TokenPPO:
-    """The package's PPO on these rows, which writes no log."""
+) -> PPOLearner:
+    """The package's PPO in these environments."""
     algorithm = PPO(**{"num_envs": env.num_envs, **settings})
-    rows = DeviceRows(env) if isinstance(env, TokenEnv) else HostRows(env)
-    learner = algorithm.make_learner(policy, rows, torch.device("cpu"), seed, seed, precision)
-    learner.set_logger(Logger(None, []))
-    return learner
+    names = [str(body) for body in range(int(env.body_of_row.max()) + 1)]
+    setup = WorldSetup(
+        task_set=SimpleNamespace(seen=names, simulation="cpu"),
+        agent=None,
+        environment={},
+        device=torch.device("cpu"),
+        precision=precision,
+        threads=1,
+        compute=None,
+        seed=seed,
+        learner_seed=seed,
+        env_seed=seed,
+        continued=False,
+        episodes=EpisodeLog(names),
+        make_policy=lambda _: policy,
+        env=env if isinstance(env, TokenEnv) else OfArrays(env),
+    )
+    return algorithm.make_learner(setup)
+
+
+def learn(learner: PPOLearner, steps: int) -> None:
+    """Updates until so many steps have been made."""
+    while learner.steps < steps:
+        learner.update(lambda: False)
+
+
+def only_collect(learner: PPOLearner) -> None:
+    """Nothing is learnt from rollouts."""
+    learner._learn = dict
+    learner._update_normalizer = lambda: None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import hydra
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from somite.agents.algorithms import CMAES
-from somite.agents.algorithms.cma_es import Search
+from somite.agents.algorithms.search import Search
 from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
 from somite.agents.rollout.compute import Compute, Evaluator, Local
@@ -45,9 +46,14 @@ class Small:
     environment: dict
     search: Search
 
-    def evaluator(self, compute: Compute, threads: int = 1) -> Evaluator:
-        device = torch.device("cpu")
-        return compute.evaluator(self.settings, self.policy, self.task, self.environment, threads, device)
+    @property
+    def setup(self) -> SimpleNamespace:
+        """What of a run's `Setup` is asked for."""
+        cpu = torch.device("cpu")
+        return SimpleNamespace(task_set=self.task, environment=self.environment, threads=1, device=cpu)
+
+    def evaluator(self, compute: Compute) -> Evaluator:
+        return compute.evaluator(self.settings, self.setup, self.policy)
 
     def starts(self) -> list[list[int]]:
         return [[7, self.search.generation, episode] for episode in range(self.settings.episodes)]

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from somite.agents.rollout.compute import Local, check_algorithm, compute_of
+from somite.agents.rollout.compute import Local, compute_of
 from somite.agents.rollout.ray_population import Ray
+from somite.agents.training.loop import make_algorithm
 from somite.agents.training.train import train
 from somite.envs.errors import UserError
 
@@ -73,28 +73,18 @@ def test_without_ray_the_command_that_installs_it_is_told(without_ray: None) -> 
     assert str(error.value.__cause__) == wanted
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "clone"])
-def test_algorithms_of_one_machine_say_so(with_ray: None, algorithm: str) -> None:
-    with pytest.raises(
-        UserError, match=rf"compute=ray is for algorithm=cma_es.*algorithm={algorithm} learns"
-    ):
-        check_algorithm(Ray(), algorithm)
-    for name in (algorithm, "cma_es"):
-        check_algorithm(Local(), name)
-
-
-def test_it_is_said_before_training(with_ray: None, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="compute=ray is for algorithm=cma_es"):
+def test_algorithms_of_one_machine_say_so_before_training(with_ray: None, tmp_path: Path) -> None:
+    assert make_algorithm(compose("compute=ray", "algorithm=cma_es")).spreads
+    with pytest.raises(UserError, match="compute=ray .*algorithm=cma_es; algorithm=ppo learns on one"):
         train(compose(*TINY, "compute=ray"), tmp_path / "run")
 
 
 def test_who_computes_decides_the_automatic_size_of_a_shard(with_ray: None) -> None:
     small = make("sensors", "algorithm.shard_size=auto", "algorithm.population=256", "algorithm.episodes=16")
-    cpu = torch.device("cpu")
-    sizes = [c.shard_size(small.settings, small.task, small.policy, cpu) for c in (Local(), Ray())]
-    assert sizes == [256, 64]
+    given = small.settings, small.setup, small.policy
+    assert [choice.shard_size(*given) for choice in (Local(), Ray())] == [256, 64]
     small.settings.shard_size = 5
-    assert {c.shard_size(small.settings, small.task, small.policy, cpu) for c in (Local(), Ray())} == {5}
+    assert {choice.shard_size(*given) for choice in (Local(), Ray())} == {5}
 
 
 @pytest.mark.skipif(not has_ray, reason="needs ray: pip install '.[ray]'")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from somite.agents.rollout import worker
-from somite.agents.rollout.messages import drawn_again, received, shared_bytes, whole
+from somite.agents.rollout.candidates import drawn_again, received, shared_bytes, whole
 from somite.agents.rollout.population import joined, shards_of
 from somite.envs.errors import UserError
 

@@ -17,7 +17,7 @@ pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: pip install 'somit
 
 from somite.agents.device import resolve_simulation
 from somite.agents.rollout.device_population import DeviceSimulator
-from somite.agents.training.ppo_run import PPORun
+from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorVectorEnv, mujoco_source
 from somite.envs.sensors.on_device.env import SensorTensorEnv
@@ -334,8 +334,9 @@ def test_ppo_learns_on_the_device(tmp_path: Path) -> None:
         "threads=1",
     )
     for steps in (16, 32):
-        run = PPORun(runs.compose(*arguments, f"algorithm.total_steps={steps}"), tmp_path, CPU)
-        assert run.simulation == "warp" and set(run.bodies.device_options) == {"contacts", "constraints"}
+        run = Run(runs.compose(*arguments, f"algorithm.total_steps={steps}"), tmp_path, CPU)
+        assert run.task_set.simulation == "warp"
+        assert set(run.task_set.device_options) == {"contacts", "constraints"}
         run.learn()
         assert isinstance(run.learner.env.env.source, TensorMujoco)
         assert all(parameter.isfinite().all() for parameter in run.policy.parameters())
@@ -350,6 +351,6 @@ def test_a_search_on_the_device(tmp_path: Path) -> None:
         "algorithm.validate_every=0",
     )
     run.learn()
-    (simulator,) = run.population._simulators
+    (simulator,) = run.learner.population._simulators
     assert isinstance(simulator, DeviceSimulator)
     assert np.isfinite(cma_runs.column(tmp_path, "cma/best")).all()

@@ -1,4 +1,4 @@
-"""The policy as SB3 sees it: probabilities over existing actuators alone, symmetries, saving, bf16."""
+"""The policy as a learner sees it: probabilities over existing actuators alone, symmetries, saving, bf16."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from somite.agents import load_policy
-from somite.agents.algorithms.sb3_policy import SB3TokenPolicy
+from somite.agents.algorithms.distributions import distribution
+from somite.agents.algorithms.network import Network
 from somite.agents.policies import MLP, SMP, LimbTransformer
+from somite.agents.rollout.buffer import Batch
 from somite.agents.storage.policy import save_policy
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
-from somite.envs.tokens import limb_action_space, limb_observation_space
 from tests.observations import Observation, pad, permute_limbs, random_observation
 from tests.policies.helpers import CLOSE, MARGIN, MODULAR, N_JOINTS, N_TOKENS, POLICIES, build, run
 
-from .worlds import Echo, make_learner
+from .worlds import Echo, learn, make_learner, only_collect
 
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=15, deadline=None)
-
-
-def adapt(policy: torch.nn.Module, observation: Observation, precision: str = "float32") -> SB3TokenPolicy:
-    """The policy as SB3's actor-critic, for observations of these sizes."""
-    sizes = observation["action_mask"].shape[1:]
-    spaces = limb_observation_space(policy.spec, *sizes), limb_action_space(*sizes)
-    return SB3TokenPolicy(*spaces, lambda remaining: 1e-3, policy=policy, precision=precision)
 
 
 def large(name: str) -> torch.nn.Module:
@@ -46,11 +40,14 @@ def some_actions(observation: Observation, seed: int = 0) -> Tensor:
     return torch.randn(observation["action_mask"].shape, generator=generator)
 
 
-@torch.no_grad()
-def judge(policy: torch.nn.Module, observation: Observation, actions: Tensor) -> dict[str, Tensor]:
+def judge(
+    policy: torch.nn.Module, observation: Observation, actions: Tensor, precision: str = "float32"
+) -> dict[str, Tensor]:
     """What the learner asks about actions (B, N, J)."""
-    value, log_prob, entropy = adapt(policy, observation).evaluate_actions(observation, actions.flatten(1))
-    return {"value": value, "log_prob": log_prob, "entropy": entropy}
+    (mean, value), _ = Network(policy, precision).learn(Batch(observation, {}))
+    explored = distribution(mean, False, observation["action_mask"], policy.log_std)
+    log_prob = explored.log_prob(actions.flatten(1))
+    return {"value": value, "log_prob": log_prob, "entropy": explored.entropy()}
 
 
 def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: dict = CLOSE) -> None:
@@ -70,7 +67,7 @@ def test_probabilities_are_torchs_summed_over_existing_actuators(name: str) -> N
     for result, wanted in (("log_prob", normal.log_prob(actions)), ("entropy", normal.entropy())):
         wanted = (wanted.expand_as(actions) * exists).sum((1, 2))
         torch.testing.assert_close(found[result], wanted, rtol=1e-5, atol=1e-5)
-    assert torch.equal(found["value"], value[:, None])
+    assert torch.equal(found["value"], value)
     assert found["log_prob"].std() > MARGIN and found["entropy"].std() > MARGIN
 
 
@@ -78,17 +75,19 @@ def test_probabilities_are_torchs_summed_over_existing_actuators(name: str) -> N
 def test_drawn_actions_have_the_probability_they_were_drawn_with(name: str) -> None:
     """Also as the rollout buffer keeps them: actions flat, masks and parents in float32."""
     policy, observation = large(name), random_observation(2)
-    adapted = adapt(policy, observation)
+    network = Network(policy)
     with torch.no_grad():
-        actions, value, log_prob = adapted(observation)
+        mean, value = network.act(observation)
+        explored = distribution(mean, False, observation["action_mask"], policy.log_std)
+        actions = explored.sample()
         stored = {key: values.float() for key, values in observation.items()}
-        again = adapted.evaluate_actions(stored, actions.reshape(len(actions), -1))
-    torch.testing.assert_close(again[0], value, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(again[1], log_prob, rtol=1e-5, atol=1e-4)
-    assert torch.equal(adapted.predict_values(observation), value)
+        again = judge(policy, stored, actions)
+    torch.testing.assert_close(again["value"], value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again["log_prob"], explored.log_prob(actions), rtol=1e-5, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(network.value(observation), value)
     assert torch.all(actions[observation["action_mask"] == 0] == 0)
-    mean, _ = run(policy, observation)
-    assert torch.equal(adapted(observation, deterministic=True)[0], mean)
+    assert torch.equal(mean, run(policy, observation)[0])
     assert not torch.allclose(actions, mean, atol=MARGIN)
 
 
@@ -96,8 +95,8 @@ def test_noise_has_the_policys_deviation() -> None:
     observation = {key: values.repeat(500, *[1] * (values.dim() - 1)) for key, values in ONE_BODY.items()}
     policy = large("smp_both")
     with torch.no_grad():
-        actions, _, _ = adapt(policy, observation)(observation)
-        mean, _ = run(policy, observation)
+        mean, _ = Network(policy).act(observation)
+        actions = distribution(mean, False, observation["action_mask"], policy.log_std).sample()
     noise = (actions - mean)[observation["action_mask"] == 1]
     assert noise.std().item() == pytest.approx(policy.log_std.exp().item(), rel=0.1)
 
@@ -150,8 +149,7 @@ def check_relabelling(
     actions = some_actions(observation)
     assert_close(judge(policy, observation, actions), judge(policy, moved, actions[:, order]), tolerance)
     with torch.no_grad():
-        mean = adapt(policy, observation)(observation, deterministic=True)[0]
-        moved_mean = adapt(policy, moved)(moved, deterministic=True)[0]
+        mean, moved_mean = (Network(policy).act(each)[0] for each in (observation, moved))
     torch.testing.assert_close(moved_mean, mean[:, order], **tolerance)
 
 
@@ -198,7 +196,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     policy = AGENTS[request.param]()
     bodies = BodySet("cheetah", task=LocomotionTask(max_episode_steps=20))
     env = bodies.make_vec(BODIES, 6, aligned=policy.aligned_slots, threads=1)
-    make_learner(policy, env, n_steps=32, batch_size=64, learning_rate=1e-2).learn(12 * 6 * 32)
+    learn(make_learner(policy, env, n_steps=32, batch_size=64, learning_rate=1e-2), 12 * 6 * 32)
     folder = tmp_path_factory.mktemp(request.param) / "policy"
     save_policy(folder, policy, environment={}, training={})
     loaded = load_policy(folder).policy
@@ -210,7 +208,7 @@ def test_a_trained_saved_and_loaded_policy_keeps_the_symmetries(
     trained: torch.nn.Module, real_observation: Observation
 ) -> None:
     with torch.no_grad():
-        mean = adapt(trained, real_observation)(real_observation, deterministic=True)[0]
+        mean = Network(trained).act(real_observation)[0]
     assert mean[real_observation["action_mask"] == 1].std() > TRAINED_MARGIN, "outputs that vary"
     if trained.aligned_slots:
         found = differences(trained, real_observation)
@@ -232,13 +230,12 @@ def test_bf16_is_near_float32_and_learns_in_float32(name: str) -> None:
     torch.manual_seed(0)
     policy, observation = POLICIES[name](), random_observation(4)
     actions = 0.5 * some_actions(observation)
-    adapted = adapt(policy, observation, "bf16")
-    found = adapted.evaluate_actions(observation, actions.flatten(1))
-    assert all(result.dtype == torch.float32 for result in found)
-    for result, wanted in zip(found, judge(policy, observation, actions).values(), strict=True):
-        torch.testing.assert_close(result, wanted, rtol=0.05, atol=0.1)
-    assert not torch.equal(found[1], judge(policy, observation, actions)["log_prob"]), "autocast did nothing"
-    sum(result.sum() for result in found).backward()
+    found = judge(policy, observation, actions, "bf16")
+    assert all(result.dtype == torch.float32 for result in found.values())
+    assert_close(judge(policy, observation, actions), found, {"rtol": 0.05, "atol": 0.1})
+    wanted = judge(policy, observation, actions)["log_prob"]
+    assert not torch.equal(found["log_prob"], wanted), "autocast did nothing"
+    sum(result.sum() for result in found.values()).backward()
     assert all(parameter.dtype == parameter.grad.dtype == torch.float32 for parameter in policy.parameters())
 
 
@@ -247,11 +244,11 @@ def test_collected_actions_keep_their_probability_until_learning(precision: str,
     """PPO's ratio starts at one: nothing may change between collection and the first minibatch."""
     policy = large("transformer")
     learner = make_learner(policy, Echo(6), n_steps=16, precision=precision)
-    learner.train = lambda: None
-    learner.learn(6 * 16)
-    (batch,) = learner.rollout_buffer.get(None)
+    only_collect(learner)
+    learn(learner, 6 * 16)
+    (batch,) = learner.buffer.batches(10**6)
     with torch.no_grad():
-        values, log_prob, _ = learner.policy.evaluate_actions(batch.observations, batch.actions)
-    assert (log_prob - batch.old_log_prob).abs().max() < tolerance
-    assert batch.old_log_prob.std() > MARGIN
-    torch.testing.assert_close(values.flatten(), batch.old_values, rtol=tolerance, atol=tolerance)
+        found = judge(policy, batch.observation, batch["actions"], precision)
+    assert (found["log_prob"] - batch["log_probs"]).abs().max() < tolerance
+    assert batch["log_probs"].std() > MARGIN
+    torch.testing.assert_close(found["value"], batch["values"], rtol=tolerance, atol=tolerance)

@@ -1,0 +1,238 @@
+"""A policy as a learner evaluates it: by threads, without padding, with memory, in the run's precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...envs.in_place import wide
+from ..policies.base import Memory, Observation, Policy
+from ..rollout.buffer import Batch
+
+Evaluate = Callable[[Observation], tuple[Tensor, ...]]
+
+GROUPS = 3
+"""That a batch of limbs is cut into by length: more save less padding than smaller operations cost."""
+
+GROUPS_OF_A_THREAD = 2
+"""Where there are several threads, so that long and short groups are shared evenly."""
+
+SMALLEST_GROUP = 256
+"""Samples; below it one large operation is faster than several small ones."""
+
+
+class Network:
+    """Evaluates a policy on batches.
+
+    Args:
+        policy: evaluated; it is trained in place.
+        precision: ``float32``, or ``bf16`` to compute under autocast.
+        threads: that share the work of a batch; on a CPU only.
+        values: whether values are asked for, too.
+
+    Attributes:
+        remembers: whether the policy has a memory.
+        memory: of a rollout's environments, empty where nothing is remembered; ``before``: the same before
+            the last actions.
+    """
+
+    def __init__(
+        self, policy: Policy, precision: str = "float32", threads: int = 1, values: bool = True
+    ) -> None:
+        self.policy, self.precision, self.values = policy, precision, values
+        self.remembers = bool(policy.initial_memory(1, 1))
+        self.memory: Memory = {}
+        self.before: Memory = {}
+        self.device = next(policy.parameters()).device
+        # A network of aligned slots is a few large products, which torch shares out well by itself.
+        shares = threads > 1 and self.device.type == "cpu" and not policy.aligned_slots
+        self.shards = Shards(threads) if shares else None
+
+    def act(self, observation: Observation) -> tuple[Tensor, ...]:
+        """Means (B, ...) or logits (B, A) and, where asked for, values (B,), of a rollout's next step."""
+        if not self.remembers:
+            return self._shared(self._evaluate, observation)
+        self.before = self._memory_of(observation)
+        *found, self.memory = self._step(observation, self.before)
+        return tuple(found)
+
+    def value(self, observation: Observation, memory: Memory | None = None) -> Tensor:
+        """Values (B,), with this memory; None: with the rollout's present one."""
+        if not self.remembers:
+            return self._shared(self._evaluate, observation)[1]
+        return self._step(observation, self._memory_of(observation) if memory is None else memory)[1]
+
+    def learn(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """What `act` gives of a batch, differentiable, and the auxiliary loss if the policy has one."""
+        if batch.starts is not None:
+            return self._sequences(batch), None
+        if not self.policy.has_auxiliary_loss:
+            return self._shared(self._evaluate, batch.observation), None
+        *found, auxiliary = self._shared(self._evaluate_to_learn, batch.observation)
+        return tuple(found), auxiliary.float().mean()
+
+    def forget(self, rows: Tensor) -> None:
+        """Episodes have ended in ``rows`` (B,) bool."""
+        if self.memory:
+            start = self.policy.initial_memory(*next(iter(self.memory.values())).shape[:2])
+            self.memory = _forget(self.memory, start, rows.to(self.device))
+
+    def _memory_of(self, observation: Observation) -> Memory:
+        size = observation["tokens"].shape[:2]
+        if not self.memory or next(iter(self.memory.values())).shape[:2] != size:
+            self.memory = self.policy.initial_memory(*size)
+        return self.memory
+
+    def _step(self, observation: Observation, memory: Memory) -> tuple[Any, ...]:
+        """Outputs, values, and the next memory."""
+        observation = self.policy.prepare(observation)
+        with self._autocast():
+            features, memory = self.policy.encode(observation, memory)
+            return (*self._heads(features, observation), memory)
+
+    def _heads(self, features: Tensor, observation: Observation) -> tuple[Tensor, ...]:
+        outputs = self.policy.act(features, observation).float()
+        return (outputs, self.policy.value(features, observation).float()) if self.values else (outputs,)
+
+    def _evaluate(self, observation: Observation) -> tuple[Tensor, ...]:
+        return self._step(observation, {})[:-1]
+
+    def _evaluate_to_learn(self, observation: Observation) -> tuple[Tensor, ...]:
+        observation = self.policy.prepare(observation)
+        with self._autocast():
+            features, auxiliary = self.policy.encode_to_learn(observation)
+            return (*self._heads(features, observation), auxiliary)
+
+    def _sequences(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Of stretches of steps, by back-propagation through time."""
+        rows = batch.starts.shape[1]
+        start = self.policy.initial_memory(rows, batch.observation["tokens"].shape[1])
+        steps = {key: value.unflatten(0, (-1, rows)) for key, value in batch.observation.items()}
+        memory, features = batch.memory, []
+        with self._autocast():
+            for step, starts in enumerate(batch.starts):  # starts: (b,)
+                memory = _forget(memory, start, starts)
+                found, memory = self.policy.encode({k: v[step] for k, v in steps.items()}, memory)
+                features.append(found)
+            return self._heads(torch.cat(features), batch.observation)
+
+    def _shared(self, evaluate: Evaluate, observation: Observation) -> tuple[Tensor, ...]:
+        """``evaluate`` of parts of a batch, beside each other on the threads that there are."""
+        size = len(observation["mask"])
+        if self.policy.kind == "limbs" and not self.policy.aligned_slots:
+            # On a GPU the host would have to wait to learn which token sets are short.
+            if size < GROUPS * SMALLEST_GROUP or self.device.type != "cpu":
+                return evaluate(observation)
+            return self._trimmed(evaluate, observation)
+        if self.shards is None:
+            return evaluate(observation)
+        split = zip(*(value.tensor_split(self.shards.count) for value in observation.values()), strict=True)
+        found = self.shards.map(
+            evaluate, [dict(zip(observation, p, strict=True)) for p in split], self.policy
+        )
+        return tuple(torch.cat(tensors) for tensors in zip(*found, strict=True))
+
+    def _trimmed(self, evaluate: Evaluate, observation: Observation) -> tuple[Tensor, ...]:
+        """Bodies of few limbs without the padding of those of many: of the cheetahs, four slots in ten.
+
+        Samples of similar length are evaluated together, and what is empty in all of them is cut; results are
+        the same but for the order of sums.
+        """
+        mask, shards = observation["mask"], self.shards
+        groups = GROUPS if shards is None else GROUPS_OF_A_THREAD * shards.count
+        numbers = torch.arange(1, mask.shape[1] + 1)
+        used, order = ((mask != 0) * numbers).amax(1).sort(descending=True)  # used: (B,) last slot in use
+        parts = []
+        for rows, lengths in zip(order.tensor_split(groups), used.tensor_split(groups), strict=True):
+            slots = max(int(lengths[0]), 1)
+            parts.append({k: v.index_select(0, rows)[:, :slots] for k, v in observation.items()})
+        found = [evaluate(p) for p in parts] if shards is None else shards.map(evaluate, parts, self.policy)
+        means, *others = zip(*found, strict=True)
+        padded = [functional.pad(mean, (0, 0, 0, mask.shape[1] - mean.shape[1])) for mean in means]
+        back = order.argsort()
+        return tuple(torch.cat(tensors).index_select(0, back) for tensors in (padded, *others))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _forget(memory: Mapping[str, Tensor], start: Mapping[str, Tensor], rows: Tensor) -> Memory:
+    """The memory, with that of an episode's start in ``rows`` (B,) bool."""
+    return {key: torch.where(wide(rows, value), start[key], value) for key, value in memory.items()}
+
+
+@contextmanager
+def threads_of_an_operation(count: int) -> Iterator[None]:
+    """Within it, torch gives each operation so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Shards:
+    """Threads that evaluate parts of a batch and their gradients.
+
+    The networks are small: threads within every operation wait for each other after each. Threads that take
+    parts of a batch through the whole network meet once forward and once backward.
+
+    Args:
+        count: threads. Each runs its operations alone, if torch's own number of threads is one.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="shard")
+
+    def map(
+        self, evaluate: Evaluate, parts: Sequence[Observation], module: nn.Module
+    ) -> list[tuple[Tensor, ...]]:
+        """``evaluate`` of every part; gradients reach the parameters of ``module``, and no others."""
+        if not torch.is_grad_enabled():
+            return list(self._threads.map(torch.no_grad()(evaluate), parts))
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        flat = _Apart.apply(self._threads, evaluate, parts, *parameters)
+        size = len(flat) // len(parts)
+        return [flat[i * size : (i + 1) * size] for i in range(len(parts))]
+
+
+class _Apart(torch.autograd.Function):
+    """A graph for every part, which the graph of the whole does not see."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,
+        threads: ThreadPoolExecutor,
+        evaluate: Evaluate,
+        parts: Sequence[Observation],
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        results = list(threads.map(torch.enable_grad()(evaluate), parts))
+        ctx.threads, ctx.results, ctx.parameters = threads, results, parameters
+        return tuple(tensor.detach() for tensors in results for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # noqa: D102
+        results, parameters = ctx.results, ctx.parameters
+        size = len(results[0])
+
+        def differentiate(part: int) -> tuple[Tensor | None, ...]:
+            given = gradients[part * size : (part + 1) * size]
+            return torch.autograd.grad(results[part], parameters, given, allow_unused=True)
+
+        sums: list[Tensor | None] = [None] * len(parameters)
+        # In the order of the parts, whichever is done first, so that sums are the same every time.
+        for found in ctx.threads.map(differentiate, range(len(results))):
+            for index, gradient in enumerate(found):
+                if gradient is not None:
+                    so_far = sums[index]
+                    sums[index] = gradient if so_far is None else so_far.add_(gradient)
+        return (None, None, None, *sums)

@@ -1,0 +1,151 @@
+"""What a run begins or goes on with: another's policy, its random streams, and what differs from before."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...envs.errors import UserError
+from ..algorithms.base import Algorithm
+from ..policies.base import Policy
+from ..storage.policy import load_policy
+from ..storage.policy_json import installed_version, policy_folder_of
+from ..storage.training_state import PACKAGES
+
+log = logging.getLogger(__name__)
+
+COMPARED = ("env", "agent", "algorithm", "seed", "precision")
+"""Of the configuration, what a training state keeps to be compared."""
+
+WITHOUT_INFLUENCE = frozenset(Algorithm.__dataclass_fields__) - {"max_diverged"}
+"""Settings of every algorithm that decide what is saved and shown, and nothing that is learnt."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs from when a training state was written.
+
+    Attributes:
+        notes: in words, one for each; none: the run is exact, to the last bit.
+        new_episodes: the environments are others, so that episodes cannot be gone on with.
+    """
+
+    notes: tuple[str, ...] = ()
+    new_episodes: bool = False
+
+
+def find_changes(
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    config: Mapping[str, Any],
+    own_facts: Mapping[str, Any],
+    harmless: Collection[str] = (),
+) -> Changes:
+    """Compares then and now.
+
+    Args:
+        state: the training state, with the configuration that it was written under.
+        facts: its description.
+        config: the present configuration, resolved.
+        own_facts: of the description, what influences numbers, as it is now.
+        harmless: further settings of the algorithm that have no influence.
+    """
+    ignored = {f"algorithm.{name}" for name in (*WITHOUT_INFLUENCE, *harmless)}
+    then, now = ({n: held.get(n) for n in COMPARED} for held in (state["config"], config))
+    then, now = _flat(then), _flat(now)
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in ignored]
+    notes = [f"{key} is {now.get(key)}, was {then.get(key)}" for key in keys]
+    others = [name for name, value in own_facts.items() if value != facts.get(name)]
+    notes += [f"{name} is {own_facts[name]}, was {facts.get(name)}" for name in others]
+    versions = facts.get("versions", {})
+    for package in PACKAGES:
+        if (version := installed_version(package)) != versions.get(package):
+            notes.append(f"{package} is {version}, was {versions.get(package)}")
+    of_envs = ("seed", "algorithm.num_envs")
+    elsewhere = "simulation" in others or any(key.startswith("env.") or key in of_envs for key in keys)
+    return Changes(tuple(notes), new_episodes=elsewhere)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by their dotted names."""
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def take_random_states(device: torch.device) -> dict[str, Any]:
+    """Where the process's streams are: torch's (a GPU has its own), NumPy's global one and Python's."""
+    numpy = np.random.get_state(legacy=False)
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
+        "python": [list(random.getstate()[1]), random.getstate()[2]],
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def put_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Inverse of `take_random_states`; a GPU's stream stays where it is if none was kept."""
+    torch.set_rng_state(states["torch"])
+    numpy = states["numpy"]
+    key = np.array(numpy["state"]["key"], np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
+    numbers, gauss = states["python"]
+    random.setstate((random.getstate()[0], tuple(numbers), gauss))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def take_over(policy: Policy, start_from: str) -> None:
+    """Give a policy what another run has learnt: what acts, the normaliser and, where they fit, the rest.
+
+    The critic goes along if the new one is built alike, and the exploration scale if the new policy is to
+    begin with the same ``initial_log_std``: another value asks for that one. Of a run that learnt neither,
+    a clone or a search, both are as new.
+
+    Args:
+        policy: of the new run.
+        start_from: the other run.
+
+    Raises:
+        UserError: there is no such run, or its agent is another one.
+    """
+    folder = policy_folder_of(start_from)
+    other = load_policy(folder).policy
+    own, theirs = (_acting_architecture(policy) for policy in (policy, other))
+    names = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
+    if names:
+        names = ["agent"] if "agent" in names else names  # another agent has other keys
+        held, asked = (", ".join(f"{n}={found.get(n)}" for n in names) for found in (theirs, own))
+        raise UserError(f"start_from={start_from} holds {held}; the configuration asks for {asked}")
+    policy.normalizer.load_state_dict(other.normalizer.state_dict())
+    acting, learnt = policy.acting_parameters(), dict(other.named_parameters())
+    critic = {n: p for n, p in policy.named_parameters() if n not in acting and n != "log_std"}
+    fits = all(name in learnt and learnt[name].shape == p.shape for name, p in critic.items())
+    taken = {**acting, **(critic if fits else {})}
+    if policy.initial_log_std == other.initial_log_std:
+        taken["log_std"] = policy.log_std
+    with torch.no_grad():
+        for name, parameter in taken.items():
+            parameter.copy_(learnt[name])
+    anew = ["the critic"] * (not fits) + ["exploration"] * ("log_std" not in taken)
+    log.info("starting with what %s has learnt; new: %s", folder, " and ".join(anew) or "nothing")
+
+
+def _acting_architecture(policy: Policy) -> dict[str, Any]:
+    """What acts, and what it reads: without what only learning needs."""
+    of_learning = ("critic", "initial_log_std", "identify", "n_sensors", "grid")
+    found = {name: value for name, value in policy.architecture().items() if name not in of_learning}
+    reads = {f.name: f.size for f in (*policy.spec.token, *policy.spec.joint, *policy.spec.trace)}
+    return {"agent": type(policy).__name__, **found, "features": reads}
