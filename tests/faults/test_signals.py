@@ -16,7 +16,7 @@ from .processes import LONG, ROLLOUT, TINY, Nursery, only_run
 FIRST = {
     "ppo": "somite.agents.algorithms.on_policy:OnPolicyLearner._step",
     "cma_es": "somite.agents.algorithms.cma_es:CMALearner._starts",
-    "clone": "somite.agents.algorithms.clone:CloneLearner._finish_step",
+    "clone": "somite.agents.algorithms.on_policy:OnPolicyLearner._step",
 }
 """Something of each algorithm that happens before its first rollout or generation is complete."""
 SAVING = "somite.agents.training.loop:write_training_state"
