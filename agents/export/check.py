@@ -51,7 +51,16 @@ def random_observation(
         pixels = rng.integers(0, 256, (batch, n, policy.spec.token_size))
         found["tokens"] = (pixels * mask[..., None]).astype(np.uint8)
     if policy.kind == "limbs":
-        return {**found, **_limbs(policy, sizes, mask, fixed, rng), **fixed}
+        has_joint = (rng.random(sizes) < 0.7) & mask[..., None]
+        has_joint = fixed.get("joint_mask", has_joint) != 0
+        is_driven = has_joint & (rng.random(sizes) < 0.8)
+        limbs = {
+            "parent": np.stack([random_parents(row, rng) for row in mask]),
+            "joints": _states(policy, "joint", has_joint, rng),
+            "joint_mask": has_joint.astype(np.int8),
+            "action_mask": is_driven.astype(np.int8),
+        }
+        return {**found, **limbs, **fixed}
     shape = (batch, policy.n_recent, policy.n_actions)
     if policy.discrete:
         recent = np.eye(policy.n_actions)[rng.integers(0, policy.n_actions, shape[:2])]
@@ -63,25 +72,6 @@ def random_observation(
     if policy.spec.has_neighbors:
         found["neighbors"] = rng.integers(0, n, (batch, n, 4)).astype(np.int32)
     return found
-
-
-def _limbs(
-    policy: Policy,
-    sizes: Sizes,
-    mask: np.ndarray,
-    fixed: Mapping[str, np.ndarray],
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    """Trees and joints of limbs that exist, (B, N)."""
-    has_joint = (rng.random(sizes) < 0.7) & mask[..., None]
-    has_joint = fixed.get("joint_mask", has_joint) != 0
-    is_driven = has_joint & (rng.random(sizes) < 0.8)
-    return {
-        "parent": np.stack([random_parents(row, rng) for row in mask]),
-        "joints": _states(policy, "joint", has_joint, rng),
-        "joint_mask": has_joint.astype(np.int8),
-        "action_mask": is_driven.astype(np.int8),
-    }
 
 
 def random_parents(exists: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -105,7 +95,7 @@ class Check(NamedTuple):
 
     Args:
         difference: the largest of an action, a logit or a number of the memory: absolute below 1 and relative
-            above; of choices, that of their logits; not a number if one of them is none.
+            above; of choices, that of their logits; infinite if one is NaN or shapes differ.
         sizes: that were tried.
         compared: actions of an environment that were compared.
         within: share of the numbers in them that were not at a bound, where a difference cannot show.
@@ -133,10 +123,10 @@ def check(
     tried = tuple(dict.fromkeys(size._replace(**only) for size in sizes))
     rng = np.random.default_rng(seed)
     steps = [step for size in tried for step in _episode(policy, graph, run, size, rng)]
-    worst = max((difference for difference, _, _ in steps), key=_badness)
-    actions = np.concatenate([actions.ravel() for _, _, actions in steps])
+    differences, rows, actions = zip(*steps, strict=True)
+    actions = np.concatenate([part.ravel() for part in actions])
     within = float(np.mean(np.abs(actions) < 1)) if len(actions) and not graph.discrete else 1.0
-    return Check(worst, tried, sum(rows for _, rows, _ in steps), within)
+    return Check(max(differences), tried, sum(rows), within)
 
 
 def _episode(
@@ -165,7 +155,7 @@ def _episode(
         else:
             parts = [(outputs["action"], wanted)]
         parts += [(own[f"memory.{key}"], value.numpy()) for key, value in memory.items()]
-        difference = max((_apart(found, wanted, sure) for found, wanted in parts), key=_badness)
+        difference = max(_apart(found, wanted, sure) for found, wanted in parts)
         driven = observation["action_mask"] != 0 if policy.kind == "limbs" else np.ones(action.shape, bool)
         yield difference, int(sure.sum()), parts[0][1][driven & sure.reshape(-1, *(1,) * (action.ndim - 1))]
 
@@ -201,13 +191,9 @@ def _chosen(policy: Policy, logits: np.ndarray, choice: np.ndarray) -> np.ndarra
 
 
 def _apart(found: np.ndarray, wanted: np.ndarray, rows: np.ndarray) -> float:
-    """Largest difference of the rows that count, not a number where shapes differ."""
+    """Largest difference of the rows that count; infinite where shapes differ or something is NaN."""
     if found.shape != wanted.shape:
-        return float("nan")
+        return float("inf")
     found, wanted = found[rows], wanted[rows]
-    return float(np.max(np.abs(found - wanted) / np.maximum(1.0, np.abs(wanted)), initial=0.0))
-
-
-def _badness(difference: float) -> float:
-    """Of differences, one that is not a number is the worst."""
+    difference = float(np.max(np.abs(found - wanted) / np.maximum(1.0, np.abs(wanted)), initial=0.0))
     return float("inf") if np.isnan(difference) else difference

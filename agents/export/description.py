@@ -64,7 +64,7 @@ def description(
         "architecture": policy.architecture(),
         "reads": policy.kind,
         "inputs": [_told(array) for array in graph.inputs()],
-        "outputs": [{**_told(array), **_meaning(policy, array)} for array in graph.outputs()],
+        "outputs": [{**_told(a), "meaning": _meaning(policy, a.name)} for a in graph.outputs()],
         "free_axes": list(free_axes(graph.inputs())),
         "fixed_axes": dict(graph.sizes),
         "memory": {key: _start(policy, key) for key in graph.memory_keys},
@@ -99,17 +99,14 @@ def example_of(graph: ActingGraph, run: Run, observation: Mapping[str, np.ndarra
         run: it, in a runtime.
         observation: (1, ...) of the start of an episode.
     """
-    tokens = observation["mask"].shape[1]
-    memory = {f"memory.{key}": value.numpy() for key, value in graph.policy.initial_memory(1, tokens).items()}
-    inputs = {**{key: observation[key] for key in graph.keys}, **memory}
-    outputs = run(inputs)
-    parts = (("inputs", inputs), ("outputs", outputs))
-    return {side: {key: _rounded(value) for key, value in arrays.items()} for side, arrays in parts}
-
-
-def _rounded(values: np.ndarray) -> list[Any]:
-    """With seven digits, which float32 has."""
-    return np.vectorize(lambda value: float(f"{value:.7g}"), otypes=[float])(values).tolist()
+    memory = graph.policy.initial_memory(1, observation["mask"].shape[1])
+    inputs = {key: observation[key] for key in graph.keys}
+    inputs |= {f"memory.{key}": value.numpy() for key, value in memory.items()}
+    rounded = np.vectorize(lambda value: float(f"{value:.7g}"), otypes=[float])  # digits that float32 has
+    parts = {"inputs": inputs, "outputs": run(inputs)}
+    return {
+        side: {k: rounded(values).tolist() for k, values in arrays.items()} for side, arrays in parts.items()
+    }
 
 
 def _told(array: Array) -> dict[str, Any]:
@@ -117,19 +114,19 @@ def _told(array: Array) -> dict[str, Any]:
     return {**told, "meaning": MEANINGS[array.name]} if array.name in MEANINGS else told
 
 
-def _meaning(policy: Policy, array: Array) -> dict[str, str]:
-    if array.name == "choice":
-        of = "" if policy.discrete is True else f" of each decision, whose choices are {policy.discrete}"
-        return {"meaning": f"number of the choice with the largest logit{of}"}
-    if array.name != "action":
-        return {"meaning": "memory for the next step"}
+def _meaning(policy: Policy, name: str) -> str:
+    several = isinstance(policy.discrete, list | tuple)
+    if name == "choice":
+        of = f" of each decision, whose choices are {policy.discrete}" if several else ""
+        return f"number of the choice with the largest logit{of}"
+    if name != "action":
+        return "memory for the next step"
     if policy.discrete:
-        of = "" if policy.discrete is True else ", those of each decision side by side"
-        return {"meaning": f"logits of the choices{of}"}
+        return "logits of the choices" + (", those of each decision side by side" if several else "")
     if policy.kind == "limbs":
         control = "control = centre + half * action, within the actuator's range"
-        return {"meaning": f"of each joint slot of each limb, {NOMINAL}; 0 where action_mask is 0; {control}"}
-    return {"meaning": f"of each actuator, {NOMINAL}; affine to its range: -1 its lowest, 1 its highest"}
+        return f"of each joint slot of each limb, {NOMINAL}; 0 where action_mask is 0; {control}"
+    return f"of each actuator, {NOMINAL}; affine to its range: -1 its lowest, 1 its highest"
 
 
 def _start(policy: Policy, key: str) -> dict[str, Any]:
@@ -161,31 +158,16 @@ def _body(body: Morphology, frame_skip: int, aligned: bool) -> dict[str, Any]:
     for limb, row, slot in zip(body.limbs, told.limbs, slots, strict=True):
         joints = []
         for number, (place, joint) in enumerate(zip(limb.slots, row.joints, strict=True)):
-            actuator = None
-            if joint.actuator is not None:
-                actuator = {
-                    "name": joint.actuator.name,
-                    "kind": joint.actuator.kind,
-                    "centre": float(controls.center[place.actuator]),
-                    "half": float(controls.half[place.actuator]),
-                    "range": list(joint.actuator.control),
-                    "unit": joint.actuator.control_unit,
-                }
-            limits = None if joint.limits is None else list(joint.limits)
-            joints.append(
-                {
-                    "slot": number,
-                    "name": joint.name,
-                    "kind": joint.kind,
-                    "limits": limits,
-                    "unit": joint.unit,
-                    "actuator": actuator,
-                }
-            )
+            actuator = joint.actuator and {
+                "name": joint.actuator.name,
+                "kind": joint.actuator.kind,
+                "centre": float(controls.center[place.actuator]),
+                "half": float(controls.half[place.actuator]),
+                "range": joint.actuator.control,
+                "unit": joint.actuator.control_unit,
+            }
+            told_of_joint = {name: getattr(joint, name) for name in ("name", "kind", "limits", "unit")}
+            joints.append({"slot": number, **told_of_joint, "actuator": actuator})
         limbs.append({"slot": int(slot), "name": row.name, "parent": row.parent or None, "joints": joints})
-    return {
-        "name": body.name,
-        "hash": body.hash,
-        "step_seconds": told.timestep * frame_skip,
-        "limbs": limbs,
-    }
+    seconds = told.timestep * frame_skip
+    return {"name": body.name, "hash": body.hash, "step_seconds": seconds, "limbs": limbs}

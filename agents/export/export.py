@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
-import os
-import tempfile
-from contextlib import closing
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,16 +22,26 @@ from ...envs.numbers import is_number
 from ..agent import Agent
 from ..bundled import is_bundled
 from ..evaluation.runs import changed_environment, task_of
+from ..storage.atomic import replace_files
 from ..storage.policy import load_policy
-from ..storage.policy_json import policy_folder_of
+from ..storage.policy_json import installed_version, policy_folder_of
 from .check import Check, check, random_observation
 from .description import description, example_of
 from .graph import ActingGraph, Sizes, fixed_sizes, free_axes
-from .onnx_graph import OPSET, check_packages, runner, to_onnx
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 log = logging.getLogger(__name__)
 
 FORMATS = ("onnx",)
+OPSET, IR = 18, 8
+"""Versions of ONNX's operations and of its files; runtimes have both since early 2023."""
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+"""Loggers of warnings about what is no concern of ours, such as packages that are not installed."""
+
 TOLERANCE = 1e-5
 PROPERTY = "somite"
 """Of the model's metadata, which holds the description as JSON."""
@@ -109,8 +120,8 @@ def export_policy(
     model = to_onnx(graph, graph.arrays(example, policy.initial_memory(sizes.batch, sizes.tokens)))
     run = runner(model.SerializeToString())
     found = check(policy, graph, run)
-    if not found.compared or not found.difference <= tolerance:  # not a number is no difference allowed
-        more = "" if math.isnan(found.difference) else "; tolerance=<number> allows more"
+    if not found.compared or found.difference > tolerance:
+        more = "" if math.isinf(found.difference) else "; tolerance=<number> allows more"
         raise UserError(
             f"the exported {name} differs from torch by {found.difference:.1e}, allowed is "
             f"{tolerance:.1e}: no file was written{more}"
@@ -120,44 +131,14 @@ def export_policy(
         about["example"] = example_of(graph, run, start)
     text = json.dumps(about, indent=1)
     model.metadata_props.add(key=PROPERTY, value=text)
-    write_together({described(file): (text + "\n").encode(), Path(file): model.SerializeToString()})
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    replace_files({described(file): (text + "\n").encode(), Path(file): model.SerializeToString()})
     return found
 
 
 def described(file: str | Path) -> Path:
     """Where the description of an exported file is: another name than that of ``policy.json`` beside it."""
     return Path(f"{file}.json")
-
-
-def write_together(contents: dict[Path, bytes]) -> None:
-    """Writes files, each of which holds the old or the new content at every moment, the last one last.
-
-    Args:
-        contents: of each file; folders are made.
-    """
-    written: list[tuple[str, Path]] = []
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".writing", dir=path.parent)
-            written.append((beside, path))
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(beside, 0o666 & ~_umask())  # mkstemp makes private files
-        for beside, path in written:
-            os.replace(beside, path)
-    finally:
-        for beside, _ in written:
-            Path(beside).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # Reading the mask is only possible by setting it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _output(given: str | None, folder: Path) -> Path:
@@ -194,7 +175,9 @@ def _start(agent: Agent, name: str) -> dict[str, np.ndarray]:
     env = bodies.make_env([name], 1, aligned=agent.policy.aligned_slots, threads=1)
     with closing(env):
         observation = env.reset(0)
-        return {key: np.array(value) for key, value in observation.items()}  # those are the simulation's own
+        return {
+            key: value.numpy().copy() for key, value in observation.items()
+        }  # those are the simulation's own
 
 
 def _tell(graph: ActingGraph, name: str, body: str | None) -> None:
@@ -206,3 +189,104 @@ def _tell(graph: ActingGraph, name: str, body: str | None) -> None:
     fixed = ", ".join(f"{axis}={size}" for axis, size in graph.sizes.items())
     why = f"those of {body}" if body else f"the slots of {name} have fixed meanings"
     log.warning("%s: any size of %s, fixed %s: %s", name, free, fixed, why)
+
+
+def check_packages() -> None:
+    """Raises UserError: packages that the export needs are not installed."""
+    missing = []
+    for name in PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            missing.append(name)
+    if missing:
+        raise UserError(f"format=onnx needs {', '.join(missing)}: pip install 'somite[export]'")
+
+
+def to_onnx(graph: ActingGraph, example: tuple[torch.Tensor, ...]) -> ModelProto:
+    """The graph as an ONNX model with named inputs, outputs and axes, and nothing of this machine in it.
+
+    Args:
+        graph: to be translated.
+        example: arguments of its `forward`, every free axis longer than 1.
+    """
+    inputs, outputs = graph.inputs(), graph.outputs()
+    free = tuple({i: axis for i, axis in enumerate(a.shape) if isinstance(axis, str)} for a in inputs)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph.eval(),
+            example,
+            input_names=[array.name for array in inputs],
+            output_names=[array.name for array in outputs],
+            dynamic_shapes=(free,),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    model.producer_name, model.producer_version = "somite", installed_version("somite") or ""
+    model.ir_version = IR
+    _name_axes(model, graph)
+    _without_traces(model)
+    return model
+
+
+def _name_axes(model: ModelProto, graph: ActingGraph) -> None:
+    """Writes the shapes that are declared over those that were traced; the check that follows tries them."""
+    declared = {array.name: array.shape for array in (*graph.inputs(), *graph.outputs())}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, size in zip(value.type.tensor_type.shape.dim, declared[value.name], strict=True):
+            axis.Clear()
+            if isinstance(size, str):
+                axis.dim_param = size
+            else:
+                axis.dim_value = size
+    del model.graph.value_info[:]  # of what lies between, with names of axes of the tracer
+
+
+def _without_traces(model: ModelProto) -> None:
+    """Removes what the exporter tells of the code it read, with paths of files, from all parts of a model."""
+    for part in (model, model.graph, *_parts(model.graph), *model.functions):
+        part.doc_string = ""
+        if "metadata_props" in part.DESCRIPTOR.fields_by_name:
+            del part.metadata_props[:]
+
+
+def _parts(graph: Any) -> Iterator[Any]:
+    """Nodes, weights and declarations of a graph, and those of the graphs within (loops)."""
+    yield from (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for within in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield within
+                yield from _parts(within)
+
+
+def runner(model: bytes) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """The model in onnxruntime on the CPU: from inputs to outputs, by name."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings of the exporter; errors come as ever."""
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -102,7 +102,7 @@ def messages_of(agent: Agent, observation: Mapping[str, Any]) -> Messages | None
 
 def shown_by_slots(env: TokenEnv) -> np.ndarray:
     """(N,) the channel that each slot of the first environment shows."""
-    return np.array(env.slots.order[0])
+    return np.asarray(env.slots.order[0]).copy()
 
 
 def by_channel(of_slots: np.ndarray, order: np.ndarray) -> np.ndarray:

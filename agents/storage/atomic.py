@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -60,20 +60,27 @@ def _rename(writing: Path, folder: Path) -> None:
 
 
 def replace_file(path: str | Path, data: bytes) -> None:
-    """Writes a file so that it is the old or the new one at every moment.
+    """Writes a file so that it is the old or the new one at every moment; see `replace_files`."""
+    replace_files({Path(path): data})
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Writes files so that each is the old or the new one at every moment; the last one is replaced last.
 
     Raises:
-        OSError: It cannot be written; the old file stays, and nothing beside it.
+        OSError: One cannot be written; the old files stay, and nothing beside them.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}{_WRITING}")
+    beside = {path: path.with_name(f".{path.name}{_WRITING}") for path in contents}
     try:
-        beside.write_bytes(data)
-        _sync(beside)
-        os.replace(beside, path)
+        for path, data in contents.items():
+            beside[path].write_bytes(data)
+            _sync(beside[path])
+        for path, written in beside.items():
+            os.replace(written, path)
     except BaseException:
-        with suppress(OSError):
-            beside.unlink()
+        for written in beside.values():
+            with suppress(OSError):
+                written.unlink()
         raise
 
 

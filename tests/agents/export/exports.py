@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.export import export, onnx_graph
 from somite.agents.export.check import random_observation
+from somite.agents.export.export import TRACED, runner, to_onnx
 from somite.agents.export.graph import ActingGraph, fixed_sizes
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorTransformer
 from tests.policies import helpers, test_patch_policies, test_sensor_policies
@@ -75,8 +75,8 @@ def marked(names):
 def exported(name):
     """The policy, its graph, the model, and the model in onnxruntime."""
     policy = build(name)
-    sizes = export.TRACED._replace(**fixed_sizes(policy))
+    sizes = TRACED._replace(**fixed_sizes(policy))
     example = random_observation(policy, sizes, np.random.default_rng(0))
     graph = ActingGraph(policy, {key: torch.from_numpy(value) for key, value in example.items()})
-    model = onnx_graph.to_onnx(graph, graph.arrays(example, policy.initial_memory(*sizes[:2])))
-    return policy, graph, model, onnx_graph.runner(model.SerializeToString())
+    model = to_onnx(graph, graph.arrays(example, policy.initial_memory(*sizes[:2])))
+    return policy, graph, model, runner(model.SerializeToString())

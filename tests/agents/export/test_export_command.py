@@ -16,9 +16,10 @@ import pytest
 from somite.agents import Agent, load_policy
 from somite.agents.bundled import bundled_folder
 from somite.agents.evaluation.runs import task_of
-from somite.agents.export import export, onnx_graph
+from somite.agents.export import export
 from somite.agents.export.check import random_observation
 from somite.agents.export.graph import Sizes
+from somite.agents.storage.atomic import replace_files
 from somite.agents.storage.policy import save_policy
 from somite.envs.errors import UserError
 from somite.scripts import export as script
@@ -146,7 +147,7 @@ def test_missing_packages_say_what_to_install(saved, monkeypatch, capsys):
 def test_a_graph_that_acts_otherwise_is_not_written(saved, monkeypatch, capsys):
     old = saved / "policy.onnx"
     old.write_text("old")
-    runner = onnx_graph.runner
+    runner = export.runner
 
     def another(model):
         run = runner(model)
@@ -173,16 +174,16 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch, fai
 
     monkeypatch.setattr(os, fails, full)
     with pytest.raises(OSError, match="the disk is full"):
-        export.write_together(files)
+        replace_files(files)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(files, b"old")
 
 
 def test_the_exporter_is_silent_and_loggers_are_as_before(caplog):
-    levels = [logging.getLogger(name).level for name in onnx_graph.CHATTY]
-    with pytest.raises(ZeroDivisionError), onnx_graph._quiet():
+    levels = [logging.getLogger(name).level for name in export.CHATTY]
+    with pytest.raises(ZeroDivisionError), export._quiet():
         logging.getLogger("onnxscript.something").warning("noise")
         raise ZeroDivisionError
-    assert [logging.getLogger(name).level for name in onnx_graph.CHATTY] == levels
+    assert [logging.getLogger(name).level for name in export.CHATTY] == levels
     assert "noise" not in caplog.text
 
 
