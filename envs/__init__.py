@@ -8,8 +8,8 @@ __all__ = ["UserError"]
 
 gymnasium.register(
     id="somite/Locomotion-v0",
-    entry_point="somite.envs.locomotion.env:LocomotionEnv",
-    vector_entry_point="somite.envs.locomotion.registration:make_vec",
+    entry_point="somite.envs.locomotion.gym:BodyEnv",
+    vector_entry_point="somite.envs.locomotion.gym:make_vec",
     disable_env_checker=True,  # each token set is checked by our tests; the checker runs on every make
 )
 

@@ -76,6 +76,8 @@ def _take(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, np.random.Generator):
         return value.bit_generator.state
+    if isinstance(value, torch.Generator):
+        return value.get_state()
     if isinstance(value, (list, tuple)):
         return [_take(item) for item in value]
     if isinstance(value, dict):
@@ -98,6 +100,10 @@ def _put(now: Any, taken: Any, where: str) -> Any:
         _check(isinstance(taken, Mapping), now, taken, where)
         now.bit_generator.state = taken
         return now
+    if isinstance(now, torch.Generator):
+        _check(isinstance(taken, torch.Tensor), now, taken, where)
+        now.set_state(taken.cpu())
+        return now
     if hasattr(now, "restore"):
         now.restore(taken)
         return now
@@ -114,7 +120,7 @@ def _is_object(value: Any) -> bool:
     """Whether it can only be written to in place, or holds something of the kind."""
     if isinstance(value, (list, tuple)):
         return any(_is_object(item) for item in value)
-    kinds = (np.ndarray, torch.Tensor, np.random.Generator)
+    kinds = (np.ndarray, torch.Tensor, np.random.Generator, torch.Generator)
     return isinstance(value, kinds) or hasattr(value, "restore")
 
 

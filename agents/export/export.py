@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError, nearest
-from ...envs.locomotion.simulation import frame_skip_of
+from ...envs.locomotion.backends import frame_skip_of
 from ...envs.numbers import is_number
 from ..agent import Agent
 from ..bundled import is_bundled

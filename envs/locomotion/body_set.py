@@ -7,26 +7,23 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError
-from ..gym import FromVectorEnv
+from ..gym import TokenVectorEnv
 from ..numbers import NAMES, NULL, TEXT, checked, listed, part, whole
 from ..task_set import TaskSet, build_parts, known_class
-from ..token_env import TokenEnv
 from .bodies import families
 from .bodies.compile_guard import SECONDS
 from .bodies.families import Split, checked_split, distinct
 from .bodies.morphology import Morphology
 from .bodies.user_bodies import UserBodies, absolute_source, read_user_bodies
+from .env import LocomotionEnv
 from .task import LocomotionTask
-from .varied.conditions import why_not_varied
+from .varied.conditions import Varied
 from .varied.damage import Damage
 from .varied.variation import BodyVariation
 from .varied.world import World
-from .vector_env import LocomotionVectorEnv
 
 _PACKAGE = "somite.envs.locomotion"
 _CLASSES = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
@@ -140,39 +137,31 @@ class BodySet(TaskSet):
     device_simulation = "warp"
 
     def why_not_on_device(self) -> str | None:  # noqa: D102
-        return why_not_varied(self.varied["damage"], self.varied["world"])
+        varied = Varied.read(**self.varied)
+        return varied and varied.why_not_on_device()
 
     def make_env(
         self,
         names: Sequence[str | Morphology] | None = None,
         num_envs: int | None = None,
         device: torch.device | str = "cpu",
-        *,
-        autoreset: bool = True,
-        threads: int = 0,
         **options: Any,
-    ) -> TokenEnv:
-        """See `TaskSet.make_env`; further options are those of the environment."""
-        names = self.seen if names is None else names
-        if self.simulation == "cpu":
-            mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
-            return FromVectorEnv(
-                self.make_vec(names, num_envs, threads=threads, autoreset_mode=mode, **options)
-            )
-        from .on_device import LocomotionTensorEnv  # which few need
-
-        named = [self.morphology(body) if isinstance(body, str) else body for body in names]
-        options = {"frame_skip": self.frame_skip, **self.varied, **self.device_options, **options}
-        return LocomotionTensorEnv(named, num_envs, self.task, device=device, **options)
+    ) -> LocomotionEnv:
+        """See `TaskSet.make_env`; ``options`` are those of `LocomotionEnv`."""
+        named = [self._body(body) for body in (self.seen if names is None else names)]
+        options = {"frame_skip": self.frame_skip, **self.varied, **options}
+        if self.simulation != "cpu":
+            options |= {"device": device, "simulation": self.simulation, **self.device_options}
+        return LocomotionEnv(named, num_envs, self.task, **options)
 
     def make_vec(
-        self, bodies: Sequence[str | Morphology], num_envs: int | None = None, **options: Any
-    ) -> LocomotionVectorEnv:
-        """Vector environment of these bodies; ``options`` are those of `LocomotionVectorEnv`."""
-        named = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
-        options.pop("once", None)  # rows that have ended start again; to stop them would save nothing
-        options = {"frame_skip": self.frame_skip, **self.varied, **options}
-        return LocomotionVectorEnv(named, num_envs, self.task, **options)
+        self, bodies: Sequence[str | Morphology] | None = None, num_envs: int | None = None, **options: Any
+    ) -> TokenVectorEnv:
+        """`make_env` as Gymnasium's vector environment."""
+        return TokenVectorEnv(self.make_env(bodies, num_envs, **options))
+
+    def _body(self, body: str | Morphology) -> Morphology:
+        return self.morphology(body) if isinstance(body, str) else body
 
 
 @checked("env")
@@ -231,8 +220,8 @@ class RobotSet(BodySet):
 
     def _start_notes(self, name: str) -> Iterator[str]:
         task = dataclasses.replace(self.task, reset_noise=0.0, reset_speed_noise=0.0)
-        env = LocomotionVectorEnv(
-            [self.morphology(name)], 1, task, frame_skip=self.frame_skip, threads=1, autoreset_mode="DISABLED"
+        env = LocomotionEnv(
+            [self.morphology(name)], 1, task, frame_skip=self.frame_skip, threads=1, autoreset=False
         )
         env.reset(seed=0)
         try:
@@ -242,14 +231,14 @@ class RobotSet(BodySet):
                     f"{self.morphology(name).model.opt.timestep:g} s; env.frame_skip=<number> makes it longer"
                 )
             for step in range(1, FEW_STEPS + 1):
-                _, _, terminated, truncated, info = env.step(np.zeros(env.action_space.shape))
-                if terminated[0]:
-                    why = "its simulation diverges" if info["diverged"][0] else env.why_ended(0)
+                told = env.step(torch.zeros(1, env.n_limbs, env.n_joints))
+                if told.terminated[0]:
+                    why = "its simulation diverges" if told.diverged[0] else env.why_ended(0)
                     yield (
                         f"{name}: at action 0 an episode ends after {step} steps "
                         f"({step * env.step_duration:.2g} s): {why}"
                     )
-                if terminated[0] or truncated[0]:
+                if told.ended[0]:
                     break
         finally:
             env.close()

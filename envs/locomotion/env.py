@@ -1,55 +1,548 @@
-"""One body as an ordinary Gymnasium environment: the vector environment with one row."""
+"""Bodies with limbs that do a task: the environment, whatever simulates it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium
+import mujoco
 import numpy as np
-from gymnasium.vector import AutoresetMode
+import torch
+from torch import Tensor
 
-from ..errors import UserError
-from ..gym import SingleEnv
-from .pictures.rendering import BodyRenderer
-from .vector_env import LocomotionVectorEnv
+from ..cores import thread_count
+from ..errors import UserError, check_open
+from ..in_place import replace
+from ..snapshots import put, take
+from ..token_env import Step, TokenEnv
+from ..tokens import check_rows, limb_action_space, limb_observation_space
+from .backends import Simulation
+from .backends.mujoco import KIND, MujocoRows, MujocoSimulation
+from .backends.warp import WarpSimulation
+from .bodies.morphology import Morphology
+from .goals import Goals
+from .layout import adjacent_rows, limb_slots, make_layout, padded_sizes, spread_rows
+from .observation import LIMB_SPEC, Observer
+from .readings import Readings
+from .task import LocomotionTask, Reward
+from .varied.conditions import STREAMS, Conditions, Prepared, PreparedVariants, Varied
+from .varied.damage import DEAD, Damage, Part, parts_of
+from .varied.variants import Variant, compile_variants
+from .varied.variation import BodyVariation
+from .varied.world import Ground, World
+
+COPIES = 10
+"""Bytes of a row for each of its observation; 8 to 15 when measured."""
+
+_PREPARATION_SEED = 8_110_001
 
 
-class LocomotionEnv(SingleEnv):
-    """A single body.
+class LocomotionEnv(TokenEnv):
+    """Rows of one or several morphologies that all do the same task.
+
+    Observations are the limb token sets of :mod:`somite.envs.tokens`; actions are (B, N, J), nominal,
+    in [-1, 1]. Rows of a body lie together, in the order of ``bodies``; bodies of one layout that lie
+    beside each other are simulated together. See `TokenEnv` for what a step gives; ``info`` has the parts
+    of the reward and what was drawn for the episode (``factor_mass``, ``damage``, ``slope`` and so on).
+
+    By MuJoCo everything is in double precision, every row draws from random streams of its own, and a varied
+    body is a new one in every episode. By Warp everything is in single precision, episodes that start in the
+    midst of a run draw from one generator of the device, and a varied body is one of ``prepared`` ones.
 
     Args:
-        body: name of a family member, or a morphology.
-        render_mode: None or ``rgb_array``.
-        width, height: of the pictures, in pixels.
-        options: of :class:`LocomotionVectorEnv`: ``task``, ``frame_skip`` and so on.
+        bodies: names of family members, or morphologies.
+        num_envs: rows in all, spread evenly over the bodies; None: one of each.
+        task: reward and termination.
+        device: of all tensors.
+        simulation: ``cpu`` (MuJoCo, on the CPU) or ``warp``.
+        frame_skip: substeps of a step; None: each body's own, of about 0.02 s.
+        aligned: place each limb in the slot of the family's full body (for the padded network) instead
+            of packing limbs together.
+        stagger: give the first episode of every row a random age, so that time limits do not fall
+            together. ``Step.whole`` tells such shortened episodes apart.
+        once: of no effect: rows go on with new episodes.
+        autoreset: False: the caller resets rows that ended.
+        threads: threads that step the simulations on the CPU; 0 for one per core.
+        physical_controls: actions are physical controls, unclipped, and so is the control cost.
+        variation, damage, world: what varies between and within episodes.
+        editable: bodies can be damaged and pushed by hand, by `damage` and `push`.
+        contacts, constraints: places for these in every simulation of Warp; None: as many as the body needs.
+        prepared: for Warp, drawn beforehand of each varied body.
 
     Raises:
-        UserError: unknown body or render mode, or no way to draw on this machine.
+        UserError: unknown body, one that cannot do the task or be simulated so, or fewer rows than bodies.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    kind = "limbs"
+    spec_of_tokens = LIMB_SPEC
 
     def __init__(
         self,
-        body: Any = "cheetah_7_full",
-        render_mode: str | None = None,
-        width: int = 480,
-        height: int = 320,
-        **options: Any,
+        bodies: Sequence[str | Morphology],
+        num_envs: int | None = None,
+        task: LocomotionTask | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        simulation: str = "cpu",
+        frame_skip: int | None = 5,
+        aligned: bool = False,
+        stagger: bool = False,
+        once: bool = False,
+        autoreset: bool = True,
+        threads: int = 0,
+        physical_controls: bool = False,
+        variation: BodyVariation | None = None,
+        damage: Damage | None = None,
+        world: World | None = None,
+        editable: bool = False,
+        contacts: int | None = None,
+        constraints: int | None = None,
+        prepared: int = 128,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise UserError(f"render_mode {render_mode!r} is not offered; choices: None, rgb_array")
-        vector = LocomotionVectorEnv([body], 1, autoreset_mode=AutoresetMode.DISABLED, threads=1, **options)
-        super().__init__(vector, render_mode)
-        dt = self.vector.step_duration
-        self.metadata = {**self.metadata, "render_fps": round(1 / dt)}
-        self._renderer = BodyRenderer(self.vector, width, height) if render_mode == "rgb_array" else None
+        self.bodies, self.body_of_row = spread_rows(bodies, num_envs)
+        if frame_skip is not None and frame_skip < 1:
+            raise UserError(f"frame_skip must be at least 1, not {frame_skip}")
+        self.num_envs = b = len(self.body_of_row)
+        self.task, self.device = task or LocomotionTask(), torch.device(device)
+        self.physical_controls, self.stagger, self.autoreset = physical_controls, stagger, autoreset
+        self._make_spaces(aligned)
+        varied = Varied.read(variation, damage, world)
+        make = self._simulate_by_mujoco if simulation == "cpu" else self._simulate_by_warp
+        self._varied = (varied or Varied()) if varied or editable else None
+        self._conditions: list[Conditions] = []  # of each block, what varies on the CPU
+        self._prepared: list[PreparedVariants] = []  # and on a device
+        make(frame_skip, aligned, threads, (contacts, constraints), prepared)
+        self._blocks = self._simulation.blocks
+        durations = [torch.full((block.n,), block.dt, **self._kind) for block in self._blocks]
+        self.step_duration = self._blocks[0].dt
+        can_fall = torch.tensor([body.can_fall for body in self.bodies])[torch.from_numpy(self.body_of_row)]
+        self._reward = Reward(
+            self.task,
+            can_fall.to(self.device),
+            torch.cat(durations),
+            self._layout,
+            self._readings,
+            self._goals,
+        )
+        self._make_commands()
+        self._steps = torch.zeros(b, dtype=torch.int64, device=self.device)
+        self._start_age = torch.zeros_like(self._steps)
+        self._finished = torch.zeros(b, dtype=torch.bool, device=self.device)
+        self._every = torch.ones_like(self._finished)
+        self._rngs: list[np.random.Generator] = []
+        self._streams: list[list[np.random.Generator]] = []  # of what varies, for each row
+        self._generator = torch.Generator(self.device)
+        self.body_names = tuple(body.name for body in self.bodies)
+        self.max_episode_steps = self.task.max_episode_steps
 
-    def render(self) -> np.ndarray | None:
-        """(height, width, 3) uint8 picture from the side, following the body."""
-        return None if self._renderer is None else self._renderer.picture(0)
+    def _make_spaces(self, aligned: bool) -> None:
+        self.n_limbs, self.n_joints = n, j = padded_sizes(self.bodies, aligned)
+        self.sizes = {"n_tokens": n, "n_joints": j}
+        self.single_observation_space = limb_observation_space(LIMB_SPEC, n, j)
+        self.single_action_space = limb_action_space(n, j)
+        if self.physical_controls:
+            self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
+        check_rows(self.num_envs, self.single_observation_space, COPIES)
 
-    def close(self) -> None:
-        """Release the renderer and the simulation."""
-        if self._renderer is not None:
-            self._renderer.close()
-        super().close()
+    def _simulate_by_mujoco(
+        self, frame_skip: int | None, aligned: bool, threads: int, room: Any, prepared: int
+    ) -> None:
+        self._kind = KIND
+        varied = self._varied or Varied()
+        pools = [
+            compile_variants(body, varied.variation, varied.world, self.task.direction)
+            for body in self.bodies
+        ]
+        groups = _groups([pools[i][0].body for i in self.body_of_row], aligned)
+        self._simulation: Simulation = MujocoSimulation(
+            groups, frame_skip, thread_count(threads, self.num_envs)
+        )
+        self._read([pool[0].body for pool in pools], aligned)
+        self._told = varied.told(self.num_envs, self.n_limbs, self.n_joints)
+        terrains = [variant.terrain for pool in pools for variant in pool if variant.terrain is not None]
+        self._readings.terrain = Ground(self.num_envs, terrains[0]) if terrains else None
+        if self._varied:
+            self._conditions = [self._vary(varied, block, pools) for block in self._simulation.blocks]
+
+    def _vary(self, varied: Varied, block: MujocoRows, pools: list[list[Variant]]) -> Conditions:
+        own = [pools[i] for i in self.body_of_row[block.rows]]
+        told = {name: values[block.rows] for name, values in self._told.items()}
+        layout = self._layout.rows(block.rows)  # shares memory
+        return Conditions(varied, block, own, layout, self.task, told, self._readings.terrain)
+
+    def _simulate_by_warp(
+        self, frame_skip: int | None, aligned: bool, threads: int, room: Any, prepared: int
+    ) -> None:
+        why_not = self._varied and self._varied.why_not_on_device()
+        if why_not:
+            raise UserError(f"this cannot be simulated on a device: {why_not}. Use simulation=cpu")
+        self._kind = {"dtype": torch.float32, "device": self.device}
+        pools = [self._prepare(body, frame_skip, aligned, prepared) for body in self.bodies]
+        groups = _groups([self.bodies[i] for i in self.body_of_row], aligned)
+        models = [
+            [model for i in dict.fromkeys(self.body_of_row[rows].tolist()) for model in pools[i].models]
+            for _, rows, _ in groups
+        ]
+        self._simulation = WarpSimulation(groups, frame_skip, self.device, models, room)
+        self._read(self.bodies, aligned)
+        self._told = {}
+        self._prepared = [
+            PreparedVariants(
+                block, [pools[i] for i in self.body_of_row[block.rows]], self._layout.rows(block.rows)
+            )
+            for block in self._simulation.blocks
+        ]
+
+    def _prepare(self, body: Morphology, frame_skip: int | None, aligned: bool, count: int) -> Prepared:
+        """Draw variants of a body as those of its episodes on a CPU; the body alone where nothing varies."""
+        varied = self._varied
+        if varied is None:
+            slots = limb_slots(body, aligned)
+            layout = make_layout([(body, slots)], *padded_sizes([body], aligned), self.task)
+            return Prepared([body.model], torch.from_numpy(body.initial_qpos[None]), layout)
+        parts = {"variation": varied.variation, "world": varied.world}
+        env = LocomotionEnv(
+            [body], count, self.task, frame_skip=frame_skip, aligned=aligned, threads=1, **parts
+        )
+        env.reset(seed=_PREPARATION_SEED)
+        (block,) = env._blocks
+        found = Prepared(list(block.models), block.starts, env._layout)
+        env.close()
+        return found
+
+    def _read(self, simulated: Sequence[Morphology], aligned: bool) -> None:
+        """What is fixed of rows, wanted of them, read of them and observed."""
+        kind = self._kind
+        self._goals = Goals(self.task, self.bodies, self.body_of_row, kind)
+        described = [(body, limb_slots(body, aligned)) for body in simulated]
+        layout = make_layout(described, self.n_limbs, self.n_joints, self.task)
+        layout = layout.rows(torch.from_numpy(self.body_of_row)).to(**kind)
+        self._observer = Observer(layout, self._goals)
+        self._layout = self._observer.layout
+        self._readings = Readings(self._simulation.blocks, self._layout, self.task, self._goals.any_reaches)
+
+    def _make_commands(self) -> None:
+        """Where the controls of all actuators are found among those of the padded joint slots."""
+        b, n, j = self._layout.joint_mask.shape
+        # The last numbers are 0: of actuators that no joint slot has, and of rows that have fewer.
+        self._actions, self._commands = torch.zeros(2, b * n * j + 1, **self._kind)
+        commanded, acted = (
+            [],
+            np.full((max(int(block.body.model.nu) for block in self._blocks), b), b * n * j),
+        )
+        for block in self._blocks:
+            places = np.full(block.body.model.nu, -1)
+            order = []
+            for limb, slot in zip(block.body.limbs, block.slots, strict=True):
+                for k, joint in enumerate(limb.slots):
+                    if joint.actuator >= 0:
+                        places[joint.actuator] = slot * j + k
+                        order.append(slot * j + k)
+            rows = np.arange(block.rows.start, block.rows.stop)[:, None] * n * j
+            commanded.append(np.where(places < 0, b * n * j, rows + places).ravel())
+            acted[: len(order), block.rows] = (rows + np.array(order)).T
+        self._commanded = torch.from_numpy(np.concatenate(commanded)).to(self.device)
+        self._commands_of_block = [len(own) for own in commanded]
+        self._acted = torch.from_numpy(acted).to(self.device)
+
+    @property
+    def knows_ends(self) -> bool:
+        """Whether the host may look at ends: what simulates by Warp never waits for its device."""
+        return not self._prepared
+
+    # Episodes
+
+    @torch.no_grad()
+    def reset(  # noqa: D102
+        self, seed: int | Sequence[Any] | None = None, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        check_open(self)
+        if rows is not None and not self._rngs:
+            raise UserError("the first reset() starts every environment; give no rows")
+        rows = self._every if rows is None else rows
+        chosen = np.flatnonzero(rows.cpu().numpy())
+        self._seed(seed, chosen)
+        self._finished &= ~rows
+        self._start_by_streams(rows, chosen)
+        if self.stagger and len(chosen) == self.num_envs:
+            limit = self.task.max_episode_steps
+            self._start_age.copy_(torch.tensor([int(rng.integers(limit)) for rng in self._rngs]))
+            self._steps.copy_(self._start_age)
+        self._refresh(rows)
+        self.info = self._drawn()
+        return self._observe()
+
+    def _seed(self, seed: int | Sequence[Any] | None, rows: np.ndarray) -> None:
+        """Give rows random streams of their own, the first reset always."""
+        if seed is None and self._rngs:
+            return
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        one = isinstance(seed, (int, np.integer))
+        keys = [[seed, row] for row in range(self.num_envs)] if one else list(seed)
+        if len(keys) != self.num_envs:
+            raise UserError(f"{len(keys)} seeds for {self.num_envs} environments")
+        fresh = [np.random.default_rng(key) for key in keys]
+        new = set(rows.tolist())
+        self._rngs = [fresh[row] if row in new else rng for row, rng in enumerate(self._rngs or fresh)]
+        if self._varied:
+            spawned = [rng.spawn(STREAMS) if row in new else [] for row, rng in enumerate(fresh)]
+            self._streams = [own or self._streams[row] for row, own in enumerate(spawned)]
+        if self._prepared:
+            words = np.random.SeedSequence(np.hstack(keys).tolist()).generate_state(2)
+            self._generator.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+    def _start_by_streams(self, rows: Tensor, chosen: np.ndarray) -> None:
+        """New episodes in ``rows`` (B,) bool, those of ``chosen``, drawn from each row's own stream."""
+        task, moves, goals = self.task, {}, {}
+        for row in chosen.tolist():
+            rng, model = self._rngs[row], self.bodies[self.body_of_row[row]].model
+            moves[row] = draw_moves(task, model.nq, model.nv, rng)
+            goals[row] = self._goals.draw(row, rng)
+        self._goals.set(goals)
+        for index, block in enumerate(self._blocks):
+            first, last = np.searchsorted(chosen, [block.rows.start, block.rows.stop])
+            local = chosen[first:last]
+            if not len(local):
+                continue
+            own, places = rows[block.rows], local - block.rows.start
+            if self._prepared:
+                self._prepared[index].start(own, self._generator)
+            if self._conditions:
+                streams = [self._streams[row] for row in local]
+                self._conditions[index].start(places, streams, self._goals.direction.numpy()[local])
+            shapes = (block.body.model.nq, block.body.model.nv)
+            drawn = []
+            for part, size in enumerate(shapes):
+                values = np.zeros((block.n, size))
+                values[places] = [moves[row][part] for row in local.tolist()]
+                drawn.append(torch.from_numpy(values).to(**self._kind))
+            block.start(own, *drawn)
+        self._steps.masked_fill_(rows, 0)
+        self._start_age.masked_fill_(rows, 0)
+
+    def _start_on_device(self, rows: Tensor) -> None:
+        """New episodes in ``rows`` (B,) bool, drawn from the device's generator, without waiting for it."""
+        task, random = self.task, {"generator": self._generator, "device": self.device}
+        self._goals.draw_on_device(rows, self._generator)
+        for block, variants in zip(self._blocks, self._prepared, strict=True):
+            model, own = block.body.model, rows[block.rows]
+            moves = task.reset_noise * (2 * torch.rand(block.n, model.nq, **random) - 1)
+            if task.speed_noise == "uniform":
+                speeds = task.reset_speed_noise * (2 * torch.rand(block.n, model.nv, **random) - 1)
+            else:
+                speeds = task.reset_speed_noise * torch.randn(block.n, model.nv, **random)
+            variants.start(own, self._generator)
+            block.start(own, moves, speeds)
+        self._steps.masked_fill_(rows, 0)
+        self._start_age.masked_fill_(rows, 0)
+
+    def _refresh(self, rows: Tensor) -> None:
+        """Read rows that were reset. Readings of the others are one substep behind, and stay so."""
+        self._simulation.kinematics()
+        self._readings.read(rows)
+
+    def begin(self, actions: Tensor) -> None:  # noqa: D102
+        check_open(self)
+        if not self._rngs:
+            raise UserError("step() before reset(): call reset() first")
+        expected = (self.num_envs, self.n_limbs, self.n_joints)
+        if tuple(actions.shape) != expected:
+            raise UserError(f"actions have shape {tuple(actions.shape)}; expected {expected}")
+        if not self.autoreset and self._finished.any():
+            rows = self._finished.nonzero()[:, 0].tolist()
+            raise UserError(f"rows {rows} have ended; reset them first")
+        self._begun = actions
+
+    @torch.no_grad()
+    def finish(self) -> Step:  # noqa: D102
+        before, cost = self._readings.progress, self._act(self._begun)
+        self._simulation.step()
+        diverged = self._simulation.diverged | cost.isnan()
+        self._steps += 1
+        self._readings.read()
+        # What diverged is not where it was any more: MuJoCo puts it back to the model's start.
+        rewards, healthy, parts = self._reward.of_step(before, cost.nan_to_num(0.0), diverged)
+        terminated, truncated = ~healthy, self._steps >= self.task.max_episode_steps
+        ended = terminated | truncated
+        whole = ended & (self._start_age == 0)
+        info = parts | self._drawn()
+        step = Step(self._observe(), rewards, terminated, truncated, diverged, whole, None, info)
+        if self.knows_ends and not ended.any():
+            return step
+        step.final, step.final_info = step.observation, info
+        if not self.autoreset:
+            self._finished = ended
+            return step
+        if self.knows_ends:
+            self._start_by_streams(ended, np.flatnonzero(ended.numpy()))
+        else:
+            self._start_on_device(ended)
+        self._refresh(ended)
+        step.observation, step.info = self._observe(), parts | self._drawn()
+        for name, last in step.final.items():  # of a simulation that diverged there is nothing to be read
+            replace(last, diverged, step.observation[name])
+        return step
+
+    def _act(self, actions: Tensor) -> Tensor:
+        """Set the controls of nominal actions (B, N, J); their cost before its weight, (B,)."""
+        layout, chosen = self._layout, actions.to(self._kind["dtype"])
+        if not self.physical_controls:
+            chosen = chosen.clamp(-1.0, 1.0)
+        self._actions[:-1].copy_(chosen.reshape(-1))
+        if not self.physical_controls:
+            # In two steps: a fused one would be rounded otherwise.
+            chosen = torch.clamp(layout.half * chosen + layout.center, layout.low, layout.high)
+        self._commands[:-1].copy_(chosen.reshape(-1))
+        commands = self._commands.index_select(0, self._commanded).split(self._commands_of_block)
+        for block, own in zip(self._blocks, commands, strict=True):
+            block.controls.copy_(own.view(block.n, -1))
+        for conditions in self._conditions:
+            conditions.before_step()
+        acted = self._actions.index_select(0, self._acted.view(-1)).view_as(self._acted)
+        return acted.square().cumsum(0)[-1]  # in order, so that padding cannot change the last digit
+
+    def _observe(self) -> dict[str, Tensor]:
+        return self._observer.observe(self._readings)
+
+    def _drawn(self) -> dict[str, Tensor]:
+        return {name: values.clone() for name, values in self._told.items()}
+
+    def why_ended(self, row: int) -> str:
+        """Half a sentence on what of a row is beyond a limit of the task; "" if nothing is."""
+        return self._reward.why_ended(row)
+
+    def check(self) -> None:  # noqa: D102
+        self._simulation.check()
+
+    # Going on from elsewhere
+
+    @property
+    def _kept(self) -> tuple[str, ...]:
+        always = ("_blocks", "_readings", "_goals", "_steps", "_start_age", "_finished")
+        drawn = ("_rngs", "_streams", "_told")
+        own = ("_prepared", "_generator") if self._prepared else ("_conditions",)
+        return (*always, *drawn, *own, *(("_terrain",) if self._terrain else ()))
+
+    @property
+    def _terrain(self) -> Ground | None:
+        return self._readings.terrain
+
+    def snapshot(self) -> dict[str, Any]:  # noqa: D102
+        check_open(self)
+        return take(self, self._kept)
+
+    @torch.no_grad()
+    def restore(self, taken: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: D102
+        check_open(self)
+        put(self, self._kept, taken)
+        self._readings.derive()  # where the ground is another one
+        return self._observe()
+
+    # By hand
+
+    def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Put one row into a state: positions (nq,), velocities (nv,) of its model.
+
+        Raises:
+            UserError: numbers of which MuJoCo says that they diverged, or too few or many.
+        """
+        block, rows = self._block_of(row), torch.zeros_like(self._every)
+        model = block.body.model
+        qpos, qvel = np.asarray(qpos, float), np.asarray(qvel, float)
+        if qpos.shape != (model.nq,) or qvel.shape != (model.nv,):
+            wanted = f"({model.nq},) and ({model.nv},)"
+            raise UserError(f"positions {qpos.shape} and velocities {qvel.shape}; expected {wanted}")
+        if not (np.abs(np.concatenate((qpos, qvel))) < mujoco.mjMAXVAL).all():
+            raise UserError("a state must be finite; this one is not, or beyond 1e10")
+        rows[row] = True
+        state = (torch.from_numpy(part).to(**self._kind).expand(block.n, -1) for part in (qpos, qvel))
+        block.reset(rows[block.rows], *state)
+        self._refresh(rows)
+
+    def get_state(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of one row's positions (nq,) and velocities (nv,)."""
+        block = self._block_of(row)
+        qpos, qvel = (block.array(name)[row - block.rows.start] for name in ("qpos", "qvel"))
+        return qpos.cpu().numpy().copy(), qvel.cpu().numpy().copy()
+
+    def parts(self, row: int) -> tuple[Part, ...]:
+        """The joint rows of a row's body: what `damage` can break."""
+        return parts_of(self.bodies[self.body_of_row[row]])
+
+    def damage(self, row: int, part: int, kind: int) -> None:
+        """Break a part of a row's body by hand, until its episode ends. The policy is not told.
+
+        Args:
+            row: which.
+            part: index of `parts`.
+            kind: ``DEAD`` or ``LOCKED`` of :mod:`.varied.damage`.
+
+        Raises:
+            UserError: the environment is not ``editable``, or the part cannot break in this way.
+        """
+        part_of_body = self.parts(row)[part]
+        if kind not in part_of_body.ways:
+            wanted = "has no actuator" if kind == DEAD else "is no actuated hinge or slide joint"
+            raise UserError(f"{part_of_body.name} cannot break in this way: it {wanted}")
+        conditions, place = self._editable(row)
+        conditions.damage(place, part, kind)
+
+    def push(self, row: int, velocity: Sequence[float]) -> None:
+        """Push a row's root in its next step, so hard that this alone would change the body's velocity.
+
+        Args:
+            row: which.
+            velocity: (2,) m/s, horizontal, of the change.
+
+        Raises:
+            UserError: the environment is not ``editable``.
+        """
+        conditions, place = self._editable(row)
+        conditions.push(place, np.asarray(velocity, float))
+
+    def _editable(self, row: int) -> tuple[Conditions, int]:
+        block = self._block_of(row)
+        conditions = self._conditions[self._blocks.index(block)] if self._conditions else None
+        if conditions is None:
+            raise UserError("bodies can be changed by hand in an environment that is made with editable=True")
+        return conditions, row - block.rows.start
+
+    def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
+        """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""
+        block = self._block_of(row)
+        model, data = block.models[row - block.rows.start], mujoco.MjData(block.body.model)
+        block.batch.get_data(row - block.rows.start, data)
+        mujoco.mj_forward(model, data)
+        return model, data, block.root
+
+    def _block_of(self, row: int) -> Any:
+        check_open(self)
+        return next(block for block in self._blocks if block.rows.start <= row < block.rows.stop)
+
+    def close(self) -> None:  # noqa: D102
+        if not self.closed:
+            self.closed = True
+            self._simulation.close()
+            del self._blocks, self._readings, self._reward, self._conditions, self._prepared
+
+
+def draw_moves(
+    task: LocomotionTask, nq: int, nv: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """How a start differs from a body's own: in positions (nq,), and speeds (nv,)."""
+    moves = rng.uniform(-task.reset_noise, task.reset_noise, nq)
+    noise = task.reset_speed_noise
+    speeds = (
+        rng.uniform(-noise, noise, nv) if task.speed_noise == "uniform" else noise * rng.standard_normal(nv)
+    )
+    return moves, speeds
+
+
+def _groups(
+    bodies: Sequence[Morphology], aligned: bool
+) -> list[tuple[list[Morphology], slice, tuple[int, ...]]]:
+    """Rows, given by their bodies, that can be simulated together: bodies, rows, slots of limbs."""
+    return [
+        (list(bodies[rows]), rows, limb_slots(bodies[rows.start], aligned)) for rows in adjacent_rows(bodies)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..in_place import replace
 from ..snapshots import Kept
 from .bodies.model import is_held, joint_range
 from .bodies.morphology import UNLIMITED_SLIDE, Morphology
-from .observation import Goal
 from .task import LocomotionTask
 
 POSES = 256
@@ -27,12 +27,12 @@ class Goals(Kept):
         task: what is asked.
         bodies: the morphologies.
         body_of_row: (B,) index of each row's body.
-        device: of all tensors, in single precision; None: the host, in double precision.
+        kind: ``dtype`` and ``device`` of all tensors.
 
     Attributes:
-        seen: what observations tell of them.
-        direction: (B, 2) unit vectors on the ground. target: (B, 3) m, not a number where there is none. Both
-            are arrays of the host: of the same memory as ``seen`` there, else what `tell` copies to it.
+        planes: (3, B) unit vectors on the ground, where to go; their third part is 0.
+        direction: (B, 2) the same memory. speed: (B,) m/s to keep in it; 0: the faster the better.
+        target: (B, 3) m, world, a place to reach; NaN where there is none.
         reaching: (B,) bool, rows that are to reach a target.
         reach: (B,) m, how far their tip can be from the root; inf elsewhere.
 
@@ -40,18 +40,16 @@ class Goals(Kept):
         UserError: a body that cannot do the task.
     """
 
-    kept = ("seen",)
+    kept = ("planes", "target")
 
     def __init__(
         self,
         task: LocomotionTask,
         bodies: Sequence[Morphology],
         body_of_row: np.ndarray,
-        device: torch.device | None = None,
+        kind: Mapping[str, Any],
     ) -> None:
-        self.task = task
-        self.device = device
-        kind = {"dtype": torch.float64 if device is None else torch.float32, "device": device or "cpu"}
+        self.task, self._body_of_row = task, body_of_row
         reaching = [task.reaches(body.name, body.can_travel) for body in bodies]
         self.any_reaches = any(reaching)
         self.reaching = torch.from_numpy(np.array(reaching)[body_of_row]).to(kind["device"])
@@ -61,63 +59,55 @@ class Goals(Kept):
         self._places = [
             tip_places(body) if reaches else None for body, reaches in zip(bodies, reaching, strict=True)
         ]
-        self._body_of_row = body_of_row
-        forward = [1.0, 0.0] if task.direction == "random" else _unit(task.direction)
+        forward = (1.0, 0.0) if isinstance(task.direction, str) else task.direction
         b = len(body_of_row)
-        self.seen = Goal(
-            direction=torch.tensor(np.array(forward), **kind).repeat(b, 1),
-            speed=(task.target_speed or 0.0) * (~self.reaching).to(**kind)[:, None],
-            target=torch.full((b, 3), torch.nan, **kind),
-        )
-        # Of the same memory on the host.
-        self.direction, self.target = self.seen.direction.cpu().numpy(), self.seen.target.cpu().numpy()
-        self._places_of_row = None if device is None else self._pools(kind)
+        self.planes = torch.zeros(3, b, **kind)
+        self.direction = self.planes[:2].t()
+        self.direction[:] = torch.tensor(forward, dtype=torch.float64) / np.hypot(*forward)
+        self.speed = (task.target_speed or 0.0) * (~self.reaching).to(**kind)
+        self.target = torch.full((b, 3), torch.nan, **kind)
+        self._places_of_row: Tensor | None = None
 
-    def draw(self, row: int, rng: np.random.Generator) -> None:
-        """The goal of a row's next episode. Draws nothing where nothing varies."""
+    def draw(self, row: int, rng: np.random.Generator) -> tuple[float, float] | np.ndarray | None:
+        """The goal of a row's next episode: a direction, a target, or None where nothing varies."""
         places = self._places[self._body_of_row[row]]
         if places is not None:
-            self.target[row] = places[rng.integers(len(places))]
-        elif self.task.direction == "random":
+            return places[rng.integers(len(places))]
+        if self.task.direction == "random":
             angle = rng.uniform(-np.pi, np.pi)
-            self.direction[row] = np.cos(angle), np.sin(angle)
+            return np.cos(angle), np.sin(angle)
+        return None
 
-    def tell(self) -> None:
-        """Copy what has been drawn for single rows to the device."""
-        self.seen.direction.copy_(torch.from_numpy(self.direction))
-        self.seen.target.copy_(torch.from_numpy(self.target))
-
-    def _pools(self, kind: dict[str, Any]) -> Tensor | None:
-        """(B, POSES, 3) places that targets are drawn from, repeated to be as many for every row."""
-        if not self.any_reaches:
-            return None
-        pools = [
-            np.zeros((POSES, 3)) if places is None else np.resize(places, (POSES, 3))
-            for places in self._places
-        ]
-        return torch.from_numpy(np.array(pools)[self._body_of_row]).to(**kind)
+    def set(self, drawn: Mapping[int, Any]) -> None:
+        """Give rows what `draw` gave for them."""
+        for values, size in ((self.direction, 2), (self.target, 3)):
+            own = {row: goal for row, goal in drawn.items() if goal is not None and len(goal) == size}
+            if own:
+                rows = torch.tensor(list(own), device=values.device)
+                values[rows] = torch.from_numpy(np.array(list(own.values()))).to(values)
 
     def draw_on_device(self, rows: Tensor, generator: torch.Generator) -> None:
         """Goals of the next episodes of ``rows`` (B,) bool, of a device's random numbers."""
-        seen = self.seen
-        if self._places_of_row is not None:
-            number = torch.randint(POSES, (len(rows), 1, 1), generator=generator, device=self.device)
+        kind = {"dtype": self.target.dtype, "device": self.target.device}
+        if self.any_reaches:
+            if self._places_of_row is None:
+                # (B, POSES, 3), repeated to be as many for every row
+                pools = [np.resize(np.zeros(3) if p is None else p, (POSES, 3)) for p in self._places]
+                self._places_of_row = torch.from_numpy(np.array(pools)[self._body_of_row]).to(**kind)
+            number = torch.randint(POSES, (len(rows), 1, 1), generator=generator, device=kind["device"])
             drawn = self._places_of_row.gather(1, number.expand(-1, 1, 3))[:, 0]
-            chosen = (rows & self.reaching)[:, None]
-            seen.target.copy_(torch.where(chosen, drawn, seen.target))
+            replace(self.target, rows & self.reaching, drawn)
         if self.task.direction == "random":
-            kind = {"dtype": seen.direction.dtype, "device": self.device}
             angle = torch.pi * (2 * torch.rand(len(rows), generator=generator, **kind) - 1)
-            drawn = torch.stack((angle.cos(), angle.sin()), 1)
-            chosen = (rows & ~self.reaching)[:, None]
-            seen.direction.copy_(torch.where(chosen, drawn, seen.direction))
+            replace(self.direction, rows & ~self.reaching, torch.stack((angle.cos(), angle.sin()), 1))
 
     def reward(self, velocity: Tensor) -> Tensor:
         """(B,) reward of ``velocity`` (B,) m/s along the direction, 0 for rows that reach."""
         task = self.task
         if task.target_speed is not None:
             velocity = 1 - (velocity - task.target_speed).abs() / task.target_speed
-        return torch.where(self.reaching, 0.0, task.forward_weight * velocity)
+        forward = task.forward_weight * velocity
+        return torch.where(self.reaching, 0.0, forward) if self.any_reaches else forward
 
     def reach_reward(self, distance: Tensor) -> Tensor:
         """(B,) reward of a tip at ``distance`` (B,) m from its target, 0 for rows that go forward."""
@@ -161,7 +151,3 @@ def _turn_ball(quaternion: np.ndarray, largest: float, rng: np.random.Generator)
     axis, turn = rng.standard_normal(3), np.empty(4)
     mujoco.mju_axisAngle2Quat(turn, axis / np.linalg.norm(axis), rng.uniform(0, largest))
     mujoco.mju_mulQuat(quaternion, quaternion.copy(), turn)
-
-
-def _unit(direction: Sequence[float]) -> np.ndarray:
-    return np.asarray(direction, float) / np.hypot(*direction)

@@ -1,273 +1,178 @@
-"""What limbs sense, computed for all rows of all bodies at once, in torch.
+"""What a limb observes: the columns of ``tokens`` and ``joints`` in locomotion tasks, and what is in them.
 
-`LimbLayout` holds what never changes (descriptors, masks, who hangs from whom); `observe` turns
-the simulator's arrays into the token set of ``features.py``.
+Every vector is expressed in the *yaw frame*: origin at the root, x along the root's heading in the
+ground plane, z up. So nothing here changes when the body is moved along the ground or turned, and
+nothing depends on a name or an index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from ..snapshots import Kept
-from .bodies.morphology import Morphology
-from .features import LIMB_SPEC, joint_descriptor_slice
+from ..tokens import Feature, TokenSpec
 
-SMALLEST_RANGE = 1e-4
-"""Of a joint (rad, m) in whose range a position is told; limits are soft, and give way as far."""
+if TYPE_CHECKING:
+    from .goals import Goals
+    from .layout import Layout
+    from .readings import Readings
 
-_LIMITED, _RANGE = joint_descriptor_slice("is_limited"), joint_descriptor_slice("range")
+LIMB_SPEC = TokenSpec(
+    token=(
+        Feature("position", 3, "state", "m", "limb origin relative to the root's, yaw frame"),
+        Feature("height", 1, "state", "m", "limb origin above the ground below it"),
+        Feature("velocity", 3, "state", "m/s", "velocity of the limb origin, yaw frame"),
+        Feature("angular_velocity", 3, "state", "rad/s", "angular velocity, yaw frame"),
+        Feature("orientation", 6, "state", "1", "limb's x and z axes, yaw frame"),
+        Feature("direction", 2, "state", "1", "the task's direction on the ground, yaw frame"),
+        Feature(
+            "target_speed", 1, "state", "m/s", "speed asked for in that direction (0: the faster the better)"
+        ),
+        Feature(
+            "target", 3, "state", "m", "from the limb origin to the task's target, yaw frame (0 without)"
+        ),
+        Feature("is_root", 1, "descriptor", "1", "1 for the root limb"),
+        Feature("is_tip", 1, "descriptor", "1", "1 for the limb that reaches farthest from the root"),
+        Feature("mass", 1, "descriptor", "kg", "mass"),
+        Feature("center_of_mass", 3, "descriptor", "0.1 m", "centre of mass, limb frame"),
+        Feature("gyration", 3, "descriptor", "0.1 m", "radii of gyration about the limb frame's axes"),
+        Feature("size", 3, "descriptor", "0.1 m", "half extents of the geoms' bounding box, limb frame"),
+        Feature("center", 3, "descriptor", "0.1 m", "centre of the geoms' bounding box, limb frame"),
+        Feature("friction", 1, "descriptor", "1", "largest sliding friction of the limb's geoms"),
+        Feature("attachment", 3, "descriptor", "0.1 m", "limb origin in the parent's frame (0 for a root)"),
+    ),
+    joint=(
+        Feature("angle", 1, "state", "rad, m", "position minus its reference position"),
+        Feature("phase", 1, "state", "1", "position in its range, -1 to 1 (0 where unlimited)"),
+        Feature("speed", 1, "state", "rad/s, m/s", "velocity"),
+        Feature("axis_now", 3, "state", "1", "joint axis, yaw frame"),
+        Feature("activation", 1, "state", "1", "state of the actuator's filter or muscle (0 without)"),
+        Feature("is_rotation", 1, "descriptor", "1", "1 for an axis of rotation, 0 for a slide or a tendon"),
+        Feature("is_transmission", 1, "descriptor", "1", "1 for a tendon, thruster or other remote actuator"),
+        Feature("axis", 3, "descriptor", "1", "axis of the joint or remote actuator, limb frame"),
+        Feature("anchor", 3, "descriptor", "0.1 m", "joint anchor, limb frame"),
+        Feature("is_limited", 1, "descriptor", "1", "1 where the joint has a range"),
+        Feature("range", 2, "descriptor", "rad, m", "limits minus reference (0 where unlimited)"),
+        Feature("rest", 1, "descriptor", "rad, m", "spring's rest minus reference (0 without spring)"),
+        Feature("damping", 1, "descriptor", "10 N m s/rad", "damping"),
+        Feature("stiffness", 1, "descriptor", "100 N m/rad", "spring stiffness"),
+        Feature("armature", 1, "descriptor", "kg m^2", "rotor inertia"),
+        Feature("is_actuated", 1, "descriptor", "1", "1 where an actuator drives this joint"),
+        Feature("strength", 1, "descriptor", "100 N m", "half the span of force; below 0: control pulls"),
+        Feature("control_range", 2, "descriptor", "1", "physical control of the actions -1 and 1"),
+        Feature("position_gain", 1, "descriptor", "100 N m/rad", "servo: torque per angle off the target"),
+        Feature("velocity_gain", 1, "descriptor", "10 N m s/rad", "servo: torque per speed off the target"),
+        Feature("lag", 1, "descriptor", "s", "time constant of the actuator's filter (0 without)"),
+    ),
+)
 
-
-@dataclass(frozen=True)
-class LimbLayout:
-    """Constant parts of the observation of B rows, padded to N limbs and J joint slots.
-
-    Attributes:
-        mask, parent: (B, N) int8, int32. joint_mask, action_mask: (B, N, J) int8.
-        limb_descriptors: (B, N, 19), joint_descriptors: (B, N, J, 22) float32, 0 at padding.
-        root_slot: (B,) int64, the root's slot.
-        ground: (B, 1) float64, height of the ground, m; (B, N) of that below each limb where it is uneven.
-        untilt: (B, 3, 3) float64, takes the root's tilt at its start out of its rotation.
-        reference, middle, half_range: (B, N, J) float64 of every joint; half_range is inf if unlimited.
-    """
-
-    mask: torch.Tensor
-    parent: torch.Tensor
-    joint_mask: torch.Tensor
-    action_mask: torch.Tensor
-    limb_descriptors: torch.Tensor
-    joint_descriptors: torch.Tensor
-    root_slot: torch.Tensor
-    ground: torch.Tensor
-    untilt: torch.Tensor
-    reference: torch.Tensor
-    middle: torch.Tensor
-    half_range: torch.Tensor
-
-    def to(self, dtype: torch.dtype, device: torch.device | str) -> LimbLayout:
-        """On a device; what the simulator's numbers are compared with is of their type."""
-        own = {name: value.to(device) for name, value in vars(self).items()}
-        for name in ("ground", "untilt", "reference", "middle", "half_range"):
-            own[name] = own[name].to(dtype)
-        return LimbLayout(**own)
-
-
-def make_layout(
-    rows: Sequence[tuple[Morphology, tuple[int, ...]]], n_limbs: int, n_joints: int
-) -> LimbLayout:
-    """Layout of rows given as (morphology, slot of each of its limbs)."""
-    b, n, j = len(rows), n_limbs, n_joints
-    layout = LimbLayout(
-        mask=torch.zeros(b, n, dtype=torch.int8),
-        parent=torch.full((b, n), -1, dtype=torch.int32),
-        joint_mask=torch.zeros(b, n, j, dtype=torch.int8),
-        action_mask=torch.zeros(b, n, j, dtype=torch.int8),
-        limb_descriptors=torch.zeros(b, n, 19),
-        joint_descriptors=torch.zeros(b, n, j, 22),
-        root_slot=torch.zeros(b, dtype=torch.int64),
-        ground=torch.zeros(b, 1, dtype=torch.float64),
-        untilt=torch.zeros(b, 3, 3, dtype=torch.float64),
-        reference=torch.zeros(b, n, j, dtype=torch.float64),
-        middle=torch.zeros(b, n, j, dtype=torch.float64),
-        half_range=torch.full((b, n, j), torch.inf, dtype=torch.float64),
-    )
-    for row, (morphology, slots) in enumerate(rows):
-        layout.root_slot[row] = slots[0]
-        layout.ground[row] = morphology.ground
-        layout.untilt[row] = torch.from_numpy(_untilt(morphology.start_rotation))
-        for index, limb in enumerate(morphology.limbs):
-            slot = slots[index]
-            layout.mask[row, slot] = 1
-            layout.parent[row, slot] = slots[limb.parent] if limb.parent >= 0 else -1
-            layout.limb_descriptors[row, slot] = torch.from_numpy(morphology.limb_descriptors[index])
-            for k, joint_slot in enumerate(limb.slots):
-                descriptors = morphology.joint_descriptors[index][k]
-                layout.joint_mask[row, slot, k] = 1
-                layout.action_mask[row, slot, k] = int(joint_slot.actuator >= 0)
-                layout.joint_descriptors[row, slot, k] = torch.from_numpy(descriptors)
-                layout.reference[row, slot, k] = reference = morphology.reference(joint_slot)
-                if descriptors[_LIMITED]:
-                    low, high = (float(end) for end in descriptors[_RANGE])
-                    layout.middle[row, slot, k] = reference + (low + high) / 2
-                    if high - low > SMALLEST_RANGE:
-                        layout.half_range[row, slot, k] = (high - low) / 2
-    return layout
+_TOKEN_STATES, _JOINT_STATES = int(LIMB_SPEC.token_is_state().sum()), int(LIMB_SPEC.joint_is_state().sum())
+assert (_TOKEN_STATES, _JOINT_STATES) == (22, 7)  # the columns written below
 
 
-def _untilt(rotation: np.ndarray) -> np.ndarray:
-    """Inverse (3, 3) of the tilt of a start rotation (3, 3), its heading kept.
-
-    A rotation is its tilt followed by its heading (swing and twist about the vertical), so that a
-    model drawn lying down has a heading at home that is not singular.
-    """
-    cos, sin = rotation[0, 0] + rotation[1, 1], rotation[1, 0] - rotation[0, 1]
-    length = np.hypot(cos, sin)
-    cos, sin = (cos / length, sin / length) if length > 1e-9 else (1.0, 0.0)
-    heading = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    return (heading.T @ rotation).T
+def joint_descriptor_slice(name: str) -> slice:
+    """Columns of the named feature among the descriptors of a joint row, which follow its state."""
+    columns = LIMB_SPEC.joint_slice(name)
+    return slice(columns.start - _JOINT_STATES, columns.stop - _JOINT_STATES)
 
 
-@dataclass
-class LimbState(Kept):
-    """The simulator's arrays of B rows in the layout's slots, in the world frame.
-
-    Attributes:
-        position: (B, N, 3). rotation: (B, N, 9). velocity: (B, N, 6) angular, linear at ``center``.
-        center: (B, N, 3). axis: (B, N, J, 3). joint_position, joint_speed, activation: (B, N, J).
-    """
-
-    position: torch.Tensor
-    rotation: torch.Tensor
-    velocity: torch.Tensor
-    center: torch.Tensor
-    axis: torch.Tensor
-    joint_position: torch.Tensor
-    joint_speed: torch.Tensor
-    activation: torch.Tensor
-
-    @classmethod
-    def empty(
-        cls, b: int, n: int, j: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
-    ) -> LimbState:
-        """Zeros, to be written by simulations."""
-
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=dtype, device=device)
-
-        return cls(
-            zeros(b, n, 3),
-            zeros(b, n, 9),
-            zeros(b, n, 6),
-            zeros(b, n, 3),
-            zeros(b, n, j, 3),
-            zeros(b, n, j),
-            zeros(b, n, j),
-            zeros(b, n, j),
-        )
-
-    @property
-    def kept(self) -> tuple[str, ...]:  # type: ignore[override]
-        """All of it."""
-        return tuple(vars(self))
-
-    def rows(self, rows: torch.Tensor) -> LimbState:
-        """Only the given rows."""
-        return LimbState(**{name: value[rows] for name, value in vars(self).items()})
-
-
-def select_rows(layout: LimbLayout, rows: torch.Tensor) -> LimbLayout:
-    """Only the given rows of a layout."""
-    return LimbLayout(**{name: value[rows] for name, value in vars(layout).items()})
-
-
-@dataclass
-class Goal(Kept):
-    """What the task wants of B rows, world frame.
-
-    Attributes:
-        direction: (B, 2) unit vector on the ground, where to go.
-        speed: (B, 1) m/s asked for in that direction; 0: the faster the better.
-        target: (B, 3) m, a place to reach; not a number where there is none.
-    """
-
-    direction: torch.Tensor
-    speed: torch.Tensor
-    target: torch.Tensor
-
-    kept = ("direction", "speed", "target")
-
-    def rows(self, rows: torch.Tensor) -> Goal:
-        """Only the given rows."""
-        return Goal(**{name: value[rows] for name, value in vars(self).items()})
-
-
-def observe(state: LimbState, layout: LimbLayout, goal: Goal) -> dict[str, torch.Tensor]:
-    """The token set of every row.
+class Observer:
+    """Makes the token sets of B rows.
 
     Args:
-        state: of the simulators; no view of it is edited.
-        layout: the constant parts.
-        goal: what the task wants.
+        layout: what is fixed of the rows.
+        goals: what the task wants of them.
 
-    Returns:
-        ``tokens`` (B, N, F) and ``joints`` (B, N, J, G) float32, and the masks and parents.
+    Attributes:
+        layout: the same, its descriptors in the memory that observations are copied from: who edits them
+            there edits what is observed.
     """
-    b, n, j = state.joint_position.shape
-    every = torch.arange(b, device=state.position.device)
-    root = state.position[every, layout.root_slot]  # (B, 3)
-    to_yaw = _to_yaw_frame(state.rotation[every, layout.root_slot].view(b, 3, 3) @ layout.untilt)
 
-    arm = state.position - state.center  # (B, N, 3)
-    angular, linear = state.velocity[..., :3], state.velocity[..., 3:]
-    matrix = state.rotation.view(b, n, 3, 3)
-    vectors = torch.stack(
-        (
-            state.position - root[:, None],
-            linear + torch.linalg.cross(angular, arm),
-            angular,
-            matrix[..., 0],  # the limb's x axis
-            matrix[..., 2],  # the limb's z axis
-            (goal.target[:, None] - state.position).nan_to_num(0.0),
-        ),
-        dim=2,
-    )  # (B, N, 6, 3)
-    vectors = vectors @ to_yaw[:, None]
-    asked = torch.cat((goal.direction[:, None] @ to_yaw[:, :2, :2], goal.speed[:, None]), -1)  # (B, 1, 3)
-    tokens = torch.cat(
-        (
-            vectors[:, :, 0],
-            state.position[..., 2:] - layout.ground[..., None],
-            vectors[:, :, 1:5].flatten(2),
-            asked.expand(b, n, 3),
-            vectors[:, :, 5],
-        ),
-        dim=-1,
-    )  # (B, N, 22)
-    exists = layout.mask[..., None]
-    tokens = torch.cat((tokens.float() * exists, layout.limb_descriptors), dim=-1)
+    def __init__(self, layout: Layout, goals: Goals) -> None:
+        b, n, j = layout.joint_mask.shape
+        self._goals = goals
+        self._tokens = torch.zeros(b, n, LIMB_SPEC.token_size, device=goals.target.device)
+        self._joints = torch.zeros(b, n * j, LIMB_SPEC.joint_size, device=goals.target.device)
+        self._tokens[..., 18] = goals.speed[:, None] * layout.mask
+        limbs = self._tokens[..., _TOKEN_STATES:]
+        joints = self._joints.view(b, n, j, -1)[..., _JOINT_STATES:]
+        limbs.copy_(layout.limb_descriptors)
+        joints.copy_(layout.joint_descriptors)
+        self.layout = dataclasses.replace(layout, limb_descriptors=limbs, joint_descriptors=joints)
+        self._exists = layout.mask.t().to(goals.target.dtype).contiguous()  # (N, B)
+        up = layout.untilt.permute(2, 1, 0)  # of each row its columns
+        self._heading = torch.stack([torch.cat([up[0], up[1]]), torch.cat([-up[1], up[0]])])  # (2, 6, B)
+        self._forward = torch.tensor([[1.0], [0.0]], device=up.device, dtype=up.dtype)
 
-    axis = (state.axis.view(b, n * j, 3) @ to_yaw).view(b, n, j, 3)
-    scalars = torch.stack(
-        (
-            state.joint_position - layout.reference,
-            (state.joint_position - layout.middle) / layout.half_range,
-            state.joint_speed,
-        ),
-        dim=-1,
-    )  # (B, N, J, 3)
-    joints = (
-        torch.cat((scalars, axis, state.activation[..., None]), dim=-1).float() * layout.joint_mask[..., None]
-    )
-    return {
-        "tokens": tokens,  # (B, N, F)
-        "mask": layout.mask.clone(),
-        "parent": layout.parent.clone(),
-        "joints": torch.cat((joints, layout.joint_descriptors), dim=-1),  # (B, N, J, G)
-        "joint_mask": layout.joint_mask.clone(),
-        "action_mask": layout.action_mask.clone(),
-    }
+    def observe(self, readings: Readings) -> dict[str, Tensor]:
+        """The token set of every row.
 
+        Until they are written into tokens, vectors are planes (3, limbs, B).
 
-def _to_yaw_frame(rotation: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 3) that takes world row vectors to the yaw frame by right multiplication.
+        Args:
+            readings: of the simulators; nothing of them is edited.
 
-    The heading is the twist about the vertical of the root's rotation (B, 3, 3), its start tilt taken
-    out. Unlike the projection of a body axis it does not flip when the body pitches past the vertical.
-    It is undefined upside down only, where the heading of the world is taken.
-    """
-    cos = rotation[:, 0, 0] + rotation[:, 1, 1]
-    sin = rotation[:, 1, 0] - rotation[:, 0, 1]
-    length = torch.hypot(cos, sin)
-    defined = length > 1e-9
-    length = length.clamp_min(1e-9)
-    cos = torch.where(defined, cos / length, 1.0)
-    sin = torch.where(defined, sin / length, 0.0)
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    return torch.stack((cos, -sin, zero, sin, cos, zero, zero, zero, one), -1).view(-1, 3, 3)
+        Returns:
+            ``tokens`` (B, N, F) and ``joints`` (B, N, J, G) float32, and the masks and parents.
+        """
+        layout, goals, exists = self.layout, self._goals, self._exists
+        b, n, j = layout.joint_mask.shape
+        wanted = [goals.planes[:, None]]
+        origins = readings.vectors[:, :n]
+        if goals.any_reaches:
+            wanted.append((goals.target.t()[:, None] - origins).nan_to_num(0.0) * exists)
+        # Positions, velocities, spins, x and z axes of limbs; joints' axes; direction, targets.
+        vectors = torch.cat([readings.vectors, *wanted], 1)
+        vectors[:, :n] -= readings.root_origin[:, None]
+        spins = readings.vectors[:, 2 * n : 3 * n]
+        vectors[:, n : 2 * n] += torch.linalg.cross(spins, origins - readings.centers, dim=0)
+        self._to_yaw_frame(vectors, readings.root_rotation)
 
+        tokens = self._tokens.clone()
+        tokens[..., 0:3] = vectors[:, :n].permute(2, 1, 0)
+        tokens[..., 3] = ((origins[2] - readings.ground) * exists).t()
+        of_limbs = vectors[:, n : 5 * n].unflatten(1, (4, n))
+        tokens[..., 4:16].unflatten(-1, (4, 3)).copy_(of_limbs.permute(3, 2, 1, 0))
+        goal = 5 * n + n * j
+        tokens[..., 16:18] = (vectors[:2, goal, None] * exists).permute(2, 1, 0)
+        if goals.any_reaches:
+            tokens[..., 19:22] = vectors[:, goal + 1 :].permute(2, 1, 0)
 
-assert LIMB_SPEC.token_size == 41 and LIMB_SPEC.joint_size == 29  # the widths written above
+        joints = self._joints.clone()  # (B, N J, G)
+        position = readings.joint_position.t()
+        joints[..., 0] = position - layout.reference.view(b, -1)
+        joints[..., 1] = (position - layout.middle.view(b, -1)) / layout.half_range.view(b, -1)
+        joints[..., 2] = readings.joint_speed.t()
+        joints[..., 3:6] = vectors[:, 5 * n : goal].permute(2, 1, 0)
+        if readings.activation is not None:
+            joints[..., 6] = readings.activation.t()
+        return {
+            "tokens": tokens,
+            "mask": layout.mask.clone(),
+            "parent": layout.parent.clone(),
+            "joints": joints.view(b, n, j, -1),
+            "joint_mask": layout.joint_mask.clone(),
+            "action_mask": layout.action_mask.clone(),
+        }
+
+    def _to_yaw_frame(self, vectors: Tensor, rotation: Tensor) -> None:
+        """Turn (3, k, B) world vectors into the frames of the roots' headings, in place.
+
+        The heading is the twist about the vertical of the root's rotation, its start tilt taken out. Unlike
+        the projection of a body axis it does not flip when the body pitches past the vertical. It is
+        undefined upside down only, where the heading of the world is taken.
+
+        Args:
+            vectors: in the world's frame.
+            rotation: (6, B) the first two rows of the roots' rotations.
+        """
+        heading = (self._heading * rotation).sum(1)  # (2, B)
+        length = torch.hypot(heading[0], heading[1])
+        cos, sin = torch.where(length > 1e-9, heading / length, self._forward)
+        x, y = vectors[0], vectors[1]
+        turned = torch.addcmul(x * cos, y, sin)
+        y.mul_(cos).addcmul_(x, sin, value=-1)
+        x.copy_(turned)

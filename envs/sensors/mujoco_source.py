@@ -17,7 +17,7 @@ import numpy as np
 
 # Its import also keeps MuJoCo's warnings out of the user's folder.
 from ..cores import thread_count
-from ..locomotion.simulation import DIVERGED as DIVERGED
+from ..locomotion.backends.mujoco import DIVERGED as DIVERGED
 from .carts import Numbers
 from .gymnasium_source import NominalActions, find_spec, make_env, start_seed
 from .source import Source

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from ...envs.locomotion import BodySet, Morphology, build
+from ...envs.locomotion.backends.warp import Launcher, warp_modules
 from ...envs.locomotion.bodies.families import FAMILIES
 from ...envs.locomotion.bodies.spatial import centipede
-from ...envs.locomotion.on_device.launching import Launcher
-from ...envs.locomotion.on_device.warp_models import warp_modules
 from ...envs.token_env import TokenEnv
 from .harness import Rival, Row, Turn
 from .setup import wait
@@ -218,7 +217,7 @@ def graph_differences(bodies: BodySet, device: torch.device) -> dict[str, Any]:
     begin = env.snapshot()
     recorded = _run(env, actions)
     env.restore(begin)
-    env._launcher = PlainLauncher([block.sim for block in env._blocks], device)
+    env._simulation.launcher = PlainLauncher([block.worlds for block in env._blocks], device)
     plain = _run(env, actions)
     env.close()
     return _differences(recorded, plain)
@@ -231,7 +230,7 @@ def _run(env: TokenEnv, actions: Tensor) -> dict[str, Tensor]:
     found |= {name: value.clone() for name, value in step.observation.items()}
     for index, block in enumerate(env._blocks):
         for name in ("qpos", "qvel"):
-            found[f"{name}/{index}"] = block.sim.snapshot()["_state"][name]
+            found[f"{name}/{index}"] = block.array(name).clone()
     return found
 
 
@@ -318,8 +317,7 @@ def on_device(
 
     def turn(step: Callable[[], Any]) -> float:
         env.reset(seed=0)
-        for block in env._blocks:  # for the bare simulation, which nobody gives controls
-            block.act(actions())
+        env._act(actions())  # for the bare simulation, which nobody gives controls
         rate = fill_turn(step, count, seconds, device)
         env.check()  # a capacity that was too small would have spared work
         return rate
@@ -333,13 +331,13 @@ def on_device(
         env = make_env(bodies, names, count, device)
         stack.callback(env.close)
         _step_once(env)
-        arrays = sum(bytes_of_arrays(block.sim._data) for block in env._blocks)
+        arrays = sum(bytes_of_arrays(block.worlds._data) for block in env._blocks)
         more["limbs"] = int(env.single_observation_space["mask"].shape[0])
         more["bytes_of_arrays"], more["kib_of_arrays_each"] = arrays, arrays / count / 2**10
         return lambda: turn(lambda: env.step(actions()))
 
     def start_bare(stack: ExitStack) -> Turn:
-        return lambda: turn(env._launcher.launch)
+        return lambda: turn(env._simulation.launcher.launch)
 
     bare = Rival(f"{name}/bare", start_bare, (), {"num_envs": count})
     return [Rival(f"{name}/somite", start, [bare.name, *against], more), bare]

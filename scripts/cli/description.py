@@ -22,6 +22,7 @@ from rich.text import Text
 
 from ...envs.errors import UserError
 from ...envs.locomotion import LIMB_SPEC, BodySet, Morphology
+from ...envs.locomotion.backends import frame_skip_of
 from ...envs.locomotion.pictures.body_pictures import body_picture, sheet
 from ...envs.locomotion.pictures.describe import (
     ActuatorRow,
@@ -32,7 +33,6 @@ from ...envs.locomotion.pictures.describe import (
     start_tokens,
 )
 from ...envs.locomotion.pictures.rendering import file_name, find_backend, portrait
-from ...envs.locomotion.simulation import frame_skip_of
 from ...envs.numbers import whole_number
 from ...envs.tokens import Feature
 
@@ -41,8 +41,8 @@ PIPED_WIDTH = 120
 
 PAGE = """# What a limb observes
 
-Written by `python -m somite.scripts.cli.description` from `envs/locomotion/features.py`; a test holds it to
-that file.
+Written by `python -m somite.scripts.cli.description` from
+`envs/locomotion/observation.py`; a test holds it to that file.
 
 An observation is a set of limbs: a Gymnasium `Dict` with N limb slots and J joint slots of a limb. N and J
 are the largest of the bodies that are simulated together; no shared parameter depends on them.

@@ -22,7 +22,7 @@ from somite.agents.storage.run_folder import last_checkpoint, remove_folder
 from somite.agents.training import loop as run_parts
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
-from somite.envs.locomotion import BodySet, LocomotionVectorEnv
+from somite.envs.locomotion import BodySet, LocomotionEnv
 from somite.scripts import train
 from somite.scripts.cli import command_line
 
@@ -165,13 +165,13 @@ def test_a_seed_decides_everything(tmp_path: Path) -> None:
 def test_unseen_bodies_are_never_simulated_in_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulated, build = [], LocomotionVectorEnv.__init__
+    simulated, build = [], LocomotionEnv.__init__
 
-    def spy(self: LocomotionVectorEnv, bodies: list, *arguments: object, **options: object) -> None:
+    def spy(self: LocomotionEnv, bodies: list, *arguments: object, **options: object) -> None:
         simulated.append(tuple(body.name for body in bodies))
         build(self, bodies, *arguments, **options)
 
-    monkeypatch.setattr(LocomotionVectorEnv, "__init__", spy)
+    monkeypatch.setattr(LocomotionEnv, "__init__", spy)
     run = Run(compose(*TINY, "env.bodies=null", "algorithm.num_envs=12"), tmp_path, torch.device("cpu"))
     run.learn()
     seen, unseen = set(run.task_set.seen), set(run.task_set.unseen)

@@ -21,7 +21,7 @@ from somite.agents.training.dashboard.zero_shot import (
 )
 from somite.agents.training.loop import VALIDATION_SEED, Run
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionVectorEnv
+from somite.envs.locomotion import LocomotionEnv
 from somite.envs.saved import task_set_of
 from tests.agents.runs import ROLLOUT, compose, read_metrics
 
@@ -100,17 +100,17 @@ def test_the_suite_changes_bodies_and_never_simulates_unseen_ones(
 ) -> None:
     run = limb_run(tmp_path, "env.bodies=null", "algorithm.num_envs=12", "zero_shot.bodies=4")
     masses: dict[str, set] = {}
-    built = LocomotionVectorEnv.reset
+    built = LocomotionEnv.reset
 
-    def spy(env: LocomotionVectorEnv, **options: object) -> tuple:
-        found = built(env, **options)
+    def spy(env: LocomotionEnv, *arguments: object, **options: object) -> dict:
+        found = built(env, *arguments, **options)
         for row, number in enumerate(env.body_of_row):
             body = env.bodies[int(number)]
             model = env.simulated(row)[0]
             masses.setdefault(body.name, set()).add(round(float(model.body_mass.sum()), 4))
         return found
 
-    monkeypatch.setattr(LocomotionVectorEnv, "reset", spy)
+    monkeypatch.setattr(LocomotionEnv, "reset", spy)
     scores = run.dashboard.try_out(run.learner.newest(), run.steps)
     assert set(scores) == {f"zero_shot/{n}" for n in (REFERENCE, "other_lengths", "other_masses", MEAN)}
     assert len(masses) == 4 and set(masses) <= set(run.task_set.seen)

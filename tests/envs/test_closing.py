@@ -15,18 +15,17 @@ import torch
 
 from somite.envs import UserError
 from somite.envs.car_racing import CarRacing
-from somite.envs.locomotion import BodyVariation, Damage, World
+from somite.envs.locomotion import BodyVariation, Damage, World, make_vec
 from somite.envs.locomotion.varied.variants import Variant
-from somite.envs.locomotion.vector_env import LocomotionVectorEnv
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
 
 CHEETAH = "cheetah_4_front"
 SENSES = Senses(shuffle=5, noise_channels=2, blinking=0.2)
 CASES = {
-    "plain": lambda: LocomotionVectorEnv([CHEETAH, "walker_3", "hopper_3", "ant"], 8, threads=2),
-    "varied": lambda: LocomotionVectorEnv([CHEETAH], 4, variation=BodyVariation(length=[0.8, 1.2])),
-    "uneven": lambda: LocomotionVectorEnv([CHEETAH], 4, world=World(step_height=[0, 0.05], variants=3)),
-    "damaged": lambda: LocomotionVectorEnv(["ant"], 4, damage=Damage(probability=1.0, step=[1, 2])),
+    "plain": lambda: make_vec([CHEETAH, "walker_3", "hopper_3", "ant"], 8, threads=2),
+    "varied": lambda: make_vec([CHEETAH], 4, variation=BodyVariation(length=[0.8, 1.2])),
+    "uneven": lambda: make_vec([CHEETAH], 4, world=World(step_height=[0, 0.05], variants=3)),
+    "damaged": lambda: make_vec(["ant"], 4, damage=Damage(probability=1.0, step=[1, 2])),
     "swing-up": lambda: CartPoleSwingUp(SENSES).make_vec(num_envs=4),
     "batched": lambda: GymnasiumTask("Hopper-v5", senses=SENSES).make_vec(num_envs=4),
     "row by row": lambda: GymnasiumTask("Pendulum-v1", senses=SENSES).make_vec(num_envs=4),
@@ -88,7 +87,7 @@ def test_a_closed_environment_says_so(case: str) -> None:
     env.close()
     vector = getattr(env, "vector", env)
     asked = [env.reset, lambda: env.step(actions), vector.snapshot, lambda: vector.restore({})]
-    if isinstance(vector, LocomotionVectorEnv):
+    if hasattr(vector, "simulated"):
         asked += [lambda: vector.get_state(0), lambda: vector.simulated(0)]
     for ask in asked:
         with pytest.raises(UserError, match="has been closed"):

@@ -11,7 +11,7 @@ import pytest
 from somite.envs import cores
 from somite.envs.car_racing import CarRacing
 from somite.envs.errors import UserError
-from somite.envs.locomotion.vector_env import LocomotionVectorEnv
+from somite.envs.locomotion import make_vec
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
 
 V1 = "9:memory:/x\n4:cpu,cpuacct:{path}\n"
@@ -79,7 +79,7 @@ def test_the_least_counts(machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ENVIRONMENTS = {
-    "bodies": lambda **options: LocomotionVectorEnv(["cheetah_2_back"], 12, **options),
+    "bodies": lambda **options: make_vec(["cheetah_2_back"], 12, **options),
     "Gymnasium": lambda **options: GymnasiumTask("Hopper-v5").make_vec(num_envs=12, **options),
 }
 
@@ -141,7 +141,7 @@ def test_memory_is_what_control_groups_leave(machine, own, group, limit, used, c
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: LocomotionVectorEnv(["cheetah_7_full"], 100_000),
+        lambda: make_vec(["cheetah_7_full"], 100_000),
         lambda: CartPoleSwingUp(senses=Senses(duplicates=1000, history=1000)).make_vec(num_envs=20),
     ],
 )

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionTask, LocomotionVectorEnv
+from somite.envs.locomotion import LocomotionTask, make_vec
 from somite.envs.sb3 import SB3VecEnv
 
 FALLING = LocomotionTask(alive_bonus=1.0, relative_height=(0.6, 2.0), max_tilt=0.15, max_episode_steps=12)
 
 
 def vector_env(bodies=("hopper_3", "hopper_4"), rows=8, task=FALLING, **options):
-    return LocomotionVectorEnv(bodies, rows, task, threads=1, frame_skip=4, **options)
+    return make_vec(bodies, rows, task, threads=1, frame_skip=4, **options)
 
 
 def both(steps=40, **options):
@@ -133,7 +133,7 @@ def test_any_other_vector_environment_fits_if_it_resets_in_the_same_step():
     assert infos[row]["terminal_observation"].shape == (4,) and infos[row]["episode"]["r"] > 5
     for other in (
         gymnasium.vector.SyncVectorEnv([cart], autoreset_mode="NextStep"),
-        vector_env(autoreset_mode="DISABLED"),
+        vector_env(autoreset=False),
     ):
         with pytest.raises(UserError, match="SAME_STEP"):
             SB3VecEnv(other)

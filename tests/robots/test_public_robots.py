@@ -14,11 +14,12 @@ import torch
 
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionVectorEnv, Morphology
+from somite.envs.gym import TokenVectorEnv
+from somite.envs.locomotion import LIMB_SPEC, BodySet, Morphology
+from somite.envs.locomotion.backends import frame_skip_of
 from somite.envs.locomotion.bodies.mjcf_files import check_files
 from somite.envs.locomotion.pictures.describe import describe
 from somite.envs.locomotion.pictures.rendering import BodyRenderer, find_backend, portrait
-from somite.envs.locomotion.simulation import frame_skip_of
 
 from ..agents.runs import compose
 from .public_robots import ALL, ROBOTS, label, package_folder, robot_file
@@ -83,7 +84,7 @@ def read(path: Path) -> BodySet:
         return BodySet.from_config(config)
 
 
-def random_steps(env: LocomotionVectorEnv, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def random_steps(env: TokenVectorEnv, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Rewards (steps, B) and largest absolute feature under random actions; nothing may be infinite."""
     rng, rewards, largest = np.random.default_rng(0), [], 0.0
     env.reset(seed=0)

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from ....envs.errors import EnvironmentFault, UserError, nearest
-from ....envs.locomotion.varied.ranges import intervals_of
-from ....envs.locomotion.varied.variation import QUANTITIES
+from ....envs.locomotion.varied.variation import QUANTITIES, intervals_of
 from ....envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
 from ....envs.saved import task_set_of
 from ....envs.sensors import SensorTask

@@ -1,4 +1,4 @@
-"""The numbers that describe a limb and a joint to a policy: the descriptor columns of ``features.py``."""
+"""The numbers that describe a limb and a joint to a policy: the descriptor columns of ``observation.py``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .model import (
     tendon_range,
 )
 
-# Units of the descriptors, stated in features.py. They decide how visible it is to a policy which limb
+# Units of the descriptors, stated in observation.py. They decide how visible it is to a policy which limb
 # is which: with lengths in metres and masses in 10 kg all descriptors of a cheetah are far below its
 # state features, and the transformer's unseen bodies ran 40 % slower after 0.4 M steps (one trial).
 LENGTH_UNIT, MASS_UNIT = 0.1, 1.0
@@ -37,7 +37,7 @@ LARGEST_FEATURE = 1e6
 
 
 def limb_descriptors(model: mujoco.MjModel, limbs: tuple[Limb, ...], tip: int) -> np.ndarray:
-    """(N, 19) float32: the descriptor columns of ``tokens``, in the order of ``features.py``."""
+    """(N, 19) float32: the descriptor columns of ``tokens``, in the order of ``observation.py``."""
     rows = []
     for index, limb in enumerate(limbs):
         placed = [_pose_in(model, body, limb.bodies[0]) for body in limb.bodies]
@@ -80,7 +80,7 @@ def limb_center(model: mujoco.MjModel, limb: Limb) -> np.ndarray:
 def joint_descriptors(
     model: mujoco.MjModel, limb: Limb, slot: JointSlot, controls: Controls, reference: float
 ) -> np.ndarray:
-    """(22,) float32: the descriptor columns of a joint's row, in the order of ``features.py``.
+    """(22,) float32: the descriptor columns of a joint's row, in the order of ``observation.py``.
 
     Args:
         model: the compiled body.

@@ -31,9 +31,9 @@ from ..bodies.model import (
     tendon_range,
 )
 from ..bodies.morphology import Morphology
-from ..features import LIMB_SPEC
+from ..env import LocomotionEnv
+from ..observation import LIMB_SPEC
 from ..task import LocomotionTask
-from ..vector_env import LocomotionVectorEnv
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,8 @@ def describe(body: Morphology, frame_skip: int) -> Description:
 def start_tokens(body: Morphology) -> np.ndarray:
     """(N, F) float32: what each limb observes in the start pose, at rest; columns as in `LIMB_SPEC`."""
     still = LocomotionTask(reset_noise=0.0, reset_speed_noise=0.0)
-    with closing(LocomotionVectorEnv([body], 1, still, threads=1)) as env:
-        observation, _ = env.reset(seed=0)
-        return observation["tokens"][0].copy()
+    with closing(LocomotionEnv([body], 1, still, threads=1)) as env:
+        return env.reset(seed=0)["tokens"][0].numpy()
 
 
 def _count(number: int, what: str) -> str:

@@ -19,7 +19,7 @@ from mujoco.rendering.classic import gl_context
 from ...errors import UserError
 from ..bodies.model import BALL, FREE, HINGE, placed_bounds
 from ..bodies.morphology import Morphology
-from ..vector_env import LocomotionVectorEnv
+from ..env import LocomotionEnv
 
 DISTANCE = 4.2
 """Of the camera of videos, in radii of the body: Gymnasium's cheetah is seen from 3.5 m."""
@@ -80,9 +80,7 @@ class BodyRenderer:
         UserError: no backend draws on this machine.
     """
 
-    def __init__(
-        self, env: LocomotionVectorEnv, width: int = 480, height: int = 320, shadows: bool = True
-    ) -> None:
+    def __init__(self, env: LocomotionEnv, width: int = 480, height: int = 320, shadows: bool = True) -> None:
         find_backend()
         self.env, self.width, self.height, self.shadows = env, width, height, shadows
         self._renderers: dict[int, mujoco.Renderer] = {}

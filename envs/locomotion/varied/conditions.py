@@ -8,12 +8,15 @@ from typing import Any
 
 import mujoco
 import numpy as np
+import torch
+from torch import Tensor
 
-from ...snapshots import Misfit, put, take
-from ..bodies.morphology import Morphology
-from ..features import LIMB_SPEC, joint_descriptor_slice
-from ..observation import LimbLayout
-from ..simulation import Simulation
+from ...snapshots import Kept, Misfit, put, take
+from ..backends.mujoco import MujocoRows
+from ..backends.warp import WarpRows
+from ..layout import VARIED, Layout, joint_places
+from ..observation import LIMB_SPEC, joint_descriptor_slice
+from ..task import LocomotionTask
 from .damage import DEAD, LOCKED, Damage, DamagePlan
 from .row_models import RowModels
 from .variants import Variant
@@ -25,8 +28,6 @@ STREAMS = len(DRAWS) + 2
 
 _DAMAGE, _WORLD = len(DRAWS), len(DRAWS) + 1
 _TOKEN_STATES = int(LIMB_SPEC.token_is_state().sum())
-_DESCRIBED = ("limb_descriptors", "joint_descriptors", "reference", "middle", "half_range", "ground")
-"""Of the layout, what differs between episodes."""
 _COLUMNS = {
     "gear": ("strength", "position_gain", "velocity_gain"),
     "damping": ("damping",),
@@ -52,16 +53,26 @@ class Varied:
         world = world if world is not None and world.active else None
         return cls(variation, damage, world) if variation or damage or world else None
 
-    def told(self, b: int, n: int, j: int) -> dict[str, np.ndarray]:
-        """Arrays of B rows for ``info``: drawn factors (B, N), what is broken (B, N, J) and since when."""
-        told: dict[str, np.ndarray] = {}
+    def told(self, b: int, n: int, j: int) -> dict[str, Tensor]:
+        """Of B rows for ``info``: factors (B, N), what is broken (B, N, J) and since when, slopes (B,)."""
+        told: dict[str, Tensor] = {}
         if self.variation:
-            told |= {f"factor_{name}": np.zeros((b, n), np.float32) for name in self.variation.varied}
+            told |= {f"factor_{name}": torch.zeros(b, n) for name in self.variation.varied}
         if self.damage:
-            told |= {"damage": np.zeros((b, n, j), np.int8), "damaged_since": np.full(b, -1)}
+            told |= {"damage": torch.zeros(b, n, j, dtype=torch.int8), "damaged_since": torch.full((b,), -1)}
         if self.world and self.world.slope is not None:
-            told["slope"] = np.zeros(b)
+            told["slope"] = torch.zeros(b, dtype=torch.float64)
         return told
+
+    def why_not_on_device(self) -> str | None:
+        """Half a sentence, which of these cannot be simulated on a device; None: all of it can."""
+        if self.damage is not None:
+            return "parts break in its episodes (env.damage)"
+        if self.world is not None and self.world.push is not None:
+            return "it is pushed (env.world.push)"
+        if self.world is not None and self.world.has_strips:
+            return "its ground is uneven (env.world.step_height, friction)"
+        return None
 
 
 class Conditions:
@@ -69,45 +80,45 @@ class Conditions:
 
     Args:
         varied: what varies.
-        sim: the simulation of n rows.
+        block: n rows that are simulated together, on the CPU.
         pools: variants that each of the n rows is drawn from.
-        layout: of these rows; its descriptors are kept true to the model that is simulated.
-        slots: limb slot of every limb.
-        joint_slots: limb slots and joint slots (S,), (S,) of every joint row.
+        layout: of these rows; kept true to the models that are simulated.
+        task: of the rows.
         told: `Varied.told` of these rows.
+        ground: of all rows of the environment, where it is uneven.
     """
 
     def __init__(
         self,
         varied: Varied,
-        sim: Simulation,
+        block: MujocoRows,
         pools: Sequence[Sequence[Variant]],
-        layout: LimbLayout,
-        slots: tuple[int, ...],
-        joint_slots: tuple[np.ndarray, np.ndarray],
-        told: Mapping[str, np.ndarray],
+        layout: Layout,
+        task: LocomotionTask,
+        told: Mapping[str, Tensor],
+        ground: Ground | None,
     ) -> None:
-        self._varied, self._sim, self._pools, self._layout = varied, sim, pools, layout
-        self._slots, self._joint_slots, self._told = slots, joint_slots, told
-        body, self._age = sim.morphology, np.zeros(sim.n, int)
+        self._varied, self._block, self._pools, self._layout = varied, block, pools, layout
+        self._task, self._ground = task, ground
+        self._told = {name: values.numpy() for name, values in told.items()}
+        body, self._age = block.body, np.zeros(block.n, int)
+        self._slots, self._joint_places = list(block.slots), joint_places(body, block.slots)
         self._variants = variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
         for variant in variants:  # once, and not at the start of an episode
             self._layout_of(variant)
         self.variant_of = [pool[0] for pool in pools]
         self.models = RowModels(
-            sim.batch, body, [v.body.model for v in variants], [pool[0].body.model for pool in pools]
+            block.batch, body, [v.body.model for v in variants], [pool[0].body.model for pool in pools]
         )
-        sim.models = self.models.models
+        block.models = self.models.models
         damage, world = varied.damage, varied.world
-        self._damage = DamagePlan(damage, body, sim.n) if damage else None
-        terrains = [v.terrain for v in variants if v.terrain is not None]
-        self.ground = Ground(sim.n, terrains) if terrains else None
-        self._pushes = Pushes(world, sim.n, sim.dt) if world and world.push is not None else None
-        self._forces = sim.batch.bind("xfrc_applied") if self._pushes else None
+        self._damage = DamagePlan(damage, body, block.n) if damage else None
+        self._pushes = Pushes(world, block.n, block.dt) if world and world.push is not None else None
+        self._forces = block.batch.bind("xfrc_applied") if self._pushes else None
         self._pushed: list[int] = []
         self._by_hand: list[tuple[int, np.ndarray]] = []  # rows, and how they are pushed in the next step
-        self._row_slots = [slot for limb in body.limbs for slot in limb.slots]
-        self._on_joint = np.array([slot.joint >= 0 for slot in self._row_slots])
+        self._joints = [slot for limb in body.limbs for slot in limb.slots]
+        self._on_joint = np.array([slot.joint >= 0 for slot in self._joints])
         self._limb_of = np.repeat(np.arange(body.n_limbs), [len(limb.slots) for limb in body.limbs])
 
     def start(
@@ -140,7 +151,7 @@ class Conditions:
             self._rescale(row, variant, factors)
             for name in variation.varied:
                 values = variant.lengths if name == "length" else factors[name]
-                self._told[f"factor_{name}"][row, list(self._slots)] = values
+                self._told[f"factor_{name}"][row, self._slots] = values
         if world and world.slope is not None:
             size = float(np.linalg.norm(variant.body.model.opt.gravity))
             gravity = world.draw_gravity(streams[_WORLD], size, direction)
@@ -149,8 +160,8 @@ class Conditions:
         if self._damage:
             self._damage.draw(row, streams[_DAMAGE])
             self._told["damage"][row], self._told["damaged_since"][row] = 0, -1
-        if self.ground:
-            self.ground.put(row, variant.terrain)
+        if self._ground:
+            self._ground.put(self._block.rows.start + row, variant.terrain)
         if self._pushes:
             self._pushes.start(row, streams[_WORLD])
         if self._forces is not None:
@@ -158,19 +169,19 @@ class Conditions:
         self._by_hand = [(other, velocity) for other, velocity in self._by_hand if other != row]
 
     def _describe(self, row: int, variant: Variant) -> None:
-        """Write what a compiled variant is into the layout and the controls."""
+        """Write what a compiled variant is into the layout, and where it starts."""
         if len(self._pools[row]) > 1 or self._varied.variation:
-            layout, own = self._layout, self._layout_of(variant)
-            for name in ("limb_descriptors", "joint_descriptors", "reference", "middle", "half_range"):
-                getattr(layout, name)[row] = getattr(own, name)[0]
-        self._sim.controls.set(row, variant.body)
+            own = self._layout_of(variant)
+            for name in VARIED:
+                getattr(self._layout, name)[row] = getattr(own, name)[0]
+            self._block.starts[row] = torch.from_numpy(variant.body.initial_qpos)
 
-    def _layout_of(self, variant: Variant) -> LimbLayout:
-        return variant.layout(self._slots, self._layout.mask.shape[1], self._layout.joint_mask.shape[2])
+    def _layout_of(self, variant: Variant) -> Layout:
+        return variant.layout(self._block.slots, *self._layout.joint_mask.shape[1:], self._task)
 
     def _rescale(self, row: int, variant: Variant, factors: Mapping[str, np.ndarray]) -> None:
         """Bring the descriptors of a row to what its parameters have become."""
-        layout, slots = self._layout, list(self._slots)
+        layout, slots = self._layout, self._slots
         limbs, joints = layout.limb_descriptors[row].numpy(), layout.joint_descriptors[row].numpy()
         if "mass" in factors:
             limbs[slots, _limb_column("mass")] *= factors["mass"].astype(np.float32)
@@ -180,7 +191,7 @@ class Conditions:
             own = limbs[slots, column]
             # A limb that touches nothing has none.
             limbs[slots, column] = np.where(own > 0, np.maximum(own, ground) * factors["friction"], 0.0)
-        limb_slots, joint_slots = self._joint_slots
+        limb_slots, joint_slots = self._joint_places
         for name, columns in _COLUMNS.items():
             if name in factors:
                 factor = factors[name][self._limb_of]
@@ -197,8 +208,8 @@ class Conditions:
             self._pushed = []
             due = self._pushes.due(self._age) if self._pushes else []
             for row, velocity in due + self._by_hand:
-                force = self.models.mass(row) * velocity / self._sim.dt
-                self._forces[row, self._sim.root, :2] += force
+                force = self.models.mass(row) * velocity / self._block.dt
+                self._forces[row, self._block.root, :2] += force
                 self._pushed.append(row)
             self._by_hand = []
         if self._damage:
@@ -212,7 +223,7 @@ class Conditions:
     def push(self, row: int, velocity: np.ndarray) -> None:
         """Push a row in its next step so that this alone would change its velocity by (2,) m/s."""
         if self._forces is None:
-            self._forces = self._sim.batch.bind("xfrc_applied")
+            self._forces = self._block.batch.bind("xfrc_applied")
         self._by_hand.append((row, velocity))
 
     def damage(self, row: int, part: int, kind: int) -> None:
@@ -225,13 +236,13 @@ class Conditions:
             self._break_part(row, part, kind)
 
     def _break_part(self, row: int, part: int, kind: int) -> None:
-        slot = self._row_slots[part]
+        slot = self._joints[part]
         if kind == DEAD:
             self.models.scale_force(row, slot.actuator, 0.0)
         elif kind == LOCKED:
             self.models.lock(row, slot.joint)
         if self._damage:
-            limb_slots, joint_slots = self._joint_slots
+            limb_slots, joint_slots = self._joint_places
             self._told["damage"][row, limb_slots[part], joint_slots[part]] = kind
             self._told["damaged_since"][row] = self._age[row]
 
@@ -244,7 +255,7 @@ class Conditions:
             **take(self, self._kept),
             "variants": [self._variants.index(variant) for variant in self.variant_of],
             "models": self.models.snapshot(self._sources),
-            "layout": take(self._layout, _DESCRIBED),
+            "layout": take(self._layout, VARIED),
         }
 
     def restore(self, taken: Mapping[str, Any]) -> None:
@@ -258,7 +269,7 @@ class Conditions:
         if len(numbers) != len(self.variant_of) or max(numbers) >= len(self._variants):
             raise Misfit(f"{len(self.variant_of)} rows of {len(self._variants)} variants, not {len(numbers)}")
         put(self, self._kept, taken)
-        put(self._layout, _DESCRIBED, layout)
+        put(self._layout, VARIED, layout)
         self.variant_of = [self._variants[number] for number in numbers]
         self.models.restore(models, self._sources)
 
@@ -268,24 +279,73 @@ class Conditions:
 
     @property
     def _kept(self) -> tuple[str, ...]:
-        parts = ("_damage", "ground", "_pushes")
+        parts = ("_damage", "_pushes")
         return ("_age", "_pushed", *(name for name in parts if getattr(self, name) is not None))
-
-    def body(self, row: int) -> Morphology:
-        """What a row simulates, but for edits of its parameters."""
-        return self.variant_of[row].body
 
 
 def _limb_column(name: str) -> int:
     return LIMB_SPEC.token_slice(name).start - _TOKEN_STATES
 
 
-def why_not_varied(damage: Damage | None, world: World | None) -> str | None:
-    """Half a sentence, which of these cannot be simulated on a device; None: all of it can."""
-    if damage is not None and damage.active:
-        return "parts break in its episodes (env.damage)"
-    if world is not None and world.push is not None:
-        return "it is pushed (env.world.push)"
-    if world is not None and world.has_strips:
-        return "its ground is uneven (env.world.step_height, friction)"
-    return None
+@dataclass(frozen=True)
+class Prepared:
+    """K variants of a body that were drawn beforehand, since models are edited and compiled on the host.
+
+    Attributes:
+        models: K compiled models. starts: (K, nq) start positions. layout: of K rows.
+    """
+
+    models: list[mujoco.MjModel]
+    starts: Tensor
+    layout: Layout
+
+
+class PreparedVariants(Kept):
+    """Which of the prepared variants each of n rows is, on a device.
+
+    Args:
+        block: the rows.
+        pools: what each row is drawn from.
+        layout: of these rows; kept true to the models that are simulated.
+    """
+
+    kept = ("_number",)
+
+    def __init__(self, block: WarpRows, pools: Sequence[Prepared], layout: Layout) -> None:
+        self._block, self._own_layout = block, layout
+        distinct = list({id(pool): pool for pool in pools}.values())
+        sizes = [len(pool.models) for pool in distinct]
+        of_row = [next(k for k, pool in enumerate(distinct) if pool is own) for own in pools]
+        device = block.starts.device
+
+        def of_rows(values: Sequence[int]) -> Tensor:
+            return torch.tensor(values, device=device)[torch.tensor(of_row, device=device)]
+
+        self._first, self._count = of_rows([0, *np.cumsum(sizes[:-1])]), of_rows(sizes)
+        self._varies = max(sizes) > 1
+        self._number = self._first.clone()
+        self._starts = torch.cat([pool.starts for pool in distinct]).to(block.starts)
+        n, j = layout.joint_mask.shape[1:]
+        wide = [pool.layout.widened(n, j).to(layout.reference.dtype, device) for pool in distinct]
+        self._layout = {name: torch.cat([getattr(own, name) for own in wide]) for name in VARIED}
+        self._adopt(torch.ones(block.n, dtype=torch.bool, device=device))
+
+    def start(self, rows: Tensor, generator: torch.Generator) -> None:
+        """Draw the variants of new episodes of ``rows`` (n,) bool."""
+        if self._varies:
+            place = torch.rand(len(rows), generator=generator, device=rows.device)
+            drawn = self._first + (place * self._count).long().clamp_max(self._count - 1)
+            self._number.copy_(torch.where(rows, drawn, self._number))
+            self._adopt(rows)
+
+    def restore(self, taken: Mapping[str, Any]) -> None:  # noqa: D102
+        super().restore(taken)
+        self._adopt(torch.ones_like(self._number, dtype=torch.bool))
+
+    def _adopt(self, rows: Tensor) -> None:
+        """Give rows the models of their numbers, and say so in the layout."""
+        number = self._number
+        self._block.worlds.models.give(rows, number)
+        self._block.starts = self._starts[number]
+        for name, values in self._layout.items():
+            getattr(self._own_layout, name).copy_(values[number])

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import mujoco
 import numpy as np
 
 from ...errors import UserError
 from ..bodies.morphology import Morphology
-from ..observation import LimbLayout, make_layout
-from .lengthening import fresh_spec, lengthen, standing_on_ground
+from ..layout import Layout, make_layout
+from ..task import LocomotionTask
 from .variation import BodyVariation
 from .world import Terrain, World
+
+_ALONG = (int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
+_ALL = (int(mujoco.mjtGeom.mjGEOM_BOX), int(mujoco.mjtGeom.mjGEOM_ELLIPSOID))
+_LOOPS = (int(mujoco.mjtEq.mjEQ_CONNECT), int(mujoco.mjtEq.mjEQ_WELD))
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +31,16 @@ class Variant:
     body: Morphology
     lengths: np.ndarray
     terrain: Terrain | None = None
-    _layouts: dict[tuple, LimbLayout] = field(default_factory=dict, init=False, repr=False)
+    _layouts: dict[tuple, Layout] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _ = self.body.height_unit, self.body.tip  # computed here and not at the start of an episode
 
-    def layout(self, slots: tuple[int, ...], n_limbs: int, n_joints: int) -> LimbLayout:
-        """Its row of a layout."""
+    def layout(self, slots: tuple[int, ...], n_limbs: int, n_joints: int, task: LocomotionTask) -> Layout:
+        """Its row of the layout of the environment that compiled it."""
         key = slots, n_limbs, n_joints
         if key not in self._layouts:
-            self._layouts[key] = make_layout([(self.body, slots)], n_limbs, n_joints)
+            self._layouts[key] = make_layout([(self.body, slots)], n_limbs, n_joints, task)
         return self._layouts[key]
 
 
@@ -79,3 +84,92 @@ def _compile(body: Morphology, lengths: np.ndarray | None, terrain: Terrain | No
         raise UserError(f"a variant of {body.name!r} does not compile: {error}") from error
     made = standing_on_ground(body, model)
     return Variant(made, np.ones(body.n_limbs) if lengths is None else lengths, terrain)
+
+
+def fresh_spec(body: Morphology, wanted_for: str) -> mujoco.MjSpec:
+    """A spec of a body, to be edited. Raises UserError where there is none."""
+    if body.spec is None:
+        raise UserError(
+            f"{wanted_for} needs the source of {body.name!r}, which was given as a compiled model only; "
+            "give Morphology(spec=...) too"
+        )
+    return body.spec()
+
+
+def lengthen(spec: mujoco.MjSpec, body: Morphology, factors: np.ndarray) -> None:
+    """Lengthen limbs in place.
+
+    Places and lengths in a limb's frame are multiplied by its factor. Capsules and cylinders keep their
+    radius, spheres and meshes their size; boxes and ellipsoids grow in all directions. A limb of given
+    inertia gets heavier in proportion, as a rod would; others get the mass of their geoms. Ranges of
+    slides, tendons and keyframes stay.
+
+    Args:
+        spec: compiles to the body's model.
+        body: what is lengthened.
+        factors: (N,) of its limbs.
+
+    Raises:
+        UserError: limbs that form a closed loop.
+    """
+    if any(int(equality.type) in _LOOPS for equality in spec.equalities):
+        raise UserError(f"{body.name!r} has closed loops (connect or weld); its lengths cannot vary")
+    model = spec.compile()  # numbers the spec's bodies
+    factor_of = {part: f for limb, f in zip(body.limbs, factors, strict=True) for part in limb.bodies}
+    driven = {slot.joint for limb in body.limbs for slot in limb.slots}
+    roots = {limb.bodies[0] for limb in body.limbs if limb.parent < 0}
+    for part in spec.bodies[1:]:
+        number = int(part.id)
+        above = factor_of.get(int(model.body_parentid[number]))
+        if above is not None and number not in roots:
+            part.pos = part.pos * above
+        factor = factor_of.get(number)
+        if factor is None:
+            continue
+        for joint in part.joints:
+            if number not in roots or int(joint.id) in driven:  # the others place the body in the world
+                joint.pos = joint.pos * factor
+        for shape in (*part.geoms, *part.sites):
+            _stretch(shape, factor)
+        if part.explicitinertial:
+            _stretch_inertia(part, model, number, factor)
+
+
+def _stretch(shape: mujoco.MjsGeom | mujoco.MjsSite, factor: float) -> None:
+    if not np.isnan(shape.fromto[0]):
+        shape.fromto = shape.fromto * factor
+        return
+    shape.pos = shape.pos * factor
+    if int(shape.type) in _ALONG:
+        shape.size = shape.size * [1, factor, 1]
+    elif int(shape.type) in _ALL:
+        shape.size = shape.size * factor
+
+
+def _stretch_inertia(part: mujoco.MjsBody, model: mujoco.MjModel, number: int, factor: float) -> None:
+    """Mass in proportion; the second moment along the longest principal axis with the length, too."""
+    inertia = model.body_inertia[number]
+    moments = inertia.sum() / 2 - inertia  # of the mass along each principal axis
+    longest = int(np.argmax(moments))
+    moments = moments * factor
+    moments[longest] *= factor**2
+    part.fullinertia = [np.nan] * 6
+    part.mass = model.body_mass[number] * factor
+    part.ipos = model.body_ipos[number] * factor
+    part.iquat = model.body_iquat[number]
+    part.inertia = moments.sum() - moments
+
+
+def standing_on_ground(body: Morphology, model: mujoco.MjModel) -> Morphology:
+    """The edited ``model`` in the start pose of ``body``, its lowest point as high above the ground."""
+    home = body.initial_qpos.copy()
+    options = {
+        "full_body": body.full_body,
+        "home_controls": body.home_controls,
+        "home_activation": body.home_activation,
+        "ground": body.ground,
+        "floats": body.floats,
+    }
+    lying = Morphology(body.name, model, home=home, **options)
+    lying.raise_root(home, body.lowest_point(body.initial_qpos) - lying.lowest_point(home))
+    return Morphology(body.name, model, home=home, **options)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 
 from ...errors import UserError, nearest
-from ...numbers import NULL, SEED, VALUES, checked, one_of
-from .ranges import FACTORS, VARIANTS, Interval, intervals_of, log_uniform
+from ...numbers import NULL, SEED, VALUES, between, checked, listed, one_of, real, whole
 
 QUANTITIES = ("length", "mass", "gear", "damping", "armature", "friction")
 """What can vary. Lengths are drawn from compiled variants, the others for every episode."""
 
 EDITED = QUANTITIES[1:]
 DRAWS = ("train", "interpolation", "extrapolation")
+
+Interval = tuple[float, float]
+FACTOR = between(real(0, 1000, above=True))
+FACTORS = (FACTOR | listed(FACTOR, 1) | NULL).told(f"{FACTOR.wanted}, a list of these, or null")
+"""``[low, high]``, or several of these; null: not varied."""
+
+VARIANTS = whole(1, 1000)
 
 
 @checked("env.variation")
@@ -127,3 +133,32 @@ class BodyVariation:
         if self.per == "limb":
             return rng.random((count, n_limbs))
         return np.repeat(rng.random((count, 1)), n_limbs, axis=1)
+
+
+def intervals_of(factors: Any) -> tuple[Interval, ...]:
+    """What `FACTORS` lets through, as one, several or no intervals."""
+    if factors is None:
+        return ()
+    return tuple(factors) if isinstance(factors[0], Sequence) else (tuple(factors),)
+
+
+def log_uniform(intervals: Sequence[Interval], uniform: np.ndarray) -> np.ndarray:
+    """Factors, of equal density in their logarithm over all ``intervals``, of draws from [0, 1).
+
+    Returns:
+        As many as ``uniform`` has; ones where there is no interval.
+    """
+    if not intervals:
+        return np.ones_like(uniform)
+    if len(intervals) == 1:
+        low, high = intervals[0]
+        return np.clip(low * (high / low) ** uniform, low, high)
+    lows, highs = np.log(np.array(intervals)).T
+    widths = highs - lows
+    if not widths.any():  # points, equally likely
+        widths = np.ones(len(intervals))
+    ends = np.cumsum(widths)
+    place = uniform * ends[-1]
+    chosen = np.minimum(np.searchsorted(ends, place, side="right"), len(intervals) - 1)
+    share = (place - (ends - widths)[chosen]) / widths[chosen]
+    return np.exp(lows[chosen] + np.clip(share, 0, 1) * (highs - lows)[chosen])

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import mujoco
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...errors import UserError
 from ...numbers import NULL, POSITIVE, SEED, between, checked, real, whole
 from ...snapshots import Kept
 from ..bodies.morphology import Morphology
-from .ranges import FACTORS, VARIANTS, intervals_of, log_uniform
+from .variation import FACTORS, VARIANTS, intervals_of, log_uniform
 
 MAT = 0.01
 """Thickness (m) of a patch of other friction: what stands on it does not touch the ground below."""
@@ -168,29 +170,31 @@ def _ground_plane(body: Morphology) -> int:
 
 
 class Ground(Kept):
-    """Height of the ground below places, for rows with a terrain each.
+    """Height of the ground below places, for B rows with a terrain each.
 
     Args:
-        count: rows.
-        terrains: all that a row can have, of equally many strips.
+        count: B.
+        terrain: of all rows at first; those that are put later have as many strips, in the same direction.
     """
 
     kept = ("_edges", "_heights")
 
-    def __init__(self, count: int, terrains: Sequence[Terrain]) -> None:
-        self.direction = terrains[0].direction
-        self._edges = np.tile(terrains[0].edges, (count, 1))
-        self._heights = np.tile(terrains[0].heights_around(), (count, 1))
+    def __init__(self, count: int, terrain: Terrain) -> None:
+        self._direction = terrain.direction.tolist()
+        self._edges = torch.from_numpy(terrain.edges)[:, None].repeat(1, count)  # (k + 1, B)
+        self._heights = torch.from_numpy(terrain.heights_around())[:, None].repeat(1, count)  # (k + 2, B)
 
     def put(self, row: int, terrain: Terrain) -> None:
         """Give a row a terrain."""
-        self._edges[row], self._heights[row] = terrain.edges, terrain.heights_around()
+        self._edges[:, row] = torch.from_numpy(terrain.edges)
+        self._heights[:, row] = torch.from_numpy(terrain.heights_around())
 
-    def below(self, positions: np.ndarray) -> np.ndarray:
-        """(n, N) m above the level ground, of ``positions`` (n, N, 3)."""
-        along = positions[..., :2] @ self.direction
-        strip = (along[..., None] >= self._edges[:, None]).sum(-1)
-        return np.take_along_axis(self._heights, strip, axis=1)
+    def below(self, places: Tensor) -> Tensor:
+        """(N, B) m above the level ground, of (2, N, B) ``places``."""
+        x, y = self._direction
+        along = places[0] * x + places[1] * y
+        strip = (along[:, None] >= self._edges).sum(1)
+        return self._heights.gather(0, strip)
 
 
 class Pushes(Kept):

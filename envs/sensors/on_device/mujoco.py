@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ...in_place import replace
-from ...locomotion.on_device.capacities import capacities
-from ...locomotion.on_device.launching import Launcher
-from ...locomotion.on_device.warp_worlds import WarpWorlds
+from ...locomotion.backends.capacities import capacities
+from ...locomotion.backends.warp import Launcher, WarpWorlds
 from ..mujoco_source import MujocoTask
 from .chance import Chance
 from .source import TensorSource

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from somite.agents.algorithms.distributions import distribution
 from somite.agents.policies import LimbTransformer
-from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, LocomotionVectorEnv
+from somite.envs.gym import TokenVectorEnv
+from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, make_vec
 from somite.envs.sb3 import SB3VecEnv
 
 from .worlds import learn, make_learner
@@ -29,8 +30,8 @@ CASES = {
 FALLING = LocomotionTask(alive_bonus=1.0, relative_height=(0.6, 2.0), max_tilt=0.15, max_episode_steps=9)
 
 
-def hoppers() -> LocomotionVectorEnv:
-    return LocomotionVectorEnv(("hopper_3", "hopper_4"), ROWS, FALLING, threads=1, frame_skip=4, stagger=True)
+def hoppers() -> TokenVectorEnv:
+    return make_vec(("hopper_3", "hopper_4"), ROWS, FALLING, threads=1, frame_skip=4, stagger=True)
 
 
 def policy() -> LimbTransformer:

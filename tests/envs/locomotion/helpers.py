@@ -7,7 +7,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from somite.envs.locomotion import FAMILIES, LIMB_SPEC, LocomotionTask, LocomotionVectorEnv, Morphology
+from somite.envs.gym import TokenVectorEnv, as_arrays
+from somite.envs.locomotion import FAMILIES, LIMB_SPEC, LocomotionTask, Morphology, make_vec
 from somite.envs.locomotion.bodies.model_edits import gymnasium_model
 
 HINGE, SLIDE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE
@@ -19,11 +20,9 @@ SAMPLED = [name for name in LISTED if not name.startswith("quadruped_")] + list(
 """Every member of the finite families and some drawn bodies: for tests of a body each."""
 
 
-def one_row(
-    body: str | Morphology, task: LocomotionTask | None = None, **options: Any
-) -> LocomotionVectorEnv:
+def one_row(body: str | Morphology, task: LocomotionTask | None = None, **options: Any) -> TokenVectorEnv:
     """A vector environment of one row that is never reset by itself, and has been reset."""
-    env = LocomotionVectorEnv([body], 1, task, autoreset_mode="Disabled", threads=1, **options)
+    env = make_vec([body], 1, task, autoreset=False, threads=1, **options)
     env.reset(seed=0)
     return env
 
@@ -47,10 +46,10 @@ def placed(body: Morphology, controls: np.ndarray) -> np.ndarray:
     return action
 
 
-def observed(env: LocomotionVectorEnv, qpos: np.ndarray, qvel: np.ndarray) -> dict[str, np.ndarray]:
+def observed(env: TokenVectorEnv, qpos: np.ndarray, qvel: np.ndarray) -> dict[str, np.ndarray]:
     """What the first row observes in a state, without the batch dimension."""
     env.set_state(0, np.asarray(qpos, float), np.asarray(qvel, float))
-    return {key: value[0].copy() for key, value in env._observe().items()}
+    return {key: value[0].copy() for key, value in as_arrays(env._observe()).items()}
 
 
 def random_state(body: Morphology, seed: int, spread: float = 0.3) -> tuple[np.ndarray, np.ndarray]:

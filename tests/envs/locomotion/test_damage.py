@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import Damage, LocomotionTask, LocomotionVectorEnv, Morphology, build
+from somite.envs.locomotion import Damage, LocomotionTask, Morphology, build, make_vec
 from somite.envs.locomotion.varied.damage import DEAD, LOCKED
 
 from .helpers import FREE, HINGE, add_capsule, legged
@@ -16,7 +16,7 @@ LONG = LocomotionTask(max_episode_steps=60)
 
 
 def make(body, damage, num_envs=4, task=LONG, **options):
-    return LocomotionVectorEnv([body], num_envs, task, threads=1, damage=damage, **options)
+    return make_vec([body], num_envs, task, threads=1, damage=damage, **options)
 
 
 def actions_for(env, steps, seed=0):

@@ -11,7 +11,8 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionEnv, LocomotionTask, Morphology
+from somite.envs.locomotion import LocomotionTask, Morphology
+from somite.envs.locomotion.gym import BodyEnv
 
 from .helpers import legged
 
@@ -36,7 +37,7 @@ def test_stable_baselines_finds_nothing_but_that_tokens_are_no_vectors(body):
         warnings.filterwarnings("ignore", message=".*has an unconventional shape")
         warnings.filterwarnings("ignore", message=".*observation (space )?joints is an image")
         warnings.filterwarnings("ignore", message=".*(Treating image space|minimal resolution for an image)")
-        sb3_check_env(LocomotionEnv(body))
+        sb3_check_env(BodyEnv(body))
 
 
 def test_make_gives_an_environment_that_is_never_reset_by_itself():
@@ -55,11 +56,11 @@ def test_make_gives_an_environment_that_is_never_reset_by_itself():
 def test_a_seed_starts_one_stream_of_episodes():
     starts = []
     for _ in range(2):
-        env = LocomotionEnv("cheetah_3_back")
+        env = BodyEnv("cheetah_3_back")
         starts.append([env.reset(seed=4)[0]["tokens"], env.reset()[0]["tokens"]])
     np.testing.assert_array_equal(starts[0], starts[1])
     assert np.abs(starts[0][0] - starts[0][1]).max() > 1e-3
-    unseeded = [LocomotionEnv("cheetah_3_back").reset()[0]["tokens"] for _ in range(2)]
+    unseeded = [BodyEnv("cheetah_3_back").reset()[0]["tokens"] for _ in range(2)]
     assert np.abs(unseeded[0] - unseeded[1]).max() > 1e-3
 
 
@@ -80,20 +81,20 @@ def test_make_vec_can_also_put_single_environments_side_by_side():
 
 
 def test_a_body_of_ones_own_and_physical_controls():
-    env = LocomotionEnv(Morphology("own", legged().compile()), physical_controls=True)
+    env = BodyEnv(Morphology("own", legged().compile()), physical_controls=True)
     assert env.action_space.shape == (4, 2) and np.isinf(env.action_space.high).all()
     env.reset(seed=0)
     env.step(np.full((4, 2), 3.0))
-    ctrl = env.vector._blocks[0].sim.batch.ctrl
+    ctrl = env.vector._blocks[0].batch.ctrl
     np.testing.assert_array_equal(ctrl, np.full((1, 4), 3.0))  # handed on unclipped
 
 
 def test_wrong_arguments_are_told():
     with pytest.raises(UserError, match="render_mode 'human' is not offered"):
-        LocomotionEnv(render_mode="human")
+        BodyEnv(render_mode="human")
     with pytest.raises(UserError, match="unknown body 'cheetah_9'"):
         gymnasium.make("somite/Locomotion-v0", body="cheetah_9")
-    env = LocomotionEnv("cheetah_2_back")
+    env = BodyEnv("cheetah_2_back")
     env.reset(seed=0)
     with pytest.raises(UserError, match=r"expected \(1, 2, 1\)"):
         env.step(np.zeros(1))

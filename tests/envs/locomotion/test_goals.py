@@ -5,10 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, LocomotionVectorEnv
+from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, make_vec
 
 from .helpers import observed, one_row, random_state, token
 from .user_robots import arm, load, walker
@@ -38,7 +39,7 @@ def test_a_fixed_robot_sees_where_its_target_is_from_each_limb(tmp_path):
     env = one_row(body)
     qpos, qvel = random_state(body, 0)
     seen = observed(env, qpos, qvel)
-    target, data = env._goals.target[0], posed(body, qpos)
+    target, data = env._goals.target[0].numpy(), posed(body, qpos)
     to_yaw = Rotation.from_euler("z", -40, degrees=True)
     origins = data.xpos[[limb.bodies[0] for limb in body.limbs]]
     np.testing.assert_allclose(token(seen, "target"), to_yaw.apply(target - origins), **CLOSE)
@@ -53,7 +54,7 @@ def test_the_reward_is_1_at_the_target_and_falls_with_the_distance(tmp_path):
     rewards = []
     for distance in (0.0, 0.05, 0.2, 0.5):
         env.set_state(0, body.initial_qpos, np.zeros(2))
-        env._goals.target[0] = tip + [0, distance, 0]
+        env._goals.target[0] = torch.from_numpy(tip + [0, distance, 0])
         _, reward, terminated, _, info = env.step(np.zeros(env.action_space.shape))
         assert info["target_distance"][0] == pytest.approx(distance, abs=1e-6) and not terminated[0]
         rewards.append(reward[0])
@@ -74,11 +75,11 @@ JOINTS = {
 @pytest.mark.parametrize("joints", JOINTS.values(), ids=list(JOINTS))
 def test_targets_are_within_reach_above_the_ground_and_can_be_reached(tmp_path, joints):
     body = load(tmp_path, arm('<motor joint="elbow" ctrlrange="-1 1"/>', **joints))
-    env = LocomotionVectorEnv([body], 32, LocomotionTask(max_episode_steps=1), threads=1)
+    env = make_vec([body], 32, LocomotionTask(max_episode_steps=1), threads=1)
     env.reset(seed=1)
     found = []
     for _ in range(4):
-        found.append(env._goals.target.copy())
+        found.append(env._goals.target.numpy().copy())
         env.step(np.zeros(env.action_space.shape))
     found = np.concatenate(found)
     root = posed(body, body.initial_qpos).xpos[body.root]
@@ -115,11 +116,11 @@ def test_targets_differ_between_episodes_and_rows_and_are_equal_for_equal_seeds(
     body = load(tmp_path, arm(MOTORS))
 
     def drawn(seed):
-        env = LocomotionVectorEnv([body], 3, LocomotionTask(max_episode_steps=1), threads=1)
+        env = make_vec([body], 3, LocomotionTask(max_episode_steps=1), threads=1)
         env.reset(seed=seed)
         targets = []
         for _ in range(5):
-            targets.append(env._goals.target.copy())
+            targets.append(env._goals.target.numpy().copy())
             env.step(np.zeros(env.action_space.shape))
         return np.array(targets)
 
@@ -165,7 +166,7 @@ def test_a_goal_that_a_body_cannot_have_is_refused_with_what_to_say_instead(tmp_
 
 def test_those_that_reach_and_those_that_travel_share_an_environment(tmp_path):
     bodies = [load(tmp_path, arm(MOTORS)), load(tmp_path, walker(FLOOR))]
-    env = LocomotionVectorEnv(bodies, 2, LocomotionTask(alive_bonus=1.0), threads=1)
+    env = make_vec(bodies, 2, LocomotionTask(alive_bonus=1.0), threads=1)
     seen, _ = env.reset(seed=0)
     targets = seen["tokens"][..., LIMB_TARGET]
     assert np.abs(targets[0]).max() > 0 and not targets[1].any()
@@ -192,9 +193,9 @@ def test_random_directions_are_drawn_for_each_episode_seen_and_rewarded(tmp_path
     task = LocomotionTask(
         direction="random", max_episode_steps=2, control_cost=0, reset_noise=0, reset_speed_noise=0
     )
-    env = LocomotionVectorEnv([body], 16, task, threads=1)
+    env = make_vec([body], 16, task, threads=1)
     seen, _ = env.reset(seed=0)
-    drawn = [env._goals.direction.copy()]
+    drawn = [env._goals.direction.numpy().copy()]
     np.testing.assert_allclose(np.linalg.norm(drawn[0], axis=1), 1)
     np.testing.assert_allclose(seen["tokens"][:, 0, LIMB_DIRECTION], drawn[0], **CLOSE)
     assert np.abs(drawn[0].mean(0)).max() < 0.6 and len(np.unique(drawn[0], axis=0)) == 16
@@ -204,7 +205,7 @@ def test_random_directions_are_drawn_for_each_episode_seen_and_rewarded(tmp_path
         env.set_state(row, body.initial_qpos, qvel)
     np.testing.assert_allclose(env.step(np.zeros(env.action_space.shape))[1], drawn[0][:, 0], atol=1e-3)
     env.step(np.zeros(env.action_space.shape))  # the episodes end here
-    assert (env._goals.direction != drawn[0]).any(1).all()
+    assert (env._goals.direction.numpy() != drawn[0]).any(1).all()
 
 
 def test_fixed_goals_draw_nothing(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from somite.envs.locomotion import BodyVariation, Damage, LocomotionTask, LocomotionVectorEnv, World
+from somite.envs.locomotion import BodyVariation, Damage, LocomotionTask, World, make_vec
 from somite.envs.snapshots import Misfit
 
 from ..futures import equal, go_on, read_back
@@ -25,19 +25,17 @@ WILD = World(
 )
 
 CASES = {
-    "plain": lambda: LocomotionVectorEnv(CHEETAHS, 9, SHORT, stagger=True, threads=1),
-    "falls": lambda: LocomotionVectorEnv(["walker_7_main", "hopper_4"], 6, FALLING, threads=2),
-    "aligned": lambda: LocomotionVectorEnv(CHEETAHS, 8, SHORT, aligned=True, threads=1),
-    "goes anywhere": lambda: LocomotionVectorEnv(["ant"], 3, LocomotionTask(15, direction="random")),
-    "varied": lambda: LocomotionVectorEnv(["cheetah_5_back"], 4, SHORT, variation=VARIED, threads=1),
-    "damaged": lambda: LocomotionVectorEnv(["ant"], 4, SHORT, damage=HARD, threads=1),
-    "in the world": lambda: LocomotionVectorEnv(["cheetah_7_full"], 4, SHORT, world=WILD, threads=1),
-    "all of it": lambda: LocomotionVectorEnv(
+    "plain": lambda: make_vec(CHEETAHS, 9, SHORT, stagger=True, threads=1),
+    "falls": lambda: make_vec(["walker_7_main", "hopper_4"], 6, FALLING, threads=2),
+    "aligned": lambda: make_vec(CHEETAHS, 8, SHORT, aligned=True, threads=1),
+    "goes anywhere": lambda: make_vec(["ant"], 3, LocomotionTask(15, direction="random")),
+    "varied": lambda: make_vec(["cheetah_5_back"], 4, SHORT, variation=VARIED, threads=1),
+    "damaged": lambda: make_vec(["ant"], 4, SHORT, damage=HARD, threads=1),
+    "in the world": lambda: make_vec(["cheetah_7_full"], 4, SHORT, world=WILD, threads=1),
+    "all of it": lambda: make_vec(
         ["cheetah_7_full", "cheetah_2_back"], 6, SHORT, variation=VARIED, damage=HARD, world=WILD
     ),
-    "reset by hand": lambda: LocomotionVectorEnv(
-        ["ant", "ant_back_left_removed"], 4, SHORT, autoreset_mode="Disabled", threads=1
-    ),
+    "reset by hand": lambda: make_vec(["ant", "ant_back_left_removed"], 4, SHORT, autoreset=False, threads=1),
 }
 
 
@@ -76,9 +74,7 @@ def test_every_part_is_needed(part):
 
     def make():
         task = LocomotionTask(max_episode_steps=25, direction="random")
-        return LocomotionVectorEnv(
-            ["ant"], 4, task, variation=BodyVariation(mass=[0.5, 2]), damage=HARD, threads=1
-        )
+        return make_vec(["ant"], 4, task, variation=BodyVariation(mass=[0.5, 2]), damage=HARD, threads=1)
 
     env, other = make(), make()
     env.reset(seed=0), other.reset(seed=9)
@@ -92,7 +88,7 @@ def test_a_robot_that_reaches_keeps_its_targets(tmp_path):
     body = load(tmp_path, arm(MOTORS))
 
     def make():
-        return LocomotionVectorEnv([body], 3, LocomotionTask(20, goal="auto"), threads=1)
+        return make_vec([body], 3, LocomotionTask(20, goal="auto"), threads=1)
 
     env, other = make(), make()
     env.reset(seed=0), other.reset(seed=1)
@@ -106,9 +102,9 @@ def test_another_environment_is_refused():
     env.reset(seed=0)
     taken = env.snapshot()
     for other in (
-        LocomotionVectorEnv(CHEETAHS, 8, SHORT, threads=1),
-        LocomotionVectorEnv(["ant"], 9, SHORT, threads=1),
-        LocomotionVectorEnv(CHEETAHS, 9, SHORT, threads=1, damage=HARD),
+        make_vec(CHEETAHS, 8, SHORT, threads=1),
+        make_vec(["ant"], 9, SHORT, threads=1),
+        make_vec(CHEETAHS, 9, SHORT, threads=1, damage=HARD),
     ):
         other.reset(seed=0)
         with pytest.raises(Misfit, match="snapshot|keeps"):
@@ -118,7 +114,7 @@ def test_another_environment_is_refused():
 def test_the_number_of_threads_changes_nothing():
     found = []
     for threads in (1, 2, 5):
-        env = LocomotionVectorEnv(CHEETAHS, 9, SHORT, stagger=True, threads=threads, variation=VARIED)
+        env = make_vec(CHEETAHS, 9, SHORT, stagger=True, threads=threads, variation=VARIED)
         env.reset(seed=3)
         found.append(go_on(env, 40, 3))
     assert equal(found[0], found[1]) and equal(found[0], found[2])

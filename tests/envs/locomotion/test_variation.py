@@ -13,16 +13,15 @@ from somite.envs.locomotion import (
     BodySet,
     BodyVariation,
     LocomotionTask,
-    LocomotionVectorEnv,
     Morphology,
     build,
+    make_vec,
 )
-from somite.envs.locomotion.block import share_layout
 from somite.envs.locomotion.bodies.descriptors import joint_descriptors, limb_descriptors
 from somite.envs.locomotion.bodies.model_edits import with_fixed_inertias
-from somite.envs.locomotion.features import LIMB_SPEC
-from somite.envs.locomotion.varied.lengthening import lengthen
-from somite.envs.locomotion.varied.variants import compile_variants
+from somite.envs.locomotion.layout import share_layout
+from somite.envs.locomotion.observation import LIMB_SPEC
+from somite.envs.locomotion.varied.variants import compile_variants, lengthen
 from somite.envs.locomotion.varied.variation import EDITED, QUANTITIES
 
 from .helpers import legged, token
@@ -34,7 +33,7 @@ BODIES = ("cheetah_7_full", "walker_5", "hopper_5", "humanoid_2d_9_full", "ant")
 
 def make(body, num_envs=4, variation=None, task=SHORT, **options):
     bodies = body if isinstance(body, list) else [body]
-    return LocomotionVectorEnv(bodies, num_envs, task, threads=1, variation=variation, **options)
+    return make_vec(bodies, num_envs, task, threads=1, variation=variation, **options)
 
 
 def actions_for(env, steps, seed=0):
@@ -365,11 +364,11 @@ def test_ranges_that_cannot_be_meant_are_told(options, message):
 def test_bodies_of_one_layout_share_a_batch_and_behave_as_alone():
     made = compile_variants(build("cheetah_5_back"), BodyVariation(length=[0.7, 1.4]), None, (1, 0))[:3]
     bodies = [variant.body for variant in made]
-    together = LocomotionVectorEnv([*bodies, "cheetah_3_back"], 8, SHORT, threads=1)
+    together = make_vec([*bodies, "cheetah_3_back"], 8, SHORT, threads=1)
     assert len(together._blocks) == 2
     seen, actions = run(together), actions_for(together, 20)
     for index, body in enumerate(bodies):
-        alone = LocomotionVectorEnv([body], 2, SHORT, threads=1)
+        alone = make_vec([body], 2, SHORT, threads=1)
         rows = slice(2 * index, 2 * index + 2)
         observation, _ = alone.reset(seed=[[3, row] for row in range(8)][rows])
         np.testing.assert_array_equal(observation["tokens"], seen[0][0]["tokens"][rows])

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionTask, LocomotionVectorEnv, Morphology, build
+from somite.envs.locomotion import LocomotionTask, Morphology, build, make_vec
 
 from .helpers import SAMPLED, legged, random_state
 
@@ -18,7 +18,7 @@ SHORT = LocomotionTask(max_episode_steps=10)
 
 
 def make(bodies, num_envs=None, task=None, **options):
-    return LocomotionVectorEnv(bodies, num_envs, task, **{"threads": 1, "frame_skip": 4} | options)
+    return make_vec(bodies, num_envs, task, **{"threads": 1, "frame_skip": 4} | options)
 
 
 def actions_for(env, steps, seed=0):
@@ -35,7 +35,7 @@ def assert_rows_equal(first, second, rows=slice(None), other_rows=slice(None)):
 
 def test_same_step_autoreset_gives_the_last_observation_that_a_copy_without_reset_sees():
     bodies = ["hopper_4", "cheetah_2_back", "hopper_3"]
-    resetting, staying = (make(bodies, 9, FALLING, autoreset_mode=m) for m in ("SAME_STEP", "DISABLED"))
+    resetting, staying = (make(bodies, 9, FALLING, autoreset=same) for same in (True, False))
     assert_rows_equal(resetting.reset(seed=5)[0], staying.reset(seed=5)[0])
     ended_alone = set()
     for action in actions_for(resetting, 60):
@@ -156,7 +156,7 @@ def test_staggered_clocks_end_first_episodes_apart_and_tell_them_from_whole_ones
 
 
 def test_disabled_autoreset_waits_for_a_reset_of_the_rows_that_ended():
-    env = make(["hopper_4"], 4, FALLING, autoreset_mode="DISABLED")
+    env = make(["hopper_4"], 4, FALLING, autoreset=False)
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     env.reset(seed=0)
     ended = np.zeros(4, bool)
@@ -175,7 +175,7 @@ def test_disabled_autoreset_waits_for_a_reset_of_the_rows_that_ended():
 
 
 def test_rows_that_ended_and_were_not_reset_are_still_waited_for():
-    env = make(["cheetah_2_back"], 3, SHORT, autoreset_mode="DISABLED")
+    env = make(["cheetah_2_back"], 3, SHORT, autoreset=False)
     env.reset(seed=0)
     for action in actions_for(env, 10):
         _, _, _, truncated, _ = env.step(action)
@@ -343,9 +343,9 @@ def test_rows_are_spread_evenly_and_lie_together():
 # Divergence
 
 
-@pytest.mark.parametrize("mode", ["SAME_STEP", "DISABLED"])
-def test_a_diverging_row_ends_alone_and_is_reported(mode):
-    usual, broken = (make(["cheetah_7_full", "cheetah_3_back"], 4, autoreset_mode=mode) for _ in range(2))
+@pytest.mark.parametrize("autoreset", [True, False])
+def test_a_diverging_row_ends_alone_and_is_reported(autoreset):
+    usual, broken = (make(["cheetah_7_full", "cheetah_3_back"], 4, autoreset=autoreset) for _ in range(2))
     for env in (usual, broken):
         env.reset(seed=0)
     qpos, qvel = broken.get_state(1)
@@ -360,7 +360,7 @@ def test_a_diverging_row_ends_alone_and_is_reported(mode):
     # Where it was put is no progress: what remains is the cost of its controls.
     assert info["forward_velocity"][1] == 0 and reward[1] == info["reward_control"][1]
     assert all(np.isfinite(value).all() for value in observation.values())
-    if mode == "SAME_STEP":
+    if autoreset:
         assert np.isfinite(info["final_obs"][1]["tokens"]).all()
         assert info["final_info"]["diverged"].tolist() == [False, True, False, False]
     else:
@@ -404,7 +404,6 @@ def test_a_state_that_is_no_state_is_refused(bad):
         ([], {}, "at least one is needed"),
         (["cheetah_8"], {}, "unknown body 'cheetah_8'; did you mean"),
         (["cheetah_2_back", "cheetah_3_back"], {"num_envs": 1}, "1 environments cannot hold 2 bodies"),
-        (["cheetah_2_back"], {"autoreset_mode": "NEXT_STEP"}, "SAME_STEP, DISABLED"),
         (["cheetah_2_back"], {"frame_skip": 0}, "frame_skip must be at least 1"),
     ],
 )
@@ -471,7 +470,7 @@ def test_a_morphology_of_ones_own_can_be_given():
 
 
 def test_an_action_that_is_no_number_ends_its_row_with_a_reward_that_is_one():
-    env = LocomotionVectorEnv(["cheetah_2_back"], 3, LocomotionTask(), threads=1)
+    env = make_vec(["cheetah_2_back"], 3, LocomotionTask(), threads=1)
     env.reset(seed=0)
     actions = np.zeros(env.action_space.shape)
     actions[1] = np.nan

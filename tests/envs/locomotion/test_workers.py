@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from somite.envs.locomotion import LocomotionTask, LocomotionVectorEnv
-from somite.envs.locomotion.workers import Workers
+from somite.envs.locomotion import LocomotionTask, make_vec
+from somite.envs.locomotion.backends.mujoco import Workers
 
 
 @pytest.mark.parametrize(("threads", "batches", "each"), [(1, 9, 1), (4, 1, 4), (4, 7, 4), (4, 8, 1)])
@@ -34,7 +34,7 @@ def test_bodies_stepped_beside_each_other_move_as_one_after_another():
     bodies = ["hopper_3", "walker_2", "cheetah_2_back", "hopper_4", "cheetah_3_back"]
     seen = []
     for threads in (1, 2):
-        env = LocomotionVectorEnv(bodies, 10, LocomotionTask(max_episode_steps=12), threads=threads)
+        env = make_vec(bodies, 10, LocomotionTask(max_episode_steps=12), threads=threads)
         tokens = [env.reset(seed=0)[0]["tokens"]]
         for action in np.random.default_rng(0).uniform(-1, 1, (20, *env.action_space.shape)):
             tokens.append(env.step(action)[0]["tokens"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, LocomotionVectorEnv, Morphology, World, build
+from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, Morphology, World, build, make_vec
 from somite.envs.locomotion.pictures.rendering import BodyRenderer, find_backend
 from somite.envs.locomotion.varied.variants import compile_variants
 from somite.envs.locomotion.varied.world import MAT, Terrain
@@ -18,7 +19,7 @@ STILL = LocomotionTask(reset_noise=0, reset_speed_noise=0)
 
 
 def make(body, world, num_envs=1, task=STILL, **options):
-    env = LocomotionVectorEnv([body], num_envs, task, threads=1, world=world, **options)
+    env = make_vec([body], num_envs, task, threads=1, world=world, **options)
     env.reset(seed=0)
     return env
 
@@ -48,7 +49,9 @@ def test_uphill_is_where_the_task_goes(direction):
     for row in range(3):
         gravity = env.simulated(row)[0].opt.gravity
         np.testing.assert_allclose(np.linalg.norm(gravity), 9.81)
-        np.testing.assert_allclose(gravity[:2] @ env._goals.direction[row], -9.81 * np.sin(np.radians(10)))
+        np.testing.assert_allclose(
+            gravity[:2] @ env._goals.direction[row].numpy(), -9.81 * np.sin(np.radians(10))
+        )
 
 
 def height_of(env, row, x):
@@ -69,9 +72,9 @@ def test_steps_are_where_height_says():
             qpos, qvel = env.get_state(row)
             qpos[:2] = x, 2.0
             env.set_state(row, qpos, qvel)
-            tokens = env._observe()["tokens"][row]
+            tokens = env._observe()["tokens"][row].numpy()
             said = tokens[0, LIMB_SPEC.token_slice("height")]
-            root = env.simulated(row)[1].xpos[env._block_of(row).sim.root]
+            root = env.simulated(row)[1].xpos[env._block_of(row).root]
             assert root[2] - said == pytest.approx(height_of(env, row, root[0]), abs=1e-6)
             heights.add(round(float(root[2] - said[0]), 4))
     assert len(heights) > 10 and 0.0 in heights
@@ -82,10 +85,10 @@ def test_a_body_on_a_step_has_its_height_above_it_and_has_not_fallen():
     task = LocomotionTask(reset_noise=0, reset_speed_noise=0, relative_height=(0.5, 1.3))
     env = make("walker_7", world, 1, task)
     qpos, qvel = env.get_state(0)
-    usual = env._observe()["tokens"][0, 0, 3]
+    usual = float(env._observe()["tokens"][0, 0, 3])
     qpos[:2] += [2.5, 0.5]
     env.set_state(0, qpos, qvel)
-    assert env._observe()["tokens"][0, 0, 3] == pytest.approx(usual, abs=1e-6)
+    assert float(env._observe()["tokens"][0, 0, 3]) == pytest.approx(usual, abs=1e-6)
     _, _, terminated, _, _ = rest(env, 10)
     assert not terminated.any() and env.get_state(0)[0][1] > qpos[1] - 0.1  # it stands there
 
@@ -94,8 +97,8 @@ def test_strips_lie_across_the_tasks_direction():
     world = World(step_height=[0.2, 0.2], strips=1, start=1.0, strip_length=[1.0, 1.0])
     env = make("ant", world, 1, LocomotionTask(direction=(0.0, -1.0)))
     for place, height in (((0.3, -1.5), 0.2), ((-3.0, -1.9), 0.2), ((1.5, 0.0), 0.0), ((0.0, -2.1), 0.0)):
-        ground = env._blocks[0].conditions.ground
-        assert ground.below(np.array([[[*place, 1.0]]]))[0, 0] == height
+        below = env._readings.terrain.below(torch.tensor(place, dtype=torch.float64)[:, None, None])
+        assert float(below) == height
     with pytest.raises(UserError, match="give one, not 'random'"):
         make("ant", world, 1, LocomotionTask(direction="random"))
 
@@ -123,7 +126,7 @@ def test_nothing_touches_the_ground_below_a_patch():
     plane = int(np.flatnonzero(model.geom_type == 0)[0])
     touched = {int(geom) for contact in data.contact[: data.ncon] for geom in contact.geom}
     assert touched and plane not in touched
-    assert env._blocks[0].conditions.ground.below(np.zeros((1, 1, 3)))[0, 0] == MAT
+    assert float(env._readings.terrain.below(torch.zeros(2, 1, 1))) == MAT
 
 
 @pytest.mark.parametrize("body", ["ant", "cheetah_7_full"])
@@ -155,7 +158,7 @@ def test_a_push_moves_the_whole_body_and_ends_after_its_step(body):
     assert np.ptp(changes[:, 0]) > 0.1  # rows in directions of their own
     rest(pushed, 1)
     if due > 1:
-        assert not pushed._blocks[0].sim.batch.bind("xfrc_applied")[:].any()
+        assert not pushed._blocks[0].batch.bind("xfrc_applied")[:].any()
 
 
 def momentum(env, row):
@@ -169,7 +172,7 @@ def test_a_seed_decides_the_world_and_without_one_nothing_changes():
     task = LocomotionTask(max_episode_steps=30)
     runs = []
     for given in (world, world, None, World()):
-        env = LocomotionVectorEnv(["walker_3", "cheetah_3_back"], 4, task, threads=1, world=given)
+        env = make_vec(["walker_3", "cheetah_3_back"], 4, task, threads=1, world=given)
         seen = [env.reset(seed=1)[0]["tokens"]]
         for action in np.random.default_rng(0).uniform(-1, 1, (40, *env.action_space.shape)):
             seen.append(env.step(action)[0]["tokens"])

@@ -12,7 +12,8 @@ import pytest
 from gymnasium import spaces
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionTask, LocomotionVectorEnv
+from somite.envs.gym import TokenVectorEnv
+from somite.envs.locomotion import LocomotionTask, make_vec
 from somite.envs.sb3 import SB3VecEnv
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorVectorEnv
 
@@ -138,8 +139,8 @@ def test_an_episode_that_begins_with_no_number_begins_again(caplog: pytest.LogCa
         make(at=0, breaks=100).reset(seed=0)
 
 
-def limbs(rows: int) -> LocomotionVectorEnv:
-    return LocomotionVectorEnv(["hopper_3"], rows, LocomotionTask(), threads=1)
+def limbs(rows: int) -> TokenVectorEnv:
+    return make_vec(["hopper_3"], rows, LocomotionTask(), threads=1)
 
 
 def carts(rows: int) -> SensorVectorEnv:

@@ -50,7 +50,7 @@ def test_a_motor_covers_its_control_range_and_its_strength_is_mujocos_force(tmp_
     body = load(tmp_path, arm('<motor joint="elbow" gear="-7" ctrlrange="-1 3"/>'))
     for nominal, control in ((-1, -1), (0, 1), (1, 3)):
         _, env = run(body, [nominal], 1)
-        assert env._blocks[0].sim.batch.ctrl[0, 0] == control
+        assert env._blocks[0].batch.ctrl[0, 0] == control
     # Strength is half the span of torque; its sign says that a larger control turns it backwards.
     torques = [settled(body, body.initial_qpos, c).qfrc_actuator[1] for c in (-1, 3)]
     seen = observed(one_row(body), *random_state(body, 0))
@@ -111,7 +111,7 @@ def test_a_force_limited_motor_without_a_control_range_spans_its_force(tmp_path)
         warnings.simplefilter("error")
         body = load(tmp_path, arm(motor), quiet=False)
         _, env = run(body, [1], 1)
-    assert env._blocks[0].sim.batch.ctrl[0, 0] == pytest.approx(1.5)
+    assert env._blocks[0].batch.ctrl[0, 0] == pytest.approx(1.5)
     assert settled(body, np.zeros(2), 99).qfrc_actuator[1] == pytest.approx(12)
     assert physical(observed(env, *random_state(body, 0)), "strength").max() == pytest.approx(12)
 
@@ -147,10 +147,10 @@ def test_a_muscle_pulls_between_slack_and_full_activation(tmp_path):
     flexor = '<muscle joint="elbow" gear="1" force="200"/>'
     body = load(tmp_path, arm(flexor + '<muscle joint="elbow" gear="-1" force="200"/>'))
     _, env = run(body, [-1, 1], 40)
-    batch = env._blocks[0].sim.batch
+    batch = env._blocks[0].batch
     np.testing.assert_allclose(batch.ctrl[0], [0, 1])
     np.testing.assert_allclose(batch.act[0], [0, 1], atol=0.02)
-    seen = {name: value[0] for name, value in env._observe().items()}
+    seen = {name: value[0].numpy() for name, value in env._observe().items()}
     limb, rows = action_places(body)
     np.testing.assert_allclose(joint(seen, "activation")[limb, rows, 0], batch.act[0], **CLOSE)
     strength = physical(seen, "strength")[limb, rows, 0]
@@ -279,7 +279,7 @@ def test_adhesion_belongs_to_its_body_and_sticks_between_0_and_its_range(tmp_pat
     assert limb_of(body, 0) == "leg"
     for nominal, control in ((-1, 0), (1, 3)):
         _, env = run(body, [nominal, 0], 1)
-        assert env._blocks[0].sim.batch.ctrl[0, 0] == control
+        assert env._blocks[0].batch.ctrl[0, 0] == control
     seen = observed(env, *random_state(body, 0))
     assert np.isfinite(seen["joints"]).all()
 
@@ -344,7 +344,7 @@ def test_several_actuators_of_one_joint_have_rows_with_its_state(tmp_path):
     np.testing.assert_allclose(physical(seen, "position_gain")[limb, rows, 0], [0, 30, 0], **CLOSE)
     env = one_row(body, STILL)
     env.step(placed(body, np.array([0.5, 0, -1.0])))
-    np.testing.assert_allclose(env._blocks[0].sim.batch.ctrl[0], [0.5, 0, -3])
+    np.testing.assert_allclose(env._blocks[0].batch.ctrl[0], [0.5, 0, -3])
 
 
 def test_actuators_without_a_range_are_told_of_in_one_line_for_each_kind(tmp_path):

@@ -14,10 +14,10 @@ from somite.envs.locomotion import (
     FAMILIES,
     BodySet,
     LocomotionTask,
-    LocomotionVectorEnv,
     Morphology,
     build,
     get_split,
+    make_vec,
 )
 from somite.envs.locomotion.bodies import families
 from somite.envs.locomotion.bodies.families import checked_split, find_member, load_manifest
@@ -252,9 +252,7 @@ def test_no_body_starts_outside_what_its_familys_task_calls_healthy(family):
     values = OmegaConf.to_container(settings.task)
     values.pop("_target_")
     names = [name for name in SAMPLED if find_member(name)[0].name == family]
-    env = LocomotionVectorEnv(
-        names, 5 * len(names), LocomotionTask(**values), frame_skip=settings.frame_skip, threads=1
-    )
+    env = make_vec(names, 5 * len(names), LocomotionTask(**values), frame_skip=settings.frame_skip, threads=1)
     env.reset(seed=0)
     for _ in range(3):
         assert not env.step(np.zeros(env.action_space.shape))[2].any()
@@ -473,9 +471,7 @@ MOVED = [
 
 def test_nothing_diverges_under_random_actions():
     names = [*MOVED, *DRAWN]
-    env = LocomotionVectorEnv(
-        names, 2 * len(names), LocomotionTask(reset_noise=0.01), frame_skip=8, threads=1
-    )
+    env = make_vec(names, 2 * len(names), LocomotionTask(reset_noise=0.01), frame_skip=8, threads=1)
     env.reset(seed=0)
     rng = np.random.default_rng(0)
     for _ in range(100):

@@ -84,7 +84,7 @@ def test_each_action_reaches_its_own_actuator():
         action = np.zeros((1, 3, 3))
         action[0, limbs[actuator], joints[actuator]] = 0.5
         env.step(action)
-        np.testing.assert_allclose(env._blocks[0].sim.batch.ctrl[0], 0.5 * np.eye(4)[actuator])
+        np.testing.assert_allclose(env._blocks[0].batch.ctrl[0], 0.5 * np.eye(4)[actuator])
 
 
 def test_descriptors_of_welded_bodies_are_those_of_the_whole_limb():
@@ -282,16 +282,16 @@ def test_place_and_tilt_of_any_root_are_those_of_mujocos_kinematics(joints, anch
     add_limb(root, "leg", [0.1, 0, 0], hip=[0, 1, 0])
     add_motor(spec, "hip")
     body = Morphology("any", spec.compile())
-    env = one_row(body)
-    sim = env._blocks[0].sim
+    env = one_row(body, LocomotionTask(max_tilt=3.0))
     start = mujoco.MjData(body.model)
     mujoco.mj_kinematics(body.model, start)
     up = start.xmat[1].reshape(3, 3).T @ [0, 0, 1]
     for seed in range(3):
         env.set_state(0, *random_state(body, seed, spread=0.7))
-        np.testing.assert_allclose(sim.limbs.root_position()[0], sim.limbs.positions()[0, 0], atol=1e-12)
-        tilt = (sim.limbs.rotations()[0, 0].reshape(3, 3) @ up)[2]
-        assert sim.limbs.root_cos_tilt()[0] == pytest.approx(tilt, abs=1e-12)
+        readings, data = env._readings, env.simulated(0)[1]
+        np.testing.assert_allclose(readings.root[0], data.xpos[1], atol=1e-12)
+        tilt = (data.xmat[1].reshape(3, 3) @ up)[2]
+        assert float(readings.cos_tilt[0]) == pytest.approx(tilt, abs=1e-12)
 
 
 def test_names_do_not_matter():
@@ -339,7 +339,7 @@ def test_an_actuator_without_a_range_is_told_once_and_covers_one():
         env = one_row(body)
     assert len([w for w in caught if "has no control range" in str(w.message)]) == 1
     env.step(placed(body, np.full(5, -0.5)))
-    assert env._blocks[0].sim.batch.ctrl[0, 4] == -0.5
+    assert env._blocks[0].batch.ctrl[0, 4] == -0.5
 
 
 def test_an_uneven_control_range_is_covered_by_nominal_actions():
@@ -349,7 +349,7 @@ def test_an_uneven_control_range_is_covered_by_nominal_actions():
     env = one_row(body)
     for nominal, control in ((-1, -1), (0, 1), (1, 3)):
         env.step(placed(body, np.array([0, 0, 0, 0, nominal])))
-        assert env._blocks[0].sim.batch.ctrl[0, 4] == control
+        assert env._blocks[0].batch.ctrl[0, 4] == control
     seen = observed(env, *random_state(body, 0))
     index = np.argwhere(joint(seen, "control_range")[..., 1] == 3)
     assert len(index) == 1

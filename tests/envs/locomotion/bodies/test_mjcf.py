@@ -197,7 +197,7 @@ def test_a_keyframe_gives_controls_and_activations(tmp_path):
     home = frames(key("home", 1.0, 0.3, 'ctrl="0.25" act="0.2"'))
     body = load(tmp_path, walker(PLANE.format("0 0 0"), actuators=servo, last=home))
     env = one_row(body)
-    batch = env._blocks[0].sim.batch
+    batch = env._blocks[0].batch
     assert batch.act[0] == pytest.approx(0.2)
     env.step(np.zeros(env.action_space.shape))
     assert batch.ctrl[0] == pytest.approx(0.25)
@@ -293,7 +293,7 @@ def test_numbers_that_mean_no_limit_leave_features_and_actions_finite(tmp_path, 
     body = load(tmp_path, text)
     env = one_row(body)
     assert np.isfinite(body.controls.half).all() and body.controls.half.max() < 100
-    for value in (*env.step(np.ones(env.action_space.shape))[0].values(), env._goals.target[:, :0]):
+    for value in (*env.step(np.ones(env.action_space.shape))[0].values(), env._goals.target[:, :0].numpy()):
         assert np.isfinite(value).all() and (np.abs(value) < 1e4).all()
     assert not env.step(np.ones(env.action_space.shape))[4]["diverged"].any()
     env.close()

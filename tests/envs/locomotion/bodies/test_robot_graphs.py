@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from somite.envs.locomotion import LocomotionTask, LocomotionVectorEnv
+from somite.envs.locomotion import LocomotionTask, make_vec
 from somite.envs.locomotion.pictures.describe import describe
 
 from ..helpers import joint, observed, one_row, random_state, token
@@ -62,7 +62,7 @@ def test_objects_mocap_bodies_and_shells_are_no_limbs_and_start_as_the_file_says
     assert [(limb.name, len(limb.bodies)) for limb in body.limbs] == [("trunk", 1), ("leg", 3)]
     notes = " ".join(describe(body, 5).notes)
     assert all(name in notes for name in ("ball", "hand", "door"))
-    env = LocomotionVectorEnv([body], 3, LocomotionTask(reset_noise=0.1, reset_speed_noise=0.5), threads=1)
+    env = make_vec([body], 3, LocomotionTask(reset_noise=0.1, reset_speed_noise=0.5), threads=1)
     env.reset(seed=0)
     start, model = body.initial_qpos, body.model
     own = np.zeros(model.nq, bool)

@@ -4,8 +4,8 @@ import mujoco
 import numpy as np
 import pytest
 
+from somite.envs.locomotion.backends.capacities import capacities
 from somite.envs.locomotion.bodies import families
-from somite.envs.locomotion.on_device.capacities import capacities
 
 BODIES = ("ant", "cheetah_7_full", "walker_7", "hopper_5", "humanoid_2d_9_full", "centipede_6", "quadruped_1")
 

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: pip install 'somite[gpu]'")
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion.on_device import LocomotionTensorEnv
+from somite.envs.locomotion import LocomotionEnv
 from somite.envs.locomotion.task import LocomotionTask
 from somite.envs.locomotion.varied.damage import Damage
 from somite.envs.locomotion.varied.world import World
@@ -18,11 +18,12 @@ BODY = "cheetah_2_back"
 
 
 def make(rows=3, steps=1000, **options):
-    return LocomotionTensorEnv([BODY], rows, LocomotionTask(max_episode_steps=steps), **options)
+    task = LocomotionTask(max_episode_steps=steps)
+    return LocomotionEnv([BODY], rows, task, simulation="warp", **options)
 
 
 def act(env, value=0.5):
-    return torch.full(env.action_space.shape, value)
+    return torch.full((env.num_envs, env.n_limbs, env.n_joints), value)
 
 
 def test_a_cut_episode_tells_its_last_observation_and_starts_anew():
@@ -43,7 +44,7 @@ def test_a_cut_episode_tells_its_last_observation_and_starts_anew():
 
 def test_rows_that_go_on_do_not_notice_that_others_are_reset():
     alone, beside = make(1), make(1, steps=1000)
-    together = LocomotionTensorEnv([BODY], 2, LocomotionTask(max_episode_steps=1000))
+    together = make(2)
     alone.reset(seed=[7])
     together.reset(seed=[7, 8])
     together._steps[1] = 998  # is cut two steps from now
@@ -98,7 +99,7 @@ def test_an_action_that_is_no_number_ends_its_row_only():
 
 def test_a_recorded_step_is_what_plain_launches_do():
     recorded, plain = make(2), make(2)
-    plain._launcher._run = lambda _, work: [work(block.sim) for block in plain._blocks]
+    plain._simulation.launcher._run = lambda _, work: [work(block.worlds) for block in plain._blocks]
     recorded.reset(seed=0)
     plain.reset(seed=0)
     for _ in range(20):  # until it stands on its feet and its solver iterates
@@ -119,7 +120,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 def test_a_step_waits_for_nothing():
-    env = LocomotionTensorEnv(["cheetah_7_full", BODY], 4, LocomotionTask(max_episode_steps=2))
+    env = LocomotionEnv(["cheetah_7_full", BODY], 4, LocomotionTask(max_episode_steps=2), simulation="warp")
     env.reset(seed=0)
     with NoWaiting():
         for _ in range(3):
@@ -134,7 +135,7 @@ def test_a_snapshot_goes_on_as_the_run_would_have():
     other.reset(seed=9)
     env.step(act(env))
     taken = env.snapshot()
-    seen = env._readings.observe(env._goals.seen)
+    seen = env._observe()
     torch.testing.assert_close(other.restore(taken), seen, atol=0, rtol=0)
     for _ in range(5):
         one, two = env.step(act(env, -0.3)), other.step(act(env, -0.3))
@@ -147,7 +148,7 @@ def test_a_snapshot_goes_on_as_the_run_would_have():
 
 @pytest.mark.parametrize("what", ["contacts", "constraints"])
 def test_a_capacity_that_is_too_small_is_said_with_the_key(what):
-    env = LocomotionTensorEnv(["cheetah_7_full"], 2, **{what: 1})
+    env = LocomotionEnv(["cheetah_7_full"], 2, simulation="warp", **{what: 1})
     env.reset(seed=0)
     for _ in range(12):  # until it stands on its feet
         env.step(act(env, 0.0))
@@ -183,6 +184,6 @@ def test_a_closed_environment_says_so():
     env = make(2)
     env.close()
     env.close()
-    for ask in (env.reset, lambda: env.step(torch.zeros(env.action_space.shape)), env.snapshot):
+    for ask in (env.reset, lambda: env.step(act(env)), env.snapshot):
         with pytest.raises(UserError, match="has been closed"):
             ask()

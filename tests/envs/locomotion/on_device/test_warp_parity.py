@@ -9,11 +9,10 @@ import torch
 
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: pip install 'somite[gpu]'")
 
+from somite.envs.locomotion import LocomotionEnv, make_vec
 from somite.envs.locomotion.bodies import families
 from somite.envs.locomotion.bodies.morphology import Morphology
-from somite.envs.locomotion.on_device import LocomotionTensorEnv
 from somite.envs.locomotion.task import LocomotionTask
-from somite.envs.locomotion.vector_env import LocomotionVectorEnv
 
 
 def round_cones(name):
@@ -48,8 +47,8 @@ STATE, REWARD = 5e-3, 1e-3
 
 
 def both(names, rows, options):
-    device = LocomotionTensorEnv(names, rows, **options)
-    host = LocomotionVectorEnv(names, rows, threads=1, **options)
+    device = LocomotionEnv(names, rows, simulation="warp", **options)
+    host = make_vec(names, rows, threads=1, **options)
     return device, host
 
 
@@ -90,8 +89,8 @@ def test_steps_are_those_of_the_cpu(case):
 
 def test_another_reward_would_be_seen():
     """The control of the test above: one per cent more control cost is no longer equal."""
-    device = LocomotionTensorEnv(["cheetah_2_back"], 2, LocomotionTask(control_cost=0.11))
-    host = LocomotionVectorEnv(["cheetah_2_back"], 2, threads=1)
+    device = LocomotionEnv(["cheetah_2_back"], 2, LocomotionTask(control_cost=0.11), simulation="warp")
+    host = make_vec(["cheetah_2_back"], 2, threads=1)
     device.reset(seed=3)
     host.reset(seed=3)
     actions = np.ones(host.action_space.shape, np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionEnv, LocomotionVectorEnv, Morphology
+from somite.envs.locomotion import LocomotionEnv, Morphology, make_vec
 from somite.envs.locomotion.pictures import rendering
 from somite.envs.locomotion.pictures.rendering import BodyRenderer, body_bounds, find_backend, portrait
 
@@ -78,7 +78,7 @@ def test_a_body_of_any_size_fills_the_picture(backend, size, planar):
     assert is_framed(picture, 0.5)
     tall = portrait(body, 100, 200)
     assert tall.shape == (200, 100, 3) and is_framed(tall, 0.5)
-    env = LocomotionVectorEnv([body], 1, threads=1)
+    env = make_vec([body], 1, threads=1)
     env.reset(seed=0)
     env.set_state(0, body.initial_qpos, np.zeros(body.model.nv))
     renderer = BodyRenderer(env, 200, 150)
@@ -124,7 +124,7 @@ def test_a_body_without_geoms_can_be_drawn(backend):
 
 
 def test_cheetahs_are_seen_from_where_they_always_were(backend):
-    env = LocomotionVectorEnv(["cheetah_7_full", "cheetah_2_back"], 2, threads=1)
+    env = make_vec(["cheetah_7_full", "cheetah_2_back"], 2, threads=1)
     radius = [rendering._usual_radius(body) for body in env.bodies]
     assert radius[0] == radius[1], "members of a family compare"
     assert rendering.DISTANCE * radius[0] == pytest.approx(3.5, abs=0.01)
@@ -151,7 +151,7 @@ def test_the_body_is_in_the_middle_of_the_picture_wherever_it_is(backend):
 
 
 def test_rows_of_different_bodies_are_drawn_by_one_renderer_larger_than_mujocos_buffer(backend):
-    env = LocomotionVectorEnv(["hopper_3", "ant"], 2, threads=1)
+    env = make_vec(["hopper_3", "ant"], 2, threads=1)
     env.reset(seed=0)
     renderer = BodyRenderer(env, width=800, height=500)
     hopper, ant = renderer.picture(0), renderer.picture(1)
@@ -191,9 +191,9 @@ def test_a_backend_that_mujoco_does_not_know_is_told_at_the_first_import():
 
 def test_training_needs_no_backend_and_drawing_tells_what_to_install():
     code = """
-from somite.envs.locomotion import LocomotionVectorEnv
+from somite.envs.locomotion import make_vec
 from somite.envs.locomotion.pictures.rendering import find_backend
-print(LocomotionVectorEnv(["hopper_3"], 2, threads=1).n_limbs)
+print(make_vec(["hopper_3"], 2, threads=1).n_limbs)
 find_backend()"""
     done = in_a_process(code, "disable")
     message = done.stderr.strip().splitlines()[-1]

@@ -1,0 +1,125 @@
+"""What simulates rows: MuJoCo on the CPU, MuJoCo Warp on a device. Nothing here observes or rewards."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...snapshots import Kept
+from ..bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, is_held
+from ..bodies.morphology import Morphology
+
+CONTROL_INTERVAL, MOST_SUBSTEPS = 0.02, 25
+"""Seconds between two actions of a body whose task names no frame skip, and the most substeps of one."""
+
+COORDINATES, DOFS = {FREE: 7, SLIDE: 1, HINGE: 1, BALL: 4}, {FREE: 6, SLIDE: 1, HINGE: 1, BALL: 3}
+"""Of a joint, in ``qpos`` and in ``qvel``."""
+
+
+def frame_skip_of(model: mujoco.MjModel) -> int:
+    """Substeps of a step of about ``CONTROL_INTERVAL`` seconds."""
+    return int(np.clip(round(CONTROL_INTERVAL / model.opt.timestep), 1, MOST_SUBSTEPS))
+
+
+class SimulatedRows(Kept, abc.ABC):
+    """Rows of an environment that are simulated together: of one body, or of several of one layout.
+
+    Args:
+        bodies: the body of each of the n rows.
+        rows: of the environment.
+        slots: limb slot of each limb.
+        frame_skip: substeps of a step; None: as many as take about ``CONTROL_INTERVAL``.
+        kind: ``dtype`` and ``device`` of all tensors.
+
+    Attributes:
+        body: the first of the bodies. root: its root's body id.
+        dt: s, of a step.
+        starts: (n, nq) start position of every row.
+        memory: contiguous tensors that every array of the simulator is a part of.
+        controls: (n, nu) physical controls of the next step, to be written.
+    """
+
+    memory: Sequence[Tensor]
+    controls: Tensor
+
+    def __init__(
+        self,
+        bodies: Sequence[Morphology],
+        rows: slice,
+        slots: tuple[int, ...],
+        frame_skip: int | None,
+        kind: dict,
+    ) -> None:
+        self.bodies, self.rows, self.slots, self.n = list(bodies), rows, slots, len(bodies)
+        self.body = bodies[0]
+        self.root, model = self.body.root, self.body.model
+        self.frame_skip = frame_skip_of(model) if frame_skip is None else frame_skip
+        self.dt = model.opt.timestep * self.frame_skip
+        self.starts = torch.from_numpy(np.array([body.initial_qpos for body in bodies])).to(**kind)
+        self._own = tuple(torch.from_numpy(own).to(**kind) for own in own_coordinates(self.body))
+
+    def start(self, rows: Tensor, moves: Tensor, speeds: Tensor) -> None:
+        """Put ``rows`` (n,) bool at their starts, ``moves`` (n, nq) away, with ``speeds`` (n, nv).
+
+        Other objects in the scene start as their file says.
+        """
+        positions, velocities = self._own
+        self.reset(rows, self.starts + moves * positions, speeds * velocities)
+
+    @abc.abstractmethod
+    def array(self, name: str) -> Tensor:
+        """(n, ...) of the simulator by MuJoCo's name, the same memory."""
+
+    @abc.abstractmethod
+    def reset(self, rows: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Put ``rows`` (n,) bool into states, of (n, nq) and (n, nv), with controls of zero."""
+
+
+class Simulation(abc.ABC):
+    """All rows of an environment.
+
+    Attributes:
+        blocks: of the rows, in order.
+        diverged: (B,) bool, rows whose last step diverged.
+    """
+
+    blocks: Sequence[SimulatedRows]
+    diverged: Tensor
+
+    @abc.abstractmethod
+    def step(self) -> None:
+        """Advance all rows by a step under their controls."""
+
+    def kinematics(self) -> bool:
+        """Compute what is read of rows that were reset; whether that is done to all rows at once."""
+        return False
+
+    def check(self) -> None:  # noqa: B027
+        """See `TokenEnv.check`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let the simulations go."""
+
+
+def own_coordinates(body: Morphology) -> tuple[np.ndarray, np.ndarray]:
+    """(nq,) and (nv,) of 0 and 1: what belongs to the limbs, not to other objects of the scene.
+
+    The vertices of soft parts are left out: moved each by itself, they would turn an element inside out.
+    """
+    model = body.model
+    positions, speeds = np.zeros(model.nq), np.zeros(model.nv)
+    soft = {*model.flex_vertbodyid.tolist(), *model.flex_nodebodyid.tolist()}
+    for part in (part for limb in body.limbs for part in limb.bodies if part not in soft):
+        for joint in body_joints(model, part):
+            if is_held(model, joint):
+                continue
+            kind, at, dof = (int(a[joint]) for a in (model.jnt_type, model.jnt_qposadr, model.jnt_dofadr))
+            positions[at : at + COORDINATES[kind]] = 1
+            speeds[dof : dof + DOFS[kind]] = 1
+    return positions, speeds

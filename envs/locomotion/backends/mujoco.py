@@ -1,0 +1,181 @@
+"""Rows on the CPU's cores, stepped by ``mujoco.batch``, in double precision."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import mujoco
+import mujoco.batch
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cores import thread_count
+from ..bodies.morphology import Morphology
+from . import SimulatedRows, Simulation
+
+logger = logging.getLogger(__name__)
+
+KIND = {"dtype": torch.float64, "device": torch.device("cpu")}
+
+DIVERGED = [
+    int(mujoco.mjtWarning.mjWARN_BADQPOS),
+    int(mujoco.mjtWarning.mjWARN_BADQVEL),
+    int(mujoco.mjtWarning.mjWARN_BADQACC),
+    int(mujoco.mjtWarning.mjWARN_BADCTRL),
+]
+# MuJoCo would append every warning to MUJOCO_LOG.TXT in the user's folder. Ours are counted per row.
+mujoco.set_mju_user_warning(lambda message: logger.debug("MuJoCo: %s", message))
+
+_OUTPUTS = ("xpos", "xmat", "cvel", "xaxis", "subtree_com")
+_OF_TRANSMISSIONS = ("actuator_length", "actuator_velocity")
+
+
+class MujocoRows(SimulatedRows):
+    """Rows of one body, or of several of one layout, in a batch.
+
+    Args:
+        bodies, rows, slots, frame_skip: as of `SimulatedRows`.
+        threads: C++ threads that step the rows.
+
+    Attributes:
+        batch: of the rows. models: of each; `RowModels` gives them models of their own.
+    """
+
+    kept = ("_state", "starts")
+
+    def __init__(
+        self,
+        bodies: Sequence[Morphology],
+        rows: slice,
+        slots: tuple[int, ...],
+        frame_skip: int | None,
+        threads: int,
+    ) -> None:
+        super().__init__(bodies, rows, slots, frame_skip, KIND)
+        model = self.body.model
+        self.batch = mujoco.batch.Batch(model, nsim=self.n, nthread=thread_count(threads, self.n))
+        self.models = [body.model for body in bodies]
+        if any(own is not model for own in self.models):
+            self.batch.set_models(self.models)
+        self._state = self.batch.state  # (n, all that MuJoCo integrates)
+        remote = any(slot.joint < 0 for limb in self.body.limbs for slot in limb.slots)
+        outputs = _OUTPUTS + _OF_TRANSMISSIONS * remote
+        self.memory = [_tensor(self._state), *(self.array(name) for name in outputs)]
+        self.controls = self.array("ctrl")
+        self.warnings = _tensor(self.batch.warning)  # (n, kinds, 2): the last one, how many
+
+    def array(self, name: str) -> Tensor:  # noqa: D102
+        return _tensor(self.batch.bind(name))
+
+    def reset(self, rows: Tensor, qpos: Tensor, qvel: Tensor) -> None:  # noqa: D102
+        chosen = np.flatnonzero(rows.numpy())
+        self.batch.reset(chosen, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        for name, values in (("qpos", qpos), ("qvel", qvel)):
+            self.batch.bind(name)[chosen] = values.numpy()[chosen]
+        if self.body.home_activation is not None:
+            self.batch.bind("act")[chosen] = self.body.home_activation
+        self.batch.forward(chosen)
+
+    def step(self, _: None = None) -> None:
+        """Advance all rows."""
+        self.batch.step(nstep=self.frame_skip)
+
+
+class MujocoSimulation(Simulation):
+    """All rows of an environment, in batches.
+
+    Args:
+        groups: of rows of one layout: the body of each, the rows, and the slots of its limbs.
+        frame_skip: substeps of a step; None: each body's own.
+        threads: that may step at once.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[Morphology], slice, tuple[int, ...]]],
+        frame_skip: int | None,
+        threads: int,
+    ) -> None:
+        self._workers = Workers(threads, len(groups))
+        self.blocks = [MujocoRows(*group, frame_skip, self._workers.threads_each) for group in groups]
+        # Where batches are stepped beside each other, the last one should be a short one.
+        longest = sorted(self.blocks, key=lambda block: -block.n * block.frame_skip * block.body.model.nv)
+        self._calls = [(block.step, None) for block in longest]
+        warnings = [block.warnings.view(-1) for block in self.blocks]
+        kinds = self.blocks[0].warnings.shape[1]
+        self._warnings = warnings
+        self._fatal = torch.arange(sum(map(len, warnings))).view(-1, kinds, 2)[:, DIVERGED, 1].flatten()
+        self.diverged = torch.zeros(sum(block.n for block in self.blocks), dtype=torch.bool)
+
+    def step(self) -> None:
+        """Advance all rows. MuJoCo resets one that diverges to the model's defaults, and counts it."""
+        before = self._counted()
+        self._workers.run(self._calls)
+        self.diverged = (self._counted() != before).any(1)
+
+    def _counted(self) -> Tensor:
+        return torch.cat(self._warnings).index_select(0, self._fatal).view(-1, len(DIVERGED))
+
+    def close(self) -> None:  # noqa: D102
+        self._workers.close()
+        self.blocks, self._calls, self._warnings = [], [], []
+
+
+class Workers:
+    """Shares threads among batches.
+
+    Few batches are stepped one after another, each on all threads. Where there are several for each
+    thread, each is stepped by one thread and they beside each other: then threads wait for each other
+    once in a step and not once in a batch. A batch computes without Python's lock.
+
+    Args:
+        threads: that may compute at once.
+        batches: how many there are.
+
+    Attributes:
+        threads_each: threads that a batch is to have.
+    """
+
+    def __init__(self, threads: int, batches: int) -> None:
+        beside = threads > 1 and batches >= 2 * threads
+        self.threads_each = 1 if beside else threads
+        self._pool = ThreadPoolExecutor(threads - 1) if beside else None
+        self._others = threads - 1
+
+    def run(self, calls: Sequence[tuple[Callable[..., Any], Any]]) -> list[Any]:
+        """Call each function with its argument; their results in order."""
+        if self._pool is None:
+            return [function(argument) for function, argument in calls]
+        waiting, results = list(enumerate(calls))[::-1], [None] * len(calls)
+
+        def work() -> None:
+            while True:
+                try:
+                    index, (function, argument) = waiting.pop()  # one operation: safe between threads
+                except IndexError:
+                    return
+                results[index] = function(argument)
+
+        started = [self._pool.submit(work) for _ in range(self._others)]
+        work()
+        for other in started:
+            other.result()
+        return results
+
+    def close(self) -> None:
+        """Let the threads end."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The same memory."""
+    with warnings.catch_warnings():
+        # What MuJoCo computes is for reading only; nothing here writes to it.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)

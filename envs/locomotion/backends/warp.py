@@ -1,0 +1,415 @@
+"""Rows on a device, stepped by MuJoCo Warp in single precision, and its kernels recorded as graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ...in_place import clear, replace
+from ...snapshots import Kept
+from ..bodies.morphology import Morphology
+from ..varied.row_models import differing_arrays
+from . import SimulatedRows, Simulation
+from .capacities import Capacities, capacities
+
+GRAVITY = "gravity"
+_LOOKS = ("mesh_", "bvh_", "mat_", "tex_", "light_", "cam_", "geom_rgba")
+_STATE = ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time")
+_OUTPUTS = ("xpos", "xmat", "cvel", "xaxis", "subtree_com", "actuator_length", "actuator_velocity")
+
+
+def warp_modules() -> tuple[Any, Any]:
+    """The modules ``warp`` and ``mujoco_warp``, which take seconds to import.
+
+    Raises:
+        UserError: they are not installed.
+    """
+    try:
+        import warp
+
+        warp.config.log_level = warp.LOG_WARNING  # it would tell of every kernel that it loads
+        import mujoco_warp
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"simulation=warp needs MuJoCo Warp, and {error.name} is not installed: pip install 'somite[gpu]'"
+        ) from error
+    return warp, mujoco_warp
+
+
+class WarpModels:
+    """The model of n worlds.
+
+    Args:
+        models: every compiled body that a world can be given, of one layout. The worlds begin with the first.
+        n: worlds.
+        device: of the arrays.
+        name: of the body, for errors.
+
+    Attributes:
+        model: of ``mujoco_warp``.
+        fields: what differs between ``models``: (n, ...) by name, the memory of ``model``.
+        values: the same of each of ``models``, (len(models), ...).
+
+    Raises:
+        UserError: Warp cannot simulate such a body, or such bodies beside each other.
+    """
+
+    def __init__(self, models: Sequence[mujoco.MjModel], n: int, device: torch.device, name: str) -> None:
+        warp, mujoco_warp = warp_modules()
+        first, self._name = models[0], name
+        each_world = _fields_of_each_world(mujoco_warp)
+        batched = [field for field in differing_arrays(models) if field in each_world]
+        with warp.ScopedDevice(str(device)):
+            try:
+                self.model = mujoco_warp.put_model(first, batch_sizes=dict.fromkeys(batched, n))
+            except (NotImplementedError, ValueError) as error:
+                raise UserError(f"MuJoCo Warp cannot simulate {name!r}: {error}") from error
+            self._check_what_is_shared(mujoco_warp, models, set(batched))
+        # Kernels print when a capacity is too small; here that is looked at, see `WarpWorlds.check`.
+        self.model.opt.warn_overflow = 0
+        self.fields: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
+        for field in batched:
+            own = warp.to_torch(getattr(self.model, field))
+            self._keep(field, own, [getattr(model, field) for model in models])
+        gravities = [model.opt.gravity for model in models]
+        if any(not np.array_equal(gravity, gravities[0]) for gravity in gravities):
+            wide = torch.zeros(n, 3, device=device)
+            self.model.opt.gravity = warp.from_torch(wide, dtype=warp.vec3)
+            self._keep(GRAVITY, wide, gravities)
+
+    def _keep(self, field: str, own: Tensor, values: Sequence[np.ndarray]) -> None:
+        stacked = torch.from_numpy(np.array(values)).to(own.device, own.dtype)
+        self.values[field] = stacked.reshape(len(values), *own.shape[1:])
+        own.copy_(self.values[field][:1].expand_as(own))
+        self.fields[field] = own
+
+    def _check_what_is_shared(
+        self, mujoco_warp: Any, models: Sequence[mujoco.MjModel], batched: set[str]
+    ) -> None:
+        """What Warp holds once for all worlds must be equal in all bodies."""
+        for other in models[1:2]:
+            found = _shared_values(mujoco_warp.put_model(other), batched)
+            for field, value in _shared_values(self.model, batched).items():
+                if not np.array_equal(value, found[field], equal_nan=value.dtype.kind == "f"):
+                    raise UserError(
+                        f"MuJoCo Warp cannot simulate variants of {self._name!r} beside each other: they "
+                        f"differ in {field}, which it has once for all. Use simulation=cpu"
+                    )
+
+    def give(self, worlds: Tensor, numbers: Tensor) -> None:
+        """Give worlds other models.
+
+        Args:
+            worlds: (n,) bool.
+            numbers: (n,) which of the models.
+        """
+        for field, own in self.fields.items():
+            replace(own, worlds, self.values[field][numbers])
+
+
+def _fields_of_each_world(mujoco_warp: Any) -> set[str]:
+    """Names of arrays that Warp can hold for every world."""
+    return {
+        field.name
+        for field in dataclasses.fields(mujoco_warp.Model)
+        if getattr(field.type, "shape", None) and field.type.shape[0] == "*"
+    }
+
+
+def _shared_values(model: Any, batched: set[str]) -> dict[str, np.ndarray]:
+    """Numbers of a model of Warp that all its worlds share, but for what no dynamics depend on."""
+    found = {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name in batched or field.name.startswith(_LOOKS):
+            continue
+        if isinstance(value, (bool, int, float)):
+            found[field.name] = np.asarray(value)
+        elif hasattr(value, "numpy") and hasattr(value, "shape"):
+            found[field.name] = value.numpy()
+    return {name: value for name, value in found.items() if value.dtype.names is None}
+
+
+class WarpWorlds(Kept):
+    """``n`` rows (Warp's worlds) of one model, or of several of one layout.
+
+    Args:
+        model: the compiled model.
+        n: number of rows.
+        frame_skip: substeps of a step.
+        device: of all arrays; on a CPU Warp's kernels run there, one row after another.
+        capacities: of contacts and constraints.
+        name: of the model, for errors.
+        models: every model that a row can be given, of the layout of ``model``; rows begin with the first.
+            None: ``model`` is the only one.
+
+    Attributes:
+        models: of the rows.
+        dt: s, of a step.
+        reads_transmissions: whether `kinematics` tells of tendons and actuators, too.
+        home: (na,) states of actuators after a reset.
+
+    Raises:
+        UserError: Warp is not installed or cannot simulate this model.
+    """
+
+    kept = ("_state",)  # which is integrated; what each row's model is, is kept by who gave it
+    reads_transmissions = False
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        n: int,
+        frame_skip: int,
+        device: torch.device,
+        capacities: Capacities,
+        name: str,
+        models: Sequence[mujoco.MjModel] | None = None,
+    ) -> None:
+        warp, self._mjw = warp_modules()
+        self.n, self.device, self.name = n, device, name
+        self.frame_skip, self.dt = frame_skip, model.opt.timestep * frame_skip
+        self.models, self.capacities = WarpModels(models or [model], n, device, name), capacities
+        with warp.ScopedDevice(str(device)):
+            self._data = self._mjw.make_data(
+                model, nworld=n, nconmax=capacities.contacts, njmax=capacities.constraints
+            )
+        self._state = {name: self.array(name) for name in _STATE}
+        self._overflow = self.array("overflow")
+        self.home = torch.zeros(model.na, device=device)
+
+    def array(self, name: str) -> Tensor:
+        """(n, ...) an array of the data by MuJoCo's name, the same memory."""
+        warp, _ = warp_modules()
+        return warp.to_torch(getattr(self._data, name))
+
+    def set_controls(self, controls: Tensor) -> None:
+        """Physical controls (n, nu) of the substeps that follow."""
+        self._state["ctrl"].copy_(controls)
+
+    def substeps(self) -> None:
+        """Advance all rows by ``frame_skip`` substeps. Launches kernels and waits for nothing."""
+        for _ in range(self.frame_skip):
+            self._mjw.step(self.models.model, self._data)
+
+    def diverged(self) -> Tensor:
+        """(n,) bool: rows whose state is no number, or beyond what MuJoCo allows."""
+        positions, speeds = self._state["qpos"], self._state["qvel"]
+        # No comparison is true of what is no number.
+        fine = (positions.abs() < mujoco.mjMAXVAL).all(1) & (speeds.abs() < mujoco.mjMAXVAL).all(1)
+        return ~fine
+
+    def reset(self, rows: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Put rows into a state, with controls of zero; `kinematics` then tells where their bodies are.
+
+        Args:
+            rows: (n,) bool.
+            qpos: (n, nq), of which those rows are taken; or (nq,) for all of them.
+            qvel: (n, nv) or (nv,), the same.
+        """
+        state = self._state
+        for name, value in (("qpos", qpos), ("qvel", qvel), ("act", self.home)):
+            replace(state[name], rows, value)
+        for name in ("ctrl", "qacc_warmstart", "time"):
+            clear(state[name], rows)
+
+    def kinematics(self) -> None:
+        """Compute what is read of the bodies from the present state of all rows."""
+        mjw, model, data = self._mjw, self.models.model, self._data
+        mjw.kinematics(model, data)
+        mjw.com_pos(model, data)
+        if self.reads_transmissions:
+            mjw.tendon(model, data)
+            mjw.transmission(model, data)
+            mjw.fwd_velocity(model, data)
+        else:
+            mjw.com_vel(model, data)
+
+    def check(self) -> None:
+        """Look whether a capacity was too small in any step so far, which waits for the device.
+
+        Raises:
+            UserError: it was.
+        """
+        found = 0
+        for bits in self._overflow.unique().tolist():
+            found |= bits
+        kinds = self._mjw.OverflowType
+        few_constraints = found & (kinds.NEFC | kinds.NJMAX_NNZ)
+        few_contacts = found & (kinds.BROADPHASE | kinds.NARROWPHASE | kinds.CCD | kinds.HFIELD)
+        if few_constraints:
+            raise UserError(self._too_few("constraints", self.capacities.constraints))
+        if few_contacts:
+            raise UserError(self._too_few("contacts", self.capacities.contacts))
+
+    def _too_few(self, what: str, now: int) -> str:
+        return (
+            f"{self.name!r} has had more {what} in a step than there is room for, and some were "
+            f"left out: {now} for each simulation. Raise warp.{what}, for example to {2 * now}"
+        )
+
+
+class Launcher:
+    """Launches what all simulations of an environment have to do.
+
+    The kernels of each simulation are recorded once as a graph, which is then launched: from Python their
+    launches take many times as long as what they compute, on a CPU with four ants forty times. On a GPU every
+    graph has a stream of its own, so that small batches of different bodies are computed beside each other;
+    torch's stream waits for them on the device, and the host for nothing.
+
+    Args:
+        simulations: of one device.
+        device: theirs.
+    """
+
+    def __init__(self, simulations: Sequence[WarpWorlds], device: torch.device) -> None:
+        self._simulations, self._device = list(simulations), device
+        self._graphs: dict[str, list[Any]] = {}
+        self._streams: list[Any] = []
+
+    def launch(self) -> None:
+        """Advance all rows by a step."""
+        self._run("substeps", WarpWorlds.substeps)
+
+    def kinematics(self) -> None:
+        """Compute what is read of the limbs from the present state of all rows."""
+        self._run("kinematics", WarpWorlds.kinematics)
+
+    def _run(self, name: str, work: Callable[[WarpWorlds], None]) -> None:
+        warp, _ = warp_modules()
+        if name not in self._graphs:
+            self._graphs[name] = [self._record(simulation, work) for simulation in self._simulations]
+        if self._device.type == "cpu":
+            for graph in self._graphs[name]:
+                warp.capture_launch(graph)
+            return
+        if not self._streams:
+            device = warp.get_device(str(self._device))
+            self._streams = [warp.Stream(device) for _ in self._simulations]
+        torch_stream = warp.stream_from_torch(torch.cuda.current_stream(self._device))
+        begun = torch_stream.record_event()
+        for graph, stream in zip(self._graphs[name], self._streams, strict=True):
+            stream.wait_event(begun)
+            warp.capture_launch(graph, stream=stream)
+            torch_stream.wait_event(stream.record_event())
+
+    def _record(self, simulation: WarpWorlds, work: Callable[[WarpWorlds], None]) -> Any:
+        """A graph of a simulation's work; its state stays what it is."""
+        warp, _ = warp_modules()
+        name = str(self._device)
+        if self._device.type != "cpu":
+            torch.cuda.synchronize(self._device)  # Warp has a stream of its own here
+        # Kernels are compiled and loaded beforehand, which a recording does not allow; the state is put back.
+        state = simulation.snapshot()
+        with warp.ScopedDevice(name):
+            work(simulation)
+            warp.synchronize_device(name)
+            simulation.restore(state)
+            if self._device.type != "cpu":
+                torch.cuda.synchronize(self._device)
+            with warp.ScopedCapture(name) as capture:
+                work(simulation)
+        return capture.graph
+
+    def close(self) -> None:
+        """Let the graphs and simulations go."""
+        self._graphs, self._simulations, self._streams = {}, [], []
+
+
+class WarpRows(SimulatedRows):
+    """Rows of one body, or of several of one layout, as worlds.
+
+    Args:
+        bodies, rows, slots, frame_skip: as of `SimulatedRows`.
+        device: of all tensors.
+        models: every compiled model that a row can be given, of the layout; rows begin with the first.
+        room: contacts and constraints of a simulation; None each: as many as the body needs.
+
+    Attributes:
+        worlds: which are simulated. given: ``models``.
+
+    Raises:
+        UserError: Warp is not installed or cannot simulate these bodies.
+    """
+
+    kept = ("worlds", "starts")
+
+    def __init__(
+        self,
+        bodies: Sequence[Morphology],
+        rows: slice,
+        slots: tuple[int, ...],
+        frame_skip: int | None,
+        device: torch.device,
+        models: Sequence[mujoco.MjModel],
+        room: tuple[int | None, int | None],
+    ) -> None:
+        super().__init__(bodies, rows, slots, frame_skip, {"dtype": torch.float32, "device": device})
+        self.given, body = list(models), self.body
+        needed = [capacities(model, *room) for model in models]
+        largest = Capacities(max(c.contacts for c in needed), max(c.constraints for c in needed))
+        self.worlds = WarpWorlds(body.model, self.n, self.frame_skip, device, largest, body.name, models)
+        self.worlds.reads_transmissions = any(slot.joint < 0 for limb in body.limbs for slot in limb.slots)
+        if body.home_activation is not None:
+            self.worlds.home = torch.from_numpy(body.home_activation).to(device, torch.float32)
+        self.controls = self.array("ctrl")
+        self.memory = [self.array(name).view(-1) for name in ("qpos", "qvel", "act", *_OUTPUTS)]
+
+    def array(self, name: str) -> Tensor:  # noqa: D102
+        return self.worlds.array(name)
+
+    def reset(self, rows: Tensor, qpos: Tensor, qvel: Tensor) -> None:  # noqa: D102
+        self.worlds.reset(rows, qpos, qvel)
+
+
+class WarpSimulation(Simulation):
+    """All rows of an environment, on a device.
+
+    Args:
+        groups: of rows of one layout: the body of each, the rows, and the slots of its limbs.
+        frame_skip: substeps of a step; None: each body's own.
+        device: of all tensors; on a CPU Warp's kernels run there, one row after another.
+        models: of each group, every compiled model that one of its rows can be given.
+        room: contacts and constraints of a simulation; None each: as many as the body needs.
+
+    Attributes:
+        launcher: of what all simulations do.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[Morphology], slice, tuple[int, ...]]],
+        frame_skip: int | None,
+        device: torch.device,
+        models: Sequence[Sequence[mujoco.MjModel]],
+        room: tuple[int | None, int | None],
+    ) -> None:
+        self.blocks = [
+            WarpRows(*group, frame_skip, device, own, room) for group, own in zip(groups, models, strict=True)
+        ]
+        self.launcher = Launcher([block.worlds for block in self.blocks], device)
+        self.diverged = torch.zeros(sum(block.n for block in self.blocks), dtype=torch.bool, device=device)
+
+    def step(self) -> None:  # noqa: D102
+        self.launcher.launch()
+        self.diverged = torch.cat([block.worlds.diverged() for block in self.blocks])
+
+    def kinematics(self) -> bool:  # noqa: D102
+        self.launcher.kinematics()
+        return True
+
+    def check(self) -> None:  # noqa: D102
+        for block in self.blocks:
+            block.worlds.check()
+
+    def close(self) -> None:  # noqa: D102
+        self.launcher.close()
+        self.blocks = []

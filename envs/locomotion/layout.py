@@ -1,0 +1,321 @@
+"""Which rows an environment has, how they lie in padded arrays, and what is fixed about each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .bodies import families
+from .bodies.model import body_joints
+from .bodies.morphology import Morphology
+from .observation import joint_descriptor_slice
+from .task import LocomotionTask
+
+SMALLEST_RANGE = 1e-4
+"""Of a joint (rad, m) in whose range a position is told; limits are soft, and give way as far."""
+
+_LIMITED, _RANGE = joint_descriptor_slice("is_limited"), joint_descriptor_slice("range")
+_PADDING = {"parent": -1, "half_range": torch.inf}
+
+
+def spread_rows(
+    bodies: Sequence[str | Morphology] | str | Morphology, num_envs: int | None
+) -> tuple[tuple[Morphology, ...], np.ndarray]:
+    """Bodies, and which of them each row is of; rows of a body lie together.
+
+    Args:
+        bodies: names or morphologies.
+        num_envs: B; None: one for each body.
+
+    Returns:
+        The morphologies, and their index for each row (B,).
+
+    Raises:
+        UserError: no body, an unknown one, or fewer rows than bodies.
+    """
+    named = [bodies] if isinstance(bodies, (str, Morphology)) else list(bodies)
+    if not named:
+        raise UserError("no body given; at least one is needed")
+    built = tuple(families.build(body) if isinstance(body, str) else body for body in named)
+    num_envs = len(built) if num_envs is None else int(num_envs)
+    if num_envs < len(built):
+        raise UserError(f"{num_envs} environments cannot hold {len(built)} bodies")
+    counts = [len(part) for part in np.array_split(np.arange(num_envs), len(built))]
+    return built, np.repeat(np.arange(len(built)), counts)
+
+
+def padded_sizes(bodies: Sequence[Morphology], aligned: bool) -> tuple[int, int]:
+    """Limbs and joint slots (N, J) that token sets of these bodies are padded to.
+
+    Args:
+        bodies: of all rows.
+        aligned: limbs stand where the family's full body has them.
+
+    Raises:
+        UserError: aligned bodies of several families.
+    """
+    sized = [b.full_body or b for b in bodies] if aligned else bodies
+    if aligned and len({body.name for body in sized}) > 1:
+        raise UserError(
+            "aligned slots need bodies of one family; got those of "
+            + ", ".join(sorted({body.name for body in sized}))
+        )
+    return max(b.n_limbs for b in sized), max(b.n_joints for b in sized)
+
+
+def limb_slots(body: Morphology, aligned: bool) -> tuple[int, ...]:
+    """Where each limb stands among the padded ones."""
+    return body.aligned_slots if aligned else tuple(range(body.n_limbs))
+
+
+def joint_places(body: Morphology, slots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Limb slots and joint slots (S,), (S,) of every joint row of a body."""
+    places = [(slots[i], k) for i, limb in enumerate(body.limbs) for k in range(len(limb.slots))]
+    limb, joint = np.array(places).T
+    return limb, joint
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is fixed within an episode, of B rows padded to N limbs and J joint slots.
+
+    What the simulator's numbers are compared with is of their type: float64 on the CPU.
+
+    Attributes:
+        mask, parent: (B, N) int8, int32. joint_mask, action_mask: (B, N, J) int8.
+        limb_descriptors: (B, N, 19), joint_descriptors: (B, N, J, 22) float32, 0 at padding.
+        root_slot, tip_slot: (B,) int64, of the root and of the limb that reaches farthest.
+        tip_center: (B, 3) m, of that limb, in its frame. height_limits: (B, 2) m, of the root.
+        ground: (B, N) height of the ground, m.
+        untilt: (B, 3, 3), takes the root's tilt at its start out of its rotation.
+        reference, middle, half_range: (B, N, J) of every joint; half_range is inf if unlimited.
+        center, half, low, high: (B, N, J) physical controls ``center + half * action`` from low to high.
+        turned_axis: (B, N, J, 3), in the limb's frame, of joints whose axis MuJoCo does not give.
+    """
+
+    mask: Tensor
+    parent: Tensor
+    joint_mask: Tensor
+    action_mask: Tensor
+    limb_descriptors: Tensor
+    joint_descriptors: Tensor
+    root_slot: Tensor
+    tip_slot: Tensor
+    tip_center: Tensor
+    height_limits: Tensor
+    ground: Tensor
+    untilt: Tensor
+    reference: Tensor
+    middle: Tensor
+    half_range: Tensor
+    center: Tensor
+    half: Tensor
+    low: Tensor
+    high: Tensor
+    turned_axis: Tensor
+
+    def rows(self, rows: slice | Tensor | np.ndarray) -> Layout:
+        """Only these rows; of a slice the same memory."""
+        return Layout(**{name: value[rows] for name, value in vars(self).items()})
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Layout:
+        """On a device, what is compared with the simulator's numbers in their type."""
+        kinds = {name: dtype for name, value in vars(self).items() if value.dtype == torch.float64}
+        return Layout(**{name: value.to(device, kinds.get(name)) for name, value in vars(self).items()})
+
+    def widened(self, n: int, j: int) -> Layout:
+        """With padding to more limbs and joint slots."""
+        wide = {}
+        for name, own in vars(self).items():
+            sizes = list(own.shape)
+            if name in _OF_LIMBS:
+                sizes[1] = n
+            if name in _OF_JOINTS:
+                sizes[2] = j
+            wide[name] = torch.full(sizes, _PADDING.get(name, 0), dtype=own.dtype)
+            wide[name][tuple(slice(size) for size in own.shape)] = own
+        return Layout(**wide)
+
+
+VARIED = (
+    "limb_descriptors",
+    "joint_descriptors",
+    "tip_slot",
+    "tip_center",
+    "height_limits",
+    "reference",
+    "middle",
+    "half_range",
+    "center",
+    "half",
+    "low",
+    "high",
+)
+"""What differs between the variants of a body."""
+
+_OF_JOINTS = (
+    "joint_mask",
+    "action_mask",
+    "joint_descriptors",
+    "reference",
+    "middle",
+    "half_range",
+    "center",
+    "half",
+    "low",
+    "high",
+    "turned_axis",
+)
+_OF_LIMBS = ("mask", "parent", "limb_descriptors", "ground", *_OF_JOINTS)
+
+
+def make_layout(
+    bodies: Sequence[tuple[Morphology, tuple[int, ...]]], n_limbs: int, n_joints: int, task: LocomotionTask
+) -> Layout:
+    """One row for each body, given with the slots of its limbs."""
+    b, n, j = len(bodies), n_limbs, n_joints
+    joints = {"dtype": torch.float64}
+    layout = Layout(
+        mask=torch.zeros(b, n, dtype=torch.int8),
+        parent=torch.full((b, n), -1, dtype=torch.int32),
+        joint_mask=torch.zeros(b, n, j, dtype=torch.int8),
+        action_mask=torch.zeros(b, n, j, dtype=torch.int8),
+        limb_descriptors=torch.zeros(b, n, 19),
+        joint_descriptors=torch.zeros(b, n, j, 22),
+        root_slot=torch.zeros(b, dtype=torch.int64),
+        tip_slot=torch.zeros(b, dtype=torch.int64),
+        tip_center=torch.zeros(b, 3, **joints),
+        height_limits=torch.zeros(b, 2, **joints),
+        ground=torch.zeros(b, n, **joints),
+        untilt=torch.zeros(b, 3, 3, **joints),
+        half_range=torch.full((b, n, j), torch.inf, **joints),
+        turned_axis=torch.zeros(b, n, j, 3, **joints),
+        **{name: torch.zeros(b, n, j, **joints) for name in ("reference", "middle")},
+        **{name: torch.zeros(b, n, j, **joints) for name in ("center", "half", "low", "high")},
+    )
+    for row, (body, slots) in enumerate(bodies):
+        _describe(layout.rows(slice(row, row + 1)), body, slots, task)
+    return layout
+
+
+def _describe(row: Layout, body: Morphology, slots: tuple[int, ...], task: LocomotionTask) -> None:
+    """Write what a body is into a layout of one row."""
+    row.root_slot[0] = slots[0]
+    row.ground[0] = body.ground
+    row.untilt[0] = torch.from_numpy(_untilt(body.start_rotation))
+    low, high = -np.inf, np.inf
+    if body.can_fall:
+        low, high = task.height_range(body.standing_height, body.height_unit)
+    row.height_limits[0] = torch.tensor([low + body.ground, high + body.ground], dtype=torch.float64)
+    if body.tip >= 0:
+        row.tip_slot[0] = slots[body.tip]
+        row.tip_center[0] = torch.from_numpy(np.asarray(body.tip_center, float))
+    axis = joint_descriptor_slice("axis")
+    ball = int(mujoco.mjtJoint.mjJNT_BALL)
+    for limb, slot, limbs, joints in zip(
+        body.limbs, slots, body.limb_descriptors, body.joint_descriptors, strict=True
+    ):
+        row.mask[0, slot] = 1
+        row.parent[0, slot] = slots[limb.parent] if limb.parent >= 0 else -1
+        row.limb_descriptors[0, slot] = torch.from_numpy(limbs)
+        for k, (joint, descriptors) in enumerate(zip(limb.slots, joints, strict=True)):
+            place = 0, slot, k
+            row.joint_mask[place] = 1
+            row.joint_descriptors[place] = torch.from_numpy(descriptors)
+            row.reference[place] = reference = body.reference(joint)
+            if descriptors[_LIMITED]:
+                low, high = (float(end) for end in descriptors[_RANGE])
+                row.middle[place] = reference + (low + high) / 2
+                if high - low > SMALLEST_RANGE:
+                    row.half_range[place] = (high - low) / 2
+            if joint.joint < 0 or int(body.model.jnt_type[joint.joint]) == ball:
+                row.turned_axis[place] = torch.from_numpy(descriptors[axis])
+            if joint.actuator >= 0:
+                row.action_mask[place] = 1
+                for name in ("center", "half", "low", "high"):
+                    getattr(row, name)[place] = float(getattr(body.controls, name)[joint.actuator])
+
+
+def _untilt(rotation: np.ndarray) -> np.ndarray:
+    """Inverse (3, 3) of the tilt of a start rotation (3, 3), its heading kept.
+
+    A rotation is its tilt followed by its heading (swing and twist about the vertical), so that a
+    model drawn lying down has a heading at home that is not singular.
+    """
+    cos, sin = rotation[0, 0] + rotation[1, 1], rotation[1, 0] - rotation[0, 1]
+    length = np.hypot(cos, sin)
+    cos, sin = (cos / length, sin / length) if length > 1e-9 else (1.0, 0.0)
+    heading = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    return (heading.T @ rotation).T
+
+
+# Bodies that are simulated together
+
+_STRUCTURE = (
+    "body_parentid",
+    "jnt_type",
+    "jnt_bodyid",
+    "jnt_qposadr",
+    "dof_bodyid",
+    "geom_bodyid",
+    "actuator_trntype",
+    "actuator_trnid",
+    "actuator_dyntype",
+)
+_NO_SIZES = ("nname", "npath", "ntext", "nmat", "nnumeric", "nkey", "nmesh", "ntex")
+
+
+def adjacent_rows(bodies: Sequence[Morphology]) -> list[slice]:
+    """Rows, given by their bodies, in runs that one batch can simulate."""
+    starts = [0]
+    for row in range(1, len(bodies)):
+        if not share_layout(bodies[starts[-1]], bodies[row]):
+            starts.append(row)
+    return [slice(first, last) for first, last in zip(starts, [*starts[1:], len(bodies)], strict=True)]
+
+
+def share_layout(one: Morphology, other: Morphology) -> bool:
+    """Whether two bodies differ only in what a batch holds for every row.
+
+    What is read of the first body of a batch only must be equal: the structure, the joints that place the
+    root, the time step. Lengths, masses, joints' places and all descriptors may differ.
+    """
+    if one is other:
+        return True
+    a, b = one.model, other.model
+    return (
+        one.n_limbs == other.n_limbs
+        and _sizes(a) == _sizes(b)
+        and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in _STRUCTURE)
+        and a.opt.timestep == b.opt.timestep
+        and [(x.bodies, x.parent, x.slots) for x in one.limbs]
+        == [(x.bodies, x.parent, x.slots) for x in other.limbs]
+        and all(slot.joint >= 0 for limb in one.limbs for slot in limb.slots)
+        and one.aligned_slots == other.aligned_slots
+        and np.array_equal(_activation(one), _activation(other))
+        and all(np.array_equal(x, y) for x, y in zip(_root(one), _root(other), strict=True))
+    )
+
+
+def _sizes(model: mujoco.MjModel) -> Mapping[str, int]:
+    names = [name for name in dir(model) if name.startswith("n") and not name.startswith(_NO_SIZES)]
+    return {name: size for name in names if isinstance(size := getattr(model, name), int)}
+
+
+def _activation(body: Morphology) -> np.ndarray:
+    return np.zeros(0) if body.home_activation is None else body.home_activation
+
+
+def _root(body: Morphology) -> list[np.ndarray]:
+    """Where the root is as a function of its joints' positions."""
+    model, root = body.model, body.root
+    joints = list(body_joints(model, root))
+    free = [int(kind) for kind in model.jnt_type[joints]] == [int(mujoco.mjtJoint.mjJNT_FREE)]
+    place = [] if free else [model.body_pos[root], model.jnt_pos[joints], model.jnt_axis[joints], model.qpos0]
+    return [model.body_quat[root], body.start_rotation, *place]
