@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import LocomotionEnv, Morphology, make_vec
+from somite.envs.locomotion import Morphology, make_vec
+from somite.envs.locomotion.gym import BodyEnv
 from somite.envs.locomotion.pictures import rendering
 from somite.envs.locomotion.pictures.rendering import BodyRenderer, body_bounds, find_backend, portrait
 
@@ -132,7 +133,7 @@ def test_cheetahs_are_seen_from_where_they_always_were(backend):
 
 def test_the_body_is_in_the_middle_of_the_picture_wherever_it_is(backend):
     body = robot(1.0)
-    env = LocomotionEnv(body, render_mode="rgb_array", width=240, height=160)
+    env = BodyEnv(body, render_mode="rgb_array", width=240, height=160)
     env.reset(seed=0)
     qpos, qvel = body.initial_qpos.copy(), np.zeros(body.model.nv)
     for x, z in ((0.0, 0.35), (25.0, 0.35), (25.0, 0.9), (-3.0, 40.0), (0.0, -40.0)):
@@ -162,7 +163,7 @@ def test_rows_of_different_bodies_are_drawn_by_one_renderer_larger_than_mujocos_
 
 
 def test_drawing_does_not_change_the_simulation(backend):
-    pictured, other = (LocomotionEnv("walker_3", mode) for mode in ("rgb_array", None))
+    pictured, other = (BodyEnv("walker_3", mode) for mode in ("rgb_array", None))
     for env in (pictured, other):
         env.reset(seed=0)
         env.vector.set_state(0, *random_state(env.vector.bodies[0], 0, spread=0.1))
