@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
-from ...envs.user_modules import module_names
+from ...envs.user_modules import OURS, module_names
 from ..agent import Agent
 from ..algorithms.base import Algorithm, Setup
 from ..composition import build_policy
@@ -415,6 +415,9 @@ class Run:
         """A command that takes this run as its ``key``, with the modules that have to be named again."""
         imports = module_names(self.config.env.get("imports"))
         again = [f'"env.imports=[{",".join(imports)}]"'] if imports else []
+        for section in ("env", "agent", *(["algorithm"] if key == "resume" else [])):
+            target = self.config[section]._target_
+            again += [] if target.startswith(OURS) else [f"{section}._target_={target}"]
         return command(program, *again, **{key: self.folder})
 
     def _leave(self, told: signal.Signals) -> NoReturn:

@@ -49,7 +49,7 @@ from ...agents.storage.untrusted import check_links, read_json
 from ...envs.errors import UserError, nearest
 from .arguments import CONFIG_MODULE, key_of, parse
 from .jobs import Task, check_composed, do_task, hydra_knows, user_message
-from .resume import check_own_class, check_said_again, is_said_again, next_configuration, resumed_run
+from .resume import check_own_classes, check_said_again, is_said_again, next_configuration, resumed_run
 
 FILE = "sweep.json"
 SUFFIX = "-sweep"
@@ -128,8 +128,8 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
                 " change, such as algorithm.total_steps=5e6, and Hydra's"
             )
     given = {key_of(argument) for argument in others}
-    for key, _, value in (override.partition("=") for job in jobs for override in job.overrides):
-        check_own_class(key, value, given, folder / FILE)
+    pairs = (override.partition("=")[::2] for job in jobs for override in job.overrides)
+    check_own_classes(pairs, given, folder / FILE)
     return [f"hydra.sweep.dir={hydra_quoted(folder.parent)}", *others]
 
 

@@ -226,8 +226,8 @@ def check_said_again(config: DictConfig, given: Collection[str], file: Path) -> 
     Raises:
         UserError: With what to type.
     """
+    check_own_classes([(key, value) for key, _, value in _values(config)], given, file)
     for key, name, value in _values(config):
-        check_own_class(key, value, given, file)
         if name not in _SAID_AGAIN or value in (None, _SAID_AGAIN[name], []) or _is_given(key, given):
             continue
         typed = f"[{','.join(map(str, value))}]" if isinstance(value, list) else "<value>"
@@ -237,12 +237,15 @@ def check_said_again(config: DictConfig, given: Collection[str], file: Path) -> 
         )
 
 
-def check_own_class(key: str, value: Any, given: Collection[str], file: Path) -> None:
-    """Refuses a class of the user's own that he does not name again. Raises UserError, with what to type."""
-    if names_own_class(key, value) and not _is_given(key, given):
+def check_own_classes(pairs: Iterable[tuple[str, Any]], given: Collection[str], file: Path) -> None:
+    """Refuses classes of the user's own that he does not name again. Raises UserError, with what to type."""
+    left = [(key, value) for key, value in pairs if names_own_class(key, value) and not _is_given(key, given)]
+    if left:
+        key, value = left[0]
+        again = " ".join(f"{key}={value[:200]}" for key, value in dict(left).items())
         raise UserError(
             f"{file}: {key} is {value[:100]!r}, a class of a module that is not of this package; if you "
-            f"trust it, say it again: {key}={value[:200]}"
+            f"trust it, say it again: {again}"
         )
 
 
