@@ -140,44 +140,6 @@ def test_what_a_resumed_run_cannot_do(started, arguments, message):
         rewrite_for_resume(arguments)
 
 
-def of_an_earlier_version(run, **algorithm):
-    """Its configuration as it was saved when precision was a key of PPO, and none told where it simulates."""
-    file = run / ".hydra" / "config.yaml"
-    config = OmegaConf.load(file)
-    del config["precision"], config["simulation"]
-    config.algorithm = OmegaConf.merge(config.algorithm, algorithm)
-    OmegaConf.save(config, file)
-
-
-@pytest.mark.parametrize("precision", ["bf16", "float32"])
-def test_a_run_of_an_earlier_version_keeps_its_precision(started, precision):
-    of_an_earlier_version(started, precision=precision)
-    config, _ = resumed("resume=last", "algorithm.total_steps=2000")
-    assert config.precision == precision and "precision" not in config.algorithm
-    assert config.simulation == "cpu", "where it was simulated then"
-    again, _ = resumed("resume=last", "precision=float32", "simulation=auto")
-    assert again.precision == "float32" and again.simulation == "auto"
-
-
-def test_an_earlier_search_or_clone_has_no_precision_to_keep(started):
-    of_an_earlier_version(started)
-    config, _ = resumed("resume=last")
-    assert config.precision == "float32"
-
-
-def test_what_an_earlier_version_saved_as_precision_is_not_looked_up(started, monkeypatch):
-    monkeypatch.setenv("SECRET", "bf16")
-    of_an_earlier_version(started, precision="${oc.env:SECRET}")
-    with pytest.raises(UserError, match="precision is .*nothing is looked up there"):
-        rewrite_for_resume(["resume=last"])
-
-
-def test_a_key_that_was_and_is_no_more_is_found(started, capsys):
-    with pytest.raises(SystemExit):
-        resumed("resume=last", "algorithm.precision=bf16")
-    assert "there is no key 'algorithm.precision'" in capsys.readouterr().err
-
-
 def test_a_mistyped_key_of_a_resumed_run_is_found(started, capsys):
     with pytest.raises(SystemExit) as leaving:
         resumed("resume=last", "algorithm.totl_steps=3")
@@ -206,8 +168,6 @@ def test_a_run_may_go_on_elsewhere(started, monkeypatch, capsys):
         config.compute._target_ == "somite.agents.rollout.ray_population.Ray" and config.compute.workers == 3
     )
     assert config.algorithm.total_steps == 1000 and config.seed == 3
-    back, _ = resumed("resume=last", "compute=local")
-    assert back.compute == {"_target_": "somite.agents.rollout.compute.Local"}
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SystemExit):
         resumed("resume=last", "compute=ray")

@@ -25,16 +25,19 @@ from tests.agents.runs import ROLLOUT, TINY, make_run, read_metrics
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with checkpoints of two steps."""
-    folder = tmp_path_factory.mktemp("checksums") / "run"
-    make_run(folder).learn()
-    return folder
+    """A run with checkpoints of two steps, as the command leaves it."""
+    folder = tmp_path_factory.mktemp("checksums")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command_line.run(train.train, "train", list(TINY))
+    (run,) = (folder / "runs").iterdir()
+    return run
 
 
 @pytest.fixture
 def run(learnt: Path, tmp_path: Path) -> Path:
     """A copy of it, to be damaged."""
-    return Path(shutil.copytree(learnt, tmp_path / "run"))
+    return Path(shutil.copytree(learnt, tmp_path / "runs" / learnt.name))
 
 
 def truncate(path: Path) -> None:
@@ -103,11 +106,9 @@ def test_a_state_says_what_it_is_of(run: Path) -> None:
 
 
 def test_the_advice_is_a_command_that_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command_line.run(train.train, "train", list(TINY))
-    (run,) = (tmp_path / "runs").iterdir()
     truncate(last_checkpoint(run) / STATE)
     with pytest.raises(SystemExit) as leaving:
         command_line.run(train.train, "train", ["resume=last"])

@@ -101,7 +101,7 @@ def claimed(path: Path) -> str:
 
 def test_the_same_microsecond_gives_folders_of_their_own(tmp_path: Path) -> None:
     name = "2026-01-02_03-04-05-999998-cheetah-smp-ppo"
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         names = list(pool.map(claimed, [tmp_path / name] * 24))
     assert len(set(names)) == 24 == len(list(tmp_path.iterdir()))
     assert min(names) == name and max(names) == "2026-01-02_03-04-06-000021-cheetah-smp-ppo"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from somite.scripts.cli.multirun import FILE, find_sweep, read_sweep
 
 from .processes import PPO, ROLLOUT, Nursery
 
-SWEEP = ["-m", "agent=smp,mlp", "seed=0,1", "algorithm.total_steps=1000"]
+SWEEP = ["-m", "agent=smp,mlp", "algorithm.total_steps=1000"]
 
 
 class Task:
@@ -49,6 +50,23 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     return Task()
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep of two runs, both finished."""
+    folder = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command_line.run(Task(), "train", SWEEP)
+    return folder
+
+
+@pytest.fixture
+def finished(swept: Path, tmp_path: Path, task: Task) -> Task:
+    """A copy of it, in which we stand, and a task to go on with it."""
+    shutil.copytree(swept / "runs", tmp_path / "runs")
+    return task
+
+
 def sweep_of(folder: Path) -> Path:
     (found,) = folder.glob(f"runs/*-sweep/{FILE}")
     return found.parent
@@ -59,7 +77,7 @@ def test_what_is_finished_is_skipped_and_the_rest_goes_on(
 ) -> None:
     task.steps, task.interrupt_at = {"SMP 1": 400}, "MLP 0"
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(task, "train", SWEEP)
+        command_line.run(task, "train", [*SWEEP, "seed=0,1"])
     sweep = sweep_of(tmp_path)
     assert leaving.value.code == 143
     assert f"the sweep goes on with: somite-train resume={sweep}" in capsys.readouterr().err
@@ -67,75 +85,64 @@ def test_what_is_finished_is_skipped_and_the_rest_goes_on(
     assert list(first) == ["SMP 0", "SMP 1"]
 
     task.ran, task.steps, task.interrupt_at = [], {"SMP 1": 1001}, None
-    command_line.run(task, "train", ["resume=last_sweep"])
+    with hold(read_sweep(sweep).jobs[2].folder):
+        command_line.run(task, "train", ["resume=last_sweep"])
     said = capsys.readouterr().out
-    assert [key for key, _ in task.ran] == ["SMP 1", "MLP 0", "MLP 1"]
+    assert [key for key, _ in task.ran] == ["SMP 1", "MLP 1"], "what is in use is left alone"
     assert dict(task.ran)["SMP 1"] == first["SMP 1"], "in its own folder"
     lines = [line.split() for line in said.splitlines()]
-    assert [line[0] for line in lines[:4]] == ["finished", "goes", "begins", "begins"]
+    assert [line[0] for line in lines[:4]] == ["finished", "goes", "in", "begins"]
     assert "(1,000 steps)" in said and "(from step 400, 400 of 1,000 steps)" in said
-    assert "4 runs, 1 finished, 0 in use, 3 to run" in said
+    assert "4 runs, 1 finished, 1 in use, 2 to run" in said
     assert len(list((tmp_path / "runs").iterdir())) == 5, "four runs and the sweep"
     run = tmp_path / "runs" / first["SMP 1"]
     assert (run / ".hydra" / "config.yaml").is_file() and (run / ".hydra.1" / "config.yaml").is_file()
 
-    task.ran = []
-    command_line.run(task, "train", [f"resume={sweep}"])
-    assert not task.ran and "4 finished, 0 in use, 0 to run" in capsys.readouterr().out
 
-
-def test_a_raised_budget_makes_all_go_on(task: Task, capsys: pytest.CaptureFixture) -> None:
-    command_line.run(task, "train", SWEEP)
-    task.ran, task.steps = [], dict.fromkeys(("SMP 0", "SMP 1", "MLP 0", "MLP 1"), 2000)
-    command_line.run(task, "train", ["resume=last_sweep", "algorithm.total_steps=2000"])
-    assert len(task.ran) == 4 and "1,000 of 2,000" in capsys.readouterr().out
-
-
-def test_a_run_in_use_is_left_alone(task: Task, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    task.steps = dict.fromkeys(("SMP 0", "SMP 1", "MLP 0", "MLP 1"), 0)
-    command_line.run(task, "train", SWEEP)
-    task.ran, task.steps = [], {}
-    with hold(read_sweep(sweep_of(tmp_path)).jobs[2].folder):
-        command_line.run(task, "train", ["resume=last_sweep"])
-    assert [key for key, _ in task.ran] == ["SMP 0", "SMP 1", "MLP 1"]
-    assert "\nin use  " in capsys.readouterr().out
+def test_a_finished_sweep_has_nothing_to_run_until_its_budget_is_raised(
+    finished: Task, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command_line.run(finished, "train", [f"resume={sweep_of(tmp_path)}"])
+    assert not finished.ran and "2 finished, 0 in use, 0 to run" in capsys.readouterr().out
+    finished.steps = dict.fromkeys(("SMP 0", "MLP 0"), 2000)
+    command_line.run(finished, "train", ["resume=last_sweep", "algorithm.total_steps=2000"])
+    assert len(finished.ran) == 2 and "1,000 of 2,000" in capsys.readouterr().out
 
 
 def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(
     task: Task, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     def unlucky(config: object) -> None:
-        if config.seed == 0:
-            raise UserError("seed 0 is unlucky")
+        if config.agent._target_.endswith("SMP"):
+            raise UserError("the first is unlucky")
         task(config)
 
     with pytest.raises(SystemExit) as leaving:
         command_line.run(unlucky, "train", SWEEP)
     said = capsys.readouterr().err
-    assert leaving.value.code == 2 and said.count("failed: seed 0 is unlucky") == 2
-    assert "2 failed; try these again with: somite-train resume=" in said and "Traceback" not in said
+    assert leaving.value.code == 2 and said.count("failed: the first is unlucky") == 1
+    assert "1 failed; try these again with: somite-train resume=" in said and "Traceback" not in said
+    assert [key for key, _ in task.ran] == ["MLP 0"], "the others went on"
     task.ran = []
     command_line.run(task, "train", ["resume=last_sweep"])
-    assert [key for key, _ in task.ran] == ["SMP 0", "MLP 0"]
+    assert [key for key, _ in task.ran] == ["SMP 0"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["agent=mlp"], "agent=mlp: a sweep goes on with its own runs; single keys that it does not vary"),
-        (["seed=7"], "seed=7: a sweep goes on"),
+        (["agent=smp"], "agent=smp: a sweep goes on"),
         (["-m"], "-m: a sweep goes on"),
         (["algorithm.totl_steps=7"], "did you mean 'algorithm.total_steps'"),
     ],
 )
 def test_what_a_sweep_cannot_do(
-    task: Task, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+    finished: Task, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
-    command_line.run(task, "train", SWEEP)
-    task.ran = []
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(task, "train", ["resume=last_sweep", *arguments])
-    assert leaving.value.code == 2 and message in capsys.readouterr().err and not task.ran
+        command_line.run(finished, "train", ["resume=last_sweep", *arguments])
+    assert leaving.value.code == 2 and message in capsys.readouterr().err and not finished.ran
 
 
 HOSTILE = {
@@ -176,10 +183,9 @@ def test_what_a_sweep_may_not_ask_for_itself_is_said_again(task: Task, tmp_path:
     assert len(task.ran) == 2
 
 
-def test_sweeps_are_found_by_name_and_damaged_ones_are_named(task: Task, tmp_path: Path) -> None:
+def test_sweeps_are_found_by_name_and_damaged_ones_are_named(finished: Task, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no sweep in"):
-        find_sweep("last_sweep")
-    command_line.run(task, "train", SWEEP)
+        find_sweep("last_sweep", tmp_path / "nowhere")
     sweep = sweep_of(tmp_path)
     for name in (sweep.name, f"runs/{sweep.name}", str(sweep), str(sweep / FILE), "last_sweep"):
         assert find_sweep(name).resolve() == sweep

@@ -1,5 +1,6 @@
 import ast
 import configparser
+import functools
 import re
 import subprocess
 import sys
@@ -31,6 +32,14 @@ def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@functools.cache
+def imports_of(path):
+    """The imports of a file."""
+    tree = ast.walk(ast.parse(path.read_text()))
+    return [node for node in tree if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+@functools.cache
 def python_files(*folders):
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -115,7 +124,7 @@ def test_the_console_scripts_are_there():
 def test_nothing_imports_a_bare_folder():
     """Another distribution owns the name ``agents``, and a double import makes two copies of a class."""
     for path in python_files(*FOLDERS, "tests"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in imports_of(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
@@ -125,7 +134,7 @@ def test_nothing_imports_a_bare_folder():
 def test_imports_within_a_folder_are_relative():
     for path in python_files("agents", "envs"):
         folder = path.relative_to(ROOT).parts[0]
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in imports_of(path):
             if isinstance(node, ast.ImportFrom) and not node.level:
                 assert not (node.module or "").startswith(f"somite.{folder}"), path
 
@@ -146,11 +155,6 @@ def test_constraints_are_exact_and_name_no_source():
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line), line
 
 
-def simulates_on_a_gpu(path):
-    """Whether a module belongs to the simulation by MuJoCo Warp, or decides about it."""
-    return "locomotion" in path.parts or path == ROOT / "agents" / "device.py"
-
-
 def test_what_is_simulated_on_a_gpu_is_tested_without_one():
     """The extra and the tests' own packages are the same, so that parity is tested with what users get."""
     extras = settings()["options.extras_require"]
@@ -166,38 +170,28 @@ def test_nothing_is_pinned_twice():
     assert len(set(pinned)) == len(pinned)
 
 
+OPTIONAL = ("agents/export/", "agents/show/window_viewer.py", "envs/car_racing/", "envs/locomotion/")
+"""Modules that may import at their top what is no requirement: they are imported where it is wanted."""
+
+
 def test_what_the_code_imports_is_required():
-    provided = {
-        "hydra": "hydra-core",
-        "yaml": "pyyaml",
-        "stable_baselines3": "stable-baselines3",
-        "markdown_it": "markdown-it-py",
-        "PIL": "pillow",
-    }
-    provided |= {"cv2": "opencv-python-headless", "pygame": "pygame-ce", "ale_py": "ale-py"}
-    provided |= {"warp": "warp-lang", "mujoco_warp": "mujoco-warp"}
+    """At the top of a module only requirements are imported; within functions the extras, too."""
+    provided = {"hydra": "hydra-core", "yaml": "pyyaml", "stable_baselines3": "stable-baselines3"}
+    provided |= {"markdown_it": "markdown-it-py", "PIL": "pillow", "cv2": "opencv-python-headless"}
+    provided |= {"pygame": "pygame-ce", "ale_py": "ale-py", "warp": "warp-lang", "mujoco_warp": "mujoco-warp"}
 
     def names_of(texts: str) -> set[str]:
         return {normal(re.split(r"[<>=!~\[]", text)[0]) for text in lines(texts)}
 
     required = names_of(settings()["options"]["install_requires"])
     extras = settings()["options.extras_require"]
-    pictures = names_of(extras["car_racing"]) | names_of(extras["atari"])
-    exporting = names_of(extras["export"])
-    viewing = names_of(extras["view"])
-    computing = names_of(extras["ray"])
-    on_a_gpu = names_of(extras["gpu"])
+    any_extra = set().union(*(names_of(text) for name, text in extras.items() if name != "dev"))
     for path in python_files(*FOLDERS):
-        for node in ast.walk(ast.parse(path.read_text())):
+        may_all = str(path.relative_to(ROOT)).startswith(OPTIONAL)
+        for node in imports_of(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"somite"}:
-                draws = {"car_racing", "images", "gymnasium_source.py"} & set(path.parts)
-                optional = pictures if draws else set()
-                optional = exporting if path.parent.name == "export" else optional
-                optional = viewing if path.parent.name == "show" else optional
-                optional = computing if path.parent.name == "rollout" else optional
-                optional = on_a_gpu if simulates_on_a_gpu(path) else optional
-                found = normal(provided.get(name, name))
-                assert found in required | optional, f"{path} imports {name}"
+                allowed = required | any_extra if may_all or node.col_offset else required
+                assert normal(provided.get(name, name)) in allowed, f"{path} imports {name}"
