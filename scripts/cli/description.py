@@ -1,7 +1,7 @@
 """Tells what bodies are made of: tables in the terminal, pictures in a folder.
 
-Names come from files: none is read as markup. ``python -m somite.scripts.cli.description`` prints the page
-of what a limb observes, ``docs/limb_observation.md``.
+Names come from files: none is read as markup. ``python -m somite.scripts.cli.description`` prints the
+tables of ``docs/limb_observation.md``.
 """
 
 from __future__ import annotations
@@ -38,41 +38,6 @@ from ...envs.tokens import Feature
 
 PIPED_WIDTH = 120
 """Columns of tables that go to a file or another program."""
-
-PAGE = """# What a limb observes
-
-Written by `python -m somite.scripts.cli.description` from
-`envs/locomotion/observation.py`; a test holds it to that file.
-
-An observation is a set of limbs: a Gymnasium `Dict` with N limb slots and J joint slots of a limb. N and J
-are the largest of the bodies that are simulated together; no shared parameter depends on them.
-
-| key | shape | meaning |
-|---|---|---|
-| `tokens` | (N, {token_size}) float32 | features of each limb, below |
-| `mask` | (N,) int8 | 1 where the limb exists; 0 is padding, whose values are 0 |
-| `parent` | (N,) int32 | index of the limb this one hangs from, -1 for the root |
-| `joints` | (N, J, {joint_size}) float32 | features of each joint of each limb, below |
-| `joint_mask` | (N, J) int8 | 1 where the joint exists |
-| `action_mask` | (N, J) int8 | 1 where an actuator drives the joint |
-
-Actions are (N, J), in [-1, 1], affine to each actuator's control range. The order of limbs, children and
-joints carries no information. The joints by which the root moves in the world are not shown: only its
-height and its tilt are.
-
-Vectors are in the *yaw frame*: origin at the root, x along the root's heading on the ground, z up. So moving
-a body along the ground, or turning it and its goal together, changes nothing. A running normaliser may scale
-a *state*; a *descriptor* stands in fixed units. Positions, orientations and velocities of limbs are one
-substep of the simulation behind the joints' state, as in Gymnasium.
-
-## A limb: `tokens`
-
-{limb}
-
-## A joint: `joints`
-
-{joint}
-"""
 
 
 def describe_bodies(config: DictConfig) -> None:
@@ -233,18 +198,16 @@ def _draw(
         tell(path, sheet([d.name for d in descriptions], renderings, path))
 
 
-def limb_page() -> str:
-    """The whole of ``docs/limb_observation.md``."""
+def limb_tables() -> list[str]:
+    """The tables of ``docs/limb_observation.md``: of ``tokens`` and of ``joints``."""
     tables = []
     for features in (LIMB_SPEC.token, LIMB_SPEC.joint):
         lines = ["| columns | feature | kind | unit | meaning |", "|---|---|---|---|---|"]
         for columns, f in _numbered(features):
             lines.append(f"| {columns} | `{f.name}` | {f.kind} | {f.unit} | {f.meaning} |")
         tables.append("\n".join(lines))
-    return PAGE.format(
-        token_size=LIMB_SPEC.token_size, joint_size=LIMB_SPEC.joint_size, limb=tables[0], joint=tables[1]
-    )
+    return tables
 
 
 if __name__ == "__main__":
-    print(limb_page(), end="")
+    print("\n\n".join(limb_tables()))

@@ -18,7 +18,7 @@ from somite.agents.policies import Policy
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
 from somite.envs.task_set import TaskSet
-from somite.scripts.cli import arguments as lookup
+from somite.scripts.cli.arguments import check_names, check_targets
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("env", "agent", "algorithm", "experiment")
@@ -60,7 +60,7 @@ def compose(*overrides: str, name: str = "train") -> DictConfig:
 
 
 def build_all(config: DictConfig) -> tuple[TaskSet, Policy, Any]:
-    lookup.check_targets(config)
+    check_targets(config)
     bodies = hydra.utils.instantiate(config.env, _convert_="all")
     policy = build_policy(config.agent, bodies.make_vec(bodies.seen[:1], threads=1))
     return bodies, policy, hydra.utils.instantiate(config.algorithm, _convert_="all")
@@ -109,7 +109,7 @@ def test_the_ant_alone_is_gymnasiums() -> None:
 
 @pytest.mark.parametrize("experiment", CHOICES["experiment"])
 def test_every_experiment_composes_builds_and_adds_no_key(experiment: str) -> None:
-    lookup.check_arguments([f"experiment={experiment}"], "train")
+    check_names([f"experiment={experiment}"], "train")
     bodies, _, algorithm = build_all(compose(f"experiment={experiment}"))
     assert bodies.unseen or bodies.kind != "limbs", "an experiment with bodies measures unseen ones"
     assert algorithm.num_envs >= len(bodies.seen)
@@ -167,4 +167,4 @@ def test_the_defaults_are_what_the_design_says() -> None:
 def test_a_target_reached_through_a_module_of_ours_is_refused() -> None:
     config = compose("env._target_=somite.envs.locomotion.pictures.rendering.subprocess.run")
     with pytest.raises(UserError, match="no configuration builds"):
-        lookup.check_targets(config)
+        check_targets(config)

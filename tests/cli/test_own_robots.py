@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
@@ -36,17 +37,40 @@ SHELL = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3
 SMALL = [argument for argument in TINY if not argument.startswith("env.bodies")]
 
 
+def put_robots(home):
+    """Two robots in a folder of their own, with a mesh."""
+    (home / "robots" / "parts").mkdir(parents=True)
+    (home / "robots" / "parts" / "shell.obj").write_text(SHELL)
+    for name, place in (("one", 0.0), ("two", 0.1)):
+        (home / "robots" / f"{name}.xml").write_text(ROBOT.format(place=place))
+
+
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """Where the robots are, in which we stand, and another folder."""
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
-    (home / "robots" / "parts").mkdir(parents=True)
+    put_robots(home)
     elsewhere.mkdir()
-    (home / "robots" / "parts" / "shell.obj").write_text(SHELL)
-    for name, place in (("one", 0.0), ("two", 0.1)):
-        (home / "robots" / f"{name}.xml").write_text(ROBOT.format(place=place))
     monkeypatch.chdir(home)
     return home, elsewhere
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """A folder with the robots and a run on one of them."""
+    home = tmp_path_factory.mktemp("robots")
+    put_robots(home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
+    return home
+
+
+@pytest.fixture
+def trained(learnt, tmp_path, monkeypatch):
+    """A copy of it, in which we stand."""
+    monkeypatch.chdir(shutil.copytree(learnt, tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def run_of(home):
@@ -84,10 +108,8 @@ def results_of(run, *arguments):
         return {row["body"]: row for row in csv.DictReader(file)}
 
 
-def test_a_policy_is_tried_on_other_robots(folders):
-    home, _ = folders
-    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
-    run = run_of(home)
+def test_a_policy_is_tried_on_other_robots(trained):
+    run = run_of(trained)
     (own,) = results_of(run).values()
     assert own["seen"] == "True"
     found = results_of(run, "env.morphology=robots")
@@ -95,11 +117,9 @@ def test_a_policy_is_tried_on_other_robots(folders):
     assert float(found["two"]["mean"]) == pytest.approx(float(own["mean"]), rel=1e-6), "body, task and starts"
 
 
-def test_a_robot_that_was_edited_since_counts_as_unseen(folders, capsys):
-    home, _ = folders
-    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
-    run = run_of(home)
-    path = home / "robots" / "two.xml"
+def test_a_robot_that_was_edited_since_counts_as_unseen(trained, capsys):
+    run = run_of(trained)
+    path = trained / "robots" / "two.xml"
     path.write_text(path.read_text().replace("0.2 0.1 0.05", "0.25 0.1 0.05"))
     assert results_of(run)["two"]["seen"] == "False"
     assert "two is not the body of that name that was trained on" in capsys.readouterr().out
@@ -150,8 +170,7 @@ def test_a_robot_and_another_environment_is_told_to_drop_that(folders, capsys, e
     )
 
 
-def test_a_robot_alone_says_which_environment_is_meant(folders):
-    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
-    run = run_of(folders[0])
+def test_a_robot_alone_says_which_environment_is_meant(trained):
+    run = run_of(trained)
     assert OmegaConf.load(run / "config.yaml").env.morphology == "../../robots/two.xml"
     assert "-locomotion-" in run.name
