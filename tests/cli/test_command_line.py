@@ -47,7 +47,7 @@ def own_folder(tmp_path, monkeypatch):
         ("resume=nothing", "There is no run 'nothing'"),
         ("seed", "Error parsing override 'seed'"),
         ("seed=0,1", "--multirun"),
-        ("agent._target_=os.system", "agent._target_ is 'os.system'; only names that start with somite."),
+        ("agent._target_=os.system", "agent._target_: the module 'os' has no class 'system'"),
     ],
 )
 def test_a_wrong_argument_gives_one_message_and_code_2(capsys, own_folder, argument, message):

@@ -12,7 +12,7 @@ from somite.envs.locomotion.pictures.rendering import file_name, find_backend
 from somite.scripts import describe
 from somite.scripts.cli import description
 from somite.scripts.cli.arguments import with_implied
-from tests.envs.locomotion.test_describe import ROBOT
+from tests.envs.locomotion.pictures.test_describe import ROBOT
 
 SMALL = ("width=64", "height=48")
 

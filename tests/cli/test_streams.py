@@ -102,7 +102,8 @@ def test_text_files_are_opened_with_their_encoding():
 def _is_text_without_encoding(call):
     of = call.func.value.id if isinstance(getattr(call.func, "value", None), ast.Name) else ""
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    if name not in ("open", "fdopen", "read_text", "write_text") or (of in ("os", "Image") and name == "open"):
+    opens = ("open", "fdopen", "read_text", "write_text")
+    if name not in opens or (of in ("os", "Image") and name == "open"):
         return False
     modes = [*call.args, *(keyword.value for keyword in call.keywords)]
     binary = any(isinstance(m, ast.Constant) and isinstance(m.value, str) and "b" in m.value for m in modes)
