@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tests.envs.locomotion.test_describe import ROBOT
 
 from somite.agents.storage.paths import PATHS, absolute
 from somite.agents.storage.run_folder import find_run
 from somite.envs.locomotion.bodies.families import FAMILIES, get_split, load_manifest
 from somite.scripts.cli import description
 from tests.agents.runs import ROLLOUT, make_run, read_metrics
+from tests.envs.locomotion.pictures.test_describe import ROBOT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
