@@ -74,63 +74,37 @@ def view_of(env: Racing) -> tuple[tuple[float, float, float], tuple[float, float
     return (cos * across, -sin * across, left * across), (-sin * down, -cos * down, SIZE - bottom * down)
 
 
-class Grounds:
-    """What lies on the ground of each row's track, as quadrilaterals in the order in which they are drawn.
-
-    Args:
-        num_envs: B.
-
-    Attributes:
-        corners: (B, Q, 4, 2). centres: (B, 2, Q). reach: (B, Q), from a centre to its farthest corner; less
-            than nothing where a row has fewer than Q.
-        colors: of each row, a list.
-    """
-
-    def __init__(self, num_envs: int) -> None:
-        self.corners = np.zeros((num_envs, 0, 4, 2))
-        self.centres = np.zeros((num_envs, 2, 0))
-        self.reach = np.zeros((num_envs, 0))
-        self.colors: list[list[tuple[int, int, int]]] = [[] for _ in range(num_envs)]
-
-    def set(self, index: int, env: Racing) -> None:
-        """A row's track has been made."""
-        corners = np.concatenate([SQUARES, [corners for corners, _ in env.road_poly]])
-        count, missing = len(corners), len(corners) - self.reach.shape[1]
-        if missing > 0:
-            self.corners = np.pad(self.corners, [(0, 0), (0, missing), (0, 0), (0, 0)])
-            self.centres = np.pad(self.centres, [(0, 0), (0, 0), (0, missing)])
-            self.reach = np.pad(self.reach, [(0, 0), (0, missing)], constant_values=-np.inf)
-        centres = corners.mean(1)
-        self.corners[index, :count], self.centres[index, :, :count] = corners, centres.T
-        self.reach[index] = -np.inf
-        self.reach[index, :count] = np.linalg.norm(corners - centres[:, None], axis=2).max(1)
-        self.colors[index] = [GRASS] * len(SQUARES) + [shade(color) for _, color in env.road_poly]
-
-
 class Painter:
     """Draws the pictures of B rows.
 
-    Args:
-        num_envs: B.
+    What lies on the ground of each row's track are Q quadrilaterals, in the order in which they are drawn:
+    their corners (B, Q, 4, 2), centres (B, 2, Q), reach (B, Q) from a centre to its farthest corner, less
+    than nothing where a row has fewer than Q, and their colours.
     """
 
     def __init__(self, num_envs: int) -> None:
-        self._grounds = Grounds(num_envs)
+        self._corners, self._centres = np.zeros((num_envs, 0, 4, 2)), np.zeros((num_envs, 2, 0))
+        self._reach = np.zeros((num_envs, 0))
+        self._colors: list[list[tuple[int, int, int]]] = [[] for _ in range(num_envs)]
         self._plain = {s: np.full((SIZE * s, SIZE * s, 3), BACKGROUND, np.uint8) for s in SCALES}
         self._canvases = {scale: np.empty_like(plain) for scale, plain in self._plain.items()}
 
     def start(self, index: int, env: Racing) -> None:
         """A row has a new track."""
-        self._grounds.set(index, env)
+        corners = np.concatenate([SQUARES, [corners for corners, _ in env.road_poly]])
+        count, missing = len(corners), len(corners) - self._reach.shape[1]
+        if missing > 0:
+            self._corners = np.pad(self._corners, [(0, 0), (0, missing), (0, 0), (0, 0)])
+            self._centres = np.pad(self._centres, [(0, 0), (0, 0), (0, missing)])
+            self._reach = np.pad(self._reach, [(0, 0), (0, missing)], constant_values=-np.inf)
+        centres = corners.mean(1)
+        self._corners[index, :count], self._centres[index, :, :count] = corners, centres.T
+        self._reach[index] = -np.inf
+        self._reach[index, :count] = np.linalg.norm(corners - centres[:, None], axis=2).max(1)
+        self._colors[index] = [GRASS] * len(SQUARES) + [shade(color) for _, color in env.road_poly]
 
     def draw(self, rows: Sequence[int], envs: Sequence[Racing], pictures: np.ndarray) -> None:
-        """The present pictures of some rows.
-
-        Args:
-            rows: their numbers.
-            envs: of these rows; they have been reset.
-            pictures: (B, 96, 96, 3) uint8, those of these rows are written to.
-        """
+        """Draw the present of some rows into their ``pictures`` (B, 96, 96, 3) uint8; ``envs`` are theirs."""
         views = np.array([view_of(env) for env in envs])  # views: (R, 2, 3)
         scales = [SCALES[env.t < 1] for env in envs]
         enlarged = views * np.array(scales)[:, None, None]
@@ -139,7 +113,7 @@ class Painter:
         wheels, treads = place_wheels([env.car for env in envs], views)
         fill = cv2.fillConvexPoly
         for i, row in enumerate(rows):
-            canvas, colors = self._canvases[scales[i]], self._grounds.colors[row]
+            canvas, colors = self._canvases[scales[i]], self._colors[row]
             self._draw_field(canvas, enlarged[i], envs[i].car.hull.position)
             own = slice(bounds[i], bounds[i + 1])
             for corner, quad in zip(corners[own], quads[own], strict=True):
@@ -153,13 +127,13 @@ class Painter:
         self, rows: np.ndarray, views: np.ndarray, scales: Sequence[int]
     ) -> tuple[np.ndarray, list[int], np.ndarray]:
         """Which of the rows, which of its quadrilaterals, and its corners (K, 4, 2) as OpenCV takes them."""
-        grounds, turns, origins = self._grounds, views[:, :, :2], views[:, :, 2]
+        turns, origins = views[:, :, :2], views[:, :, 2]
         half = np.array(scales) * SIZE / 2  # half: (R,)
         stretch = np.hypot(turns[:, 1, 0], turns[:, 1, 1])  # the vertical one, which is larger
-        places = turns @ grounds.centres[rows] + (origins - half[:, None])[..., None]  # places: (R, 2, Q)
+        places = turns @ self._centres[rows] + (origins - half[:, None])[..., None]  # places: (R, 2, Q)
         distance = np.abs(places, out=places).max(1)  # distance: (R, Q)
-        owners, quads = np.nonzero(distance < grounds.reach[rows] * stretch[:, None] + half[:, None])
-        corners = grounds.corners[rows[owners], quads]  # corners: (K, 4, 2)
+        owners, quads = np.nonzero(distance < self._reach[rows] * stretch[:, None] + half[:, None])
+        corners = self._corners[rows[owners], quads]  # corners: (K, 4, 2)
         corners = corners @ turns[owners].mT + origins[owners][:, None]
         return owners, quads.tolist(), for_opencv(corners)
 
@@ -222,11 +196,7 @@ HULL = [
 
 
 def place_wheels(cars: Sequence[dynamics.Car], views: np.ndarray) -> tuple[np.ndarray, list[list[bool]]]:
-    """Where the wheels of R cars are drawn.
-
-    Args:
-        cars: in their present states.
-        views: (R, 2, 3), from each one's world to its picture.
+    """Where the wheels of R cars are drawn; ``views`` (R, 2, 3) are from each one's world to its picture.
 
     Returns:
         Corners (R, 4, 8, 2) as OpenCV takes them, of the drawing ``CAR_SCALE`` times the picture's size, and
@@ -257,15 +227,10 @@ def draw_car(
     ground_scale: int,
     picture: np.ndarray,
 ) -> None:
-    """Draw over the ground.
+    """Draw a car, of which `place_wheels` told ``wheels`` and ``treads``, over the ground.
 
-    Args:
-        wheels: (4, 8, 2), of `place_wheels`.
-        treads: whether the light part of each tyre shows.
-        view: (2, 3), from the world to the picture.
-        ground: (96 s, 96 s, 3), what lies under it.
-        ground_scale: s.
-        picture: the part of rows ``CAR_ROWS`` and columns ``CAR_COLUMNS``, written to.
+    ``view`` (2, 3) leads from the world to the picture, ``ground`` (96 s, 96 s, 3) is what lies under it, s
+    the ``ground_scale``, ``picture`` the part of rows ``CAR_ROWS`` and columns ``CAR_COLUMNS``, written to.
     """
     rows = slice(CAR_ROWS.start * ground_scale, CAR_ROWS.stop * ground_scale)
     columns = slice(CAR_COLUMNS.start * ground_scale, CAR_COLUMNS.stop * ground_scale)
@@ -346,13 +311,7 @@ _lying_rows = _before_row[int(BASE - HEIGHT) + 1] - _before_row[int(BASE - 3 * H
 
 
 def draw_indicators(envs: Sequence[Racing], rows: Sequence[int], bars: np.ndarray) -> None:
-    """The bottom of some pictures.
-
-    Args:
-        envs: R environments.
-        rows: the numbers of their pictures.
-        bars: (B, 12, 96, 3) uint8, those of these rows are written to.
-    """
+    """Draw the bottoms of the pictures of R environments into ``bars`` (B, 12, 96, 3) uint8."""
     shown = np.array([_read(env.car) for env in envs])  # shown: (R, 7)
     shown = np.where(np.abs(shown) > FAINT, shown, 0.0) * GAINS
     tops = BASE - HEIGHT * shown[:, : len(UPRIGHT)]

@@ -102,17 +102,11 @@ def record_of(task: CarRacing) -> np.dtype:
 
 
 class Past(NamedTuple):
-    """What the present of a row came of; without actions it is the start of an episode.
+    """What the present of a row came of; without actions it is the start of an episode."""
 
-    Args:
-        seeds: of its track and look.
-        actions: (steps, 3) since.
-        origin: as in `record_of`.
-    """
-
-    seeds: tuple[int, int]
-    actions: np.ndarray = np.zeros((0, 3))
-    origin: int = 0
+    seeds: tuple[int, int]  # of its track and look
+    actions: np.ndarray = np.zeros((0, 3))  # (steps, 3) since
+    origin: int = 0  # as in `record_of`
 
 
 class LocalRows:

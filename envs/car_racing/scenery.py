@@ -14,7 +14,7 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -61,8 +61,12 @@ class Scenery:
     blob: Annotated[bool, FLAG] = False
 
     def __post_init__(self) -> None:
-        for name in [self.background] if isinstance(self.background, str) else self.background:
-            check_background(name)
+        for name in self._names:
+            background_maker(name)
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return [self.background] if isinstance(self.background, str) else self.background
 
     @property
     def is_original(self) -> bool:
@@ -71,8 +75,7 @@ class Scenery:
 
     def draw(self, rng: np.random.Generator) -> Look:
         """How one episode looks."""
-        names = [self.background] if isinstance(self.background, str) else self.background
-        background = make_background(names[int(rng.integers(len(names)))], rng)
+        background = background_maker(self._names[int(rng.integers(len(self._names)))])(rng)
         angle = rng.uniform(0, 2 * np.pi)
         velocity = self.motion * np.array([math.cos(angle), math.sin(angle)])
         factors = 1.0 + rng.uniform(-self.color_shift, self.color_shift, 3)
@@ -99,17 +102,10 @@ class Look:
             self._table = np.clip(levels, 0, 255).astype(np.uint8).reshape(1, 256, 3)
 
     def apply(self, picture: np.ndarray, frame: int, rows: int) -> None:
-        """Change a picture.
-
-        Args:
-            picture: (96, 96, 3) uint8, written to.
-            frame: of the episode, for what moves.
-            rows: of the world; below them are the indicators.
-        """
+        """Change a picture (96, 96, 3) uint8 of that frame of the episode, in the ``rows`` above the bar."""
         import cv2
 
-        from .drawing import BACKGROUND as DARK
-        from .drawing import GRASS as LIGHT
+        from .drawing import BACKGROUND, GRASS
 
         world = picture[:rows]
         if self._background is not None:
@@ -117,7 +113,7 @@ class Look:
             if self._velocity.any():
                 across, down = (self._velocity * frame).astype(int)
                 background = np.roll(background, (down, across), (0, 1))
-            grass = cv2.inRange(world, DARK, DARK) | cv2.inRange(world, LIGHT, LIGHT)
+            grass = cv2.inRange(world, BACKGROUND, BACKGROUND) | cv2.inRange(world, GRASS, GRASS)
             cv2.copyTo(background[:rows], grass, world)
         if self._table is not None:
             world[:] = cv2.LUT(world, self._table)
@@ -214,39 +210,31 @@ GENERATORS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {f.__name__
 _PLAIN = re.compile(r"plain:(\d+),(\d+),(\d+)")
 
 
-def check_background(name: str) -> None:
-    """Refuses what is no background.
+def background_maker(name: str) -> Callable[[np.random.Generator], np.ndarray | None]:
+    """What makes the background of that name: (96, 96, 3) uint8, None for the grass that is there.
+
+    It is given the generator that draws what the name leaves open.
 
     Raises:
         UserError: an unknown name, a colour that is none, or a picture that cannot be read.
     """
-    if name == GRASS or name in GENERATORS:
-        return
+    if name == GRASS:
+        return lambda rng: None
+    if name in GENERATORS:
+        return GENERATORS[name]
     found = _PLAIN.fullmatch(name)
     if found:
-        if max(int(part) for part in found.groups()) > 255:
+        color = [int(part) for part in found.groups()]
+        if max(color) > 255:
             raise UserError(f"env.scenery.background={name!r}: a colour is three numbers from 0 to 255")
-        return
+        return lambda rng: np.full((SIZE, SIZE, 3), color, np.uint8)
     if "." in Path(name).name or "/" in name:
-        read_picture(name)
-        return
+        picture = read_picture(name)
+        return lambda rng: picture
     choices = (GRASS, *GENERATORS, "plain:<red>,<green>,<blue>")
     raise UserError(
         f"env.scenery.background={name!r}: there is none; {nearest(name, choices)}; or a picture's file"
     )
-
-
-def make_background(name: str, rng: np.random.Generator) -> np.ndarray | None:
-    """(96, 96, 3) uint8, or None for the grass that is there; ``rng`` draws what the name leaves open."""
-    if name == GRASS:
-        return None
-    if name in GENERATORS:
-        return GENERATORS[name](rng)
-    found = _PLAIN.fullmatch(name)
-    if found:
-        color = np.array([int(part) for part in found.groups()], np.uint8)
-        return np.broadcast_to(color, (SIZE, SIZE, 3)).copy()
-    return read_picture(name)
 
 
 MOST_BYTES, LARGEST_SIDE, MOST_PIXELS = 64 * 2**20, 16_384, 50_000_000

@@ -111,11 +111,7 @@ road to its left, m; the heading against the road's."""
 class Tracks:
     """The middle lines of B rows' tracks, and where on them the cars are.
 
-    Args:
-        num_envs: B.
-
-    Attributes:
-        nearest: (B,), the tile that each car was nearest to when it was read last.
+    ``nearest`` (B,) are the tiles that the cars were nearest to when they were read last.
     """
 
     def __init__(self, num_envs: int) -> None:
@@ -136,13 +132,7 @@ class Tracks:
         self._lengths[index], self.nearest[index] = len(track), 0
 
     def read(self, rows: Sequence[int], envs: Sequence[Racing], states: np.ndarray) -> None:
-        """The present readings of some rows.
-
-        Args:
-            rows: their numbers.
-            envs: of these rows.
-            states: (B, S) float32, those of these rows are written to.
-        """
+        """Write the readings of some rows, whose ``envs`` these are, into their ``states`` (B, S) float32."""
         rows = np.asarray(rows)
         place, angle, velocity, rest = _raw(envs)
         cos, sin = np.cos(angle), np.sin(angle)  # a car looks along (-sin, cos)

@@ -26,17 +26,9 @@ MOST_DEATHS = 3
 
 
 class Worker:
-    """A process that simulates some of the rows, and its successors.
+    """A process that simulates a part of the rows, whose records are in shared memory, and its successors.
 
-    Args:
-        name: for messages.
-        shared: memory that holds the records of all rows.
-        part: the rows of this one.
-        task: whose.
-
-    Attributes:
-        process: the present one.
-        deaths: of its processes since the last step.
+    ``deaths`` are those of its processes since the last step.
     """
 
     def __init__(self, name: str, shared: Any, part: slice, task: CarRacing) -> None:

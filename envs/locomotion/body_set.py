@@ -201,7 +201,8 @@ class RobotSet(BodySet):
             raise UserError(
                 "which robot? say env.morphology=<an MJCF file, a folder of them, or menagerie:<robot>>"
             )
-        source = read_user_bodies(absolute_source(str(morphology)), files_from, compile_seconds, keyframe)
+        options = {"files_from": files_from, "compile_seconds": compile_seconds, "keyframe": keyframe}
+        source = read_user_bodies(absolute_source(str(morphology)), **options)
         held_out, _ = distinct(source.match(unseen), source.build)
         seen = tuple(name for name in source.names if name not in held_out)
         if not seen:

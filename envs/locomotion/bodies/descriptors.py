@@ -80,14 +80,9 @@ def limb_center(model: mujoco.MjModel, limb: Limb) -> np.ndarray:
 def joint_descriptors(
     model: mujoco.MjModel, limb: Limb, slot: JointSlot, controls: Controls, reference: float
 ) -> np.ndarray:
-    """(22,) float32: the descriptor columns of a joint's row, in the order of ``observation.py``.
+    """(22,) float32: the descriptor columns of a limb's joint row, in the order of ``observation.py``.
 
-    Args:
-        model: the compiled body.
-        limb: whose row it is.
-        slot: the row.
-        controls: what nominal actions mean.
-        reference: what its angle is measured from.
+    ``reference`` is what the row's angle is measured from.
     """
     row = _transmission(model, limb, slot, reference) if slot.joint < 0 else _joint(model, slot, reference)
     actuator, driven = slot.actuator, np.zeros(7)

@@ -64,12 +64,8 @@ class Family:
     def canonical(self, name: str, also: tuple[str, ...] = ()) -> str:
         """The body's name for a name or alias.
 
-        Args:
-            name: what somebody asks for.
-            also: further words that would have been understood, for the message.
-
         Raises:
-            UserError: the family has no such body; with the nearest name.
+            UserError: the family has no such body; with the nearest name or word in ``also``.
         """
         if self.recipe(name) is None:
             raise UserError(f"family {self.name!r} has no body {name!r}; {self.hint(name, also)}")
@@ -181,13 +177,7 @@ def get_split(family_name: str, split_name: str) -> Split:
 def checked_split(
     name: str, seen: Sequence[str], unseen: Sequence[str], build: Callable[[str], Morphology]
 ) -> Split:
-    """A split that does not leak.
-
-    Args:
-        name: of the split.
-        seen: names of the bodies that are trained on.
-        unseen: names of those held out.
-        build: gives the body of a name.
+    """A split that does not leak; ``build`` gives the body of a name.
 
     Raises:
         UserError: a body of one side equals a body of the other.
@@ -204,11 +194,7 @@ def checked_split(
 
 
 def distinct(names: Sequence[str], build: Callable[[str], Morphology]) -> tuple[list[str], dict[str, str]]:
-    """Bodies without duplicates.
-
-    Args:
-        names: of bodies.
-        build: gives the body of a name.
+    """Names of bodies without duplicates; ``build`` gives the body of a name.
 
     Returns:
         The names that stay, of equal bodies that of the simplest file: the robot, not a scene around it;

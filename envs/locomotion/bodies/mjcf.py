@@ -358,11 +358,11 @@ _VALID: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
 
 
 def check_model(model: mujoco.MjModel) -> None:
-    """Refuses what cannot be simulated, at the number that is to blame.
+    """Refuses what cannot be simulated.
 
     Raises:
         UserError: a number that is NaN, infinite or beyond `LARGEST` (a range may be infinite), an amount
-            below 0, or a time step or constant that is none; with the element and its attribute.
+            below 0, or an invalid time step or constant; with the element and its attribute.
     """
     step = model.opt.timestep
     if not 0 < step <= 1:

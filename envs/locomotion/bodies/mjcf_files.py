@@ -293,17 +293,9 @@ _ENDINGS = {
     "mesh": tuple(f".{end}" for end in "stl obj ply dae msh glb gltf fbx 3ds off step stp".split()),
 }
 _BEGINNINGS = {
-    b"PK\x03\x04": "archive",
-    b"\x1f\x8b": "archive",
-    b"7z\xbc\xaf": "archive",
-    b"Rar!": "archive",
-    b"BZh": "archive",
-    b"\xfd7zXZ": "archive",
-    b"\x28\xb5\x2f\xfd": "archive",
-    b"PXR-USDC": "USD",
-    b"#usda": "USD",
-    b"solid ": "mesh",
-    b"ply\n": "mesh",
+    "archive": (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"),
+    "USD": (b"PXR-USDC", b"#usda"),
+    "mesh": (b"solid ", b"ply\n"),
 }
 _ROOTS = {"robot": "URDF", "sdf": "SDF", "mujocoinclude": "part", "COLLADA": "mesh"}
 _ROOT = re.compile(rb"<([A-Za-z]\w*)")
@@ -334,12 +326,7 @@ def what_it_is(path: Path) -> str | None:
 
 
 def what_a_folder_holds(folder: Path, most: int) -> str:
-    """What there is in place of MJCF files, in half a sentence; "" if nothing is known of it.
-
-    Args:
-        folder: with the folders in it.
-        most: files that are looked at.
-    """
+    """What there is in place of MJCF files, in half a sentence; "" if the first ``most`` tell nothing."""
     found: dict[str, Path] = {}
     count = 0
     for at, _, names in os.walk(folder):
@@ -357,7 +344,7 @@ def what_a_folder_holds(folder: Path, most: int) -> str:
 
 
 def _kind(path: Path, begin: bytes) -> str | None:
-    by_content = next((kind for start, kind in _BEGINNINGS.items() if begin.startswith(start)), None)
+    by_content = next((kind for kind, starts in _BEGINNINGS.items() if begin.startswith(starts)), None)
     if by_content is None and begin[257:262] == b"ustar":
         by_content = "archive"
     by_ending = _by_ending(path.name)

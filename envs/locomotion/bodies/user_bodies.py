@@ -9,9 +9,9 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import UserError, nearest
-from ...numbers import whole_number
 from .compile_guard import SECONDS, CompileGuard
 from .families import distinct
 from .mjcf import load_morphology
@@ -53,22 +53,28 @@ class UserBodies:
         else:
             files = _find_files(Path(source).expanduser())
         folder = Path(source).expanduser()
-        allowed = [] if files_from is None else [_existing_folder(files_from)]
+        allowed = [] if files_from is None else [Path(files_from).expanduser()]
+        if allowed and not allowed[0].is_dir():
+            raise UserError(
+                f"env.files_from={files_from!r} is no folder; say one that is there, or leave it out"
+            )
         self._bodies: dict[str, Morphology] = {}
         reasons = []
         with CompileGuard(compile_seconds) as guard:
             for name, path in files.items():
                 try:
-                    _check_place(path, folder)
+                    if folder.is_dir() and not _is_inside(path, folder):
+                        raise UserError(
+                            f"{path} is a link out of {folder}; name the file that it leads to instead"
+                        )
                     check_files(path, folder if folder.is_dir() else path.parent, *allowed)
                     guard.check(path)
                     self._bodies[name] = load_morphology(name, path, keyframe)
                 except UserError as error:
                     reasons.append(str(error))
         if not self._bodies:
-            reasons += (
-                [held] if folder.is_dir() and (held := what_a_folder_holds(folder, MOST_ROBOTS)) else []
-            )
+            held = what_a_folder_holds(folder, MOST_ROBOTS) if folder.is_dir() else ""
+            reasons += [held] if held else []
             raise UserError(reasons[0] if len(reasons) == 1 else "no robot here: " + "; ".join(reasons))
         self._names, twins = distinct(list(self._bodies), self._bodies.__getitem__)
         reasons += [f"{twin} is the same robot as {name}" for twin, name in twins.items()]
@@ -104,27 +110,17 @@ class UserBodies:
         return tuple(n for n in self._bodies if any(fnmatch.fnmatchcase(n, p) for p in patterns))
 
 
-def read_user_bodies(
-    source: str,
-    files_from: str | None = None,
-    compile_seconds: int = SECONDS,
-    keyframe: str | int | None = None,
-) -> UserBodies:
+def read_user_bodies(source: str, **options: Any) -> UserBodies:
     """`UserBodies` of a source, read once (compiling many meshes takes seconds) and after every edit."""
-    seconds = whole_number(compile_seconds, "env.compile_seconds", 1)
-    if files_from is not None and not isinstance(files_from, str):
-        raise UserError(f"env.files_from is a folder, got {files_from!r}")
     path = Path(source)
     files = [path] if path.is_file() else _xml_files(path) if path.is_dir() else []
     stamps = tuple(file.stat().st_mtime_ns for file in files if file.is_file())
-    return _read(source, files_from, seconds, keyframe, stamps)
+    return _read(stamps, source, **options)
 
 
 @functools.lru_cache(maxsize=8)
-def _read(
-    source: str, files_from: str | None, seconds: int, keyframe: str | int | None, stamps: tuple[int, ...]
-) -> UserBodies:
-    return UserBodies(source, files_from, seconds, keyframe)
+def _read(stamps: tuple[int, ...], source: str, **options: Any) -> UserBodies:
+    return UserBodies(source, **options)
 
 
 @functools.lru_cache(maxsize=64)
@@ -182,17 +178,8 @@ def _xml_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _check_place(path: Path, source: Path) -> None:
-    """Raises UserError: a file of a folder is a link that leads out of it."""
-    if source.is_dir() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(source)):
-        raise UserError(f"{path} is a link out of {source}; name the file that it leads to instead")
-
-
-def _existing_folder(name: str) -> Path:
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"env.files_from={name!r} is no folder; say one that is there, or leave it out")
-    return folder
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def menagerie_file(name: str) -> Path:

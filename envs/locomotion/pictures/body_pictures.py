@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.offsetbox import AnnotationBbox, TextArea, VPacker
 
 from .describe import Description, LimbRow
 
@@ -45,8 +45,9 @@ def body_picture(
     Returns:
         Width and height of the PNG in pixels.
     """
-    boxes = [_box_lines(limb) for limb in description.limbs]
-    sizes = np.array([_box_size(lines) for lines in boxes], float)
+    figure, axes = _canvas()
+    boxes = [_box(limb, figure) for limb in description.limbs]
+    sizes = np.array([box.get_bbox(_RULER).size for box in boxes])
     places, extent = tidy_tree([limb.parent_index for limb in description.limbs], sizes, (14, 26))
     left = 0 if rendering is None else rendering.shape[1] + MARGIN
     heading = f"{_shortened(description.name, 60)}: {', '.join(description.totals[:4])}"
@@ -57,7 +58,7 @@ def body_picture(
     top = MARGIN + TITLE_HEIGHT
     width = max(left + max(columns), _text_size(heading, TITLE_SIZE, True)[0]) + 2 * MARGIN
     height = top + drawn + TITLE_HEIGHT + MARGIN
-    figure, axes = _canvas(math.ceil(width), math.ceil(height))
+    _resize(figure, math.ceil(width), math.ceil(height))
     _text(axes, MARGIN, MARGIN + 8, heading, TITLE_SIZE, weight="bold", va="center")
     if subtitle:
         _text(axes, MARGIN, MARGIN + 26, subtitle, ROW_SIZE, color=EDGE, va="center")
@@ -66,8 +67,11 @@ def body_picture(
     # The graph stands in the middle of what is left beside the rendering.
     origin = np.array([MARGIN + left + (width - 2 * MARGIN - left - extent[0]) / 2, top])
     _draw_edges(axes, description.limbs, places + origin, sizes)
-    for limb, lines, place, size in zip(description.limbs, boxes, places + origin, sizes, strict=True):
-        _draw_box(axes, limb, lines, place, size)
+    style = {"boxstyle": "round,pad=0,rounding_size=0.4", "edgecolor": EDGE, "linewidth": 1.2}
+    for limb, box, place in zip(description.limbs, boxes, places + origin, strict=True):
+        style["facecolor"] = ROOT_FILL if limb.parent_index < 0 else FILL
+        drawn = AnnotationBbox(box, place, box_alignment=(0.5, 1.0), pad=0, bboxprops=dict(style), zorder=2)
+        axes.add_artist(drawn)
     for (text, colour), x in zip(legend.items(), (0, 90), strict=True):
         _text(axes, MARGIN + left + x, height - MARGIN, text, ROW_SIZE, color=colour, va="center")
     return _write(figure, path)
@@ -90,7 +94,8 @@ def sheet(
     columns = columns or sheet_columns(len(names))
     rows = math.ceil(len(names) / columns)
     cell_width, cell_height = cell_size(*renderings[0].shape[1::-1])
-    figure, axes = _canvas(columns * cell_width, rows * cell_height)
+    figure, axes = _canvas()
+    _resize(figure, columns * cell_width, rows * cell_height)
     for number, (name, rendering) in enumerate(zip(names, renderings, strict=True)):
         row, column = divmod(number, columns)
         x, y = column * cell_width, row * cell_height
@@ -111,18 +116,26 @@ def cell_size(width: int, height: int) -> tuple[int, int]:
     return width + 8, height + TITLE_HEIGHT + 4
 
 
-def _box_lines(limb: LimbRow) -> list[tuple[str, str]]:
-    """The text and colour of each line of a limb's box, its name first."""
-    lines = [(_shortened(limb.name), "black")]
+def _box(limb: LimbRow, figure: Figure) -> VPacker:
+    """The text of a limb's box: its name, and a line for each joint row, in the colour of what drives it."""
+    lines = [(_shortened(limb.name), "black", NAME_SIZE, "bold")]
     shown = limb.joints if len(limb.joints) <= MOST_ROWS else limb.joints[: MOST_ROWS - 1]
     for joint in shown:
         if joint.kind in ("ball y", "ball z"):
             continue  # of a ball joint's three axes one is shown
         mark, colour = (PASSIVE_MARK, PASSIVE) if joint.actuator is None else (ACTUATED_MARK, ACTUATED)
-        lines.append((f"{mark} {_shortened(joint.name)}  {joint.kind.removesuffix(' x')}", colour))
+        text = f"{mark} {_shortened(joint.name)}  {joint.kind.removesuffix(' x')}"
+        lines.append((text, colour, ROW_SIZE, "normal"))
     if len(shown) < len(limb.joints):
-        lines.append((f"and {len(limb.joints) - len(shown)} more", EDGE))
-    return lines
+        lines.append((f"and {len(limb.joints) - len(shown)} more", EDGE, ROW_SIZE, "normal"))
+    style = {"family": _FAMILY, "parse_math": False}
+    parts = [
+        TextArea(text, textprops={"color": colour, "size": size, "weight": weight, **style})
+        for text, colour, size, weight in lines
+    ]
+    box = VPacker(children=parts, pad=PADDING * 72 / DPI, sep=3, align="left")
+    box.set_figure(figure)
+    return box
 
 
 def _shortened(name: str, letters: int = MOST_LETTERS) -> str:
@@ -138,16 +151,6 @@ def _fitted(name: str, size: float, width: float) -> str:
     return _shortened(name, letters)
 
 
-def _box_size(lines: Sequence[tuple[str, str]]) -> tuple[float, float]:
-    sizes = [_text_size(text, NAME_SIZE if i == 0 else ROW_SIZE, i == 0) for i, (text, _) in enumerate(lines)]
-    width = max(size[0] for size in sizes) + 2 * PADDING
-    return width, _line_height(NAME_SIZE) + (len(lines) - 1) * _line_height(ROW_SIZE) + 2 * PADDING
-
-
-def _line_height(size: float) -> float:
-    return size / 72 * DPI * 1.35
-
-
 _RULER = RendererAgg(10, 10, DPI)
 
 
@@ -158,16 +161,19 @@ def _text_size(text: str, size: float, bold: bool = False) -> tuple[float, float
     return width, height
 
 
-def _canvas(width: int, height: int) -> tuple[Figure, matplotlib.axes.Axes]:
-    """A white figure of that many pixels, and axes over all of it in pixels from the upper left corner."""
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+def _canvas() -> tuple[Figure, matplotlib.axes.Axes]:
+    """A white figure, and axes over all of it in pixels from the upper left corner, once it has a size."""
+    figure = Figure(dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
     axes.set_axis_off()
     axes.patch.set_alpha(0)
     return figure, axes
+
+
+def _resize(figure: Figure, width: int, height: int) -> None:
+    figure.set_size_inches(width / DPI, height / DPI)
+    figure.axes[0].set(xlim=(0, width), ylim=(height, 0))
 
 
 def _text(axes: matplotlib.axes.Axes, x: float, y: float, text: str, size: float, **style: object) -> None:
@@ -191,26 +197,6 @@ def _draw_edges(
             bend = end[1] - 13  # half of the gap between levels: above every box of the child's level
             corners = [start, (start[0], bend), (end[0], bend), end]
             axes.plot(*np.array(corners).T, color=EDGE, linewidth=1.2, solid_joinstyle="round", zorder=1)
-
-
-def _draw_box(
-    axes: matplotlib.axes.Axes,
-    limb: LimbRow,
-    lines: Sequence[tuple[str, str]],
-    place: np.ndarray,
-    size: np.ndarray,
-) -> None:
-    x, y = place[0] - size[0] / 2, place[1]
-    fill = ROOT_FILL if limb.parent_index < 0 else FILL
-    style = {"boxstyle": "round,pad=0,rounding_size=5", "facecolor": fill, "edgecolor": EDGE}
-    axes.add_patch(FancyBboxPatch((x, y), *size, linewidth=1.2, zorder=2, **style))
-    y += PADDING
-    for number, (text, colour) in enumerate(lines):
-        points = ROW_SIZE if number else NAME_SIZE
-        weight = "normal" if number else "bold"
-        middle = y + _line_height(points) / 2
-        _text(axes, x + PADDING, middle, text, points, color=colour, weight=weight, va="center", zorder=3)
-        y += _line_height(points)
 
 
 def _write(figure: Figure, path: Path) -> tuple[int, int]:

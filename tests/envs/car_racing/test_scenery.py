@@ -14,7 +14,7 @@ import cv2
 from somite.envs.car_racing import CarRacing, Scenery
 from somite.envs.car_racing.drawing import Painter
 from somite.envs.car_racing.rows import Row
-from somite.envs.car_racing.scenery import GENERATORS, make_background
+from somite.envs.car_racing.scenery import GENERATORS, background_maker
 from somite.envs.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_a_background_replaces_the_grass_and_nothing_else(name: str, original: n
     assert grass.mean() > 0.3
     np.testing.assert_array_equal(picture[:84][~grass], original[:84][~grass])
     np.testing.assert_array_equal(picture[84:], original[84:])
-    wanted = make_background(name, np.random.default_rng(0))
+    wanted = background_maker(name)(np.random.default_rng(0))
     if name.startswith("plain:"):
         assert (picture[:84][grass] == (10, 20, 30)).all()
     else:
@@ -86,7 +86,7 @@ def test_a_moving_background_moves(original: np.ndarray) -> None:
     still = Scenery(background="noise")
     assert (shown(scenery, steps=61)[0] != shown(still, steps=61)[0]).any()
     grass = grass_of(original)
-    moved, base = shown(scenery)[0], make_background("noise", _rng_after_choice())
+    moved, base = shown(scenery)[0], background_maker("noise")(_rng_after_choice())
     (row, column), *_ = np.argwhere(grass)
     places = np.argwhere((base == moved[row, column]).all(-1))  # where what is seen there may come from
     shifts = (np.roll(base, (row - down, column - across), (0, 1)) for down, across in places)
