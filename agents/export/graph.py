@@ -20,9 +20,8 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional
 
 from ...envs.tokens import LIMB_KEYS, SENSOR_KEYS
-from ..policies import SMP, LimbTransformer, PatchCNN, PatchJigsaw, limb_transformer, smp
+from ..policies import SMP, LimbTransformer, PatchCNN, PatchJigsaw, smp
 from ..policies.base import Memory, Observation, Policy
-from ..policies.layers import norm
 from ..policies.limb_policy import parents_of
 from ..policies.patch_jigsaw import LEAST, Jigsaw
 
@@ -195,7 +194,7 @@ def exportable(policy: Policy) -> Policy:
     if isinstance(made, SMP) and made.messages != "none":
         made.trunk = MessagesByParent(made.trunk)
     elif isinstance(made, LimbTransformer) and made.tree_encoding:
-        made.trunk = AttentionByParent(made.trunk)
+        made.trunk.doublings = DOUBLINGS
     elif isinstance(made, PatchJigsaw) and made.spec.has_neighbors:
         made.jigsaw = JigsawByGathering(made.jigsaw)
     return made
@@ -217,61 +216,20 @@ class MessagesByParent(nn.Module):
         x = self.trunk.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
         above = parents_of(observation["parent"], observation["mask"])
         if self.trunk.bottom_up is not None:
-            x = self._up(x, above.mT.contiguous())
-        return functional.relu(self.trunk.alone(x)) if self.trunk.top_down is None else self._down(x, above)
+            x = self._settle(self.trunk.bottom_up, x, above.mT.contiguous())
+        if self.trunk.top_down is None:
+            return functional.relu(self.trunk.alone(x))
+        return self._settle(self.trunk.top_down, x, above)
 
-    def _up(self, x: Tensor, below: Tensor) -> Tensor:
-        up = self.trunk.bottom_up
-        limbs = up.limb(x)
+    def _settle(self, messages: smp.Messages, x: Tensor, tells: Tensor) -> Tensor:
+        """Hidden states (B, N, width) of limbs that hear those that ``tells`` (B, N, N), [limb, whom]."""
+        limbs = messages.limb(x)
 
-        def hear_children(hidden: Tensor) -> Tensor:
-            message = torch.matmul(below, unit(up.message(hidden)))  # message: (B, N, message)
-            return torch.tanh(limbs + up.from_children(message))
+        def hear(hidden: Tensor) -> Tensor:
+            told = torch.matmul(tells, unit(messages.message(hidden)))  # told: (B, N, message)
+            return messages.activation(limbs + messages.heard(told))
 
-        return settled(hear_children, torch.tanh(limbs))
-
-    def _down(self, x: Tensor, above: Tensor) -> Tensor:
-        down = self.trunk.top_down
-        limbs = down.limb(x)
-
-        def hear_parent(hidden: Tensor) -> Tensor:
-            message = torch.matmul(above, unit(down.message(hidden)))  # message: (B, N, message)
-            return functional.relu(limbs + down.from_parent(message))
-
-        return settled(hear_parent, functional.relu(limbs))
-
-
-class AttentionByParent(nn.Module):
-    """The trunk of `LimbTransformer` with its tree encoding, for a number of limbs that is not known."""
-
-    def __init__(self, trunk: limb_transformer.Trunk) -> None:
-        super().__init__()
-        self.trunk = trunk
-
-    def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
-        """From (B, N, F) and (B, N, J, G) to (B, N, width)."""
-        x = self.trunk.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
-        exists = (observation["mask"] != 0).to(x.dtype)
-        depth, relation = self._relations(parents_of(observation["parent"], observation["mask"]), exists)
-        x = x + functional.embedding(depth, self.trunk.depth)
-        related = functional.embedding(relation, self.trunk.relation).unbind(-1)  # each: (B, N, N)
-        for block in self.trunk.blocks:
-            x = block(x, exists.unsqueeze(-2), related)
-        return norm(x)
-
-    @staticmethod
-    def _relations(above: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
-        """As `policies.tree.relations`, whose number of operations depends on that of limbs."""
-        limit = limb_transformer.TREE_LIMIT
-        reach = above + torch.diag_embed(exists)  # [i, j]: j is i or its parent; then any limb above it
-        for _ in range(DOUBLINGS):
-            reach = torch.matmul(reach, reach).clamp(max=1)
-        common = torch.matmul(reach, reach.mT)  # common: (B, N, N), number of common ancestors
-        depth = reach.sum(-1)  # depth: (B, N), counted from 1
-        up = (depth.unsqueeze(-1) - common).clamp(max=limit)
-        down = (depth.unsqueeze(-2) - common).clamp(max=limit)
-        relation = torch.where(common > 0, up + (limit + 1) * down, float((limit + 1) ** 2))
-        return (depth - 1).clamp(0, limit).long(), relation.long()
+        return settled(hear, messages.activation(limbs))
 
 
 class JigsawByGathering(nn.Module):

@@ -36,8 +36,6 @@ class AttentionNeuron(SensorPolicy):
     linear head; section 4.2 (Ant) has both and a hidden layer.
 
     Args:
-        spec: What the columns of ``tokens`` mean; the first is the reading.
-        task: as in `SensorPolicy`.
         rows: M, fixed queries.
         hidden: State of a sensor's cell.
         key_size: Of queries and keys.
@@ -113,8 +111,6 @@ class PatchAttentionNeuron(PatchPolicy):
     places has no gradient: it is evolved. At the published sizes it has 7,212 parameters.
 
     Args:
-        spec: What the columns of ``tokens`` mean.
-        task: as in `SensorPolicy`.
         map_size: S.
         size: of queries, keys, and the map's vectors.
         vote_size: of the queries and keys among the map's places.

@@ -23,8 +23,6 @@ class DeepSet(SensorPolicy):
     "Minimal neural network models for permutation invariant agents", GECCO 2022.
 
     Args:
-        spec: What the columns of ``tokens`` mean.
-        task: as in `SensorPolicy`.
         width: Size of a sensor's features, and of the hidden layer before the actions.
         recurrent: Whether every sensor has a recurrent cell.
     """

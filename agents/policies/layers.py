@@ -135,6 +135,12 @@ class Block(nn.Module):
             yield weights, weights.sum(-1, keepdim=True) + NO_TOTAL, value
 
 
+def blocks(layers: int, width: int, heads: int, feedforward: int) -> nn.ModuleList:
+    """Blocks, each of which adds twice to the residual stream: its scale does not depend on their number."""
+    gain = 1 / math.sqrt(2 * layers)
+    return nn.ModuleList(Block(width, heads, feedforward, gain) for _ in range(layers))
+
+
 def _weights(scores: Tensor, exists: Tensor) -> Tensor:
     """Of attention, not yet divided by their sum.
 

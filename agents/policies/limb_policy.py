@@ -220,13 +220,16 @@ def schedule(parent: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {"tree_place": slot_holds, "tree_child": pairs.movedim(-1, -3).contiguous()}
 
 
-def relations(parent: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+def relations(
+    parent: Tensor, mask: Tensor, limit: int, doublings: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Depth of each limb and the path between each pair of limbs, by operations of static shape.
 
     Args:
         parent: (..., N), without cycles.
         mask: (..., N).
         limit: Largest depth and number of steps told apart.
+        doublings: of the number of steps up a tree; None: as many as N limbs may need.
 
     Returns:
         Depth (..., N) in [0, limit], and relation (..., N, N) in [0, (limit + 1)^2]: up + (limit + 1)
@@ -234,10 +237,11 @@ def relations(parent: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]
         So 0 is the limb itself, 1 the parent, limit + 1 a child, limit + 2 a sibling; their sum is the
         distance in the graph. The last number stands for limbs of different trees and padding.
     """
-    n_limbs = parent.shape[-1]
     exists = (mask != 0).float()
+    if doublings is None:
+        doublings = max(parent.shape[-1] - 1, 1).bit_length()
     reach = parents_of(parent, mask) + torch.diag_embed(exists)  # [i, j]: j is i or its parent
-    for _ in range(max(n_limbs - 1, 1).bit_length()):
+    for _ in range(doublings):
         reach = (reach @ reach).clamp(max=1)  # doubles the number of steps: then all ancestors
     common = reach @ reach.mT  # common: (..., N, N), number of common ancestors, the limbs included
     depth = reach.sum(-1)  # depth: (..., N), counted from 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Annotated, Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional
 from ...envs.numbers import FLAG, checked, one_of
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
-from .layers import REPEATS, SIZE, Block, heads_divide_width, norm
+from .layers import REPEATS, SIZE, blocks, heads_divide_width, norm
 from .limb_policy import CRITICS, LimbPolicy, LimbReader, relations
 
 TREE_LIMIT = 4
@@ -23,15 +22,15 @@ TREE_LIMIT = 4
 class Trunk(nn.Module):
     """Reader and blocks: from normalised tokens and joints to limb features (B, N, width)."""
 
+    doublings: int | None = None
+    """See `relations`."""
+
     def __init__(
         self, spec: TokenSpec, width: int, layers: int, heads: int, feedforward: int, tree_encoding: bool
     ) -> None:
         super().__init__()
         self.reader = LimbReader(spec, width)
-        # Every block adds twice to the residual stream: keep its scale independent of the depth.
-        self.blocks = nn.ModuleList(
-            Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
-        )
+        self.blocks = blocks(layers, width, heads, feedforward)
         self.tree_encoding = tree_encoding
         if tree_encoding:
             self.depth = nn.Parameter(torch.zeros(TREE_LIMIT + 1, width))
@@ -63,7 +62,8 @@ class Trunk(nn.Module):
         exists = (observation["mask"] != 0).to(x.dtype).unsqueeze(-2)  # exists: (B, 1, N)
         related = None
         if self.tree_encoding:
-            depth, relation = relations(observation["parent"], observation["mask"], TREE_LIMIT)
+            parent, mask = observation["parent"], observation["mask"]
+            depth, relation = relations(parent, mask, TREE_LIMIT, self.doublings)
             x = x + functional.embedding(depth, self.depth)
             related = functional.embedding(relation, self.relation).unbind(-1)  # each: (B, N, N)
         return x, exists, related
@@ -80,13 +80,12 @@ class LimbTransformer(LimbPolicy):
     up, steps down), which do not.
 
     Args:
-        spec: What the columns of ``tokens`` and ``joints`` mean.
         width: Size of a limb's embedding; a multiple of ``heads``.
         layers: Number of blocks.
         heads: Number of attention heads.
         feedforward: Hidden size of a block's feed-forward layer.
         tree_encoding: Tell depth and relations from ``parent``.
-        critic, common: as in `LimbPolicy`.
+        critic: as in `LimbPolicy`.
 
     Raises:
         UserError: ``width`` is no multiple of ``heads``, or ``critic`` is none of these.

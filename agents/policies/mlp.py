@@ -25,12 +25,10 @@ class MLP(Policy):
     environment aligns by the full body's limbs. Its value has a network of its own, as is usual.
 
     Args:
-        spec: What the columns of ``tokens`` and ``joints`` mean.
         n_tokens: N, limb slots of the full body.
         n_joints: J, joint slots of a limb.
         width: Size of the hidden layers.
         layers: Number of hidden layers.
-        common: of every policy.
     """
 
     aligned_slots = True
@@ -82,9 +80,7 @@ class SensorMLP(SensorPolicy):
     Like any ordinary network's, its inputs are normalised one by one: each slot has its own scale and shift.
 
     Args:
-        spec: What the columns of ``tokens`` mean.
         n_tokens: N, slots.
-        n_actions, n_recent, task: as in `SensorPolicy`.
         width: Size of the hidden layers.
         layers: Number of hidden layers.
         sees_actions: Whether it reads the recent actions.

@@ -28,10 +28,8 @@ class PatchCNN(PatchPolicy):
     By design it depends on that order; a missing patch is black.
 
     Args:
-        spec: What the columns of ``tokens`` mean.
         grid: Rows and columns of patches.
         patch_size: Pixels of a patch's side.
-        task: as in `SensorPolicy`.
         width: Size of the layer after the convolutions.
         head: Size of the hidden layer before the actions.
 
@@ -58,14 +56,13 @@ class PatchCNN(PatchPolicy):
             (frames, first, 8, 4, 0), (first, second, 4, 2, 0), (second, third, 3, 1, 0)
         )
         height, length = (side * patch_size for side in self.grid)
-        try:
-            size = self.convolve(torch.zeros(1, frames, height, length)).shape[1]
-        except RuntimeError:
+        if min(height, length) < LEAST_SIDE:
             raise UserError(
                 f"pictures of {height} x {length} are too small for {type(self).__name__}, which wants "
                 f"{LEAST_SIDE} pixels of a side: say agent=patch_transformer, or a larger env.size, if the "
                 "environment shows more"
-            ) from None
+            )
+        size = self.convolve(torch.zeros(1, frames, height, length)).shape[1]
         self.features = linear(size, width, RELU_GAIN)
         self.action = perceptron(width, head, 1, self.n_actions, 0.01)
 

@@ -50,9 +50,7 @@ class PatchJigsaw(PatchPolicy):
     NeurIPS 2019).
 
     Args:
-        spec: What the columns of ``tokens`` and of ``traces`` mean.
         grid: Rows R and columns C of the screen.
-        task: as in `SensorPolicy`.
         width: Size of what a patch holds.
         place: Hidden layers of the guess where a patch is.
         rounds: Of messages between neighbours.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from ...envs.errors import UserError
 from ...envs.numbers import checked, real
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
-from .layers import RELU_GAIN, REPEATS, SIZE, Block, Queries, heads_divide_width, linear, norm, perceptron
+from .layers import RELU_GAIN, REPEATS, SIZE, Queries, blocks, heads_divide_width, linear, norm, perceptron
 from .sensor_policy import PatchPolicy, difference_weights, losses_of_places
 
 
@@ -28,8 +27,6 @@ class PatchTransformer(PatchPolicy):
     With ``identify``, training asks it for the row and the column of every patch, as an auxiliary loss.
 
     Args:
-        spec: What the columns of ``tokens`` mean.
-        task: as in `SensorPolicy`.
         width: Size of a patch's embedding and of a latent.
         latents: Learned queries.
         size: Of what a latent gathers.
@@ -83,9 +80,7 @@ class PatchTransformer(PatchPolicy):
         self.widen = linear(size, width)
         # Tells the latents apart when they confer.
         self.names = nn.Parameter(torch.empty(latents, width).normal_(std=0.5))
-        self.blocks = nn.ModuleList(
-            Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
-        )
+        self.blocks = blocks(layers, width, heads, feedforward)
         self.action = perceptron(latents * width, head, 1, self.n_actions, 0.01)
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:

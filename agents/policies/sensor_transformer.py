@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ...envs.numbers import checked, real
@@ -15,8 +14,8 @@ from .layers import (
     RELU_GAIN,
     REPEATS,
     SIZE,
-    Block,
     Queries,
+    blocks,
     heads_divide_width,
     linear,
     masked_mean,
@@ -38,8 +37,6 @@ class SensorTransformer(SensorPolicy):
     2017): a small head learns to tell, and is not used for acting.
 
     Args:
-        spec: What the columns of ``tokens`` mean.
-        task: as in `SensorPolicy`.
         width: Size of a sensor's embedding; a multiple of ``heads``.
         layers: Number of blocks.
         heads: Number of attention heads.
@@ -76,9 +73,7 @@ class SensorTransformer(SensorPolicy):
         self.sensor = linear(spec.token_size, width, RELU_GAIN)
         self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
         self.embed = linear(width, width)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, feedforward, 1 / math.sqrt(2 * layers)) for _ in range(layers)
-        )
+        self.blocks = blocks(layers, width, heads, feedforward)
         self.gather = Queries(width, queries, size)
         self.action = perceptron(queries * size, head, 1, self.n_actions, 0.01)
         if identify:

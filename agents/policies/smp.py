@@ -113,11 +113,10 @@ class SMP(LimbPolicy):
     All trees of a batch go through the networks level by level, each limb once.
 
     Args:
-        spec: What the columns of ``tokens`` and ``joints`` mean.
         width: Size of a limb's embedding.
         message: Size of a message.
         messages: ``both`` (up, then down), ``up``, ``down``, or ``none``: each limb for itself.
-        critic, common: as in `LimbPolicy`.
+        critic: as in `LimbPolicy`.
 
     Raises:
         UserError: ``messages`` or ``critic`` is none of these.
