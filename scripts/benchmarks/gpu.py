@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
 from ...agents.device import FLOAT32, WARP, resolve_device, resolve_simulation, set_threads, use_precision
 from ...agents.policies import Policy
-from ...agents.rollout.population import count_parameters, get_parameters
 from ...agents.storage.policy import load_policy
 from ...envs.cores import available_cores
-from ...envs.errors import UserError, nearest
-from ...envs.numbers import EPISODE_STEPS, NULL, TEXT, VALUES, checked, listed, one_of, real, whole
+from ...envs.numbers import EPISODE_STEPS, TEXT, VALUES, checked, listed, one_of, real
 from ...envs.sensors import CartPoleSwingUp, Senses
 from ...envs.task_set import TaskSet
 from ..cli.values import DEVICE
@@ -37,9 +34,9 @@ from .gpu_device import (
 )
 from .harness import ARGUMENTS, COUNT, ROUNDS, SECONDS, Report, Rival, Row, Turn, counted, stepping
 from .locomotion import ours
-from .population import CPU, SEED, generations, initial_policy
+from .population import CPU, draw, generations, initial_policy
 from .scaling import AGENT, SIGMA
-from .setup import PPOSpeed, compose, instantiate, learn_until, ppo_rivals, task_set
+from .setup import PPOSpeed, compose, instantiate, ppo_rivals, task_set
 
 CHECKS = {"graph": (graph_differences, 1e-4), "rewards": (reward_differences, 1e-3)}
 """What is compared, and how large differences may be."""
@@ -60,15 +57,12 @@ class GPU:
     seconds: Annotated[float, SECONDS]
     parts: Annotated[Sequence[str], listed(one_of(*SHARES))]
     tasks: Annotated[Mapping[str, Sequence[str]], VALUES]
-    worlds: Annotated[Sequence[int], listed(COUNT)]
-    cpu_rows: Annotated[int, COUNT]
+    worlds: Annotated[Sequence[int], listed(COUNT, 1)]
     turn: Annotated[float, SECONDS]
     rounds: Annotated[int, ROUNDS]
     num_envs: Annotated[Sequence[int], listed(COUNT)]
     on_device: Annotated[Sequence[str], ARGUMENTS]
-    iterations: Annotated[int, ROUNDS]
     agent: Annotated[str, TEXT]
-    target_task: Annotated[str, TEXT]
     target: Annotated[float, real(-1e12, 1e12)]
     seconds_to_return: Annotated[float, SECONDS]
     candidates: Annotated[int, COUNT]
@@ -78,18 +72,9 @@ class GPU:
     limb_candidates: Annotated[int, COUNT]
     limb_episodes: Annotated[int, COUNT]
     memory_bodies: Annotated[Sequence[str], ARGUMENTS]
-    memory_worlds: Annotated[int, COUNT]
     memory_populations: Annotated[Sequence[int], listed(COUNT)]
     compile_seconds: Annotated[float, SECONDS]
-    workers: Annotated[int | None, whole(1, 4096) | NULL]
     train: Annotated[Sequence[str], ARGUMENTS]
-
-    def __post_init__(self) -> None:
-        if self.target_task not in self.tasks:
-            raise UserError(
-                f"target_task is {self.target_task!r}; {nearest(self.target_task, tuple(self.tasks))}"
-            )
-        self.workers = self.workers or available_cores()
 
     def run(self, report: Report) -> int:
         """Measure, keep rows, print tables. Returns the exit code: 1 if anything failed."""
@@ -122,7 +107,7 @@ class GPU:
             "ppo": lambda: self._ppo(timed, ppo),
             "population": lambda: self._population(timed, limbs),
             "memory": lambda: self._memory(timed, next(iter(sets.values()))),
-            "learning": lambda: self._learning(timed, ppo[self.target_task]),
+            "learning": lambda: self._learning(timed, ppo[list(ppo)[-1]]),
         }
         chosen = [part for part in SHARES if part in self.parts]
         for index, part in enumerate(chosen):
@@ -143,7 +128,8 @@ class GPU:
 
         def compiling() -> Row:
             start = time.perf_counter()
-            took, missing = compile_kernels(names, timed.device, self.workers, self.compile_seconds)
+            workers = 1 if timed.device.type == "cpu" else available_cores()
+            took, missing = compile_kernels(names, timed.device, workers, self.compile_seconds)
             seconds = time.perf_counter() - start
             say = partial(timed.console.print, highlight=False)
             say(f"  kernels of {len(names)} bodies: {seconds:.1f} s")
@@ -175,8 +161,8 @@ class GPU:
         """Random actions, with observation, reward and resets; then nothing but the simulation."""
         for task, bodies in sets.items():
             least = len(bodies.seen)
-            on_cpu = -(-self.cpu_rows // least) * least
-            cpu = f"simulation/{task}/cpu/{max(self.cpu_rows, least)}"
+            on_cpu = -(-self.worlds[0] // least) * least
+            cpu = f"simulation/{task}/cpu/{on_cpu}"
             rivals: list[Rival] = [stepping(cpu, partial(ours, bodies, on_cpu), on_cpu, self.turn)]
             for count in dict.fromkeys(max(number, least) for number in self.worlds):
                 name = f"simulation/{task}/{count}"
@@ -187,45 +173,41 @@ class GPU:
         for task, rivals in ppo.items():
             for rival in rivals[1:]:
                 rival.against = [rivals[0].name]
-            rows = timed.compare(f"PPO, {task}", rivals, self.iterations)
+            rows = timed.compare(f"PPO, {task}", rivals, self.rounds)
             timed.table("Memory", rows, "num_envs", "batch_size", "mib", "kib_each")
 
     def _population(self, timed: Timed, limbs: DictConfig) -> None:
         """Seconds of a generation on the CPU, on all cores, and on the device."""
-        bundled = load_policy(AGENT).policy
-        swingup = CartPoleSwingUp(Senses(), self.steps)
         bodies: TaskSet = instantiate(limbs.env)
         for kind, policy, task, count, episodes, simulation in (
-            ("swingup", bundled, swingup, self.candidates, self.episodes, "torch"),
+            ("swingup", *self._swingup(self.steps), self.candidates, self.episodes, "torch"),
             ("limbs", initial_policy(limbs, bodies), bodies, self.limb_candidates, self.limb_episodes, WARP),
         ):
-            names = f"population/{kind}/cpu", f"population/{kind}/somite"
-            make = partial(around, policy, task, count, episodes)
-            about = {"candidates": count, "episodes": episodes}
+            cpu, about = f"population/{kind}/cpu", {"candidates": count, "episodes": episodes}
+            make = partial(around, policy, count, episodes)
+            there = partial(make, task.simulated_by(simulation), timed.device)
             rivals = [
-                counted(names[0], partial(make, CPU, "cpu"), **about),
-                counted(names[1], partial(make, timed.device, simulation), 1, names[:1], **about),
+                counted(cpu, partial(make, task, CPU), **about),
+                counted(f"population/{kind}/somite", there, 1, [cpu], **about),
             ]
             rows = timed.compare(f"Generations, {kind}", rivals, self.rounds)
             timed.table("Memory", rows, "candidates", "episodes", "mib", "kib_each")
 
+    def _swingup(self, steps: int) -> tuple[Policy, TaskSet]:
+        """The agent of 913 parameters, whose episodes last, and its task."""
+        return load_policy(AGENT).policy, CartPoleSwingUp(Senses(), steps)
+
     def _memory(self, timed: Timed, bodies: TaskSet) -> None:
         """By limbs and by candidates. By worlds it stands beside the speed of simulation."""
-        worlds, device = self.memory_worlds, timed.device
+        worlds, device = self.worlds[0], timed.device
         rivals = [
             on_device(f"memory/limbs/{body}/{worlds}", bodies, worlds, 0.1, device, [], [body_of(body)])[0]
             for body in self.memory_bodies
         ]
-        swingup = CartPoleSwingUp(Senses(), MEMORY_STEPS)
-        policy = load_policy(AGENT).policy
-        rivals += [
-            counted(
-                f"memory/population/swingup/{size}",
-                partial(around, policy, swingup, size, self.episodes, device, "torch"),
-                candidates=size,
-            )
-            for size in self.memory_populations
-        ]
+        policy, swingup = self._swingup(MEMORY_STEPS)
+        for size in self.memory_populations:
+            make = partial(around, policy, size, self.episodes, swingup.simulated_by("torch"), device)
+            rivals.append(counted(f"memory/population/swingup/{size}", make, candidates=size))
         rows = timed.compare("Memory", rivals, 1)
         timed.table("Memory", rows, "limbs", "mib", "kib_each", "kib_of_arrays_each")
 
@@ -235,24 +217,17 @@ class GPU:
         rows = []
         for rival in (ppo[-1], ppo[0]):
             name = rival.name.replace("ppo", "learning", 1)
-            rows += timed.keep(name, lambda r=rival: learn_until(r, self.target, limit))
+            rows += timed.keep(name, lambda r=rival: r.learn_until(self.target, limit))
         title = f"Until the mean return of all bodies is {self.target:g}, within {limit:.0f} s"
         timed.table(title, rows, "seconds_to_return", "return", "steps", "seconds", "seconds_of_setup")
 
 
 def around(
-    policy: Policy,
-    task: TaskSet,
-    candidates: int,
-    episodes: int,
-    device: torch.device,
-    simulation: str,
-    stack: ExitStack,
+    policy: Policy, candidates: int, episodes: int, task: TaskSet, device: torch.device, stack: ExitStack
 ) -> Callable[[int], int]:
     """A generation close around a policy: what candidates cost that have learnt as much as it has."""
-    drawn = np.random.default_rng(SEED).standard_normal((candidates, count_parameters(policy)))
-    drawn = get_parameters(policy) + SIGMA * drawn
-    return generations(policy, task, drawn, episodes, available_cores(), stack, device, simulation)
+    drawn = draw(policy, candidates, SIGMA, around=True)
+    return generations(policy, task, drawn, episodes, available_cores(), stack, device)
 
 
 class Timed(Report):

@@ -202,67 +202,46 @@ def _two(bodies: BodySet) -> list[str]:
 
 
 def graph_differences(bodies: BodySet, device: torch.device) -> dict[str, Any]:
-    """The recorded graph beside plain launches, from the same states by the same actions.
-
-    Args:
-        bodies: of which the first and the last are taken.
-        device: that simulates.
-
-    Returns:
-        Largest absolute differences of observations, rewards, positions and velocities by name.
-    """
+    """The recorded graph beside plain launches, from the same states by the same actions, on two bodies."""
     env = make_env(bodies, _two(bodies), WORLDS, device)
     env.reset(seed=0)
-    actions = _actions(env)
     begin = env.snapshot()
-    recorded = _run(env, actions)
+    recorded = _rollout(env)
     env.restore(begin)
-    env._simulation.launcher = PlainLauncher([block.worlds for block in env._blocks], device)
-    plain = _run(env, actions)
+    simulation = env._simulation
+    simulation.launcher = PlainLauncher([block.worlds for block in simulation.blocks], device)
+    plain = _rollout(env)
     env.close()
     return _differences(recorded, plain)
 
 
-def _run(env: TokenEnv, actions: Tensor) -> dict[str, Tensor]:
-    rewards = torch.stack([env.step(action).rewards.clone() for action in actions[:-1]])
-    step = env.step(actions[-1])
-    found = {"rewards": rewards.sum(0) + step.rewards}
-    found |= {name: value.clone() for name, value in step.observation.items()}
-    for index, block in enumerate(env._blocks):
-        for name in ("qpos", "qvel"):
-            found[f"{name}/{index}"] = block.array(name).clone()
-    return found
-
-
 def reward_differences(bodies: BodySet, device: torch.device) -> dict[str, Any]:
-    """Rewards of the device beside those of the CPU's environment, from the same starts.
-
-    Args:
-        bodies: of which the first and the last are taken, with round cones.
-        device: that simulates.
-
-    Returns:
-        Largest absolute differences of every step's rewards by name.
-    """
+    """Rewards of the device beside those of the CPU from the same starts, on two bodies with round cones."""
     chosen = [body_of(name) for name in checked_bodies(bodies)]
-    on_device, on_host = make_env(bodies, chosen, WORLDS, device), bodies.make_env(chosen, WORLDS)
-    found: list[dict[str, Tensor]] = []
-    for env in (on_device, on_host):
+    found = []
+    for env in (make_env(bodies, chosen, WORLDS, device), bodies.make_env(chosen, WORLDS)):
         env.reset(seed=0)
-        actions = _actions(on_device).to(env.device)
-        rewards = [env.step(action).rewards.clone() for action in actions]
-        found.append({f"step_{index}": reward for index, reward in enumerate(rewards)})
+        found.append({name: value for name, value in _rollout(env).items() if name.startswith("reward")})
         env.close()
     return _differences(*found)
 
 
-def _actions(env: TokenEnv) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return (2 * torch.rand(STEPS, *_shape(env), generator=generator) - 1).to(env.device)
+def _rollout(env: TokenEnv) -> dict[str, Tensor]:
+    """Rewards of a few steps and the last observation, float64 on the CPU."""
+    found, generator = {}, torch.Generator().manual_seed(0)
+    for index in range(STEPS):
+        actions = 2 * torch.rand(_shape(env), generator=generator) - 1
+        step = env.step(actions.to(env.device))
+        found[f"reward/{index}"] = step.rewards
+        if index == STEPS - 1:
+            found |= step.observation
+        found = {name: value.to("cpu", torch.float64, copy=True) for name, value in found.items()}
+    return found
 
 
 def _differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Any]:
-    found = {name: float((one[name].cpu().double() - other[name].cpu().double()).abs().max()) for name in one}
+    """Largest absolute differences by name, and the largest of all."""
+    found = {name: float((one[name] - other[name]).abs().max()) for name in one}
     # Python's max passes over NaN; torch's does not.
     worst = float(torch.tensor(list(found.values()), dtype=torch.float64).max())
     return {"largest_difference": worst, "differences": found}
@@ -331,7 +310,7 @@ def on_device(
         env = make_env(bodies, names, count, device)
         stack.callback(env.close)
         _step_once(env)
-        arrays = sum(bytes_of_arrays(block.worlds._data) for block in env._blocks)
+        arrays = sum(bytes_of_arrays(block.worlds._data) for block in env._simulation.blocks)
         more["limbs"] = int(env.single_observation_space["mask"].shape[0])
         more["bytes_of_arrays"], more["kib_of_arrays_each"] = arrays, arrays / count / 2**10
         return lambda: turn(lambda: env.step(actions()))

@@ -16,7 +16,7 @@ from ...agents.agent import Agent
 from ...agents.composition import build_policy, sizes_for
 from ...agents.evaluation.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
-from ...agents.rollout.population import Population, count_parameters, set_parameters
+from ...agents.rollout.population import Population, count_parameters, get_parameters, set_parameters
 from ...envs.cores import available_cores
 from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
@@ -131,14 +131,13 @@ def generations(
     threads: int,
     stack: ExitStack,
     device: torch.device = CPU,
-    simulation: str = "cpu",
+    shard_size: int | None = None,
 ) -> Callable[[int], int]:
-    """A generation at once, and its steps. On a device the first one, which records steps, is made before."""
+    """A generation at once, and its steps; the first one, for which environments are made, is not counted."""
     starts = [[SEED, episode] for episode in range(episodes)]
-    population = Population(policy, task, len(drawn), episodes, threads, device, None, simulation)
+    population = Population(policy, task, len(drawn), episodes, threads, device, shard_size)
     stack.callback(population.close)
-    if simulation != "cpu":
-        population.evaluate(drawn, starts)
+    population.evaluate(drawn, starts)
     return lambda _: int(population.evaluate(drawn, starts).lengths.sum())
 
 
@@ -149,9 +148,10 @@ def initial_policy(config: DictConfig, task: TaskSet) -> Policy:
         return build_policy(config.agent, env)
 
 
-def draw(policy: Policy, size: int, sigma: float) -> np.ndarray:
-    """(size, n) parameters around zero."""
-    return sigma * np.random.default_rng(SEED).standard_normal((size, count_parameters(policy)))
+def draw(policy: Policy, size: int, sigma: float, around: bool = False) -> np.ndarray:
+    """(size, n) parameters around zero, or around the policy's own."""
+    drawn = sigma * np.random.default_rng(SEED).standard_normal((size, count_parameters(policy)))
+    return drawn + get_parameters(policy) if around else drawn
 
 
 class EndlessCarts(CartPoles):

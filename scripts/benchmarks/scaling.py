@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,21 +23,22 @@ from ...agents.algorithms import CMAES
 from ...agents.algorithms.search import Search
 from ...agents.device import threads_for_numpy
 from ...agents.rollout.candidates import SEED_BYTES
-from ...agents.rollout.population import Population, count_parameters, get_parameters
-from ...agents.rollout.ray_population import Ray
+from ...agents.rollout.population import count_parameters
 from ...agents.storage.policy import load_policy
+from ...agents.training.loop import make_algorithm, make_setup
 from ...envs.cores import available_cores
 from ...envs.errors import UserError
 from ...envs.numbers import EPISODE_STEPS, checked, listed, real, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
 from .harness import COUNT, ROUNDS, Report, Row, counted
+from .population import CPU, SEED, draw, generations
+from .setup import compose
 
 SIGMA = 0.001
 """Deviation of the parameters, around those of the bundled agent."""
 WORKERS_OF_A_MACHINE = 4
 """In what is computed."""
 AGENT = "bundled/cartpole_swingup-attention_neuron"
-TARGET = "somite.envs.sensors.CartPoleSwingUp"
 PARTS = ("search", "tasks", "wire", "episodes")
 
 
@@ -78,9 +80,7 @@ class Scaling:
         self._task = CartPoleSwingUp(Senses(), self.steps)
         self._policy = load_policy(AGENT).policy
         n = count_parameters(self._policy)
-        self._starts = [[0, episode] for episode in range(self.episodes)]
-        around = np.random.default_rng(0).standard_normal((self.candidates, n))
-        self._drawn = get_parameters(self._policy) + SIGMA * around
+        self._drawn = draw(self._policy, self.candidates, SIGMA, around=True)
         with ExitStack() as stack:
             parts = self._shards(stack) + self._searches(n)
             if self.ray_workers:
@@ -90,26 +90,26 @@ class Scaling:
         report.table("Measured here", parts, "seconds", "longest")
         report.table("A generation, computed", costs)
 
-    def _population(self, stack: ExitStack, candidates: int, threads: int, size: int | None) -> Population:
-        population = Population(self._policy, self._task, candidates, self.episodes, threads, shard_size=size)
-        stack.callback(population.close)
-        return population
+    def _generation(
+        self, drawn: np.ndarray, threads: int, shard_size: int | None, stack: ExitStack
+    ) -> Callable[[int], int]:
+        given = (self._policy, self._task, drawn, self.episodes, threads, stack)
+        return generations(*given, shard_size=shard_size)
 
     def _shards(self, stack: ExitStack) -> list[Row]:
         """A shard in one process, and what a shard and a candidate cost."""
         rows = []
         for size in self.shard_sizes:
             parts = [self._drawn[i : i + size] for i in range(0, self.candidates - size + 1, size)]
-            parts = parts[: max(1, 64 // size)]  # candidates differ in how long they stay
-            shard = self._population(stack, size, 1, size)
-            seconds = [_seconds(lambda p=part, s=shard: s.evaluate(p, self._starts)) for part in parts]
-            mean = statistics.mean(seconds)
-            found = {"seconds": mean, "longest": max(seconds), "shards": len(seconds)}
+            seconds = []
+            for part in parts[: max(1, 64 // size)]:  # candidates differ in how long they stay
+                shard = self._generation(part, 1, size, stack)
+                seconds.append(_seconds(lambda s=shard: s(0)))
+            found = {"seconds": statistics.mean(seconds), "longest": max(seconds), "shards": len(seconds)}
             rows.append({"name": f"shard/{size}", **found})
         slope, fixed = np.polyfit(self.shard_sizes, [row["seconds"] for row in rows], 1)
-        rows.append({"name": "shard/each", "seconds": max(0.0, float(fixed))})
-        rows.append({"name": "shard/candidate", "seconds": max(0.0, float(slope))})
-        return rows
+        each = {"shard/each": fixed, "shard/candidate": slope}
+        return rows + [{"name": name, "seconds": max(0.0, float(found))} for name, found in each.items()]
 
     def _searches(self, n: int) -> list[Row]:
         """Asking and telling on the driver."""
@@ -129,28 +129,28 @@ class Scaling:
     def _ray(self, report: Report, stack: ExitStack) -> list[Row]:
         """Threads of this process beside processes of Ray, and what a task costs by itself."""
         size = self.ray_shard_size
-        settings = CMAES(population=self.candidates, episodes=self.episodes, shard_size=size, diagonal=True)
-        environment = {"_target_": TARGET, "max_episode_steps": self.steps}
-        cluster = Ray(workers=self.ray_workers).evaluator(
-            settings, self._policy, self._task, environment, 1, torch.device("cpu")
+        arguments = (
+            f"env=cartpole_swingup env.max_episode_steps={self.steps} agent=attention_neuron "
+            f"algorithm=cma_es algorithm.diagonal=true algorithm.population={self.candidates} algorithm.shard_size={size} "
+            f"algorithm.episodes={self.episodes} compute=ray compute.workers={self.ray_workers}"
         )
+        config = compose(arguments.split())
+        algorithm = make_algorithm(config)
+        setup = make_setup(config, algorithm, CPU)
+        cluster = setup.compute.evaluator(algorithm, setup, self._policy)
         stack.callback(cluster.close)
-        threads = min(available_cores(), self.ray_workers)
-        kinds = {
-            "local": self._population(stack, self.candidates, threads, None),
-            "local_same_shards": self._population(stack, self.candidates, threads, size),
-            "ray": cluster,
-        }
+        starts = [[SEED, episode] for episode in range(self.episodes)]
 
-        def generation(evaluator: Any) -> Callable[[int], int]:
-            do = lambda _: int(evaluator.evaluate(self._drawn, self._starts).lengths.sum())  # noqa: E731
-            do(0)  # workers start, environments are made
-            return do
+        def on_ray(_: ExitStack) -> Callable[[int], int]:
+            cluster.evaluate(self._drawn, starts)  # workers start
+            return lambda _: int(cluster.evaluate(self._drawn, starts).lengths.sum())
 
-        names = [f"generation/{kind}" for kind in kinds]
+        here = partial(self._generation, self._drawn, min(available_cores(), self.ray_workers))
+        kinds = {"local": partial(here, None), "local_same_shards": partial(here, size), "ray": on_ray}
+        local = [f"generation/{kind}" for kind in kinds][:2]
         rivals = [
-            counted(name, lambda _, e=evaluator: generation(e), 1, names[: index and 2])
-            for index, (name, evaluator) in enumerate(zip(names, kinds.values(), strict=True))
+            counted(f"generation/{kind}", make, 1, local if kind == "ray" else [])
+            for kind, make in kinds.items()
         ]
         report.compare("A generation", rivals, self.rounds)
         empty = cluster._ray.remote(num_cpus=1, max_retries=0)(len)

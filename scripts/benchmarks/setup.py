@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,14 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
 
-from ...agents.algorithms.ppo import PPO, TokenPPO
-from ...agents.composition import build_policy, policy_class
-from ...agents.device import resolve_device, resolve_simulation, set_threads, thread_limit, use_precision
-from ...agents.rollout.training_rows import TrainingRows
-from ...agents.training.run_callback import EPISODES_KEPT
+from ...agents.algorithms.base import Learner
+from ...agents.device import resolve_device, set_threads, use_precision
+from ...agents.training.loop import make_algorithm, make_setup
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
 from ..cli.arguments import CONFIG_MODULE, check_names, check_targets
@@ -75,39 +70,6 @@ def instantiate(node: DictConfig) -> Any:
     return hydra.utils.instantiate(node, _convert_="all")
 
 
-class TrainingSetup:
-    """Task, environments, policy and learner as a training run has them.
-
-    Args:
-        config: of `compose`.
-    """
-
-    def __init__(self, config: DictConfig) -> None:
-        self.torch_threads, self.threads = set_threads(config.threads), thread_limit(config.threads)
-        self.device = resolve_device(config.device)
-        seeds = np.random.SeedSequence([int(config.seed), 0]).generate_state(3)
-        learner_seed, env_seed, init_seed = (int(seed) for seed in seeds)
-        self.bodies: TaskSet = instantiate(config.env)
-        self.algorithm: PPO = instantiate(config.algorithm)
-        self.aligned: bool = policy_class(config.agent, self.bodies.kind, by_gradient=True).aligned_slots
-        self.simulation = resolve_simulation(config.simulation, self.bodies, self.device)
-        self.precision = str(config.precision)
-        use_precision(self.precision, self.device)
-        self.rows: TrainingRows = self.algorithm.make_rows(
-            self.bodies, self.aligned, self.threads, self.simulation, self.device
-        )
-        torch.manual_seed(init_seed)
-        self.policy = build_policy(config.agent, self.rows.env).to(self.device)
-        self.learner: TokenPPO = self.algorithm.make_learner(
-            self.policy, self.rows, self.device, learner_seed, env_seed, self.precision
-        )
-        self.learner.set_logger(Logger(None, []))
-
-    def close(self) -> None:
-        """Let the simulations go."""
-        self.rows.close()
-
-
 class PPOSpeed(Rival):
     """Iterations of PPO, one at a time, as ``somite-train`` with these arguments makes them.
 
@@ -117,8 +79,8 @@ class PPOSpeed(Rival):
 
     Args:
         name: of the row.
-        config: of `compose`. The learning rate must be constant: every measured iteration is the last that
-            the learner knows of, where a falling rate would be zero.
+        config: of `compose`. The learning rate must be constant: every measured iteration may be the last
+            that the learner knows of, where a falling rate would be zero.
         against: see `Rival`.
     """
 
@@ -126,53 +88,84 @@ class PPOSpeed(Rival):
         super().__init__(name, self._start, against)
         self._config = config
 
-    def make(self, stack: ExitStack) -> TrainingSetup:
-        """The run, and what there is to say about it."""
-        setup = TrainingSetup(self._config)
-        stack.callback(setup.close)
+    def make(self, stack: ExitStack) -> Learner:
+        """The learner; what there is to say about it is kept."""
+        config = self._config
+        self._threads, self._device = set_threads(config.threads), resolve_device(config.device)
+        use_precision(config.precision, self._device)
+        algorithm = make_algorithm(config)
+        setup = make_setup(config, algorithm, self._device)
+        learner = algorithm.make_learner(setup)
+        stack.callback(learner.close)
+        self._steps = algorithm.n_steps * algorithm.num_envs
         self.more |= {
-            "agent": type(setup.policy).__name__,
-            "parameters": sum(parameter.numel() for parameter in setup.policy.parameters()),
-            "simulation": setup.simulation,
+            "agent": type(learner.policy).__name__,
+            "parameters": sum(parameter.numel() for parameter in learner.policy.parameters()),
+            "simulation": setup.task_set.simulation,
             "precision": setup.precision,
-            "device": str(setup.device),
-            "torch_threads": setup.torch_threads,
-            "bodies": len(setup.bodies.seen),
-            "num_envs": setup.algorithm.num_envs,
-            "batch_size": setup.learner.batch_size,
+            "device": str(self._device),
+            "torch_threads": self._threads,
+            "bodies": len(setup.task_set.seen),
+            "num_envs": algorithm.num_envs,
+            "batch_size": algorithm.batch_size,
         }
-        return setup
+        return learner
 
     def _start(self, stack: ExitStack) -> Turn:
-        setup = self.make(stack)
-        learner, device = setup.learner, setup.device
-        steps = setup.algorithm.n_steps * setup.algorithm.num_envs
-        in_policy = [0.0]
-        if device.type == "cpu":
-            learner.policy.forward = _timed(learner.policy.forward, in_policy)
-            learner.policy.predict_values = _timed(learner.policy.predict_values, in_policy)
-        spent: dict[str, float] = {}
+        learner, in_policy, spent = self.make(stack), [0.0], dict[str, float]()
+        on_cpu = self._device.type == "cpu"
+        if on_cpu:
+            for name in ("act", "value"):
+                setattr(learner.network, name, _timed(getattr(learner.network, name), in_policy))
 
         def turn() -> float:
-            set_threads(setup.torch_threads)  # rivals that run in turns have their own number
+            set_threads(self._threads)  # rivals that run in turns have their own number
             before, in_policy[0] = dict(learner.seconds), 0.0
-            wait(device)
+            wait(self._device)
             start = time.perf_counter()
-            learner.learn(steps, reset_num_timesteps=False, log_interval=None)
-            wait(device)
+            learner.update(lambda: False)
+            wait(self._device)
             elapsed = time.perf_counter() - start
             found = {name: learner.seconds[name] - before[name] for name in ("env", "update")}
-            if device.type == "cpu":
+            if on_cpu:
                 found = {"env": found["env"], "policy": in_policy[0], "update": found["update"]}
             found["rest"] = elapsed - sum(found.values())
             spent.update({phase: spent.get(phase, 0.0) + seconds for phase, seconds in found.items()})
-            total = sum(spent.values())
-            self.more["shares"] = {phase: seconds / total for phase, seconds in spent.items()}
-            return steps / elapsed
+            self.more["shares"] = {phase: part / sum(spent.values()) for phase, part in spent.items()}
+            return self._steps / elapsed
 
         turn()  # which is not counted
         spent.clear()
         return turn
+
+    def learn_until(self, target: float, limit: float) -> Row:
+        """Learns until the mean return of all bodies is high enough, or the time is up.
+
+        A body's return is the mean of its last whole episodes, acting with exploration.
+
+        Args:
+            target: the return.
+            limit: s, at most.
+
+        Returns:
+            ``seconds_to_return``, None where it was not reached; a ``curve`` of seconds, steps and the mean
+            return after each rollout, which is None until all bodies have one.
+        """
+        begun, reached, curve = time.perf_counter(), None, [(0.0, 0, None)]
+        with ExitStack() as stack:
+            learner = self.make(stack)
+            set_up = time.perf_counter() - begun
+            begun = time.perf_counter()
+            while reached is None and curve[-1][0] < limit:
+                learner.update(lambda: False)
+                scalars = learner.episodes.scalars()
+                found = [value for name, value in scalars.items() if name.startswith("bodies/")]
+                mean = float(np.mean(found)) if len(found) == self.more["bodies"] else None
+                curve.append((time.perf_counter() - begun, learner.steps, mean))
+                reached = curve[-1][0] if mean is not None and mean >= target else None
+        last = dict(zip(("seconds", "steps", "return"), curve[-1], strict=True))
+        about = {"target": target, "limit": limit, "seconds_to_return": reached, "seconds_of_setup": set_up}
+        return {**about, **last, "curve": curve, **self.more}
 
 
 def _timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
@@ -203,54 +196,3 @@ def ppo_rivals(variants: Mapping[str, Sequence[str]], train: Sequence[str]) -> l
     configs = {f"ppo/{name}": compose([*given, *train]) for name, given in variants.items()}
     naive = [name for name, config in configs.items() if NaiveTransformer.__name__ in config.agent._target_]
     return [PPOSpeed(name, config, naive * (name not in naive)) for name, config in configs.items()]
-
-
-def learn_until(rival: PPOSpeed, target: float, seconds: float) -> Row:
-    """Learns until the mean return of all bodies is high enough, or the time is up.
-
-    A body's return is the mean of its last whole episodes, acting with exploration.
-
-    Args:
-        rival: the run.
-        target: the return.
-        seconds: at most.
-
-    Returns:
-        ``seconds_to_return``, None where it was not reached; a ``curve`` of seconds, steps and the mean
-        return after each rollout, which is None until all bodies have one.
-    """
-    begun = time.perf_counter()
-    with ExitStack() as stack:
-        setup = rival.make(stack)
-        watch = _Watch(target, seconds, len(setup.bodies.seen))
-        set_up = time.perf_counter() - begun
-        set_threads(setup.torch_threads)
-        setup.learner.learn(2**62, callback=watch, log_interval=None)
-        wait(setup.device)
-    last = dict(zip(("seconds", "steps", "return"), (watch.curve or [(None, 0, None)])[-1], strict=True))
-    about = {"target": target, "limit": seconds, "seconds_to_return": watch.reached, **last}
-    return about | {"seconds_of_setup": set_up, "curve": watch.curve, **rival.more}
-
-
-class _Watch(BaseCallback):
-    def __init__(self, target: float, seconds: float, bodies: int) -> None:
-        super().__init__()
-        self._target, self._seconds = target, seconds
-        self._returns = [deque(maxlen=EPISODES_KEPT) for _ in range(bodies)]
-        self.curve: list[tuple[float, int, float | None]] = []
-        self.reached: float | None = None
-
-    def _on_training_start(self) -> None:
-        self._start = time.perf_counter()
-
-    def _on_step(self) -> bool:
-        return self.reached is None and time.perf_counter() - self._start < self._seconds
-
-    def _on_rollout_end(self) -> None:
-        finished = self.model.finished
-        for body, kept in enumerate(self._returns):
-            kept.extend(finished.returns[finished.bodies == body][-EPISODES_KEPT:].tolist())
-        mean = float(np.mean([np.mean(kept) for kept in self._returns])) if all(self._returns) else None
-        self.curve.append((time.perf_counter() - self._start, self.num_timesteps, mean))
-        if mean is not None and mean >= self._target:
-            self.reached = self.curve[-1][0]
