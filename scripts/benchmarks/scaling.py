@@ -131,8 +131,9 @@ class Scaling:
         size = self.ray_shard_size
         arguments = (
             f"env=cartpole_swingup env.max_episode_steps={self.steps} agent=attention_neuron "
-            f"algorithm=cma_es algorithm.diagonal=true algorithm.population={self.candidates} algorithm.shard_size={size} "
-            f"algorithm.episodes={self.episodes} compute=ray compute.workers={self.ray_workers}"
+            f"algorithm=cma_es algorithm.diagonal=true algorithm.population={self.candidates} "
+            f"algorithm.shard_size={size} algorithm.episodes={self.episodes} compute=ray "
+            f"compute.workers={self.ray_workers}"
         )
         config = compose(arguments.split())
         algorithm = make_algorithm(config)

@@ -137,7 +137,7 @@ def test_without_a_gpu_one_sentence_says_so(tmp_path, capsys):
     [
         ("seconds=0", "seconds must be a number above 0"),
         ("parts=[simulatoin]", "parts must be"),
-        ("worlds=[0]", "worlds must be a list of any length (each a whole number from 1 to 1,000,000)"),
+        ("worlds=[0]", "worlds must be a list of at least 1 (each a whole number from 1 to 1,000,000)"),
         ("target=.nan", "target must be a number"),
     ],
 )
