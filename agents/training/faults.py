@@ -6,15 +6,16 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-import safetensors.torch
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from ..storage.atomic import replace_folder
 from ..storage.paths import command
 from ..storage.run_folder import list_checkpoints
+
+if TYPE_CHECKING:  # torch takes seconds, and every command line knows RunFault
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class GradientGuard:
         optimizer.register_step_pre_hook(self._look)
 
     def _look(self, *_: object) -> None:
+        import torch
+
         gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
         if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
             named = {name: p.grad for name, p in self._module.named_parameters() if p.grad is not None}
@@ -66,6 +69,8 @@ class GradientGuard:
 
     def check_parameters(self) -> None:
         """Raises NotFinite: a parameter is not finite."""
+        import torch
+
         for name, parameter in self._module.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise NotFinite(f"the parameter {name}", self.step)
@@ -82,6 +87,9 @@ def diagnose(
         module: whose parameters and gradients are written.
         learnt_from: the rollout, by name.
     """
+    import safetensors.torch
+    import torch
+
     tensors = {f"parameter/{name}": p.detach() for name, p in module.named_parameters()}
     tensors |= {f"gradient/{name}": p.grad for name, p in module.named_parameters() if p.grad is not None}
     tensors |= {f"rollout/{name}": torch.as_tensor(value) for name, value in learnt_from.items()}
@@ -110,7 +118,7 @@ def diagnose(
 
 
 def _described(value: Tensor) -> dict[str, object]:
-    finite = value[torch.isfinite(value)]
+    finite = value[value.isfinite()]
     return {
         "shape": list(value.shape),
         "not_finite": value.numel() - finite.numel(),
