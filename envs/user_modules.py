@@ -108,7 +108,7 @@ def own_class(target: str, key: str) -> type:
     classes = [known for known, value in vars(sys.modules[module]).items() if isinstance(value, type)]
     if name not in classes:
         raise UserError(f"{key}: the module {module!r} has no class {name!r}; {nearest(name, classes)}")
-    inherited = os.environ.get(INHERITED, f"{folder_of_modules()}").split(os.pathsep)
+    inherited = (os.environ.get(INHERITED) or str(folder_of_modules())).split(os.pathsep)
     os.environ[INHERITED] = os.pathsep.join(dict.fromkeys([*inherited, module]))
     return getattr(sys.modules[module], name)
 

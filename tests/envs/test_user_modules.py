@@ -43,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(user_modules, "_folder", None)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(user_modules.INHERITED, "")
     yield tmp_path
     for name in NAMES:
         sys.modules.pop(name, None)
@@ -137,9 +138,18 @@ def test_modules_are_of_gymnasiums_tasks_alone() -> None:
         task_of(load_policy("bundled/cartpole_swingup-sensor_mlp"), {"imports": ["json"]})
 
 
-@pytest.mark.parametrize(("imports", "said"), [(None, ""), (["a", "b.c"], ' "env.imports=[a,b.c]"')])
-def test_a_run_says_with_which_modules_it_goes_on(imports: Any, said: str) -> None:
-    run = SimpleNamespace(folder=Path("runs/x"), config=OmegaConf.create({"env": {"imports": imports}}))
+@pytest.mark.parametrize(
+    ("imports", "agent", "said"),
+    [
+        (None, "somite.X", ""),
+        (["a", "b.c"], "somite.X", ' "env.imports=[a,b.c]"'),
+        (None, "a.X", " agent._target_=a.X"),
+    ],
+)
+def test_a_run_says_with_which_modules_it_goes_on(imports: Any, agent: str, said: str) -> None:
+    sections = {"env": {"_target_": "somite.Y", "imports": imports}, "agent": {"_target_": agent}}
+    config = OmegaConf.create({**sections, "algorithm": {"_target_": "somite.Z"}})
+    run = SimpleNamespace(folder=Path("runs/x"), config=config)
     assert Run._command_to(run, "somite-train", "resume") == f"somite-train resume=runs/x{said}"
 
 
@@ -170,3 +180,26 @@ def test_a_saved_policy_names_its_module_and_imports_nothing(folder: Path) -> No
     assert "somite_mine" not in sys.modules
     assert task_of(agent, {"imports": ["somite_mine"]}).name == "Mine-v0"
     assert json.loads((folder / "p" / "policy.json").read_text())["environment"]["config"]["imports"]
+
+
+def test_a_process_that_a_command_starts_knows_the_classes_that_the_user_named_to_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = "somite_mine.Mine"
+    assert user_modules.imported_class(target, gymnasium.Env, "somite.envs") is None
+    assert user_modules.is_foreign(target) and "somite_mine" not in sys.modules
+    mine = user_modules.own_class(target, "env._target_")
+    assert user_modules.imported_class(target, gymnasium.Env, "somite.envs") is mine
+    assert user_modules.imported_class(target, UserError, "somite.envs") is None, "of another kind"
+    del sys.modules["somite_mine"]  # as in the other process, which stands elsewhere
+    monkeypatch.setattr(user_modules, "_folder", None)
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert user_modules.imported_class(target, gymnasium.Env, "somite.envs").__name__ == "Mine"
+
+
+def test_a_file_of_ours_needs_no_list() -> None:
+    target = "somite.envs.sensors.senses.Senses"
+    assert user_modules.imported_class(target, Senses, "somite.envs") is Senses
+    for other in ("somite.envs.sensors.no_such.Senses", "somite.envs.../x.Senses", "os.system", "", None):
+        assert user_modules.imported_class(other, object, "somite.envs") is None

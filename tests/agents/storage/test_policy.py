@@ -168,6 +168,13 @@ def test_only_policies_are_built(saved, target, monkeypatch):
         load_policy(saved)
 
 
+def test_a_policy_of_a_file_that_exports_nothing_is_loaded(saved):
+    """A new file in the folder of policies needs no list."""
+    target = "somite.agents.policies.limb_transformer.LimbTransformer"
+    rewrite(saved, lambda values: values["policy"].update(_target_=target))
+    assert type(load_policy(saved).policy) is policies.LimbTransformer
+
+
 def test_a_misspelt_policy_gets_the_nearest(saved):
     rewrite(saved, lambda values: values["policy"].update(_target_="somite.agents.policies.LimbTransfomer"))
     with pytest.raises(CheckpointError, match="did you mean 'LimbTransformer'"):
