@@ -15,8 +15,8 @@ from ...envs.snapshots import Misfit
 from ..device import out_of_memory
 from ..policies.base import Policy
 from ..rollout.buffer import RolloutBuffer
-from ..rollout.device_clock import DeviceClock
 from ..rollout.episodes import EpisodeRecords
+from ..rollout.gpu import DeviceClock
 from ..training.faults import GradientGuard
 from .base import Learner, Setup, Stop
 from .network import Network, threads_of_an_operation

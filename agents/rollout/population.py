@@ -7,32 +7,33 @@ population gives the same, bit for bit, on any number of threads or machines of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from queue import SimpleQueue
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...envs.task_set import TaskSet
+from ...envs.token_env import TokenEnv
+from ..device import out_of_memory
 from ..policies import Policy
 from .candidates import Recipe
-from .device_population import DeviceSimulator
-from .scores import CHECK_EVERY, Scores, Stop, joined
-from .stacked import Actors, count_parameters, get_parameters, set_parameters
+from .episodes import FirstEpisodes
+from .gpu import repeated
+from .stacked import split_parameters, stack
 
-__all__ = [
-    "Population",
-    "Scores",
-    "Simulator",
-    "Stop",
-    "count_parameters",
-    "get_parameters",
-    "joined",
-    "set_parameters",
-]
+CHECK_EVERY = 8
+"""Steps between looks at which episodes still run; looking is cheap, but not free."""
+
+WORTHWHILE = 0.95
+"""Ended episodes are dropped when no more than this share of the present ones would remain."""
+
+UNREAD = ("privileged", "sensor")
+"""Of an observation, what no acting policy reads."""
 
 ROWS = {"sensors": 4096}
 """Of a shard where one machine computes: what a thread does for small arrays between two steps takes longer
@@ -43,6 +44,27 @@ ROWS_SPREAD = {"sensors": 1024}
 
 ROWS_OTHERWISE, ROWS_OF_A_BODY = 128, 32
 """Of a shard whose simulation or policy takes longer; at least so many of each body."""
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What P candidates have reached on M bodies in E episodes of each.
+
+    Attributes:
+        returns: (P, M, E). lengths: (P, M, E), steps.
+        diverged: (P, M, E) bool, episodes that ended because their simulation diverged.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    diverged: np.ndarray
+
+
+def joined(scores: Sequence[Scores]) -> Scores:
+    """Scores of all candidates from those of shards, in order."""
+    return Scores(*(np.concatenate([getattr(s, f.name) for s in scores]) for f in fields(Scores)))
 
 
 def shards_of(size: int, shard_size: int) -> list[slice]:
@@ -55,69 +77,160 @@ class Simulator:
 
     Args:
         policy: whose acting parameters candidates are; it is read only.
-        task_set: gives the task.
+        task_set: gives the task, simulated as it says: on the CPU, or on the policy's device.
         episodes: E, of each body.
-        threads: of the simulation.
+        threads: of a simulation on the CPU.
     """
 
     def __init__(self, policy: Policy, task_set: TaskSet, episodes: int, threads: int = 1) -> None:
         self.policy, self.episodes, self.bodies = policy, episodes, task_set.seen
+        self.device = next(policy.parameters()).device
         self._task_set, self._threads = task_set, threads
-        self._envs: dict[int, gymnasium.vector.VectorEnv] = {}
+        self._loops: dict[int, _Loop] = {}
 
-    def env(self, candidates: int) -> gymnasium.vector.VectorEnv:
-        """The environment of so many candidates, made when it is first needed."""
-        if candidates not in self._envs:
-            self._envs[candidates] = self._task_set.make_vec(
-                self.bodies,
-                len(self.bodies) * candidates * self.episodes,
-                aligned=self.policy.aligned_slots,
-                threads=self._threads,
-                once=True,
-            )
-        return self._envs[candidates]
+    def make_env(self, count: int) -> TokenEnv:
+        """The environments of so many candidates."""
+        rows, device = len(self.bodies) * count * self.episodes, self.device
+        if self._task_set.simulation == "cpu":
+            device = torch.device("cpu")
+        aligned = self.policy.aligned_slots
+        return self._task_set.make_env(
+            self.bodies, rows, device, aligned=aligned, once=True, threads=self._threads
+        )
 
-    @torch.inference_mode()
     def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
-        """Every candidate from the same starts; each row has one episode.
+        """Every candidate from the same starts.
 
         Args:
             candidates: (S, n) acting parameters.
             starts: E seeds, of the episodes of every candidate on every body.
-            stop: asked after each step; True ends it.
+            stop: asked every `CHECK_EVERY` steps; True ends it.
 
         Returns:
             Scores, or None where it was stopped.
+
+        Raises:
+            UserError: the device's memory does not suffice, or what the environment's `check` finds.
         """
-        torch.set_num_threads(1)  # of this thread's operations
-        env = self.env(len(candidates))
-        rows, bodies = env.num_envs, len(self.bodies)
-        # Rows of a body lie together; of it, those of a candidate.
-        order = np.arange(rows).reshape(bodies, len(candidates), self.episodes).transpose(1, 0, 2)
-        observation, _ = env.reset(seed=list(starts) * (bodies * len(candidates)))
-        actors = Actors(self.policy, candidates, order, observation["tokens"].shape[1])
-        returns, lengths, diverged = np.zeros(rows), np.zeros(rows, int), np.zeros(rows, bool)
-        running = np.ones(rows, bool)
-        actions = np.zeros(env.action_space.shape, env.action_space.dtype)
-        step = 0
-        while running.any():
-            if step % CHECK_EVERY == 0 and step:
-                actors.drop_ended(running)
-            actions[actors.rows] = actors.act(observation)
-            observation, rewards, terminated, truncated, info = env.step(actions)
-            returns += rewards * running
-            lengths += running
-            diverged |= info["diverged"] & running
-            running &= ~(terminated | truncated)
-            step += 1
-            if stop():
-                return None
-        return Scores(returns[order], lengths[order], diverged[order])
+        count = len(candidates)
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)  # of this thread's operations
+        with torch.no_grad(), out_of_memory("candidates", self.device, "algorithm.shard_size", count):
+            if count not in self._loops:
+                self._loops[count] = _Loop(self, count)
+            loop = self._loops[count]
+            with torch.inference_mode(loop.env.knows_ends):  # small operations then take less time
+                return loop.run(candidates, starts, stop)
 
     def close(self) -> None:
         """Let the simulations go."""
-        for env in self._envs.values():
-            env.close()
+        for loop in self._loops.values():
+            loop.env.close()
+        self._loops.clear()
+
+
+class _Loop:
+    """Acting and stepping for P candidates, and what comes of it.
+
+    Where the host knows which episodes have ended, they are dropped. Elsewhere nothing waits for the device
+    between two looks, and tensors stay where they are, so that a step can be one CUDA graph.
+
+    Args:
+        simulator: whose candidates.
+        count: P.
+    """
+
+    def __init__(self, simulator: Simulator, count: int) -> None:
+        self._policy, self._device = simulator.policy, simulator.device
+        self.env = env = simulator.make_env(count)
+        # Environments of a body lie together; of it, those of a candidate.
+        bodies, episodes = len(simulator.bodies), simulator.episodes
+        self._shape = count, bodies, episodes
+        places = torch.arange(env.num_envs, device=env.device).view(bodies, count, episodes)
+        self._places = places.transpose(0, 1).reshape(count, -1)  # (P, M * E), of each candidate
+        self._all_flat = self._places.flatten()
+        self._episodes = FirstEpisodes(env.num_envs, env.device)
+        self._actions: Tensor | None = None
+        self._stack: Any = None
+        self._advance: Callable[[], None] | None = None
+
+    def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
+        """As of `Simulator`."""
+        self._begin(candidates, starts)
+        if self._advance is None:
+            captured = getattr(self.env, "can_be_captured", False) and not self.env.knows_ends
+            generators = self.env.generators if captured else ()
+            self._advance = repeated(self._step, self._device, generators) if captured else self._step
+            if captured:  # which has made steps
+                self._begin(candidates, starts)
+        steps = 0
+        while self._episodes.running.any():  # here, and nowhere else, the host waits
+            if steps >= self.env.max_episode_steps:
+                raise RuntimeError(f"an episode goes on after {self.env.max_episode_steps} steps")
+            if steps and self.env.knows_ends:
+                self._drop_ended()
+            for _ in range(CHECK_EVERY):
+                self._advance()
+            steps += CHECK_EVERY
+            if stop():
+                return None
+        self.env.check()
+        places, found = self._all_flat, self._episodes
+        told = (kept.index_select(0, places) for kept in (found.returns, found.lengths, found.diverged))
+        return Scores(*(values.view(self._shape).cpu().numpy() for values in told))
+
+    def _begin(self, candidates: np.ndarray, starts: Sequence[Any]) -> None:
+        parameters = split_parameters(self._policy, candidates)
+        first = self.env.reset(list(starts) * (self._shape[0] * self._shape[1]))
+        self._act_in(self._places)
+        self._episodes.begin()
+        if self._stack is None or self.env.knows_ends:
+            self._observation = {k: v.clone() for k, v in first.items() if k not in UNREAD}
+            complete = getattr(self.env, "tokens_are_complete", None if self.env.knows_ends else False)
+            self._stack = stack(self._policy, parameters, self._observed(), complete)
+            return
+        for key, value in self._observation.items():
+            value.copy_(first[key])
+        self._stack.begin(self._policy, parameters, self._observed())
+
+    def _act_in(self, rows: Tensor) -> None:
+        """Candidates act in these environments (P', R) from now on."""
+        # A recorded step goes on to read the same tensor.
+        self._rows, self._flat = rows, self._all_flat if rows is self._places else rows.flatten()
+        self._are_all = self._shape[1] == 1 and rows is self._places
+
+    def _step(self) -> None:
+        """Act and step once; nothing here waits for the device."""
+        actions = self._policy.choose(self._stack.act(self._observed()).flatten(0, 1)).to(self.env.device)
+        if not self._are_all:
+            if self._actions is None:
+                self._actions = actions.new_zeros(self.env.num_envs, *actions.shape[1:])
+            actions = self._actions.index_copy_(0, self._flat, actions)
+        result = self.env.step(actions)
+        self._episodes.add(result.rewards, result.ended, result.diverged)
+        if self.env.knows_ends:
+            self._observation = {key: result.observation[key] for key in self._observation}
+            return
+        for key, value in self._observation.items():
+            value.copy_(result.observation[key])
+
+    def _observed(self) -> dict[str, Tensor]:
+        """The observation as (P', R, ...), on the policy's device."""
+        found = {}
+        for key, value in self._observation.items():
+            chosen = value if self._are_all else value.index_select(0, self._flat)
+            found[key] = chosen.to(self._device).unflatten(0, self._rows.shape)
+        return found
+
+    def _drop_ended(self) -> None:
+        """Go on without candidates whose episodes have all ended, and with as few as the others need."""
+        runs = self._episodes.running[self._rows]  # runs: (P', R)
+        counts = runs.sum(1)
+        sets, width = counts.nonzero().flatten(), int(counts.max())
+        if len(sets) * width <= WORTHWHILE * runs.numel():
+            order = (~runs[sets]).byte().argsort(dim=1, stable=True)[:, :width]  # the running ones first
+            self._stack.keep(sets.to(self._device), order.to(self._device))
+            self._act_in(self._rows[sets].gather(1, order))
 
 
 class Population:
@@ -146,23 +259,18 @@ class Population:
         device: torch.device | str = "cpu",
         shard_size: int | None = None,
     ) -> None:
-        self.policy, self.bodies = policy.to(device), task_set.seen
-        on_host = task_set.simulation == "cpu"
+        self.policy, bodies, on_cpu = policy.to(device), task_set.seen, task_set.simulation == "cpu"
         if shard_size is None:
             shard_size = automatic_shard_size(
-                size, len(self.bodies), episodes, policy.kind, device, on_device=not on_host
+                size, len(bodies), episodes, policy.kind, device, on_device=not on_cpu
             )
         self.shards = shards_of(size, shard_size)
-        # One shard at a time keeps a GPU busy.
-        count = min(threads, len(self.shards)) if on_host and torch.device(device).type == "cpu" else 1
-        simulation_threads = max(1, threads // count)  # the shards have the cores
-        self._simulators: list[Simulator | DeviceSimulator] = [
-            Simulator(self.policy, task_set, episodes, simulation_threads)
-            if on_host
-            else DeviceSimulator(self.policy, task_set, episodes, torch.device(device))
-            for _ in range(count)
+        # One shard at a time keeps a GPU busy; its simulation still has the cores.
+        count = min(threads, len(self.shards)) if on_cpu and torch.device(device).type == "cpu" else 1
+        self._simulators = [
+            Simulator(self.policy, task_set, episodes, max(1, threads // count)) for _ in range(count)
         ]
-        self._free: SimpleQueue[Simulator | DeviceSimulator] = SimpleQueue()
+        self._free: SimpleQueue[Simulator] = SimpleQueue()
         for simulator in self._simulators:
             self._free.put(simulator)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="population")
@@ -174,12 +282,12 @@ class Population:
         stop: Stop = lambda: False,
         recipe: Recipe | None = None,
     ) -> Scores | None:
-        """Run every candidate from the same starts; each row has one episode.
+        """Run every candidate from the same starts.
 
         Args:
             candidates: (P, n) acting parameters.
             starts: E seeds, of the episodes of every candidate on every body.
-            stop: asked after each step; True ends all of it.
+            stop: asked every few steps; True ends all of it.
             recipe: of no meaning here, where nothing is sent.
 
         Returns:

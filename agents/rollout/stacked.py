@@ -15,9 +15,6 @@ from ..policies import AttentionNeuron, Policy
 from ..policies.base import Memory, Observation
 from .stacked_neuron import StackedAttentionNeuron, shares
 
-WORTHWHILE = 0.95
-"""Ended rows are dropped when no more than this share of the present ones would remain."""
-
 
 def count_parameters(policy: Policy) -> int:
     """Numbers that :func:`set_parameters` takes."""
@@ -55,12 +52,15 @@ def split_parameters(policy: Policy, values: np.ndarray) -> dict[str, Tensor]:
 class StackedPolicy:
     """Any policy with P sets of acting parameters at once, each with R rows of its own.
 
+    Its tensors stay where they are, so that a CUDA graph of an action goes on to act for other sets.
+
     Args:
         policy: everything else is its own: architecture, buffers, what only the value uses.
         parameters: acting parameters by name, each (P, ...).
+        observation: the first, (P, R, ...).
     """
 
-    def __init__(self, policy: Policy, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, policy: Policy, parameters: Mapping[str, Tensor], observation: Observation) -> None:
         # A copy, because a functional call puts the parameters into the module while it lasts, and several
         # threads make such calls at a time.
         self._policy, self._parameters = copy.deepcopy(policy), dict(parameters)
@@ -70,44 +70,72 @@ class StackedPolicy:
             return functional_call(whole, {f"policy.{k}": v for k, v in parameters.items()}, inputs)
 
         self._act = vmap(act)
+        sets, rows, n_tokens = observation["tokens"].shape[:3]
+        memory = self._policy.initial_memory(sets * rows, n_tokens)
+        self._share({key: value.unflatten(0, (sets, rows)) for key, value in memory.items()}, sets, rows)
+        self._trees = self._trees_of(observation)
 
-    def start(self, rows: int, n_tokens: int) -> None:
-        """Begin episodes: R rows of N tokens for every set, memory empty."""
-        p = len(next(iter(self._parameters.values())))
-        memory = self._policy.initial_memory(p * rows, n_tokens)
-        self._share({key: value.unflatten(0, (p, rows)) for key, value in memory.items()}, rows)
+    def begin(self, policy: Policy, parameters: Mapping[str, Tensor], observation: Observation) -> None:
+        """Begin episodes with other sets of the same shapes, memory empty, in the same tensors.
 
-    def _share(self, memory: Memory, rows: int) -> None:
-        """Parts of the sets, each with what it remembers."""
-        self._parts = self._divide(len(next(iter(self._parameters.values()))), rows)
-        self._memories = [{key: value[part] for key, value in memory.items()} for part in self._parts]
+        Args:
+            policy: whose buffers hold what is not searched for, such as the normaliser.
+            parameters: acting parameters by name.
+            observation: the first, (P, R, ...).
+        """
+        for name, own in self._parameters.items():
+            own.copy_(parameters[name])
+        for own, other in zip(self._policy.buffers(), policy.buffers(), strict=True):
+            own.copy_(other)
+        sets, rows, n_tokens = observation["tokens"].shape[:3]
+        for key, value in self._policy.initial_memory(sets * rows, n_tokens).items():
+            for part, memory in zip(self._parts, self._memories, strict=True):
+                memory[key].copy_(value.unflatten(0, (sets, rows))[part])
+        for key, value in self._trees_of(observation).items():
+            self._trees[key].copy_(value)
 
-    def _divide(self, sets: int, rows: int) -> list[slice]:
-        """Sets that are computed together."""
-        return shares(sets, rows)
+    def _share(self, memory: Memory, sets: int, rows: int) -> None:
+        """Parts of the sets that are computed together, each with what it remembers."""
+        on_cpu = next(iter(self._parameters.values())).device.type == "cpu"
+        self._parts = shares(sets, rows) if on_cpu else [slice(0, sets)]
+        # Parts of a memory may begin as one tensor, and are written to in place from now on.
+        self._memories = [{k: value[part].clone() for k, value in memory.items()} for part in self._parts]
 
     def keep(self, sets: Tensor, rows: Tensor) -> None:
         """Go on with some sets (P',) and, of each, some rows (P', R') only."""
         self._parameters = {key: value[sets] for key, value in self._parameters.items()}
         whole = {key: torch.cat([memory[key] for memory in self._memories]) for key in self._memories[0]}
-        self._share({key: value[sets.unsqueeze(1), rows] for key, value in whole.items()}, rows.shape[1])
+        chosen = sets.unsqueeze(1), rows
+        self._share({key: value[chosen] for key, value in whole.items()}, *rows.shape)
+        self._trees = {key: value[chosen] for key, value in self._trees.items()}
 
     def act(self, observation: Observation) -> Tensor:
         """Actions (P, R, ...), or logits, of observations (P, R, ...); the memory goes on."""
         prepared, actions = self._prepare(observation), []
-        for index, part in enumerate(self._parts):
-            own = [
-                {key: value[part] for key, value in values.items()} for values in (self._parameters, prepared)
-            ]
-            found, self._memories[index] = self._act(*own, self._memories[index])
+        for part, memory in zip(self._parts, self._memories, strict=True):
+            own = [{k: value[part] for k, value in values.items()} for values in (self._parameters, prepared)]
+            found, new = self._act(*own, memory)
+            for key, value in new.items():
+                memory[key].copy_(value)
             actions.append(found)
         return torch.cat(actions)
 
     def _prepare(self, observation: Observation) -> Observation:
         """What depends on the data's values, and cannot run under vmap, is added."""
+        if self._policy.kind == "limbs":
+            return {**observation, **self._trees}
+        return self._prepared(observation)
+
+    def _prepared(self, observation: Observation) -> Observation:
         shape = observation["tokens"].shape[:2]
         prepared = self._policy.prepare({key: value.flatten(0, 1) for key, value in observation.items()})
         return {key: value.unflatten(0, shape) for key, value in prepared.items()}
+
+    def _trees_of(self, observation: Observation) -> dict[str, Tensor]:
+        """What a policy prepares of limbs; a body stays what it is, and a device would be waited for."""
+        if self._policy.kind != "limbs":
+            return {}
+        return {key: value for key, value in self._prepared(observation).items() if key not in observation}
 
 
 class _Acting(nn.Module):
@@ -122,51 +150,20 @@ class _Acting(nn.Module):
         return self.policy.act(features, observation), memory
 
 
-def stack(policy: Policy, parameters: Mapping[str, Tensor]) -> StackedPolicy | StackedAttentionNeuron:
-    """The policy with P sets of acting parameters, each (P, ...)."""
-    kind = StackedAttentionNeuron if type(policy) is AttentionNeuron else StackedPolicy
-    return kind(policy, parameters)
-
-
-class Actors:
-    """Candidates that act in rows of an environment, each in its own.
+def stack(
+    policy: Policy,
+    parameters: Mapping[str, Tensor],
+    observation: Observation,
+    complete: bool | None = None,
+) -> StackedPolicy | StackedAttentionNeuron:
+    """The policy with P sets of acting parameters, ready to begin episodes.
 
     Args:
-        policy: what the candidates are parameters of.
-        candidates: (P, n).
-        rows: (P, ...) of the environment.
-        n_tokens: N.
-
-    Attributes:
-        rows: (P', R), those that are still acted in.
+        policy: what they are parameters of.
+        parameters: by name, each (P, ...).
+        observation: the first, (P, R, ...).
+        complete: as of `StackedAttentionNeuron`.
     """
-
-    def __init__(self, policy: Policy, candidates: np.ndarray, rows: np.ndarray, n_tokens: int) -> None:
-        self.rows = rows.reshape(len(candidates), -1)
-        self._choose = policy.choose
-        self._device = next(iter(policy.parameters())).device
-        self._stacked = stack(policy, split_parameters(policy, candidates))
-        self._stacked.start(self.rows.shape[1], n_tokens)
-
-    def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Actions (P', R, ...) in these rows."""
-        chosen = {
-            key: torch.from_numpy(value.take(self.rows, 0)).to(self._device)  # (P', R, ...)
-            for key, value in observation.items()
-            if key not in ("privileged", "sensor")
-        }
-        return self._choose(self._stacked.act(chosen)).cpu().numpy()
-
-    def drop_ended(self, running: np.ndarray) -> None:
-        """Go on without candidates whose episodes have all ended, and with as few rows as the others need.
-
-        Args:
-            running: rows of the environment whose episodes go on, at least one of them here.
-        """
-        runs = running[self.rows]  # runs: (P', R)
-        counts = runs.sum(1)
-        sets, width = np.flatnonzero(counts), int(counts.max())
-        if len(sets) * width <= WORTHWHILE * runs.size:
-            rows = np.argsort(~runs[sets], 1, kind="stable")[:, :width]  # the running ones first
-            self._stacked.keep(*(torch.from_numpy(index).to(self._device) for index in (sets, rows)))
-            self.rows = np.take_along_axis(self.rows[sets], rows, 1)
+    if type(policy) is AttentionNeuron:
+        return StackedAttentionNeuron(policy, parameters, observation, complete)
+    return StackedPolicy(policy, parameters, observation)

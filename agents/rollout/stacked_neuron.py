@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 1024
 
 
 class StackedAttentionNeuron:
-    """The same for P sets of parameters at once, each with R rows of its own, without gradients.
+    """`AttentionNeuron` for P sets of parameters at once, each with R rows of its own, without gradients.
 
     What ``torch.func.vmap`` makes of the policy gives the same actions but for rounding, in four times the
     time. Here the memory and what is read lie in one array, of which one product per step makes all gates;
@@ -30,45 +30,49 @@ class StackedAttentionNeuron:
     Args:
         policy: the architecture.
         parameters: its acting parameters by name, each (P, ...).
+        observation: like those to come, (P, R, ...).
+        complete: whether no token is ever missing; None: it is looked at in every step.
     """
 
-    def __init__(self, policy: AttentionNeuron, parameters: Mapping[str, Tensor]) -> None:
-        self.hidden, self.discrete = policy.hidden, policy.discrete
-        h, p = policy.hidden, parameters
-        bias = (p["cell.bias_ih"] + p["cell.bias_hh"]).unsqueeze(-1)
-        # Columns as the rows of `_inputs`: hidden state, 1, reading, recent actions.
-        self._gates = torch.cat((2 * p["cell.weight_hh"], bias, p["cell.weight_ih"]), 2)
-        self._gates[:, 2 * h : 3 * h] *= 2  # the candidate's tanh
-        query = torch.matmul(policy.table, p["query.weight"].mT)  # query: (P, M, key_size)
-        key = 2 * p["key.weight"]  # key: (P, key_size, H or, with its bias, H + 1)
-        if policy.bias:
-            query += p["query.bias"].unsqueeze(1)
-            key = torch.cat((key, p["key.bias"].unsqueeze(-1)), 2)
-        self._scores = 2 * torch.bmm(query, key)  # (P, M, H or H + 1)
-        if policy.scaled:
-            self._scores /= math.sqrt(policy.key_size)
-        names = [name[:-7] for name in p if name.startswith("action") and name.endswith(".weight")]
-        self._head = [(p[f"{name}.weight"], p[f"{name}.bias"].unsqueeze(-1)) for name in names]
-        weight, bias = self._head[0]
-        self._head[0] = 2 * weight, bias - weight.sum(2, keepdim=True)  # it gets sigma, not tanh
-
-    def start(self, rows: int, n_tokens: int) -> None:
-        """Begin episodes: R rows of N tokens for every set, memory empty."""
+    def __init__(
+        self,
+        policy: AttentionNeuron,
+        parameters: Mapping[str, Tensor],
+        observation: Observation,
+        complete: bool | None = None,
+    ) -> None:
+        self.hidden, self.discrete, self._complete = policy.hidden, policy.discrete, complete
+        self._gates, self._scores, self._head = _weights(policy, parameters)
         p, _, inputs = self._gates.shape
+        rows, n_tokens = observation["tokens"].shape[1:3]
         self._inputs = self._gates.new_zeros(p, inputs, n_tokens, rows)
         self._inputs[:, self.hidden] = 1
         self._cell = self._gates.new_zeros(p, self.hidden, n_tokens * rows)
         self._make_room()
 
+    def begin(
+        self, policy: AttentionNeuron, parameters: Mapping[str, Tensor], observation: Observation
+    ) -> None:
+        """Begin episodes with other sets of the same shapes, memory empty, in the same tensors."""
+        gates, scores, head = _weights(policy, parameters)
+        self._gates.copy_(gates)
+        self._scores.copy_(scores)
+        for own, new in zip(self._head, head, strict=True):
+            for part, value in zip(own, new, strict=True):
+                part.copy_(value)
+        self._inputs.zero_()
+        self._inputs[:, self.hidden].fill_(1)
+        self._cell.zero_()
+
     def _make_room(self) -> None:
         p, _, n, r = self._inputs.shape
-        parts = shares(p, r)
+        # On a GPU no part of it has a cache of its own to fit into.
+        parts = shares(p, r) if self._cell.device.type == "cpu" else [slice(0, p)]
         # What a step computes on the way stands in the same place for all parts.
         most, columns = max(part.stop - part.start for part in parts), n * r
-        gates = self._cell.new_empty(most, 4 * self.hidden, columns)
-        scores = self._cell.new_empty(most, self._scores.shape[1], columns)
-        bounded = self._cell.new_empty(most, self.hidden, columns)
-        self._parts = [_Part(self, part, gates, scores, bounded) for part in parts]
+        sizes = 4 * self.hidden, self._scores.shape[1], self.hidden
+        room = [self._cell.new_empty(most, size, columns) for size in sizes]
+        self._parts = [_Part(self, part, *room) for part in parts]
 
     def keep(self, sets: Tensor, rows: Tensor) -> None:
         """Go on with some sets and, of each, some rows only.
@@ -96,7 +100,7 @@ class StackedAttentionNeuron:
         own.copy_(tokens.permute(0, 3, 2, 1))
         self._inputs[:, last:] = observation["recent_actions"].flatten(2).mT.unsqueeze(2)
         there = None
-        if not self._is_complete(mask):
+        if not (mask.all() if self._complete is None else self._complete):
             there = (mask != 0).mT.unsqueeze(1)  # there: (P, 1, N, R)
             own *= there
             there = there.flatten(2)
@@ -104,9 +108,29 @@ class StackedAttentionNeuron:
         actions = torch.cat(answers).mT  # actions: (P, R, A)
         return actions if self.discrete else actions.tanh()
 
-    def _is_complete(self, mask: Tensor) -> bool:
-        """Whether no token is missing."""
-        return bool(mask.all())
+
+def _weights(
+    policy: AttentionNeuron, p: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+    """Of the gates, of the scores and of the head's layers, with the factors of `StackedAttentionNeuron`."""
+    h = policy.hidden
+    bias = (p["cell.bias_ih"] + p["cell.bias_hh"]).unsqueeze(-1)
+    # Columns as the rows of the inputs: hidden state, 1, reading, recent actions.
+    gates = torch.cat((2 * p["cell.weight_hh"], bias, p["cell.weight_ih"]), 2)
+    gates[:, 2 * h : 3 * h] *= 2  # the candidate's tanh
+    query = torch.matmul(policy.table, p["query.weight"].mT)  # query: (P, M, key_size)
+    key = 2 * p["key.weight"]  # key: (P, key_size, H or, with its bias, H + 1)
+    if policy.bias:
+        query += p["query.bias"].unsqueeze(1)
+        key = torch.cat((key, p["key.bias"].unsqueeze(-1)), 2)
+    scores = 2 * torch.bmm(query, key)  # (P, M, H or H + 1)
+    if policy.scaled:
+        scores /= math.sqrt(policy.key_size)
+    names = [name[:-7] for name in p if name.startswith("action") and name.endswith(".weight")]
+    head = [(p[f"{name}.weight"], p[f"{name}.bias"].unsqueeze(-1)) for name in names]
+    weight, bias = head[0]
+    head[0] = 2 * weight, bias - weight.sum(2, keepdim=True)  # it gets sigma, not tanh
+    return gates, scores, head
 
 
 class _Part:

@@ -361,12 +361,11 @@ class Run:
     def score(self, policy: Policy, episodes: int) -> float:
         """Mean return of a policy on the training bodies, deterministic, from starts kept for this."""
         results = run_episodes(
-            Agent(policy).act,
+            Agent(policy),
             self.task_set.simulated_by("cpu").for_evaluation(),
             self.task_set.seen,
             episodes,
             VALIDATION_SEED,
-            aligned=policy.aligned_slots,
             threads=self.setup.threads,
         )
         return float(np.mean([result.returns.mean() for result in results]))

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.rollout.device_population import DeviceSimulator
 from somite.envs.errors import UserError
 
 from .cma_runs import column, make_run
@@ -20,14 +19,13 @@ def test_a_search_on_the_device_is_the_search_on_the_host(tmp_path: Path) -> Non
             tmp_path / simulation, f"simulation={simulation}", "algorithm.generations=3"
         )
         runs[simulation].learn()
-    (simulator,) = runs["torch"].population._simulators
-    assert isinstance(simulator, DeviceSimulator) and runs["torch"].shard_size == 8
-    assert not isinstance(runs["cpu"].population._simulators[0], DeviceSimulator)
+    assert [run.task_set.simulation for run in runs.values()] == ["cpu", "torch"]
+    assert runs["torch"].learner.shard_size == 8
     for name in ("cma/best", "cma/mean", "cma/median", "rollout/ep_len_mean"):
         host, device = (column(tmp_path / simulation, name) for simulation in runs)
         assert len(host) == 3
         np.testing.assert_allclose(device, host, rtol=1e-4, err_msg=name)
-    np.testing.assert_allclose(runs["torch"].search.mean, runs["cpu"].search.mean, atol=1e-6)
+    np.testing.assert_allclose(runs["torch"].learner.search.mean, runs["cpu"].learner.search.mean, atol=1e-6)
 
 
 def test_a_cluster_simulates_on_its_processors(tmp_path: Path) -> None:

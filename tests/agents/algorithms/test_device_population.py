@@ -12,13 +12,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from somite.agents.policies import SMP, AttentionNeuron, DeepSet, Policy, SensorTransformer
-from somite.agents.rollout.cuda_graph import repeated
-from somite.agents.rollout.population import Population, automatic_shard_size
-from somite.agents.rollout.scores import CHECK_EVERY
+from somite.agents.rollout.gpu import repeated
+from somite.agents.rollout.population import CHECK_EVERY, Population, automatic_shard_size
 from somite.agents.rollout.stacked import split_parameters, stack
-from somite.agents.rollout.stacked_on_device import stack_on_device
 from somite.envs.errors import UserError
-from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
+from somite.envs.sensors import CartPoleSwingUp, Senses
 from somite.envs.token_env import Step, TokenEnv
 from tests.envs.sensors.on_device.worlds import NoWaiting, Recorded
 from tests.observations import SPEC, random_observation
@@ -51,7 +49,13 @@ def _of(cls: type[Policy], senses: Senses, **more: Any) -> Policy:
 def population(name: str, simulation: str = "torch", size: int = SIZE, **options: Any) -> tuple:
     torch.manual_seed(0)
     task, policy = (ON_DEVICE | TASKS)[name]()
-    return Population(policy, task, size, 4, simulation=simulation, **options), draw(policy, size)
+    return Population(policy, task.simulated_by(simulation), size, 4, **options), draw(policy, size)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose numbers the host would have to wait for."""
+    monkeypatch.setattr(TokenEnv, "knows_ends", False)
 
 
 @pytest.mark.parametrize("name", [name for name in ON_DEVICE if name != "reshuffled"])
@@ -72,7 +76,7 @@ def test_whole_episodes_are_alike_though_rounding_has_grown() -> None:
     task, policy = CartPoleSwingUp(), sensors(AttentionNeuron, n_actions=1)
     values, found = draw(policy, 32), []
     for simulation in ("cpu", "torch"):
-        both = Population(policy, task, 32, 4, simulation=simulation)
+        both = Population(policy, task.simulated_by(simulation), 32, 4)
         found.append(both.evaluate(values, STARTS))
         both.close()
     host, device = found
@@ -91,8 +95,8 @@ def test_shards_are_evaluated_one_after_another_and_change_rounding_only() -> No
     np.testing.assert_allclose(
         parts.evaluate(values, STARTS).returns, whole.evaluate(values, STARTS).returns, rtol=1e-4, atol=1e-4
     )
-    assert automatic_shard_size(500, 1, 16, "sensors", simulation="torch") == 500
-    assert automatic_shard_size(256, 12, 16, "limbs", simulation="warp") == 256
+    assert automatic_shard_size(500, 1, 16, "sensors", on_device=True) == 500
+    assert automatic_shard_size(256, 12, 16, "limbs", on_device=True) == 256
 
 
 def test_a_device_population_stops_when_told_and_can_be_asked_again() -> None:
@@ -137,13 +141,11 @@ def test_a_stack_on_a_device_begins_anew_with_other_sets_in_the_same_memory(name
     policy = build(name)
     one, other = (split_parameters(policy, draw(policy, 4, seed)) for seed in (0, 1))
     first = observe(policy, 4, 0)
-    tree = ("parent", "mask", "joint_mask", "action_mask") if policy.kind == "limbs" else ()
-    following = [{**observe(policy, 4, step), **{key: first[key] for key in tree}} for step in range(4)]
+    following = [observe(policy, 4, step) for step in range(4)]
     with torch.no_grad():
-        kept = stack_on_device(policy, {k: v.clone() for k, v in one.items()}, first)
+        kept = stack(policy, {k: v.clone() for k, v in one.items()}, first, complete=False)
         for sets in (one, other, one):
-            plain = stack(policy, sets)
-            plain.start(*first["tokens"].shape[1:3])
+            plain = stack(policy, sets, first)
             kept.begin(policy, sets, first)
             for observation in following:
                 found = kept.act(observation)
@@ -208,15 +210,15 @@ class StairsTask(CartPoleSwingUp):
     kind = "limbs"
     seen = ("one", "two")
 
-    def make_tensor_env(self, bodies: Any, num_envs: int, device: Any, **options: Any) -> Stairs:
-        assert tuple(bodies) == self.seen and options == {"aligned": False, "once": True}
+    def make_env(self, bodies: Any, num_envs: int, device: Any, **options: Any) -> Stairs:
+        assert tuple(bodies) == self.seen and options == {"aligned": False, "once": True, "threads": 1}
         return Stairs(num_envs)
 
 
 def limb_population() -> tuple:
     torch.manual_seed(0)
     policy = SMP(SPEC, width=8, message=4)
-    return Population(policy, StairsTask(), SIZE, 4, simulation="warp"), draw(policy, SIZE)
+    return Population(policy, StairsTask().simulated_by("torch"), SIZE, 4), draw(policy, SIZE)
 
 
 def test_what_comes_after_the_first_end_of_a_row_counts_for_nothing() -> None:
@@ -231,9 +233,8 @@ def test_what_comes_after_the_first_end_of_a_row_counts_for_nothing() -> None:
     env = Stairs(2 * 4)
     for candidate, returns in zip(values, scores.returns, strict=True):
         parameters = split_parameters(policy, candidate[None])
-        alone = stack(policy, parameters)
         observation, total = env.reset(STARTS * 2), torch.zeros(8)
-        alone.start(8, env.n_tokens)
+        alone = stack(policy, parameters, {key: value.unsqueeze(0) for key, value in observation.items()})
         with torch.no_grad():
             for step in range(9):
                 actions = alone.act({key: value.unsqueeze(0) for key, value in observation.items()})[0]
@@ -256,13 +257,6 @@ def test_too_little_memory_names_the_key_to_lower(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(device._simulators[0], "make_env", full)
     with pytest.raises(UserError, match=r"algorithm\.shard_size=6.*algorithm\.shard_size=3"):
         device.evaluate(values, STARTS)
-
-
-def test_a_task_without_a_simulation_on_a_device_is_refused() -> None:
-    policy = sensors(AttentionNeuron, n_actions=1)
-    device = Population(policy, GymnasiumTask("Pendulum-v1"), 4, 2, simulation="torch")
-    with pytest.raises(UserError, match="on the CPU only"):
-        device.evaluate(draw(policy, 4), STARTS[:2])
 
 
 def test_on_a_cpu_what_is_repeated_is_called() -> None:

@@ -26,7 +26,7 @@ from somite.agents.policies import (
     SensorMLP,
     SensorTransformer,
 )
-from somite.agents.rollout import stacked as stacked_module
+from somite.agents.rollout import population as population_module
 from somite.agents.rollout.population import Population, automatic_shard_size, shards_of
 from somite.agents.rollout.stacked import (
     StackedPolicy,
@@ -81,6 +81,8 @@ def observe(policy: Policy, sets: int, seed: int, missing: float = 0.3) -> dict[
     """What ``sets`` times `ROWS` rows observe, (P, R, ...)."""
     if policy.kind == "limbs":
         observation = random_observation(seed, sets * ROWS, N_TOKENS)
+        fixed = random_observation(0, sets * ROWS, N_TOKENS)  # a body stays what it is
+        observation |= {key: fixed[key] for key in ("parent", "mask", "joint_mask", "action_mask")}
         return {key: value.unflatten(0, (sets, ROWS)) for key, value in observation.items()}
     rng = np.random.default_rng(seed)
     mask = (rng.random((sets, ROWS, N_TOKENS)) >= missing).astype(np.int8)
@@ -116,8 +118,7 @@ def test_a_stack_acts_as_each_of_its_policies_alone(name: str) -> None:
     values = draw(policy, 4)
     alone = [Alone(policy, one) for one in values]
     with torch.inference_mode():
-        stacked = stack(policy, split_parameters(policy, values))
-        stacked.start(ROWS, N_TOKENS)
+        stacked = stack(policy, split_parameters(policy, values), observe(policy, 4, 0))
         for step in range(6):
             observation = observe(policy, 4, step)
             found, wanted = stacked.act(observation), act_alone(alone, observation)
@@ -132,8 +133,7 @@ def test_a_stack_goes_on_with_some_rows_of_some_sets(name: str) -> None:
     alone = [Alone(policy, one) for one in values]
     sets, rows = torch.tensor([3, 1]), torch.tensor([[2, 0], [1, 2]])
     with torch.inference_mode():
-        stacked = stack(policy, split_parameters(policy, values))
-        stacked.start(ROWS, N_TOKENS)
+        stacked = stack(policy, split_parameters(policy, values), observe(policy, 4, 0))
         for step in range(3):
             stacked.act(observe(policy, 4, step))
             act_alone(alone, observe(policy, 4, step))
@@ -155,8 +155,7 @@ def test_parts_of_a_stack_do_not_mix(name: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("somite.agents.rollout.stacked_neuron.ROWS_AT_ONCE", at_once)
         assert len(shares(5, ROWS)) == (3 if at_once < 100 else 1)
         with torch.inference_mode():
-            stacked = stack(policy, split_parameters(policy, values))
-            stacked.start(ROWS, N_TOKENS)
+            stacked = stack(policy, split_parameters(policy, values), observe(policy, 5, 0))
             answers.append(torch.stack([stacked.act(observe(policy, 5, step)) for step in range(5)]))
     torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-5)
 
@@ -171,10 +170,9 @@ def test_the_fast_stack_of_neurons_is_the_plain_one(
     policy = build(name)
     parameters = split_parameters(policy, draw(policy, 2, seed, scale))
     with torch.inference_mode():
-        fast, plain = stack(policy, parameters), StackedPolicy(policy, parameters)
+        first = observe(policy, 2, seed)
+        fast, plain = stack(policy, parameters, first), StackedPolicy(policy, parameters, first)
         assert isinstance(fast, StackedAttentionNeuron)
-        for stacked in (fast, plain):
-            stacked.start(ROWS, N_TOKENS)
         for step in range(4):
             observation = observe(policy, 2, seed + step, missing)
             torch.testing.assert_close(
@@ -332,16 +330,16 @@ def test_rows_that_have_ended_are_dropped_without_influence(
 ) -> None:
     task, policy = TASKS[name]()
     values = draw(policy, 8)
-    acted, act = [], stacked_module.Actors.act
+    acted, step = [], population_module._Loop._step
 
-    def watched(actors: stacked_module.Actors, observation: dict) -> np.ndarray:
-        acted.append(actors.rows.size)
-        return act(actors, observation)
+    def watched(loop: population_module._Loop) -> None:
+        acted.append(loop._rows.numel())
+        step(loop)
 
-    monkeypatch.setattr(stacked_module.Actors, "act", watched)
+    monkeypatch.setattr(population_module._Loop, "_step", watched)
     found = []
-    for worthwhile in (-1.0, stacked_module.WORTHWHILE):
-        monkeypatch.setattr(stacked_module, "WORTHWHILE", worthwhile)
+    for worthwhile in (-1.0, population_module.WORTHWHILE):
+        monkeypatch.setattr(population_module, "WORTHWHILE", worthwhile)
         acted.clear()
         population = Population(policy, task, 8, 4)
         found.append((population.evaluate(values, STARTS), list(acted)))
@@ -426,13 +424,15 @@ def test_an_error_in_one_thread_ends_the_others() -> None:
     def broken(*arguments: object) -> None:
         raise RuntimeError("the simulation is gone")
 
-    environments = [simulator.env(2) for simulator in population._simulators]
+    environments = [simulator.make_env(2) for simulator in population._simulators]
     environments[0].step = broken
+    for simulator, env in zip(population._simulators, environments, strict=True):
+        simulator.make_env = lambda count, env=env: env
     values = np.zeros((4, count_parameters(policy)))
     steps, step = [], environments[1].step
     failed = threading.Event()
 
-    def counted(actions: np.ndarray) -> tuple:
+    def counted(actions: Tensor) -> object:
         failed.wait(0.01)
         steps.append(1)
         return step(actions)
