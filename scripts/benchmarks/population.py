@@ -16,7 +16,8 @@ from ...agents.agent import Agent
 from ...agents.composition import build_policy, sizes_for
 from ...agents.evaluation.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
-from ...agents.rollout.population import Population, count_parameters, get_parameters, set_parameters
+from ...agents.rollout.population import Population
+from ...agents.rollout.stacked import count_parameters, get_parameters, set_parameters
 from ...envs.cores import available_cores
 from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, whole
 from ...envs.sensors import CartPoleSwingUp, Senses

@@ -23,7 +23,7 @@ from ...agents.algorithms import CMAES
 from ...agents.algorithms.search import Search
 from ...agents.device import threads_for_numpy
 from ...agents.rollout.candidates import SEED_BYTES
-from ...agents.rollout.population import count_parameters
+from ...agents.rollout.stacked import count_parameters
 from ...agents.storage.policy import load_policy
 from ...agents.training.loop import make_algorithm, make_setup
 from ...envs.cores import available_cores
