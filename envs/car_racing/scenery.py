@@ -51,7 +51,7 @@ class Scenery:
         blob: a red disc that stays where it is.
 
     Raises:
-        UserError: a background that is none, or a number that cannot be meant.
+        UserError: an unknown background or an invalid number.
     """
 
     background: Annotated[str | tuple[str, ...], NAMES] = GRASS
@@ -216,7 +216,7 @@ def background_maker(name: str) -> Callable[[np.random.Generator], np.ndarray | 
     It is given the generator that draws what the name leaves open.
 
     Raises:
-        UserError: an unknown name, a colour that is none, or a picture that cannot be read.
+        UserError: an unknown name, an invalid colour, or a picture that cannot be read.
     """
     if name == GRASS:
         return lambda rng: None
@@ -233,7 +233,7 @@ def background_maker(name: str) -> Callable[[np.random.Generator], np.ndarray | 
         return lambda rng: picture
     choices = (GRASS, *GENERATORS, "plain:<red>,<green>,<blue>")
     raise UserError(
-        f"env.scenery.background={name!r}: there is none; {nearest(name, choices)}; or a picture's file"
+        f"env.scenery.background={name!r}: no such background; {nearest(name, choices)}; or a picture's file"
     )
 
 

@@ -47,7 +47,7 @@ class CarRacing(SensorTask):
             next three, so that a driver learns to come back to the road.
 
     Raises:
-        UserError: a value that cannot be meant, or a package that is not installed.
+        UserError: an invalid value, or a package that is not installed.
     """
 
     name = "car_racing"

@@ -61,13 +61,13 @@ class BodySet(TaskSet):
         damage: Annotated[Damage | None, part(Damage)] = None,
         world: Annotated[World | None, part(World)] = None,
     ) -> None:
-        source, named = FamilyBodies(family), families.get_split(family, split)
+        source, named = families.get_family(family), families.get_split(family, split)
         self._hold(source, named, bodies, frame_skip, task)
         self.varied = {"variation": variation, "damage": damage, "world": world}
 
     def _hold(
         self,
-        source: FamilyBodies | UserBodies,
+        source: families.Family | UserBodies,
         split: Split,
         bodies: str | Sequence[str] | None,
         frame_skip: int | None,
@@ -266,22 +266,3 @@ def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     # A family's number of substeps belongs to its time step.
     skip = config.get("frame_skip") if same_kind else None
     return {"_target_": f"{_PACKAGE}.{RobotSet.__name__}", "morphology": source, "frame_skip": skip, **kept}
-
-
-class FamilyBodies:
-    """Members of a family, by name or alias.
-
-    Raises:
-        UserError: unknown family.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.family = families.get_family(name)
-
-    def canonical(self, name: str, also: Sequence[str] = ()) -> str:
-        """The member's own name. Raises UserError, with the nearest name (or group in ``also``)."""
-        return self.family.canonical(name, tuple(also))
-
-    def build(self, name: str) -> Morphology:
-        """The body of that name."""
-        return families.build(name)

@@ -61,7 +61,11 @@ class Family:
         number = re.fullmatch(rf"{re.escape(self.name)}_(0|[1-9][0-9]{{0,17}})", name)
         return functools.partial(self.draw, int(number[1])) if number and self.draw else None
 
-    def canonical(self, name: str, also: tuple[str, ...] = ()) -> str:
+    def build(self, name: str) -> Morphology:
+        """The body of that name. Raises UserError."""
+        return build(self.canonical(name))
+
+    def canonical(self, name: str, also: Sequence[str] = ()) -> str:
         """The body's name for a name or alias.
 
         Raises:
@@ -71,7 +75,7 @@ class Family:
             raise UserError(f"family {self.name!r} has no body {name!r}; {self.hint(name, also)}")
         return self.aliases.get(name, name)
 
-    def hint(self, name: str, also: tuple[str, ...] = ()) -> str:
+    def hint(self, name: str, also: Sequence[str] = ()) -> str:
         """What to write instead of ``name``, for a message."""
         if self.draw is None:
             return nearest(name, [*self.known(), *also])

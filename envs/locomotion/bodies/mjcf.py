@@ -96,9 +96,8 @@ def ground_below(body: Morphology) -> float | None:
     """Height (m) of what lies below the root at home and cannot move: floor, terrain or table."""
     model, data = body.model, body.placed(body.initial_qpos)
     fixed = touching_geoms(model) & (model.body_weldid[model.geom_bodyid] == 0)
-    own = {part for limb in body.limbs for part in limb.bodies}
     probe = copy.copy(model)  # in which a ray meets nothing else
-    probe.geom_group[:] = ~fixed | np.isin(model.geom_bodyid, list(own))
+    probe.geom_group[:] = ~fixed | np.isin(model.geom_bodyid, body.parts)
     probe.geom_rgba[:, 3], probe.geom_matid[:] = 1, -1  # rays pass what is not drawn
     start = data.xpos[body.root].copy()
     start[2] = max(start[2], body.lowest_point(body.initial_qpos)) + 1e-6
@@ -176,7 +175,7 @@ def _find_keyframe(names: list[str], keyframe: str | int) -> int:
 
 
 def _home(body: Morphology, keyframe: str | int | None) -> Home:
-    model, own = body.model, [part for limb in body.limbs for part in limb.bodies]
+    model = body.model
     names = [model.key(key).name for key in range(model.nkey)]
     chosen = [key for word in HOME_KEYS for key, name in enumerate(names) if name.lower() == word]
     if len(names) == 1:
@@ -200,7 +199,7 @@ def _home(body: Morphology, keyframe: str | int | None) -> Home:
             f"none of the {len(names)} keyframes is called home: the start is qpos0 (env.keyframe: {choices})"
         )
     home, moved = model.qpos0.copy(), []
-    for joint in np.flatnonzero(model.jnt_limited.astype(bool) & np.isin(model.jnt_bodyid, own)):
+    for joint in np.flatnonzero(model.jnt_limited.astype(bool) & np.isin(model.jnt_bodyid, body.parts)):
         if int(model.jnt_type[joint]) in SCALAR:
             at = int(model.jnt_qposadr[joint])
             home[at] = np.clip(home[at], *model.jnt_range[joint])

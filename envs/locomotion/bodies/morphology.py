@@ -77,6 +77,11 @@ class Morphology:
         """J, the largest number of joint rows of a limb."""
         return max(len(limb.slots) for limb in self.limbs)
 
+    @functools.cached_property
+    def parts(self) -> list[int]:
+        """Ids of all bodies of its limbs."""
+        return [body for limb in self.limbs for body in limb.bodies]
+
     @property
     def root(self) -> int:
         """Body id of the root limb."""
@@ -267,12 +272,11 @@ class Morphology:
         Geoms that can touch something count, where there are any.
         """
         model, data = self.model, self.placed(qpos)
-        bodies = [body for limb in self.limbs for body in limb.bodies]
-        geoms = np.flatnonzero(np.isin(model.geom_bodyid, bodies))
+        geoms = np.flatnonzero(np.isin(model.geom_bodyid, self.parts))
         touching = geoms[touching_geoms(model)[geoms]]
         corners = placed_bounds(model, data, touching if len(touching) else geoms)
         if not len(corners):
-            corners = data.xpos[bodies][:, None].repeat(2, 1)
+            corners = data.xpos[self.parts][:, None].repeat(2, 1)
         return corners[:, 0].min(0), corners[:, 1].max(0)
 
     def lowest_point(self, qpos: np.ndarray) -> float:

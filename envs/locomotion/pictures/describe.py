@@ -250,10 +250,10 @@ def _left_out(body: Morphology) -> list[str]:
 
 def _scenery(body: Morphology) -> list[str]:
     """Trees that are no limbs, in one line for each reason."""
-    model, own = body.model, {part for limb in body.limbs for part in limb.bodies}
+    model = body.model
     found: dict[str, list[str]] = {}
     for part in range(1, model.nbody):
-        if part in own or int(model.body_rootid[part]) != part:
+        if part in body.parts or int(model.body_rootid[part]) != part:
             continue
         why = "without joints"
         if model.body_mocapid[part] >= 0:

@@ -147,10 +147,9 @@ def body_bounds(body: Morphology) -> tuple[np.ndarray, np.ndarray]:
 def _seen_boxes(body: Morphology) -> np.ndarray:
     """(K, 2, 3) m: lower and upper corner of each geom that is seen, and the origin of each body."""
     model, data = body.model, body.placed(body.initial_qpos)
-    parts = [part for limb in body.limbs for part in limb.bodies]
-    geoms = np.flatnonzero(np.isin(model.geom_bodyid, parts))
+    geoms = np.flatnonzero(np.isin(model.geom_bodyid, body.parts))
     seen = geoms[_shown(body)[geoms]]
-    places = data.xpos[parts]  # a body may have no geom at all
+    places = data.xpos[body.parts]  # a body may have no geom at all
     corners = placed_bounds(model, data, seen if len(seen) else geoms)
     return np.concatenate([corners, np.stack([places, places], 1)])
 
@@ -168,7 +167,7 @@ def _usual_radius(body: Morphology) -> float:
 def _moves_about(body: Morphology, axis: int) -> bool:
     """Whether all joints that turn do so about one axis of the world, 1 (y) or 2 (the vertical)."""
     model, data = body.model, body.placed(body.initial_qpos)
-    own = np.isin(model.jnt_bodyid, [part for limb in body.limbs for part in limb.bodies])
+    own = np.isin(model.jnt_bodyid, body.parts)
     kinds, axes = model.jnt_type[own], data.xaxis[own]
     if np.isin(kinds, [FREE, BALL]).any():
         return False

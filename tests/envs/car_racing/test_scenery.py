@@ -115,7 +115,7 @@ def test_colors_bars_and_blob(original: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"background": "nois"}, "env.scenery.background='nois': there is none; did you mean 'noise'"),
+        ({"background": "nois"}, "env.scenery.background='nois': no such background; did you mean 'noise'"),
         ({"background": "no/such.png"}, "env.scenery.background='no/such.png': there is no such picture"),
         ({"background": []}, r"must be a name or a list of names, got \[\]"),
         ({"background": 3}, "must be a name or a list of names, got 3"),
