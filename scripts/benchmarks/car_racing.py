@@ -10,19 +10,18 @@ from functools import partial
 from typing import Annotated
 
 import gymnasium
-import numpy as np
 import torch
 
 from ...envs.car_racing import CarRacing
 from ...envs.cores import available_cores
 from ...envs.numbers import VALUES, checked
 from .harness import ARGUMENTS, COUNT, ROUNDS_OR_NONE, SECONDS, Report, stepping
-from .locomotion import ACTION_SETS, ours
+from .locomotion import ours, random_actions
 from .setup import ppo_rivals
 
 GYMNASIUM, OURS = "frames/gymnasium_1_core", "frames/somite_1_core"
-LOW, HIGH = (-0.3, -1.0, -1.0), (0.3, 0.0, -0.8)
-"""Of random nominal actions: some steering and gas, hardly any brake."""
+_actions = partial(random_actions, low=(-0.3, -1.0, -1.0), high=(0.3, 0.0, -0.8))
+"""Some steering and gas, hardly any brake."""
 
 
 @checked("")
@@ -80,8 +79,3 @@ def _gymnasium(stack: ExitStack) -> Callable[[], None]:
             env.reset()
 
     return step
-
-
-def _actions(shape: tuple[int, ...]) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.uniform(LOW, HIGH, shape).astype(np.float32) for _ in range(ACTION_SETS)]

@@ -36,9 +36,6 @@ STEPS, WORLDS = 5, 8
 _CENTIPEDE = re.compile(r"centipede_(\d+)")
 
 
-# The device.
-
-
 def describe(device: torch.device) -> dict[str, Any]:
     """Fields of the machine: the device, its memory, versions of what simulates there."""
     versions = {name: version(name) for name in ("warp-lang", "mujoco-warp")}
@@ -92,21 +89,15 @@ def memory_since(before: tuple[int, int] | None, count: int, device: torch.devic
     return {"mib": taken, "kib_each": taken * 2**10 / count, "peak_of_torch_mib": peak / 2**20}
 
 
-# Bodies and their kernels.
-
-
 def body_of(name: str) -> Morphology:
-    """A body of a family, or a centipede of more legs than the family has; or one of these with round cones.
-
-    Args:
-        name: of the body; with round cones after `ROUND`. Of a capsule that stands steeply on the ground Warp
-            lays the edges of a pyramidal cone otherwise than MuJoCo, and it slides otherwise. What is round
-            has no edges, and must be equal.
+    """A body of a family, or a centipede of more legs than the family has; with round cones after `ROUND`.
 
     Raises:
         UserError: an unknown body.
     """
     if name.startswith(ROUND):
+        # Of a capsule that stands steeply on the ground Warp lays the edges of a pyramidal cone otherwise
+        # than MuJoCo, and it slides otherwise. What is round has no edges, and must be equal.
         body = body_of(name.removeprefix(ROUND))
         model = copy.copy(body.model)
         model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -128,24 +119,16 @@ def compile_kernels(
 ) -> tuple[dict[str, float], list[str]]:
     """Compile Warp's kernels of bodies, whose sizes are constants of kernels; Warp keeps them in its cache.
 
-    Args:
-        bodies: names, of `body_of`.
-        device: that they are compiled for.
-        workers: processes that compile all bodies but the first beside each other; 1: only this one.
-        seconds: after which other processes are not waited for any more.
-
-    Returns:
-        Seconds that each body took, its process's start not counted; and what was not done in time.
+    All but the first are compiled in worker processes, which are waited for so many seconds. Returns seconds
+    that each body took, its process's start not counted, and the names of what was not done in time.
     """
     tasks = [(name, str(device)) for name in bodies]
     if workers == 1:
         return dict(map(_compile, tasks)), []
     end = time.perf_counter() + seconds
     found = dict([_compile(tasks[0])])  # what all bodies share is compiled once
-    if len(tasks) == 1:
-        return found, []
     # A process that has initialised CUDA cannot be forked.
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(tasks) - 1)) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(tasks))) as pool:
         done = pool.imap_unordered(_compile, tasks[1:])
         try:
             for _ in tasks[1:]:
@@ -174,9 +157,6 @@ def _step_once(env: TokenEnv) -> None:
 
 def _shape(env: TokenEnv) -> tuple[int, ...]:
     return (env.num_envs, *env.single_action_space.shape)
-
-
-# Whether it computes what it should.
 
 
 class PlainLauncher(Launcher):
@@ -247,9 +227,6 @@ def _differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, 
     return {"largest_difference": worst, "differences": found}
 
 
-# Speed.
-
-
 def fill_turn(step: Callable[[], Any], num_envs: int, seconds: float, device: torch.device) -> float:
     """Steps per second; how many fit is estimated, so that nothing waits between them."""
 
@@ -277,16 +254,8 @@ def on_device(
 ) -> list[Rival]:
     """Worlds with random actions, observation, reward and resets; and the same launches and nothing else.
 
-    Every turn begins with new episodes: without resets bodies come to rest, and cost less.
-
-    Args:
-        name: first words of both rows.
-        bodies: the task.
-        count: worlds.
-        seconds: of a turn.
-        device: that simulates.
-        against: whom the first is compared with, beside the second.
-        names: of bodies, or themselves; None: all that are trained on.
+    Every turn begins with new episodes: without resets bodies come to rest, and cost less. The first is
+    compared with the second and with ``against``.
     """
     more: Row = {"num_envs": count}
     env: TokenEnv

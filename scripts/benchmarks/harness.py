@@ -75,11 +75,10 @@ def stepping(
         step = make(stack)
 
         def turn(seconds: float = seconds) -> float:
-            start, steps, elapsed = time.perf_counter(), 0, 0.0
-            while elapsed < seconds or not steps:
+            start, steps = time.perf_counter(), 0
+            while (elapsed := time.perf_counter() - start) < seconds or not steps:
                 step()
                 steps += 1
-                elapsed = time.perf_counter() - start
             return num_envs * steps / elapsed
 
         turn(seconds / 10)
@@ -211,16 +210,11 @@ class Report:
             shares = {phase: f"{share:.0%}" for phase, share in row.get("shares", {}).items()}
             shown.append({"name": row["name"], "steps/s": speed, "min–max": between, **shares})
         self.table(title, shown)
-        ratios = [
-            {
-                "name": row["name"],
-                "rival": rival,
-                "ratio": f"{ratio['median']:.2f}",
-                "min–max": f"{ratio['minimum']:.2f}–{ratio['maximum']:.2f}",
-            }
-            for row in rows
-            for rival, ratio in row["ratios"].items()
-        ]
+        ratios = []
+        for row in rows:
+            for rival, ratio in row["ratios"].items():
+                middle, between = f"{ratio['median']:.2f}", f"{ratio['minimum']:.2f}–{ratio['maximum']:.2f}"
+                ratios.append({"name": row["name"], "rival": rival, "ratio": middle, "min–max": between})
         self.table("Times as fast as a rival, round by round", ratios)
 
     def table(self, title: str, rows: Sequence[Row], *keys: str) -> None:
@@ -259,9 +253,7 @@ def describe_machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "load_average_at_start": (
-            [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None
-        ),
+        "load_average_at_start": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
     }
 
 

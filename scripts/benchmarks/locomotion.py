@@ -103,13 +103,10 @@ class Bodies:
             make = partial(ours, task, rows, names=bodies, stagger=True, **options)
             against = {"ants/equal": [], "topologies/mixed": ["topologies/alone"]}.get(name, ["ants/equal"])
             rivals.append(stepping(name, make, rows, self.seconds, against))
-        alone = [
-            stepping(body.name, partial(ours, planar, rows, names=[body], stagger=True), rows, self.seconds)
-            for body in several
-        ]
-        report.compare(
-            "Bodies", [*rivals, Rival("topologies/alone", partial(_one_after_another, alone))], self.rounds
-        )
+        make_alone = [partial(ours, planar, rows, names=[body], stagger=True) for body in several]
+        each = self.seconds / len(several)
+        alone = partial(_one_after_another, [stepping("", make, rows, each) for make in make_alone])
+        report.compare("Bodies", [*rivals, Rival("topologies/alone", alone)], self.rounds)
 
 
 def _one_after_another(rivals: Sequence[Rival], stack: ExitStack) -> Turn:
@@ -118,25 +115,20 @@ def _one_after_another(rivals: Sequence[Rival], stack: ExitStack) -> Turn:
     return lambda: len(turns) / sum(1 / turn() for turn in turns)
 
 
-def random_actions(shape: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
-    """Sets of actions uniform in [-1, 1], float32 of this shape."""
-    rng = np.random.default_rng(seed)
-    return [rng.uniform(-1, 1, shape).astype(np.float32) for _ in range(ACTION_SETS)]
+def random_actions(shape: tuple[int, ...], low: Any = -1, high: Any = 1) -> list[np.ndarray]:
+    """Sets of actions uniform in [low, high], float32 of this shape."""
+    rng = np.random.default_rng(0)
+    return [rng.uniform(low, high, shape).astype(np.float32) for _ in range(ACTION_SETS)]
 
 
-def bare(bodies: BodySet, rows_per_body: int, stack: ExitStack | None = None) -> Callable[[], None]:
+def bare(bodies: BodySet, rows_per_body: int, stack: ExitStack) -> Callable[[], Any]:
     """One step of ``mujoco.batch.Batch`` on all cores, controls written and nothing else done.
 
     Nothing is reset, observed or judged. Bodies of different layouts are batches of their own, stepped one
     after another. They start as episodes do.
     """
     steps = [_bare_body(body, rows_per_body, bodies) for body in map(build, bodies.seen)]
-
-    def step() -> None:
-        for step_body in steps:
-            step_body()
-
-    return step
+    return lambda: [step() for step in steps]
 
 
 def _bare_body(body: Morphology, rows: int, bodies: BodySet) -> Callable[[], None]:
@@ -170,13 +162,7 @@ def ours(
 ) -> Callable[[], Any]:
     """One step of our environment on the CPU, with observation, reward and resets.
 
-    Args:
-        task: bodies or another task.
-        num_envs: environments.
-        stack: closes it.
-        names: of bodies, or themselves; None: all that are trained on.
-        draw: gives sets of actions of a shape.
-        options: of `TaskSet.make_env`.
+    ``names`` and ``options`` are those of `TaskSet.make_env`; ``draw`` gives sets of actions of a shape.
     """
     env = task.make_env(names, num_envs, **options)
     stack.callback(env.close)

@@ -247,7 +247,9 @@ def test_centipedes_go_on_beyond_their_family():
         gpu_device.body_of("centiped_26")
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(1e-3, BODIES[:1]), (120, BODIES)])
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(1e-3, BODIES[:1]), pytest.param(120, BODIES, marks=pytest.mark.slow)]
+)
 def test_kernels_are_compiled_beside_each_other_while_there_is_time(seconds, expected):
     found, missing = gpu_device.compile_kernels(BODIES, CPU, 2, seconds)
     assert sorted(found) == expected and sorted([*found, *missing]) == BODIES
