@@ -115,11 +115,8 @@ def set_threads(threads: str | int = "auto") -> int:
     """Sets the number of threads within one operation of torch or NumPy, and returns it.
 
     ``auto`` is one per core, at most four, where OpenMP's threads wait for each other only briefly
-    (``GOMP_SPINCOUNT``, which our console scripts set before torch starts), and one otherwise. Measured on
-    two cores, PPO of the limb transformer, whole runs: one thread 4.0 k steps/s; two threads 6.0 k that spin
-    briefly, 5.9 k that spin for long, 3.7 k that sleep at once (``OMP_WAIT_POLICY=passive``). With another
-    process on one of the cores: one thread 4.3 k, two that spin briefly 2.6 k. So where several runs share a
-    machine, give each ``threads=1``.
+    (``GOMP_SPINCOUNT``, which our console scripts set before torch starts), and one otherwise: threads that
+    sleep at once, or that share a core with another process, are slower than one.
 
     Raises:
         UserError: It is neither ``auto`` nor a number of at least one.
@@ -145,9 +142,7 @@ def thread_limit(threads: str | int) -> int:
 def threads_for_numpy(count: int) -> None:
     """NumPy's linear algebra, which pycma is made of, on so many threads, where NumPy brings OpenBLAS along.
 
-    Its threads wait for each other without pause: with other processes on both cores, moving a search over
-    913 parameters on by a generation took 1.3 s of computing on two threads and 0.3 s on one. The variable
-    that says so is read when NumPy is imported, which is too early for us.
+    Its threads wait for each other without pause, and its variable is read when NumPy is imported.
     """
     library = ctypes.CDLL(np._core._multiarray_umath.__file__)
     for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads"):
@@ -293,9 +288,8 @@ def free_memory_of(device: torch.device) -> int:
 def out_of_memory(doing: str, device: torch.device, key: str, count: int) -> Iterator[None]:
     """Turns a GPU's lack of memory into a message with the key to lower and the number that would fit.
 
-    What would fit is estimated: bytes in use since the beginning of the block and those of the request that
-    failed, per unit of ``count``, against what was free at its beginning. More may be asked for afterwards,
-    so it is said as what fits at most.
+    What would fit at most is estimated: bytes in use since the beginning of the block and those of the
+    request that failed, per unit of ``count``, against what was free at its beginning.
 
     Args:
         doing: What fills the memory, for the message.

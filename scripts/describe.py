@@ -1,23 +1,8 @@
 """Tells what bodies are made of and draws them: ``somite-describe env.morphology=robot.xml``."""
 
-from __future__ import annotations
+from somite.scripts.cli.command_line import program
 
-from omegaconf import DictConfig
-
-from somite.scripts.cli import command_line
-
-
-def describe(config: DictConfig) -> None:
-    """Describes the bodies that the configuration names."""
-    from somite.scripts.cli import description  # torch takes seconds, --help does not need it
-
-    description.describe_bodies(config)
-
-
-def main() -> None:
-    """Entry point of ``somite-describe``."""
-    command_line.run(describe, "describe", resumable=False)
-
+main = program("describe", "somite.scripts.cli.description:describe_bodies")
 
 if __name__ == "__main__":
     main()

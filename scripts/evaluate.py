@@ -1,23 +1,8 @@
 """Evaluates saved policies on bodies seen and unseen in training: ``somite-evaluate run=last``."""
 
-from __future__ import annotations
+from somite.scripts.cli.command_line import program
 
-from omegaconf import DictConfig
-
-from somite.scripts.cli import command_line
-
-
-def evaluate(config: DictConfig) -> None:
-    """Evaluates what the configuration names."""
-    from somite.agents.evaluation import evaluate as evaluation  # torch takes seconds, --help does not
-
-    evaluation.evaluate(config)
-
-
-def main() -> None:
-    """Entry point of ``somite-evaluate``."""
-    command_line.run(evaluate, "evaluate", resumable=False)
-
+main = program("evaluate", "somite.agents.evaluation.evaluate:evaluate")
 
 if __name__ == "__main__":
     main()

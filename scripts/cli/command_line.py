@@ -5,6 +5,7 @@ A mistyped group, choice or key gives one message with the nearest valid name an
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -73,6 +74,27 @@ def run(
                 raise
             print(message, file=sys.stderr)
             raise SystemExit(exit_code(error)) from None
+
+
+def program(name: str, function: str, resumable: bool = False) -> Callable[..., None]:
+    """The ``main`` of a console script, which runs a function with the configuration ``conf/<name>.yaml``.
+
+    Args:
+        name: Of the command, without ``somite-``.
+        function: ``module:name``, imported when a job begins: torch takes seconds, ``--help`` does not need
+            it. It is given the configuration and, if the command is resumable, the run's folder.
+        resumable: Whether ``resume=<run>`` goes on with an earlier run.
+    """
+
+    def task(config: DictConfig) -> None:
+        module, _, attribute = function.partition(":")
+        given = (config, program_folder()) if resumable else (config,)
+        getattr(importlib.import_module(module), attribute)(*given)
+
+    def main(arguments: Sequence[str] | None = None) -> None:
+        run(task, name, arguments, resumable)
+
+    return main
 
 
 def program_folder() -> Path:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def _run_rest(
         f"{sweep.folder}: {len(states)} runs, {done} finished, {used} in use, {len(left)} to run", flush=True
     )
     launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=SweptTask(task), config=config
+        hydra_context=context, task_function=partial(_do_swept, task), config=config
     )
     again = command("somite-train", resume=sweep.folder.absolute())
     size = config.hydra.sweeper.max_batch_size or max(1, len(left))
@@ -268,21 +269,14 @@ def _hydra(parsed: argparse.Namespace, config_name: str) -> Iterator[tuple[DictC
         GlobalHydra.instance().clear()
 
 
-class SweptTask:
+def _do_swept(task: Task, config: DictConfig) -> None:
     """A task as a launcher calls it, in this process or another: failures are said, and handed on."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __call__(self, config: DictConfig) -> None:
-        """Does the task; Hydra keeps the error for who started the jobs."""
-        try:
-            do_task(self.task, config, "train")
-        except Exception as error:
-            message = user_message(error) or f"{type(error).__name__}: {error}"
-            folder = Path(HydraConfig.get().runtime.output_dir)
-            print(f"{folder.name} failed: {message}", file=sys.stderr)
-            raise
+    try:
+        do_task(task, config, "train")
+    except Exception as error:
+        message = user_message(error) or f"{type(error).__name__}: {error}"
+        print(f"{Path(HydraConfig.get().runtime.output_dir).name} failed: {message}", file=sys.stderr)
+        raise
 
 
 def write_sweep(root: str | Path, jobs: Sequence[Job]) -> Sweep:

@@ -18,7 +18,6 @@ from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.scripts import evaluate, train
-from somite.scripts.cli import command_line
 
 from .runs import compose, read_metrics
 
@@ -184,7 +183,7 @@ def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [*TINY, "agent=deep_set", "agent.width=8", "env.senses.shuffle=episode"]
-    command_line.run(train.train, "train", given)
+    train.main(given)
     (run,) = (tmp_path / "runs").iterdir()
     assert "-cartpole_swingup-deep_set-ppo" in run.name
     said = json.loads((run / "policy" / "policy.json").read_text())
@@ -193,12 +192,12 @@ def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     arguments = [f"run={run}", "episodes=3", "env.senses.duplicates=1", "env.starts=fixed"]
-    command_line.run(evaluate.evaluate, "evaluate", arguments, resumable=False)
+    evaluate.main(arguments)
     with (run / "evaluation" / "results.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["body"] == "cartpole_swingup" and row["seen"] == "True"
 
-    command_line.run(train.train, "train", [f"resume={run}", f"algorithm.total_steps={4 * ROLLOUT}"])
+    train.main([f"resume={run}", f"algorithm.total_steps={4 * ROLLOUT}"])
     assert [int(path.name) for path in list_checkpoints(run)][-1] == 4 * ROLLOUT
 
 
@@ -224,7 +223,7 @@ def test_what_cannot_be_meant_gives_one_message_and_code_2(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(train.train, "train", [*TINY, *arguments])
+        train.main([*TINY, *arguments])
     err = capsys.readouterr().err
     assert leaving.value.code == 2 and message in err and "Traceback" not in err
     assert len(err.strip().splitlines()) == 1

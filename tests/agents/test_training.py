@@ -24,7 +24,6 @@ from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionEnv
 from somite.scripts import train
-from somite.scripts.cli import command_line
 
 from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
 
@@ -230,7 +229,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     metrics = read_metrics(folder)
     assert int(metrics[-1]["step"]) == step
     total = step + ROLLOUT
-    command_line.run(train.train, "train", [argument, f"algorithm.total_steps={total}"])
+    train.main([argument, f"algorithm.total_steps={total}"])
     assert last_checkpoint(folder).name == str(total)
     assert read_metrics(folder)[len(metrics) :][0]["step"] == str(total)
     assert (folder / ".hydra.1" / "config.yaml").is_file()

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 
 from somite.agents.storage.run_folder import list_checkpoints
 from somite.scripts import evaluate, train
-from somite.scripts.cli import command_line
 
 from ..agents.runs import ROLLOUT, TINY
 
@@ -62,7 +61,7 @@ def learnt(tmp_path_factory):
     put_robots(home)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=smp", *SMALL])
+        train.main(["env.morphology=robots/two.xml", "agent=smp", *SMALL])
     return home
 
 
@@ -81,7 +80,7 @@ def run_of(home):
 def test_a_run_on_ones_own_robots_is_evaluated_and_gone_on_with_from_another_folder(folders, monkeypatch):
     home, elsewhere = folders
     own = ["env=locomotion", "env.morphology=robots", "env.unseen=[two]", "agent=smp", *SMALL]
-    command_line.run(train.train, "train", own)
+    train.main(own)
     run = run_of(home)
     for path in (run / "config.yaml", run / ".hydra" / "config.yaml"):
         assert OmegaConf.load(path).env.morphology == "../../robots"
@@ -92,18 +91,18 @@ def test_a_run_on_ones_own_robots_is_evaluated_and_gone_on_with_from_another_fol
     assert (said["seen"], said["unseen"]) == (["one"], ["two"])
 
     monkeypatch.chdir(elsewhere)
-    command_line.run(evaluate.evaluate, "evaluate", [f"run={run}", "episodes=2"], resumable=False)
+    evaluate.main([f"run={run}", "episodes=2"])
     with (run / "evaluation" / "results.csv").open(newline="") as file:
         assert {row["body"] for row in csv.DictReader(file)} >= {"one", "two"}
 
-    command_line.run(train.train, "train", [f"resume={run}", f"algorithm.total_steps={4 * ROLLOUT}"])
+    train.main([f"resume={run}", f"algorithm.total_steps={4 * ROLLOUT}"])
     assert [int(path.name) for path in list_checkpoints(run)][-1] == 4 * ROLLOUT
 
 
 def results_of(run, *arguments):
     """What an evaluation says of each body."""
     given = [f"run={run}", "episodes=2", "random_baseline=false", *arguments]
-    command_line.run(evaluate.evaluate, "evaluate", given, resumable=False)
+    evaluate.main(given)
     with (run / "evaluation" / "results.csv").open(newline="") as file:
         return {row["body"]: row for row in csv.DictReader(file)}
 
@@ -127,7 +126,7 @@ def test_a_robot_that_was_edited_since_counts_as_unseen(trained, capsys):
 
 def test_the_padded_network_is_not_tried_on_other_robots(folders, capsys):
     home, _ = folders
-    command_line.run(train.train, "train", ["env.morphology=robots/two.xml", "agent=mlp", *SMALL])
+    train.main(["env.morphology=robots/two.xml", "agent=mlp", *SMALL])
     with pytest.raises(SystemExit) as leaving:
         results_of(run_of(home), "env.morphology=robots/one.xml")
     err = capsys.readouterr().err
@@ -146,9 +145,7 @@ def test_the_padded_network_is_not_tried_on_other_robots(folders, capsys):
 )
 def test_a_wrong_path_gives_one_message_and_code_2(folders, capsys, argument, message):
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(
-            train.train, "train", ["env=locomotion", f"env.morphology={argument}", "agent=smp", *SMALL]
-        )
+        train.main(["env=locomotion", f"env.morphology={argument}", "agent=smp", *SMALL])
     err = capsys.readouterr().err
     assert leaving.value.code == 2 and message in err and "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
@@ -158,7 +155,7 @@ def test_a_wrong_path_gives_one_message_and_code_2(folders, capsys, argument, me
 def test_a_robot_and_another_environment_is_told_to_drop_that(folders, capsys, env):
     for key in ("env.morphology=robots/one.xml", "env.keyframe=home"):
         with pytest.raises(SystemExit) as leaving:
-            command_line.run(train.train, "train", [f"env={env}", key])
+            train.main([f"env={env}", key])
         err = capsys.readouterr().err
         assert leaving.value.code == 2 and len(err.strip().splitlines()) == 1
         assert f"is a key of your own robots, not of env={env}; drop env={env}" in err

@@ -61,9 +61,8 @@ def run(
         for mishap in mishaps:
             getattr(importlib.import_module("mishaps"), mishap.pop("name"))(**mishap)
         from somite.scripts import train
-        from somite.scripts.cli import command_line
 
-        command_line.run(train.train, "train", arguments)
+        train.main(arguments)
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1

@@ -19,7 +19,6 @@ from somite.agents.storage.run_folder import (
 from somite.agents.storage.training_state import find_fault, read_facts, read_training_state
 from somite.envs.errors import UserError
 from somite.scripts import train
-from somite.scripts.cli import command_line
 from tests.agents.runs import ROLLOUT, TINY, make_run, read_metrics
 
 
@@ -29,7 +28,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checksums")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        command_line.run(train.train, "train", list(TINY))
+        train.main(list(TINY))
     (run,) = (folder / "runs").iterdir()
     return run
 
@@ -111,11 +110,11 @@ def test_the_advice_is_a_command_that_works(
     monkeypatch.chdir(tmp_path)
     truncate(last_checkpoint(run) / STATE)
     with pytest.raises(SystemExit) as leaving:
-        command_line.run(train.train, "train", ["resume=last"])
+        train.main(["resume=last"])
     assert leaving.value.code == 2
     advice = capsys.readouterr().err.strip().split("somite-train ")[-1]
     assert advice.endswith(f"checkpoints/{2 * ROLLOUT}")
-    command_line.run(train.train, "train", [advice])
+    train.main([advice])
     assert f"set aside, not gone on from: {run}/checkpoints/384.set_aside" in capsys.readouterr().out
     assert [step_of(path) for path in list_checkpoints(run)] == [2 * ROLLOUT, 3 * ROLLOUT]
     assert find_fault(last_checkpoint(run)) is None
