@@ -108,9 +108,19 @@ def own_class(target: str, key: str) -> type:
     classes = [known for known, value in vars(sys.modules[module]).items() if isinstance(value, type)]
     if name not in classes:
         raise UserError(f"{key}: the module {module!r} has no class {name!r}; {nearest(name, classes)}")
-    inherited = (os.environ.get(INHERITED) or str(folder_of_modules())).split(os.pathsep)
-    os.environ[INHERITED] = os.pathsep.join(dict.fromkeys([*inherited, module]))
+    inherit(os.pathsep.join(dict.fromkeys([*modules_to_inherit().split(os.pathsep), module])))
     return getattr(sys.modules[module], name)
+
+
+def modules_to_inherit() -> str:
+    """The folder of modules and those that the user has named, for `inherit`."""
+    return os.environ.get(INHERITED) or str(folder_of_modules())
+
+
+def inherit(modules: str) -> None:
+    """Know what the user has named to another process; see `modules_to_inherit`."""
+    os.environ[INHERITED] = modules
+    look_in(modules.split(os.pathsep)[0])
 
 
 def imported_class(target: Any, base: type, package: str) -> type | None:

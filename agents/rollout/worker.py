@@ -14,7 +14,7 @@ import torch
 from ...envs.errors import UserError
 from ...envs.saved import task_set_of
 from ...envs.tokens import TokenSpec
-from ...envs.user_modules import folder_of_modules, look_in
+from ...envs.user_modules import inherit, modules_to_inherit
 from ..device import processor
 from ..policies.base import Policy
 from ..storage.policy import describe_policy, described_policy
@@ -43,7 +43,7 @@ def setup_of(
         **describe_policy(policy),
         "tensors": {name: value.detach().cpu().numpy() for name, value in policy.state_dict().items()},
         "environment": dict(environment),
-        "folder": str(folder_of_modules()),
+        "modules": modules_to_inherit(),
         "hashes": dict(hashes),
         "episodes": episodes,
     }
@@ -51,7 +51,7 @@ def setup_of(
 
 def simulator_of(setup: Mapping[str, Any]) -> Simulator:
     """Inverse of `setup_of`. Raises UserError: a body is another one here than where the run was begun."""
-    look_in(setup["folder"])
+    inherit(setup["modules"])
     task_set = task_set_of(setup["environment"])
     own = task_set.hashes()
     for name, wanted in setup["hashes"].items():

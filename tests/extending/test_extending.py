@@ -18,6 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from somite.agents.storage.policy import CheckpointError, load_policy
 from somite.agents.storage.run_folder import find_run, list_checkpoints
 from somite.envs import user_modules
+from somite.envs.errors import UserError
+from somite.scripts.cli.multirun import Job, arguments_of_sweep, write_sweep
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 PARTS = {part.splitlines()[0]: part for part in PAGE.split("\n## ")[1:]}
@@ -121,6 +123,14 @@ def test_without_the_users_word_a_toy_is_refused_with_what_to_type(
     sys.path.append(str(folder))
     importlib.import_module("votes")
     assert type(load_policy(last).policy).__name__ == "Votes"
+
+
+def test_a_sweep_imports_nothing_without_the_users_word(folder: Path) -> None:
+    word = "agent._target_=votes.Votes"
+    sweep = write_sweep("runs", [Job(("agent=Votes", word, "seed=0"), Path("runs/one"))])
+    with pytest.raises(UserError, match=f"if you trust it, say it again: {word}"):
+        arguments_of_sweep(sweep.folder, ["resume=last_sweep"])
+    assert arguments_of_sweep(sweep.folder, ["resume=last_sweep", word])[-1] == word
 
 
 REFUSED = {
