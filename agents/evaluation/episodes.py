@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 from ...envs.task_set import TaskSet
 from ...envs.token_env import TokenEnv
 from ..agent import Agent
+from ..rollout.episodes import FirstEpisodes
 
 Observation = Mapping[str, torch.Tensor]
 
@@ -79,26 +80,22 @@ def run_episodes(
         if act is None:
             actions.seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
         observation = env.reset([[seed, i] for _ in bodies for i in range(first, first + episodes)])
-        returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
-        lengths = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
-        running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+        counts = FirstEpisodes(env.num_envs, env.device)
         kept: list[torch.Tensor] = []
-        while running.any():
+        while counts.running.any():
             acted = actions.sample() if act is None else act(observation)
             step = env.step(torch.as_tensor(acted, device=env.device))
-            observation, rewards = step.observation, step.rewards.double() * running
-            returns += rewards
-            lengths += running
-            running &= ~step.ended
+            observation = step.observation
             if keep_rewards:
-                kept.append(rewards)
+                kept.append(step.rewards.double() * counts.running)
+            counts.add(step.rewards, step.ended, step.diverged)
             if progress is not None:
-                progress(int(lengths.max()))
+                progress(int(counts.lengths.max()))
     by_step = torch.stack(kept, 1).cpu().numpy() if keep_rewards else None
     found = []
     for i, body in enumerate(bodies):
         part = slice(i * episodes, (i + 1) * episodes)
-        own = returns[part].cpu().numpy(), lengths[part].cpu().numpy()
+        own = counts.returns[part].cpu().numpy(), counts.lengths[part].cpu().numpy()
         found.append(Episodes(body, *own, None if by_step is None else by_step[part]))
     return found
 
