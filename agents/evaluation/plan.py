@@ -42,99 +42,57 @@ ROWS = {"limbs": 256, "sensors": 1000, "patches": 50}
 
 @dataclass(frozen=True)
 class Chunk:
-    """Episodes of one condition, assigned beforehand, run by whoever is free.
+    """Episodes of one condition, assigned beforehand, run by whoever is free."""
 
-    Attributes:
-        policy: folder; None: random actions.
-        environment: the whole configuration, the condition's changes included.
-        bodies: names.
-        seed: of the starts.
-        first: number of the first episode.
-        episodes: of each body.
-        disturbed_at: as in `Condition`.
-        until: step at which the next disturbance comes.
-        key: as of `key_of`.
-    """
-
-    policy: Path | None
-    environment: Mapping[str, Any]
-    bodies: tuple[str, ...]
-    seed: int
-    first: int
-    episodes: int
-    disturbed_at: int | None
-    until: int | None
-    key: str
+    policy: Path | None  # folder; None: random actions
+    environment: Mapping[str, Any]  # the whole configuration, the condition's changes included
+    bodies: tuple[str, ...]  # names
+    seed: int  # of the starts
+    first: int  # number of the first episode
+    episodes: int  # of each body
+    disturbed_at: int | None  # as in `Condition`
+    until: int | None  # step at which the next disturbance comes
+    key: str  # as of `key_of`
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One agent under one condition, or why that cannot be.
-
-    Attributes:
-        suite, condition: names.
-        environment: the whole configuration.
-        chunks: its episodes.
-        baseline: chunks of random actions on the same bodies, undisturbed.
-        why_not: why there are none; None where there are.
-    """
+    """One agent under one condition, or why that cannot be."""
 
     suite: str
     condition: str
-    environment: Mapping[str, Any]
-    chunks: tuple[Chunk, ...] = ()
-    baseline: tuple[Chunk, ...] = ()
-    why_not: str | None = None
+    environment: Mapping[str, Any]  # the whole configuration
+    chunks: tuple[Chunk, ...] = ()  # its episodes
+    baseline: tuple[Chunk, ...] = ()  # random actions on the same bodies, undisturbed
+    why_not: str | None = None  # why there are no chunks; None where there are
 
 
 @dataclass(frozen=True)
 class AgentPlan:
-    """All trials of one policy.
+    """All trials of one policy."""
 
-    Attributes:
-        folder: of the policy.
-        run: what it is called.
-        agent: kind of policy, the same for other training seeds.
-        kind: of its tokens.
-        seen: names of the bodies that it was trained on.
-        description: its ``policy.json``.
-        notes: what must stand beside every score.
-        trials: in the suites' order.
-    """
-
-    folder: Path
-    run: str
-    agent: str
-    kind: str
-    seen: frozenset[str]
-    description: Mapping[str, Any]
-    notes: tuple[str, ...]
-    trials: tuple[Trial, ...]
+    folder: Path  # of the policy
+    run: str  # what it is called
+    agent: str  # kind of policy, the same for other training seeds
+    kind: str  # of its tokens
+    seen: frozenset[str]  # names of the bodies that it was trained on
+    description: Mapping[str, Any]  # its ``policy.json``
+    notes: tuple[str, ...]  # what must stand beside every score
+    trials: tuple[Trial, ...]  # in the suites' order
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans the same for every policy.
+    """What every policy is to do, of which `plan` makes its own."""
 
-    Args:
-        suites: in order.
-        changes: of the environment, for all conditions.
-        bodies: names, or a group, in place of the conditions' own; None: these.
-        episodes: of each body; None: as `EPISODES` has it.
-        seed: of the starts.
-        random_baseline: whether random actions are tried as well.
-        skip_unfit: leave out suites that do not fit the agent instead of failing.
-        device: kind of it; another one rounds otherwise.
-    """
-
-    suites: Sequence[Suite]
-    changes: Mapping[str, Any]
-    bodies: Any
-    episodes: int | None
-    seed: int
-    random_baseline: bool
-    skip_unfit: bool
-    device: str = "cpu"
+    suites: Sequence[Suite]  # in order
+    changes: Mapping[str, Any]  # of the environment, for all conditions
+    bodies: Any  # names, or a group, in place of the conditions' own; None: these
+    episodes: int | None  # of each body; None: as `EPISODES` has it
+    seed: int  # of the starts
+    random_baseline: bool  # whether random actions are tried as well
+    skip_unfit: bool  # leave out suites that do not fit the agent instead of failing
+    device: str = "cpu"  # kind of it; another one rounds otherwise
 
     def plan(self, folder: Path) -> AgentPlan:
         """What the policy of a folder is to do. Raises UserError: an unfit suite, or an invalid value."""

@@ -37,61 +37,36 @@ _SWEEP_VALUES = {
 
 @dataclass(frozen=True)
 class Condition:
-    """One way in which the world is otherwise.
+    """One way in which the world is otherwise."""
 
-    Attributes:
-        name: within its suite.
-        env: changes of the environment's configuration, as in the node ``env`` of ``conf/evaluate.yaml``.
-        bodies: which, where bodies are concerned: ``all``, ``seen``, ``unseen``, or names.
-        disturbed_at: step at which something happens that an agent may recover from; None: nothing does.
-        sweep: name of the series that it belongs to, if any.
-        x: its place in that series.
-    """
-
-    name: str
-    env: Mapping[str, Any] = field(default_factory=dict)
-    bodies: Any = "all"
-    disturbed_at: int | None = None
-    sweep: str | None = None
-    x: float | None = None
+    name: str  # within its suite
+    env: Mapping[str, Any] = field(default_factory=dict)  # changes, as in ``env`` of ``conf/evaluate.yaml``
+    bodies: Any = "all"  # which, where bodies are concerned: ``all``, ``seen``, ``unseen``, or names
+    disturbed_at: int | None = None  # step at which something happens that an agent may recover from
+    sweep: str | None = None  # name of the series that it belongs to, if any
+    x: float | None = None  # its place in that series
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A series of conditions along one quantity.
+    """A series of conditions along one quantity."""
 
-    Attributes:
-        name: within its suite.
-        label: of the axis, with its unit.
-        logarithmic: whether the axis is.
-        reference_at: where the suite's first condition stands on this axis; None: nowhere.
-    """
-
-    name: str
-    label: str
-    logarithmic: bool = False
-    reference_at: float | None = None
+    name: str  # within its suite
+    label: str  # of the axis, with its unit
+    logarithmic: bool = False  # whether the axis is
+    reference_at: float | None = None  # where the suite's first condition stands on this axis; None: nowhere
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Conditions that belong together. The first is what the others are compared with.
+    """Conditions that belong together. The first is what the others are compared with."""
 
-    Attributes:
-        name: of its file in ``conf/suite``.
-        title: for people.
-        fits: kinds of tokens that it has a meaning for.
-        needs: nodes that the environment's configuration must have.
-        conditions: in order, those of the series last.
-        sweeps: the series, by name.
-    """
-
-    name: str
-    title: str
-    fits: tuple[str, ...]
-    needs: tuple[str, ...]
-    conditions: tuple[Condition, ...]
-    sweeps: Mapping[str, Sweep]
+    name: str  # of its file in ``conf/suite``
+    title: str  # for people
+    fits: tuple[str, ...]  # kinds of tokens that it has a meaning for
+    needs: tuple[str, ...]  # nodes that the environment's configuration must have
+    conditions: tuple[Condition, ...]  # in order, those of the series last
+    sweeps: Mapping[str, Sweep]  # the series, by name
 
     def why_not(self, kind: str, environment: Mapping[str, Any]) -> str | None:
         """Why it has no meaning for an agent of that kind of tokens, trained in that environment; or None."""

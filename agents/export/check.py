@@ -91,20 +91,14 @@ def _states(policy: Policy, kind: str, exists: np.ndarray, rng: np.random.Genera
 
 
 class Check(NamedTuple):
-    """What a comparison found.
+    """What a comparison found."""
 
-    Args:
-        difference: the largest of an action, a logit or a number of the memory: absolute below 1 and relative
-            above; of choices, that of their logits; infinite if one is NaN or shapes differ.
-        sizes: that were tried.
-        compared: actions of an environment that were compared.
-        within: share of the numbers in them that were not at a bound, where a difference cannot show.
-    """
-
+    # The largest of an action, a logit or a number of the memory: absolute below 1 and relative above; of
+    # choices, that of their logits; infinite if one is NaN or shapes differ.
     difference: float
-    sizes: tuple[Sizes, ...]
-    compared: int
-    within: float
+    sizes: tuple[Sizes, ...]  # that were tried
+    compared: int  # actions of an environment that were compared
+    within: float  # share of the numbers in them that were not at a bound, where a difference cannot show
 
 
 def check(

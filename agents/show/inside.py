@@ -23,11 +23,9 @@ from ..policies.base import Policy
 
 @dataclass(frozen=True)
 class Messages:
-    """How much the messages between limbs tell, each (B, N), or None in a direction that has none.
+    """How much the messages tell between limb i and its parent, each (B, N), 0 of roots; None: nothing.
 
-    Args:
-        up: from limb i to its parent: the length of what the message adds to the parent's hidden state.
-        down: to limb i from its parent, likewise. Roots have 0.
+    The size of a message is the length of what it adds to the hidden state of the limb that receives it.
     """
 
     up: np.ndarray | None
@@ -36,30 +34,18 @@ class Messages:
 
 @dataclass(frozen=True)
 class Inside:
-    """What went on inside a policy in one episode of T steps.
+    """What went on inside a policy in one episode of T steps."""
 
-    Args:
-        agent: name of the policy's class.
-        body: name of the body or of the task.
-        kind: of the N tokens: ``sensors``, ``patches`` or ``limbs``.
-        names: (N,) of sensors, copies and noise (in the task's order, whatever slot showed them) or limbs.
-        parents: (N,) limb that each limb hangs from, -1 for a root; None for sensors.
-        attention: (T, N) share that each sensor got; (T, layers, N, N) of limbs, [reader, read]; or None.
-        up, down: (T, N), as in `Messages`, or None.
-        rewards: (T,) of the step that followed.
-        shuffles: steps before which the sensors were put into another order.
-    """
-
-    agent: str
-    body: str
-    kind: str
-    names: tuple[str, ...]
-    parents: tuple[int, ...] | None
-    attention: np.ndarray | None
-    up: np.ndarray | None
+    agent: str  # name of the policy's class
+    body: str  # name of the body or of the task
+    kind: str  # of the N tokens: ``sensors``, ``patches`` or ``limbs``
+    names: tuple[str, ...]  # (N,) of limbs, or of sensors, copies and noise in the task's order
+    parents: tuple[int, ...] | None  # (N,) limb that each limb hangs from, -1 for a root; None for sensors
+    attention: np.ndarray | None  # (T, N) share of each sensor; (T, layers, N, N) of limbs, [reader, read]
+    up: np.ndarray | None  # (T, N), as in `Messages`
     down: np.ndarray | None
-    rewards: np.ndarray
-    shuffles: tuple[int, ...]
+    rewards: np.ndarray  # (T,) of the step that followed
+    shuffles: tuple[int, ...]  # steps before which the sensors were put into another order
 
 
 @torch.inference_mode()
@@ -86,13 +72,7 @@ def attention_of(agent: Agent, observation: Mapping[str, Any]) -> np.ndarray | N
 
 @torch.inference_mode()
 def messages_of(agent: Agent, observation: Mapping[str, Any]) -> Messages | None:
-    """How much the messages tell that limbs send when a policy acts on this observation.
-
-    A message has length 1 by design: its size is the length of what it adds to the hidden state of the
-    limb that receives it.
-
-    Arguments and errors are those of `attention_of`; None: the policy sends no messages.
-    """
+    """What limbs tell each other when a policy acts on this observation; as `attention_of`. None: nothing."""
     sizes = agent.policy.message_sizes(agent.before_acting(observation)[0])
     if sizes is None:
         return None

@@ -56,21 +56,13 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Key:
-    """A key of ``somite-view``.
+    """A key of ``somite-view``."""
 
-    Args:
-        action: of `Session.press`.
-        label: on the keyboard.
-        short: what it does, in a word or two.
-        what: it does.
-        kinds: of tasks in which it does.
-    """
-
-    action: str
-    label: str
-    short: str
-    what: str
-    kinds: tuple[str, ...] = ("limbs", "sensors", "patches")
+    action: str  # of `Session.press`
+    label: str  # on the keyboard
+    short: str  # what it does, in a word or two
+    what: str  # it does
+    kinds: tuple[str, ...] = ("limbs", "sensors", "patches")  # of tasks in which it does
 
     @property
     def codes(self) -> Codes:
