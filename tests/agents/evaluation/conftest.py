@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 
-from somite.agents.policies import LimbTransformer, SensorMLP, SensorTransformer
+from somite.agents.composition import sizes_for
+from somite.agents.policies import MLP, LimbTransformer, SensorMLP, SensorTransformer
 from somite.agents.storage.policy import save_policy
 from somite.envs.saved import task_set_of
+from somite.envs.task_set import with_changes
 
 SWINGUP = {
     "_target_": "somite.envs.sensors.CartPoleSwingUp",
@@ -32,7 +35,14 @@ CHEETAHS = {
     "task": {"_target_": "somite.envs.locomotion.LocomotionTask", "max_episode_steps": 20},
     "damage": {"_target_": "somite.envs.locomotion.Damage", "probability": 0.5},
 }
-POLICIES = {"transformer": SensorTransformer, "ordinary": SensorMLP, "limbs": LimbTransformer}
+POLICIES = {
+    "transformer": SensorTransformer,
+    "ordinary": SensorMLP,
+    "limbs": LimbTransformer,
+    "padded": MLP,
+}
+STEPS = 384
+"""What their training is said to have taken."""
 
 
 @pytest.fixture(scope="session")
@@ -40,33 +50,25 @@ def make_agent(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Save an untrained agent; returns its run's folder."""
     root = tmp_path_factory.mktemp("agents")
 
-    def make(kind: str, seed: int = 0, name: str | None = None) -> Path:
+    def make(kind: str, seed: int = 0, name: str | None = None, **changes: object) -> Path:
         folder = root / (name or f"{kind}-{seed}")
         if folder.is_dir():
             return folder
-        config = CHEETAHS if kind == "limbs" else SWINGUP
+        cls = POLICIES[kind]
         if kind == "ordinary":
-            config = {**config, "senses": {**config["senses"], "noise_channels": 0, "shuffle": "never"}}
+            changes["senses"] = {"noise_channels": 0, "shuffle": "never"}
+        config = with_changes(CHEETAHS if cls.kind == "limbs" else SWINGUP, changes)
         task = task_set_of(config)
-        env = task.make_vec(task.seen, len(task.seen))
-        names = ("n_actions", "n_recent", "discrete") + (("n_tokens",) if kind == "ordinary" else ())
-        sizes = {} if kind == "limbs" else {name: env.sizes[name] for name in names}
         torch.manual_seed(seed)
-        policy = POLICIES[kind](spec=env.spec_of_tokens, critic="shared", **sizes)
+        with closing(task.make_env(aligned=cls.aligned_slots, threads=1)) as env:
+            sizes = sizes_for(cls, env)
+            policy = cls(spec=env.spec_of_tokens, **{k: v for k, v in sizes.items() if k != "n_privileged"})
         with torch.no_grad():  # actions of some size, so that what is done to the senses shows
             for parameter in policy.acting_parameters().values():
                 parameter.add_(0.3 * torch.randn_like(parameter))
-        save_policy(
-            folder / "policy",
-            policy,
-            environment={
-                "config": config,
-                "seen": list(task.seen),
-                "unseen": list(task.unseen),
-                "hashes": task.hashes(),
-            },
-            training={"seed": seed, "steps": 0},
-        )
+        names = {"seen": list(task.seen), "unseen": list(task.unseen), "hashes": task.hashes()}
+        training = {"seed": seed, "steps": STEPS}
+        save_policy(folder / "policy", policy, environment={"config": config, **names}, training=training)
         return folder
 
     return make

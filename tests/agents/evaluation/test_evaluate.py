@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from somite.agents import load_policy
 from somite.agents.evaluation import evaluate as evaluation
@@ -16,19 +19,19 @@ from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.evaluate import Row
 from somite.agents.evaluation.runs import task_of
 from somite.envs.errors import UserError
+from somite.scripts.cli.arguments import check_names
 
-from ..runs import compose, make_run
+from ..runs import compose
 
 SEEN = ("cheetah_2_back", "cheetah_3_front")
 UNSEEN = ("cheetah_4_front", "cheetah_5_balanced", "cheetah_6_front")
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a policy that was hardly trained."""
-    folder = tmp_path_factory.mktemp("runs") / "mine"
-    run = make_run(folder, "algorithm.learning_rate=1e-2")
-    run.learn()
+def run_folder(make_agent: Callable) -> Path:
+    """A run with a policy that was never trained, which is its best, too."""
+    folder = make_agent("limbs", name="mine")
+    shutil.copytree(folder / "policy", folder / "best", dirs_exist_ok=True)
     return folder
 
 
@@ -106,7 +109,7 @@ def test_several_runs_have_a_folder_each(run_folder: Path) -> None:
     for name, part in (("mine", rows[:2]), ("mine-best", rows[2:])):
         written = json.loads(Path(f"out/{name}/results.json").read_text())
         assert written == [vars(row) for row in part]
-    assert "LimbTransformer width=16 (2 runs)" in Path("out/summary.md").read_text()
+    assert "LimbTransformer (2 runs)" in Path("out/summary.md").read_text()
 
 
 def test_the_best_policy_does_not_overwrite_the_last_ones_results(run_folder: Path) -> None:
@@ -156,3 +159,48 @@ def test_a_policy_trained_on_what_is_held_out_today_is_refused(run_folder: Path)
     agent.environment["seen"] = ["cheetah_6_front", "cheetah_7_full"]
     with pytest.raises(UserError, match=r"trained on \['cheetah_6_front'\].*holds out today"):
         task_of(agent)
+
+
+@pytest.fixture(scope="module")
+def varied(make_agent: Callable) -> Path:
+    """A policy whose bodies vary in mass."""
+    variation = {"_target_": "somite.envs.locomotion.BodyVariation", "mass": [0.8, 1.25]}
+    return make_agent("limbs", name="varied", variation=variation, damage={"probability": 0.0})
+
+
+def told(varied: Path, *changes: str) -> dict:
+    """What the environment that an evaluation makes tells of its episodes."""
+    config = compose(f"run={varied}", *changes, name="evaluate")
+    bodies = task_of(load_policy(varied), OmegaConf.to_container(config.env))
+    return bodies.make_vec(["cheetah_3_front"], 8, threads=1).reset(seed=0)[1]
+
+
+def test_a_policy_is_evaluated_as_it_was_trained_unless_asked_otherwise(varied: Path) -> None:
+    factors = told(varied)["factor_mass"]
+    assert factors.min() >= 0.8 and factors.max() <= 1.25 and factors.std() > 0.05
+    inside = told(varied, "env.variation.draw=interpolation")["factor_mass"]
+    assert inside.min() >= 0.8 and inside.max() <= 1.25 and (inside != factors).all()
+    assert told(varied, "env.variation.draw=none") == {}
+    changes = ["env.variation.draw=extrapolation", "env.variation.extrapolation.mass=[1.5,2]"]
+    assert told(varied, *changes)["factor_mass"].min() >= 1.5
+    both = told(varied, "env.world.slope=[5,10]", "env.damage.probability=1")
+    assert set(both) == {"factor_mass", "slope", "damage", "damaged_since"}
+
+
+def test_extrapolation_may_not_overlap_what_was_trained_on(varied: Path) -> None:
+    with pytest.raises(UserError, match=r"\[1.2, 2\] overlaps \[0.8, 1.25\], which is trained on"):
+        told(varied, "env.variation.extrapolation.mass=[1.2,2]")
+
+
+def test_returns_differ_in_another_world(varied: Path) -> None:
+    command = (f"run={varied}", "episodes=3", "device=cpu", "bodies=[cheetah_3_front]", "output=here")
+    usual, uphill = (
+        evaluation.evaluate(compose(*command, *more, name="evaluate"))[0].mean
+        for more in ((), ("env.world.slope=[40,40]",))
+    )
+    assert usual != uphill
+
+
+def test_a_mistyped_change_is_told() -> None:
+    with pytest.raises(UserError, match="did you mean 'env.world.slope'"):
+        check_names(["env.world.slop=[1,2]"], "evaluate")

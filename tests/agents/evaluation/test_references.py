@@ -18,18 +18,16 @@ from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies import families
 from somite.envs.saved import task_set_of
 
-from ..runs import compose, make_run
+from ..runs import compose
 from .conftest import CHEETAHS
 
 BODY = "cheetah_3_front"
 
 
 @pytest.fixture(scope="module")
-def specialist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hardly trained specialist, of the task of the agents to compare with."""
-    folder = tmp_path_factory.mktemp("runs") / "specialist"
-    make_run(folder, f"env.bodies=[{BODY}]", "agent=mlp", "env.task.forward_weight=1.0").learn()
-    return folder
+def specialist(make_agent: Callable) -> Path:
+    """A specialist, never trained, of the task of the agents to compare with."""
+    return make_agent("padded", name="specialist", bodies=[BODY])
 
 
 def measure(*runs: Path, more: tuple[str, ...] = ()) -> dict:
@@ -47,7 +45,7 @@ def test_the_table_holds_what_the_episodes_return(specialist: Path) -> None:
     (entry,) = measure(specialist).values()
     agent = load_policy(specialist)
     task = task_set_of(undisturbed(agent.environment["config"]))
-    (result,) = run_episodes(agent.act, task, [BODY], 3, 1000, aligned=True)
+    (result,) = run_episodes(agent, task, [BODY], 3, 1000)
     (random,) = run_episodes(None, task, [BODY], 3, 1000)
     found = entry["bodies"][BODY]
     assert found["random"] == pytest.approx(random.returns.mean())
