@@ -233,17 +233,8 @@ def around(
 class Timed(Report):
     """A report whose measurements share so many seconds of a device, and which tells its memory.
 
-    A measurement that fails, or that there is no time for, has a row that says so; the others go on. One that
-    has begun is not interrupted.
-
-    Args:
-        report: whose file, rows and console these are.
-        device: that is measured.
-        seconds: of all measurements.
-        clock: tells seconds.
-
-    Attributes:
-        failures: names of what failed.
+    A measurement that fails (``failures``), or that there is no time for, has a row that says so; the others
+    go on. One that has begun has at least one round.
     """
 
     def __init__(
@@ -259,8 +250,7 @@ class Timed(Report):
         self.failures: list[str] = []
 
     @property
-    def left(self) -> float:
-        """Seconds until the end of this part."""
+    def left(self) -> float:  # noqa: D102
         return self._end_of_part - self._clock()
 
     def begin(self, part: str, share: float) -> None:
@@ -270,8 +260,8 @@ class Timed(Report):
         self._end_of_part = now + seconds
         self.console.print(f"{part} (at most about {seconds:.0f} s)", highlight=False)
 
-    def attempt(self, name: str, do: Callable[[], Any]) -> bool:  # noqa: D102
-        if self.left <= 0:
+    def attempt(self, name: str, do: Callable[[], Any], begun: bool = False) -> bool:  # noqa: D102
+        if not begun and self.left <= 0:
             self.add({"name": name, "not_run": "no time left"})
             self.console.print(f"  {name}: not run: no time left", highlight=False)
             return False

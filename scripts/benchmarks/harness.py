@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import platform
 import statistics
@@ -145,6 +146,9 @@ class Report:
         UserError: the file cannot be written, told before anything is measured.
     """
 
+    left = math.inf
+    """Seconds that measurements may still begin in."""
+
     def __init__(
         self, output: str | Path | None, machine: dict[str, Any], console: Console | None = None
     ) -> None:
@@ -169,8 +173,8 @@ class Report:
             text = json.dumps({"machine": self.machine, "rows": self.rows}, indent=1)
             replace_file(self.path, f"{text}\n".encode())
 
-    def attempt(self, name: str, do: Callable[[], Any]) -> bool:
-        """Do a part of a measurement. Returns whether it was done, for reports that go on after a failure."""
+    def attempt(self, name: str, do: Callable[[], Any], begun: bool = False) -> bool:
+        """Do a part of a measurement, which may have ``begun`` before. Returns whether it was done."""
         do()
         return True
 
@@ -190,16 +194,18 @@ class Report:
                 status.update(f"{rival.name}, warm-up")
                 self.attempt(rival.name, lambda r=rival: turns.update({r.name: self.start(r, stack)}))
             for index in range(rounds):
+                if index and self.left <= 0:
+                    break
                 for name, turn in list(turns.items()):
                     status.update(f"{name}, round {index + 1} of {rounds}")
-                    if not self.attempt(name, lambda n=name, t=turn: rates[n].append(t())):
+                    if not self.attempt(name, lambda n=name, t=turn: rates[n].append(t()), begun=True):
                         del turns[name]
         rows = []
         for rival in [rival for rival in rivals if rival.name in turns]:
             against = [other for other in rival.against if other in turns]
             rows.append(speed_row(rival.name, rates, against) | rival.more)
         self.add(*rows)
-        self._print_speeds(f"{title}, median of {rounds}", rows)
+        self._print_speeds(f"{title}, median of {len(rows[0]['rounds']) if rows else 0}", rows)
         return rows
 
     def _print_speeds(self, title: str, rows: Sequence[Row]) -> None:

@@ -199,6 +199,18 @@ def test_what_fails_is_kept_and_the_others_go_on(timed):
     assert timed.failures == ["first", "later"]
 
 
+def test_rounds_that_there_is_no_time_for_are_left_out(timed):
+    timed.begin("one", 1.0)
+
+    def turn():
+        timed.clock.now += 6
+        return 1.0
+
+    rivals = [Rival(name, lambda _: turn, (), {"num_envs": 1}) for name in "ab"]
+    rows = timed.compare("Speed", rivals, 3)
+    assert [row["rounds"] for row in rows] == [[1.0], [1.0]] and timed.failures == []
+
+
 def test_a_stop_by_the_user_is_no_failure(timed):
     def stopped():
         raise KeyboardInterrupt
