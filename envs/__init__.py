@@ -22,7 +22,7 @@ gymnasium.register(
 
 gymnasium.register(
     id="somite/CartPoleSwingUp-v0",
-    entry_point="somite.envs.sensors.env:SwingUpEnv",
-    vector_entry_point="somite.envs.sensors.env:make_swingup_vec",
+    entry_point="somite.envs.sensors.cartpole_swingup:SwingUpEnv",
+    vector_entry_point="somite.envs.sensors.cartpole_swingup:make_swingup_vec",
     disable_env_checker=True,
 )

@@ -84,7 +84,8 @@ class TokenVectorEnv(gymnasium.vector.VectorEnv):
         step = self.env.finish()
         info = {**as_arrays(step.info), "diverged": step.diverged.cpu().numpy().copy()}
         ended = step.ended.cpu().numpy()
-        if self.env.autoreset and step.final is not None and ended.any():
+        resets = self.env.autoreset and not self.env.once
+        if resets and step.final is not None and ended.any():
             info |= _final(step, ended)
         rewards = step.rewards.cpu().double().numpy().copy()
         ends = (part.cpu().numpy().copy() for part in (step.terminated, step.truncated))
@@ -102,6 +103,14 @@ class TokenVectorEnv(gymnasium.vector.VectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
         self.env.close()
+
+
+def resets_itself(mode: AutoresetMode | str) -> bool:
+    """`TokenEnv.autoreset` of Gymnasium's ``autoreset_mode``. Raises UserError: it is not offered."""
+    for choice in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+        if mode in (choice, choice.name, choice.value):
+            return choice == AutoresetMode.SAME_STEP
+    raise UserError(f"autoreset_mode {mode!r} is not offered; choices: SAME_STEP, DISABLED")
 
 
 def _final(step: Step, ended: np.ndarray) -> dict[str, Any]:

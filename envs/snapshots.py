@@ -73,7 +73,7 @@ def _take(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
+        return value.detach().to("cpu", copy=True)
     if isinstance(value, np.random.Generator):
         return value.bit_generator.state
     if isinstance(value, torch.Generator):
@@ -101,7 +101,8 @@ def _put(now: Any, taken: Any, where: str) -> Any:
         now.bit_generator.state = taken
         return now
     if isinstance(now, torch.Generator):
-        _check(isinstance(taken, torch.Tensor), now, taken, where)
+        own = now.get_state()
+        _check(isinstance(taken, torch.Tensor) and own.shape == taken.shape, own, taken, where)
         now.set_state(taken.cpu())
         return now
     if hasattr(now, "restore"):

@@ -7,10 +7,10 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gymnasium
 import torch
 
 from .errors import UserError
+from .gym import TokenVectorEnv
 from .token_env import TokenEnv
 
 
@@ -50,17 +50,18 @@ class TaskSet(abc.ABC):
     def choose(self, bodies: str | Sequence[str]) -> tuple[str, ...]:
         """Names for ``all``, ``seen``, ``unseen``, one name or several. Raises UserError."""
 
-    @abc.abstractmethod
     def make_vec(
-        self, bodies: Sequence[Any], num_envs: int | None = None, **options: Any
-    ) -> gymnasium.vector.VectorEnv:
-        """Vector environment of these.
+        self, names: Sequence[Any] | None = None, num_envs: int | None = None, **options: Any
+    ) -> TokenVectorEnv:
+        """`make_env` as Gymnasium's vector environment."""
+        return TokenVectorEnv(self.make_env(names, num_envs, **options))
 
-        Args:
-            bodies: names.
-            num_envs: rows, spread evenly over them.
-            options: ``aligned``, ``stagger``, ``threads``; ``once`` where each row has one episode only.
-        """
+    def simulated_on(self, device: torch.device | str) -> torch.device:
+        """The device of an environment's tensors. Raises UserError: ``simulation=cpu`` has only one."""
+        device = torch.device(device)
+        if self.simulation == "cpu" and device.type != "cpu":
+            raise UserError(f"simulation=cpu gives tensors of the CPU, not of {device}")
+        return device
 
     def why_not_on_device(self) -> str | None:
         """Half a sentence, why this cannot be simulated on a device as it is configured; None: it can."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class TokenEnv(abc.ABC):
         max_episode_steps: steps after which an episode is truncated.
         step_duration: simulated seconds of a step.
         knows_ends: whether the host may look at ``terminated`` and ``truncated`` without waiting: on a CPU.
+        once: whether each has one episode only, and what has ended stays as it is until the next reset.
         autoreset: False: an environment that ended waits for ``reset(rows=...)``; to step it raises.
         info: what `reset` tells beside the observation, as `Step.info`.
         begun_anew: (B,) bool, whose simulation the last `restore` could not bring back.
@@ -78,12 +80,13 @@ class TokenEnv(abc.ABC):
     sizes: dict[str, Any]
     max_episode_steps: int
     step_duration: float
+    once = False
     autoreset = True
     info: dict[str, Tensor] = {}
     closed = False
     _begun: Tensor
 
-    @property
+    @cached_property
     def knows_ends(self) -> bool:  # noqa: D102
         return self.device.type == "cpu"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import BodyRenderer, find_backend
-from ...envs.sensors.carts import LENGTH, TRACK, CartPoles
+from ...envs.sensors.cartpole_swingup import LENGTH, TRACK, CartPoles
 from .inside import shown_by_slots
 from .session import KEYS, Bars, Session
 from .video import patch_picture

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from ..cores import thread_count
+from ..draws import RandomNumbers
 from ..images.patches import cut, patch_names
-from ..sensors.episodes import Episodes, tell_lost
-from ..sensors.source import Source
-from ..snapshots import put
+from ..sensors.source import Episodes, Source, tell_lost
 from .drawing import SIZE
 from .rows import HIGH, LOW, Past
 from .simulation import STATE_NAMES
@@ -67,44 +68,45 @@ class RacingSource(Source):
         """(B, 96, 96, 3) uint8, what the worlds look like."""
         return self._results["pictures"]
 
-    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """New tracks; the generators draw the seeds that Gymnasium makes them from."""
-        drawn = [rng.integers(MOST_SEED, size=2).tolist() for rng in rngs]
-        self._rows.start({int(row): Past(tuple(seeds)) for row, seeds in zip(rows, drawn, strict=True)})
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        """New tracks, from the seeds that Gymnasium makes them from."""
+        rows = where.nonzero().flatten().tolist()
+        drawn = draws.integers(MOST_SEED, 2)[rows].tolist()
+        self._rows.start({row: Past(tuple(seeds)) for row, seeds in zip(rows, drawn, strict=True)})
         self._episodes.start(rows, drawn)
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Nominal actions (B, 3), affine to the car's controls; see `Source`."""
-        self.step_begin(actions, running)
-        return self.step_finish()
-
-    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
+    def begin(self, actions: Tensor, running: Tensor) -> None:
         """Worker processes, where there are some, simulate and draw from now on; see `Source`."""
-        self._begun = LOW + (actions + 1.0) * (HIGH - LOW) / 2.0, running.copy()
+        self._begun = LOW + (actions.numpy() + 1.0) * (HIGH - LOW) / 2.0, running.numpy().copy()
         self._rows.step_begin(*self._begun)
 
-    def step_finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """See `Source`."""
         self._rows.step_finish()
         self._episodes.enter(*self._begun)
-        return tuple(self._results[name].copy() for name in ("rewards", "ended", "cut"))
+        return tuple(torch.from_numpy(self._results[name].copy()) for name in ("rewards", "ended", "cut"))
 
-    def read(self) -> np.ndarray:
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Nominal actions (B, 3), affine to the car's controls; see `Source`."""
+        self.begin(actions, running)
+        return self.finish()
+
+    def read(self) -> Tensor:
         """(B, patches, pixels) uint8, or the state (B, S) float32."""
         if not self.task.draws:
-            return self._states.copy()
-        return cut(self._results["frames"], self.task.patch_size)
+            return torch.from_numpy(self._states.copy())
+        return torch.from_numpy(cut(self._results["frames"], self.task.patch_size))
 
-    def read_state(self, readings: np.ndarray) -> np.ndarray:
+    def read_state(self, readings: Tensor) -> Tensor:
         """(B, S) float32."""
-        return self._states.copy()
+        return torch.from_numpy(self._states.copy())
 
-    def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
+    def restore(self, taken: Mapping[str, Any]) -> Sequence[int]:
         """Replay the episodes; see `Source.restore`."""
-        put(self, self.kept, taken)
+        super().restore(taken)
         wanted, origins = self._states.copy(), self._origins.tolist()
         self._rows.start({row: Past(*self._episodes.of(row), origins[row]) for row in range(self.num_envs)})
-        lost = np.flatnonzero((self._states != wanted).any(1))
+        lost = np.flatnonzero((self._states != wanted).any(1)).tolist()
         tell_lost(self.name, len(lost), self.num_envs)
         return lost
 

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 
 from .. import sensors
 from ..errors import UserError
-from ..gym import SingleEnv
+from ..gym import SingleEnv, TokenVectorEnv, resets_itself
 from ..images.patches import check_patch
 from ..numbers import EPISODE_STEPS, FLAG, PROBABILITY_BELOW_1, checked, one_of, part, whole
-from ..sensors import Senses, SensorVectorEnv
+from ..sensors import Senses, SensorEnv
 from ..sensors.source import Source
 from ..sensors.task import SensorTask
 from ..task_set import build_parts, known_class
@@ -98,7 +99,7 @@ class CarRacing(SensorTask):
         """Of decisions, in the time of the simulation."""
         return 50 / self.action_repeat
 
-    def make_source(self, num_envs: int, threads: int = 0) -> Source:
+    def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> Source:
         """So many cars."""
         from .source import RacingSource
 
@@ -122,8 +123,12 @@ def task_from_config(config: Any) -> CarRacing:
 
 
 def make_vec(
-    num_envs: int = 1, senses: Senses | Mapping[str, Any] | None = None, threads: int = 0, **options: Any
-) -> SensorVectorEnv:
+    num_envs: int = 1,
+    senses: Senses | Mapping[str, Any] | None = None,
+    threads: int = 0,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    **options: Any,
+) -> TokenVectorEnv:
     """What ``gymnasium.make_vec`` calls.
 
     Args:
@@ -131,7 +136,8 @@ def make_vec(
         senses: what happens to the patches, or its arguments; a token is a patch in the last four frames
             unless they say otherwise.
         threads: worker processes; 0 for one per core, where there are cars enough.
-        options: of `CarRacing` (``scenery`` may be its arguments) and of `SensorVectorEnv`.
+        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
+        options: of `CarRacing` (``scenery`` may be its arguments) and of `SensorEnv`.
     """
     own = {name: options.pop(name) for name in inspect.signature(CarRacing).parameters if name in options}
     if isinstance(own.get("scenery"), Mapping):
@@ -139,7 +145,8 @@ def make_vec(
     if not isinstance(senses, Senses):
         senses = Senses(**{"history": 4, **(senses or {})})
     task = CarRacing(senses, **own)
-    return SensorVectorEnv(task.make_source(num_envs, threads), task.senses, **options)
+    options["autoreset"] = resets_itself(autoreset_mode)
+    return TokenVectorEnv(SensorEnv(task.make_source(num_envs, threads), task.senses, **options))
 
 
 class RacingEnv(SingleEnv):
@@ -156,8 +163,6 @@ class RacingEnv(SingleEnv):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
 
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise UserError(f"render_mode {render_mode!r} is not offered; choices: None, rgb_array")
         super().__init__(make_vec(1, autoreset_mode=AutoresetMode.DISABLED, **options), render_mode)
 
     def render(self) -> np.ndarray | None:

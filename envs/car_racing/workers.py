@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ..sensors.episodes import Episodes
+from ..sensors.source import Episodes
 from .rows import LocalRows, Past, record_of
 
 if TYPE_CHECKING:

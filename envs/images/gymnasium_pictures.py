@@ -7,7 +7,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from ..errors import UserError
 from ..sensors.gymnasium_source import GymnasiumSource
@@ -98,7 +100,7 @@ class PictureForm:
 
 
 class GymnasiumPictures(GymnasiumSource):
-    """B environments, each stepped by itself; a :class:`~somite.envs.sensors.source.Source`.
+    """B environments, each stepped by itself; a `Source`.
 
     Args:
         num_envs: B.
@@ -139,7 +141,7 @@ class GymnasiumPictures(GymnasiumSource):
         self.sizes = {"grid": grid, "patch_size": self._patch}
         self._broken = np.zeros(self.num_envs, bool)
         self.pictures = np.zeros((self.num_envs, height, width, 3), np.uint8)
-        self._shown = np.zeros((self.num_envs, height, width, colors), np.uint8)
+        self._shown = torch.zeros(self.num_envs, height, width, colors, dtype=torch.uint8)
 
     def _begin(self, row: int, seed: int) -> np.ndarray:
         observation = super()._begin(row, seed)
@@ -159,22 +161,22 @@ class GymnasiumPictures(GymnasiumSource):
         self.pictures[row] = picture
         if self._grey and picture.shape[2] == 3:
             picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
-        self._shown[row] = picture
+        self._shown[row] = torch.from_numpy(picture)
 
     @property
-    def diverged(self) -> np.ndarray:
-        """(B,) bool, rows whose picture holds what is not a finite number."""
-        return self._broken.copy()
+    def diverged(self) -> Tensor:
+        """(B,) bool, whose picture holds what is not finite."""
+        return torch.from_numpy(self._broken)
 
     @property
     def state_names(self) -> tuple[str, ...]:
         """None: there is nothing but the picture."""
         return ()
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Tensor:
         """(B, patches, pixels) uint8."""
-        return cut(self._shown, self._patch)
+        return torch.from_numpy(cut(self._shown.numpy(), self._patch))
 
-    def read_state(self, readings: np.ndarray) -> np.ndarray:
+    def read_state(self, readings: Tensor) -> Tensor:
         """(B, 0)."""
-        return np.zeros((self.num_envs, 0), np.float32)
+        return torch.zeros(self.num_envs, 0)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Annotated, Any
 
+import torch
+
 from ..errors import UserError
 from ..numbers import EPISODE_STEPS, FLAG, NAMES, NULL, TEXT, VALUES, checked, listed, part, whole
 from ..sensors.gymnasium_source import NominalActions, episode_limit, find_spec, make_env
@@ -41,7 +43,7 @@ class GymnasiumImage(RenderedTask):
 
     Raises:
         UserError: an environment that is not registered, cannot be made or shows no pictures, patches that
-            do not divide them, or a value that cannot be meant.
+            do not divide them, or an invalid value.
     """
 
     kind = "patches"
@@ -81,8 +83,8 @@ class GymnasiumImage(RenderedTask):
             logger.info("filmed by what is observed: %s", error)
             return self
 
-    def make_source(self, num_envs: int, threads: int = 0) -> Source:
-        """So many rows, one after another."""
+    def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> Source:
+        """So many environments, one after another."""
         given = (num_envs, self.name, self.kwargs, self.max_episode_steps)
         return GymnasiumPictures(*given, self.size, self.patch_size, self.grey)
 

@@ -7,17 +7,19 @@ from typing import Any
 
 from ..task_set import build_parts, known_class
 from .cartpole_swingup import CartPoleSwingUp
+from .env import SensorEnv
 from .gymnasium_task import GymnasiumTask
 from .senses import Senses
+from .source import Source
 from .task import SensorTask
-from .vector_env import SensorVectorEnv
 
 __all__ = [
     "CartPoleSwingUp",
     "GymnasiumTask",
     "SensorTask",
-    "SensorVectorEnv",
+    "SensorEnv",
     "Senses",
+    "Source",
     "task_from_config",
 ]
 

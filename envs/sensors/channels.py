@@ -3,85 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
-import numpy as np
+import torch
+from torch import Tensor
 
+from ..draws import Draws, RandomNumbers
 from ..errors import UserError
+from ..in_place import replace, wide
 from ..snapshots import Kept
 from .senses import Senses
 
-BLOCK = 64
-"""Steps whose random numbers a row draws at once: calling thousands of generators each step would cost
-more than the task."""
-
-
-class Draws(Kept):
-    """Random numbers for every step of many rows, from a generator of each row's own.
-
-    So what a row draws depends neither on the other rows nor on how many there are.
-
-    Args:
-        num_envs: B.
-        size: numbers of a row in a step.
-        draw: from a generator and a shape to that many numbers.
-    """
-
-    kept = ("_block", "_last", "_next")
-
-    def __init__(
-        self, num_envs: int, size: int, draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
-    ) -> None:
-        self._draw, self._size, self._all = draw, size, np.arange(num_envs)
-        self._block = np.zeros((num_envs, BLOCK, size), np.float32)
-        self._last = np.zeros((num_envs, size), np.float32)
-        self._next = np.full(num_envs, BLOCK)
-
-    def restart(self, rows: np.ndarray) -> None:
-        """Draw anew at the next step of ``rows``: their generators have been seeded."""
-        self._next[rows] = BLOCK
-
-    def next(self, rngs: Sequence[np.random.Generator], rows: np.ndarray | None = None) -> np.ndarray:
-        """(B, size) float32 for the next step of ``rows`` (None: of all), for the others those of their last.
-
-        Args:
-            rngs: one generator for each row.
-            rows: indices of rows.
-        """
-        if self._size == 0:
-            return self._last
-        rows = self._all if rows is None else rows
-        for row in rows[self._next[rows] == BLOCK]:
-            self._block[row] = self._draw(rngs[row], (BLOCK, self._size))
-            self._next[row] = 0
-        self._last[rows] = self._block[rows, self._next[rows]]
-        self._next[rows] += 1
-        return self._last
-
 
 class Channels(Kept):
-    """Channels of B rows: first the sensors, then their copies, then noise.
+    """Channels of B environments: first the sensors, then their copies, then noise.
 
     Args:
         senses: what is added and taken away.
         num_envs: B.
         n_sensors: S.
         reading_shape: of a reading, as in `Source`.
+        device: of all tensors.
 
     Attributes:
         n: C, channels.
-        sensor: (C,), which of the task's sensors each shows, S for noise.
+        sensor: (C,) int32, which of the task's sensors each shows, S for noise.
+        complete: whether every channel is there in every step.
+        draws: whether anything here is random.
 
     Raises:
         UserError: more shall stick than there are, or so small a share be lost that it is none.
     """
 
-    kept = ("_exists", "_stuck", "_held", "_is_new", "_noise", "_blinks")
+    kept = ("_exists", "_stuck", "_held", "_noise", "_there")
 
     def __init__(
-        self, senses: Senses, num_envs: int, n_sensors: int, reading_shape: tuple[int, ...] = ()
+        self,
+        senses: Senses,
+        num_envs: int,
+        n_sensors: int,
+        reading_shape: tuple[int, ...] = (),
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.senses = senses
+        self.senses, self._shape = senses, reading_shape
         self.n_real = n_sensors * (1 + senses.duplicates)
         self.n_lost = round(senses.missing * self.n_real)
         if senses.stuck > self.n_real:
@@ -94,77 +57,80 @@ class Channels(Kept):
                 f"{self.n_real}; {1 / self.n_real:.2g} is one of them"
             )
         self.n = senses.n_channels(n_sensors)
+        uneven = senses.least_noise < senses.most_noise
+        self._varies = bool(self.n_lost or senses.stuck or uneven)
+        self.complete = not (self.n_lost or senses.blinking or uneven)
+        self.draws = bool(self._varies or senses.most_noise or senses.blinking)
         kinds = [*range(n_sensors)] * (1 + senses.duplicates) + [n_sensors] * senses.most_noise
-        self.sensor = np.array(kinds, np.int32)
-        self._shape = reading_shape
-        kind = np.uint8 if reading_shape else np.float32
-        self._values = np.zeros((num_envs, self.n, *reading_shape), kind)
-        self._exists = np.ones((num_envs, self.n), bool)  # drawn for each episode
-        self._stuck = np.zeros((num_envs, self.n), bool)
-        self._held = np.zeros_like(self._values if senses.stuck else self._values[:0])
-        self._is_new = np.ones(num_envs, bool)
-        numbers = (self.n - self.n_real) * math.prod(reading_shape)
-        self._noise = Draws(num_envs, numbers, _grey_levels if reading_shape else _normal)
-        self._blinks = Draws(num_envs, self.n if senses.blinking else 0, lambda rng, shape: rng.random(shape))
+        self.sensor = torch.tensor(kinds, dtype=torch.int32, device=device)
 
-    @property
-    def draws(self) -> bool:
-        """Whether anything here is random."""
-        s = self.senses
-        return bool(s.most_noise or s.missing or s.blinking or s.stuck)
+        def flags(value: bool) -> Tensor:
+            return torch.full((num_envs, self.n), value, device=device)
 
-    def restart(self, rows: np.ndarray) -> None:
-        """The generators of ``rows`` have been seeded."""
-        self._noise.restart(rows)
-        self._blinks.restart(rows)
+        self._exists, self._there, self._stuck = flags(True), flags(True), flags(False)
+        kind = torch.uint8 if reading_shape else torch.float32
+        room = {"dtype": kind, "device": device}
+        self._held = torch.zeros(num_envs, self.n if senses.stuck else 0, *reading_shape, **room)
+        self._noise = torch.zeros(num_envs, self.n - self.n_real, *reading_shape, **room)
+        self._rank = torch.arange(self.n, device=device)
 
-    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """Draw what is lost, what sticks and how much noise there is in the episodes that start in ``rows``.
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        """Draw what is lost, what sticks and how much noise there is in episodes that start.
 
         Args:
-            rows: indices of rows.
-            rngs: the generators of these rows.
+            where: (B,) bool, environments whose episode starts.
+            draws: of the channels.
         """
-        self._is_new[rows] = True
-        senses, lost = self.senses, self.n_lost
-        if not (lost or senses.stuck or senses.least_noise < senses.most_noise):
+        if not self._varies:
             return
-        for row, rng in zip(rows, rngs, strict=True):
-            self._exists[row] = True
-            noise = rng.integers(senses.least_noise, senses.most_noise + 1)
-            self._exists[row, self.n_real + noise :] = False
-            self._exists[row, rng.permutation(self.n_real)[:lost]] = False
-            self._stuck[row] = False
-            self._stuck[row, rng.permutation(self.n_real)[: senses.stuck]] = True
+        senses = self.senses
+        noise = senses.least_noise + draws.integers(senses.most_noise + 1 - senses.least_noise)
+        exists = self._rank < self.n_real + noise.unsqueeze(1)
+        replace(self._exists, where, exists & ~self._some_of_the_real(self.n_lost, draws))
+        replace(self._stuck, where, self._some_of_the_real(senses.stuck, draws))
 
-    def read(
-        self, readings: np.ndarray, rngs: Sequence[np.random.Generator], rows: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _some_of_the_real(self, count: int, draws: RandomNumbers) -> Tensor:
+        """(B, C) bool, so many of the sensors' channels in every environment."""
+        chosen = draws.permutations(self.n_real)[:, :count]
+        return torch.zeros_like(self._exists).scatter_(1, chosen, True)
+
+    def read(self, readings: Tensor, draws: Draws, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Values (B, C, *reading_shape) and whether each channel is there (B, C) bool.
 
         Args:
             readings: (B, S, *reading_shape) of the task.
-            rngs: one generator for each row; none needed where nothing is random.
-            rows: those that have just been reset, in the midst of a step of the others; None: all step.
+            draws: of the channels.
+            where: (B,) those that have just been reset, while the others have stepped; None: all step.
         """
-        values, senses = self._values, self.senses
-        values[:, : self.n_real] = np.concatenate([readings] * (1 + senses.duplicates), 1)
-        if self.n > self.n_real:
-            noise = self._noise.next(rngs, rows)
-            scale = 1.0 if self._shape else senses.noise_std
-            values[:, self.n_real :] = (noise * np.float32(scale)).reshape(len(noise), -1, *self._shape)
+        senses = self.senses
+        values = readings if self.n == readings.shape[1] else self._with_more(readings, draws, where)
         if senses.stuck:
-            self._held[self._is_new] = values[self._is_new]
-            values[self._stuck] = self._held[self._stuck]
-            self._is_new[:] = False
+            if where is not None:
+                replace(self._held, where, values)
+            values = torch.where(wide(self._stuck, values), self._held, values)
         if senses.blinking:
-            return values, self._exists & (self._blinks.next(rngs, rows) >= senses.blinking)
+            there = draws.uniform(self.n, dtype=torch.float32) >= senses.blinking
+            _take(self._there, there, where)
+            return values, self._exists & self._there
         return values, self._exists
 
+    def _with_more(self, readings: Tensor, draws: Draws, where: Tensor | None) -> Tensor:
+        """Readings, their copies, noise, side by side."""
+        parts = [readings] * (1 + self.senses.duplicates)
+        n_noise = self.n - self.n_real
+        if n_noise:
+            if self._shape:
+                drawn = draws.integers(256, n_noise * math.prod(self._shape), dtype=torch.uint8)
+            else:
+                drawn = draws.normal(n_noise, dtype=torch.float32).mul_(self.senses.noise_std)
+            _take(self._noise, drawn.view_as(self._noise), where)
+            parts.append(self._noise)
+        return torch.cat(parts, 1)
 
-def _normal(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return rng.standard_normal(shape)
 
-
-def _grey_levels(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return rng.integers(0, 256, shape)
+def _take(values: Tensor, drawn: Tensor, where: Tensor | None) -> None:
+    """Take in what was drawn, for those that were reset or for all."""
+    if where is None:
+        values.copy_(drawn)
+    else:
+        replace(values, where, drawn)

@@ -1,45 +1,454 @@
-"""What ``gymnasium.make`` and ``gymnasium.make_vec`` call for tasks of sensors."""
+"""Any batch of sensors as an environment of token sets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-from gymnasium.vector import AutoresetMode
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
 
-from ..gym import SingleEnv
-from .cartpole_swingup import CartPoleSwingUp
+from ..draws import Draws, FirstDraws, RandomNumbers, generators, keys_of, one_seed
+from ..errors import UserError, check_open
+from ..snapshots import Kept, Misfit, put, take
+from ..token_env import Step, TokenEnv
+from ..tokens import check_rows, sensor_observation_space
+from .channels import Channels
 from .senses import Senses
-from .vector_env import SensorVectorEnv
+from .slots import Slots
+from .source import LARGEST_REWARD, Readings, Source, sums_up
+
+COPIES = 5
+"""Bytes of an environment for each of its observation, at least; 5.6 when measured with a long history."""
+
+_KEPT = (
+    "_recent",
+    "_steps",
+    "_start_age",
+    "_running",
+    "_all_run",
+    "_have_diverged",
+    "_draws",
+    "_readings",
+    "channels",
+    "slots",
+    "_beside",
+)
+
+_AT_STARTS = ("starts", "orders", "channels")
+_IN_STEPS = ("steps of orders", "steps of channels")
+"""What is drawn for, each from a stream of its own: starts are the same whatever is done to the senses, and
+an episode that starts changes nothing of what the others draw in their steps."""
 
 
-def make_swingup_vec(
-    num_envs: int = 1,
-    senses: Senses | Mapping[str, Any] | None = None,
-    max_episode_steps: int = 1000,
-    starts: str = "random",
-    **options: Any,
-) -> SensorVectorEnv:
-    """``num_envs`` rows of the swing-up.
+class SensorEnv(TokenEnv):
+    """B environments of one task whose sensors are tokens, on whatever device the task is simulated.
+
+    Observations are the sensor token sets of :mod:`somite.envs.tokens`. Actions are nominal, (B, A) in
+    [-1, 1], or whole numbers (B,), of several decisions (B, K).
+
+    With the same seeds, environments have the same starts, orders, losses and ages on any device. What is
+    drawn later (noise, blinking, orders in mid-episode, further episodes) comes from one generator of the
+    device for each purpose; environments of the same seed draw the same. Where the host does not know the
+    ends, no step waits for the device, and all that steps go on from is written to in place, so that a CUDA
+    graph can hold them.
+
+    An environment whose action, reward or reading is not finite (a reward beyond `LARGEST_REWARD` counts as
+    infinite), or whose simulation diverged, ends its episode: its reward is 0, and it observes its last
+    reading again. An infinite action is clipped like any other.
 
     Args:
-        num_envs: rows.
-        senses: what happens to the readings, or its arguments.
-        max_episode_steps: as in `CartPoleSwingUp`.
-        starts: likewise.
-        options: of `SensorVectorEnv`.
-    """
-    senses = Senses(**senses) if isinstance(senses, Mapping) else senses
-    task = CartPoleSwingUp(senses, max_episode_steps, starts)
-    return SensorVectorEnv(task.make_source(num_envs), task.senses, **options)
+        source: the task.
+        senses: what happens to its readings.
+        stagger, once, autoreset: as of `TaskSet.make_env`.
+        privileged: tell which sensor stands where, too, and the task's state if it tells one, for training.
+        beside: senses of a teacher, who meets the same episodes; see `beside_observation`.
+        beside_sees: what the teacher reads: the task's ``state``, or its ``readings``, which differ where
+            these are pictures.
 
-
-class SwingUpEnv(SingleEnv):
-    """One cart as an ordinary Gymnasium environment.
-
-    Args:
-        options: of :func:`make_swingup_vec`.
+    Attributes:
+        can_be_captured: by a CUDA graph, with all `generators` registered.
+        tokens_are_complete: whether no token is ever missing.
     """
 
-    def __init__(self, render_mode: None = None, **options: Any) -> None:
-        super().__init__(make_swingup_vec(1, autoreset_mode=AutoresetMode.DISABLED, **options), render_mode)
+    def __init__(
+        self,
+        source: Source,
+        senses: Senses | None = None,
+        *,
+        stagger: bool = False,
+        once: bool = False,
+        autoreset: bool = True,
+        privileged: bool = True,
+        beside: Senses | None = None,
+        beside_sees: str = "state",
+    ) -> None:
+        self.source, self.senses = source, senses or Senses()
+        self.stagger, self.once, self.autoreset = stagger, once, autoreset
+        self.num_envs, self.device = source.num_envs, source.device
+        self.max_episode_steps, self.step_duration = source.max_episode_steps, source.step_duration
+        self.body_names, self.body_of_row = (source.name,), np.zeros(self.num_envs, int)
+        self.can_be_captured = source.can_be_captured
+        b, device, shape = self.num_envs, self.device, source.reading_shape
+        self.kind = "patches" if shape else "sensors"
+        n_state, n_sensors = len(source.state_names), len(source.sensor_names)
+        self.privileged, self._tells_state = privileged, privileged and n_state > 0
+        self.channels = Channels(self.senses, b, n_sensors, shape, device)
+        self.single_action_space = source.single_action_space
+        self._make_actions(source.single_action_space)
+        self.spec_of_tokens = self.senses.spec(shape, self.n_actions)
+        self.single_observation_space = sensor_observation_space(
+            self.spec_of_tokens,
+            self.channels.n,
+            (self.senses.history, self.n_actions),
+            n_state if privileged else 0,
+            n_sensors if privileged else 0,
+            are_pictures=bool(shape),
+        )
+        if device.type == "cpu":
+            check_rows(b, self.single_observation_space, COPIES)
+        self.tokens_are_complete = self.channels.complete
+        self.slots = self._make_slots(self.channels, self.senses, shape)
+        self._beside = None if beside is None else _Teacher(self, beside, beside_sees)
+        remembered = max(self.senses.history, beside.history if beside else 0)
+        self._recent = torch.zeros(b, remembered, self.n_actions, device=device)
+        self._steps, self._start_age = torch.zeros(2, b, dtype=torch.int64, device=device)
+        self._running, self._have_diverged, self._begun_anew = torch.zeros(3, b, dtype=bool, device=device)
+        self._everywhere = torch.ones(b, dtype=torch.bool, device=device)
+        self._nowhere = ~self._everywhere
+        self._all_run = self._is_seeded = self._is_stepping = False
+        self._draws = {purpose: Draws(b, device) for purpose in (*_AT_STARTS, *_IN_STEPS)}
+
+    def _make_actions(self, space: spaces.Space) -> None:
+        """`discrete`: whether actions are choices: False; True, one; or how many of each of K decisions."""
+        several = isinstance(space, spaces.MultiDiscrete)
+        self.discrete: bool | list[int] = isinstance(space, spaces.Discrete)
+        if several:
+            self.discrete = [int(count) for count in space.nvec]
+        counts = [int(space.n)] if self.discrete is True else self.discrete or []
+        self.n_actions = sum(counts) if self.discrete else int(space.shape[0])
+        self._counts = torch.tensor(counts, dtype=torch.int64, device=self.device)
+        self._action_shape = (self.num_envs, *space.shape)
+
+    def _make_slots(self, channels: Channels, senses: Senses, shape: tuple[int, ...]) -> Slots:
+        own = channels.complete, self.device
+        return Slots(senses, self.num_envs, channels.n, shape, self.n_actions, *own)
+
+    @cached_property
+    def sizes(self) -> dict[str, Any]:
+        """What a policy may be built for, by the names of its arguments."""
+        return {
+            "n_tokens": self.channels.n,
+            "n_actions": self.n_actions,
+            "n_recent": self.senses.history,
+            "discrete": self.discrete,
+            "n_privileged": len(self.source.state_names) if self._tells_state else 0,
+            "n_sensors": len(self.source.sensor_names),
+            **self.source.sizes,
+        }
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """That steps draw from."""
+        return tuple(draws.generator for draws in self._draws.values())
+
+    @property
+    def begun_anew(self) -> Tensor:  # noqa: D102
+        return self._begun_anew
+
+    @torch.no_grad()
+    def reset(self, seed: int | Sequence[Any] | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """Start episodes; see `TokenEnv.reset`.
+
+        Raises:
+            UserError: another number of seeds, in the midst of a step, or ``rows`` at the first reset.
+            EnvironmentFault: episodes begin with what is not finite.
+        """
+        check_open(self)
+        if self._is_stepping:
+            raise UserError("reset() in the midst of a step: call finish() first")
+        if rows is not None and not self._is_seeded:
+            raise UserError("the first reset() starts every environment; give no rows")
+        where = self._everywhere if rows is None else rows
+        if seed is None and not self._is_seeded:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        draws = None if seed is None else self._seed(seed, rows)
+        starts = self._start(where, draws)
+        if self.stagger and rows is None:
+            self._start_age.copy_(starts.integers(self.max_episode_steps))
+            self._steps.copy_(self._start_age)
+        self._enter_starts(where, starts)
+        self._all_run = self.knows_ends and bool(self._running.all())
+        return self._observation()
+
+    def _seed(self, seed: int | Sequence[Any], rows: Tensor | None) -> list[FirstDraws]:
+        """Starts, orders and channels of those that are seeded: starts are the same whatever senses do."""
+        keys = keys_of(seed, self.num_envs)
+        chosen = None if rows is None else rows.cpu().numpy()
+        if chosen is not None:  # the others draw nothing: any key will do
+            keys = [key if goes else 0 for key, goes in zip(keys, chosen, strict=True)]
+        rngs, stream = generators(keys)
+        for number, draws in enumerate(self._draws.values()):
+            draws.seed(one_seed(rngs, number), stream, chosen)
+        self._is_seeded = True
+        orders, channels = zip(*(rng.spawn(2) for rng in rngs), strict=True)
+        return [FirstDraws(own, stream, self.device) for own in (rngs, orders, channels)]
+
+    def _start(self, where: Tensor, draws: Sequence[RandomNumbers] | None = None) -> RandomNumbers:
+        """Begin episodes; None: from what is drawn for later ones. Returns what starts are drawn from."""
+        of_starts, of_orders, of_channels = draws or [self._draws[purpose] for purpose in _AT_STARTS]
+        self.source.start(where, of_starts)
+        for kept in (self._steps, self._start_age):
+            kept.masked_fill_(where, 0)
+        self._recent.masked_fill_(where[:, None, None], 0)
+        self._running |= where
+        for channels, slots in self._senses():
+            channels.start(where, of_channels)
+            slots.start(where, of_orders)
+        return of_starts
+
+    def _senses(self) -> list[tuple[Channels, Slots]]:
+        beside = [] if self._beside is None else [(self._beside.channels, self._beside.slots)]
+        return [(self.channels, self.slots), *beside]
+
+    def _enter_starts(self, where: Tensor, draws: RandomNumbers) -> None:
+        self._readings.read_starts(where, draws)
+        self._enter(where)
+
+    @cached_property
+    def _readings(self) -> Readings:
+        return Readings(self.source, self.knows_ends)
+
+    def _enter(self, where: Tensor | None = None) -> None:
+        """Readings of all, or of those that have just been reset, to the slots."""
+        readings, newest = self._readings, self._recent[:, -1]
+        draws = self._draws["steps of channels" if where is None else "channels"]
+        self.slots.enter(*self.channels.read(readings.values, draws, where), newest, where)
+        if self._beside:
+            seen = readings.state if self._beside.sees == "state" else readings.values
+            self._beside.slots.enter(*self._beside.channels.read(seen, draws, where), newest, where)
+
+    @torch.no_grad()
+    def begin(self, actions: Tensor) -> None:
+        """See `TokenEnv.begin`.
+
+        Raises:
+            UserError: actions that do not fit, or before the first reset, or some ended and wait for theirs.
+        """
+        self._check_ready("step()")
+        if not self.autoreset and not self.once and not self._all_run:
+            ended = (~self._running).nonzero().flatten().tolist()
+            if ended:
+                raise UserError(f"environments {ended} have ended; reset them first")
+        applied, newest, self._undefined = self._applied(actions)
+        recent = self._recent
+        if recent.shape[1] > 1:  # the newest stands last
+            recent.copy_(torch.cat((recent[:, 1:], newest.unsqueeze(1)), 1))
+        else:
+            recent[:, 0] = newest
+        self._is_stepping = True
+        self.source.begin(applied, self._running)
+
+    def _applied(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Actions as applied, (B, A) as they are remembered, and (B,) bool where one was NaN, and 0 is done.
+
+        Raises:
+            UserError: another shape, or a choice that there is not.
+        """
+        if tuple(actions.shape) != self._action_shape:
+            raise UserError(f"actions have shape {tuple(actions.shape)}; expected {self._action_shape}")
+        if self.discrete:
+            actions = actions.long()
+            if self.knows_ends and ((actions < 0) | (actions >= self._counts)).any():
+                last = (self._counts - 1).tolist()
+                found = f"{int(actions.min())} to {int(actions.max())}"
+                raise UserError(f"actions are 0 to {last[0] if len(last) == 1 else last}, got {found}")
+            first = self._counts.cumsum(0) - self._counts
+            chosen = actions.reshape(self.num_envs, -1) + first
+            remembered = torch.zeros(self.num_envs, self.n_actions, device=self.device)
+            return actions, remembered.scatter_(1, chosen, 1), None
+        undefined, actions = None, actions.double()
+        if not (self.knows_ends and sums_up(actions)):
+            undefined = actions.isnan().any(1)
+            actions = actions.masked_fill(undefined.unsqueeze(1), 0.0)
+        actions = actions.clamp(-1.0, 1.0)
+        return actions, actions, undefined
+
+    @torch.no_grad()
+    def finish(self) -> Step:
+        """See `TokenEnv.finish`."""
+        check_open(self)
+        if not self._is_stepping:
+            raise UserError("finish() before begin()")
+        rewards, terminated, cut = self.source.finish()
+        self._is_stepping = False
+        looks, all_run = self.knows_ends, self._all_run
+        running = self._running if all_run else self._running.clone()
+        self._steps += running
+        diverged, bad = self._lost(rewards, running)
+        truncated = cut | (self._steps >= self.max_episode_steps)
+        if not all_run:
+            terminated, truncated = terminated & running, truncated & running
+            rewards = rewards.masked_fill(~running, 0.0)
+        if diverged is None:
+            diverged = self._nowhere
+        elif not looks or diverged.any():
+            if looks:
+                self._readings.tell(diverged, self._undefined, bad)
+            self._have_diverged |= diverged
+            terminated, rewards = terminated | diverged, rewards.masked_fill(diverged, 0.0)
+        if self.slots.every:
+            made = torch.where(running, self._steps - self._start_age, 0)
+            self.slots.shuffle((made % self.slots.every == 0) & (made > 0), self._draws["steps of orders"])
+        self._enter()
+        ended = terminated | truncated
+        if looks and not ended.any():
+            return Step(self._observation(), rewards, terminated, truncated, diverged, self._nowhere)
+        whole = ended & (self._start_age == 0)
+        observation = final = self._observation()
+        if self.once or not self.autoreset:
+            self._running &= ~ended
+            self._all_run = False
+        else:
+            final = {key: value.clone() for key, value in observation.items()}
+            self._enter_starts(ended, self._start(ended))
+            observation = self._observation()
+        return Step(observation, rewards, terminated, truncated, diverged, whole, final)
+
+    def _lost(self, rewards: Tensor, running: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """(B,) bool, whose episode something ends that is not finite; and rewards that are not, 0 elsewhere.
+
+        None: the host knows that there is none. Readings of the others are taken.
+        """
+        lost, bad = self._undefined, None
+        if not (self.knows_ends and float(rewards.dot(rewards)) <= LARGEST_REWARD**2):
+            fits = rewards.abs() <= LARGEST_REWARD  # NaN does not
+            bad = rewards.masked_fill(fits, 0.0)
+            lost = ~fits if lost is None else lost | ~fits
+        broke = self.source.diverged
+        if broke is not None and not (self.knows_ends and not broke.any()):
+            lost = broke if lost is None else lost | broke
+        if lost is None and self._all_run:
+            return self._readings.read(None), bad
+        goes = running if lost is None else running & ~lost
+        broken = self._readings.read(goes)
+        if lost is None or broken is None:
+            return broken if lost is None else running & lost, bad
+        return running & (lost | broken), bad
+
+    def _check_ready(self, what: str) -> None:
+        check_open(self)
+        if not self._is_seeded:
+            raise UserError(f"{what} before reset(): call reset() first")
+        if self._is_stepping:
+            raise UserError(f"{what} in the midst of a step: call finish() first")
+
+    def _observation(self) -> dict[str, Tensor]:
+        observation = self._seen_by(self.slots)
+        if self._tells_state:
+            observation["privileged"] = self._readings.state
+        if self.privileged:
+            sensor = self.channels.sensor.expand(self.num_envs, -1)
+            observation["sensor"] = self.slots.in_order(sensor)
+        return observation
+
+    def _seen_by(self, slots: Slots) -> dict[str, Tensor]:
+        recent = self._recent[:, -slots.senses.history :]
+        return {
+            "tokens": slots.tokens(),
+            "mask": slots.mask,
+            "recent_actions": recent,
+            **slots.beside_tokens(),
+        }
+
+    def beside_observation(self) -> dict[str, Tensor]:
+        """What the teacher observes now: tokens, mask and recent actions of its own senses."""
+        return self._seen_by(self._beside.slots)
+
+    def reorder(self, row: int, rng: np.random.Generator) -> None:
+        """Put an environment's sensors into another order by hand, from the next step to the episode's end.
+
+        Args:
+            row: which.
+            rng: draws the order.
+        """
+        order = rng.random(self.channels.n).argsort()
+        self.slots.reorder(row, torch.from_numpy(order).to(self.device))
+
+    def check(self) -> None:
+        """See `TokenEnv.check`; logs, the first time only, that environments have diverged."""
+        self.source.check()
+        if not self.knows_ends and self._have_diverged.any():
+            self._readings.tell(self._have_diverged, None, None)
+
+    def snapshot(self) -> dict[str, Any]:
+        """See `TokenEnv.snapshot`. Raises UserError: before the first reset, or in the midst of a step."""
+        self._check_ready("snapshot()")
+        return {"form": self._form, "source": self.source.snapshot(), **take(self, _KEPT)}
+
+    @torch.no_grad()
+    def restore(self, taken: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Go on from where another environment, made in the same way, was; to the last bit.
+
+        Simulations that cannot be saved are replayed from the start of their episodes. Those that come to
+        another place begin a new episode, which is logged; `begun_anew` tells which.
+
+        Raises:
+            Misfit: the snapshot is of another task, other senses or another number of environments.
+            UserError: before the first reset.
+        """
+        self._check_ready("restore()")
+        for name, own in self._form.items():
+            other = taken["form"].get(name)
+            if own != other:
+                raise Misfit(f"the snapshot is of another environment: {name} {other}, here {own}")
+        lost = self.source.restore(taken["source"])
+        put(self, _KEPT, {name: taken[name] for name in _KEPT})
+        self._begun_anew.zero_()
+        if len(lost):
+            self._begun_anew[torch.as_tensor(lost)] = True
+            self._enter_starts(self._begun_anew, self._start(self._begun_anew))
+        return self._observation()
+
+    @property
+    def _form(self) -> dict[str, Any]:
+        """What an environment must share with another to go on from its snapshot."""
+        beside = self._beside
+        return {
+            "task": self.source.name,
+            "simulation": type(self.source).__name__,
+            "num_envs": self.num_envs,
+            "senses": repr(self.senses),
+            "beside": None if beside is None else f"{beside.slots.senses!r} of {beside.sees}",
+            "once": self.once,
+            "autoreset": self.autoreset,
+            "device": self.device.type,
+        }
+
+    def close(self) -> None:
+        """Let the simulations go."""
+        if not self.closed:
+            self.closed = True
+            self.source.close()
+
+
+class _Teacher(Kept):
+    """Channels and slots of somebody else, undisturbed and in the task's own order.
+
+    Raises:
+        UserError: senses that are shuffled, noisy or lost.
+    """
+
+    kept = ("channels", "slots")
+
+    def __init__(self, env: SensorEnv, senses: Senses, sees: str) -> None:
+        self.sees, source = sees, env.source
+        shape = () if sees == "state" else source.reading_shape
+        count = len(source.state_names if sees == "state" else source.sensor_names)
+        self.channels = Channels(senses, env.num_envs, count, shape, env.device)
+        self.slots = env._make_slots(self.channels, senses, shape)
+        if self.channels.draws or self.slots.shuffles:
+            raise UserError(f"a teacher's senses must be undisturbed, got {senses}")

@@ -15,15 +15,16 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
+from torch import Tensor
 
+from ..draws import RandomNumbers
 from ..errors import EnvironmentFault, UserError, nearest, shown
-from ..snapshots import put
 from ..user_modules import import_modules, with_place
 from .boundary import Boundary, Sensors, check_methods, choices_of
-from .episodes import Episodes, tell_lost
-from .source import Source
+from .source import Episodes, Source, tell_lost
 
 logger = logging.getLogger(__name__)
 
@@ -247,8 +248,9 @@ class NominalActions:
     """What nominal actions mean to an environment.
 
     Args:
-        env: a ``Box`` of real actions in one dimension and between bounds, to which [-1, 1] is affine; or
-            choices, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, the first of which are 0 here.
+        env: its actions are a ``Box`` of real numbers in one dimension and between bounds, to which [-1, 1]
+            is affine; or choices, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, whose first is 0 here.
+        device: of the actions that are given.
 
     Attributes:
         space: the nominal one: a ``Box``, ``Discrete``, or ``MultiDiscrete`` of one dimension.
@@ -259,9 +261,14 @@ class NominalActions:
         UserError: actions of another kind, none, or without bounds.
     """
 
-    def __init__(self, env: gymnasium.Env) -> None:
+    def __init__(self, env: gymnasium.Env, device: torch.device | str = "cpu") -> None:
         space, name = env.action_space, env.spec.id if env.spec else type(env).__name__
-        self.shape = space.shape
+        self.shape, self.dtype = space.shape, space.dtype
+
+        def tensor(values: Any) -> Tensor:
+            return torch.from_numpy(np.array(values)).to(device)
+
+        self._kind = tensor(np.zeros(0, space.dtype)).dtype
         if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             first, counts = choices_of(space)
             if not counts.size:
@@ -275,7 +282,7 @@ class NominalActions:
             self.space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete = (
                 spaces.Discrete(int(counts)) if single else spaces.MultiDiscrete(counts.reshape(-1))
             )
-            self._first, self.dtype = first, np.dtype(np.int64) if single else space.dtype
+            self._first = tensor(first)
             return
         if (
             not isinstance(space, spaces.Box)
@@ -296,25 +303,24 @@ class NominalActions:
         if (low > high).any() or not (low < high).any():
             what = "low bounds above the high ones" if (low > high).any() else "nothing to decide"
             raise UserError(f"the actions of {name}, {shown(space, 300)}, have {what}")
-        self._low, self._high = low, high
+        self._low, self._high = tensor(low), tensor(high)
         self.space = spaces.Box(-1.0, 1.0, space.shape, np.float32)
-        self._center, self._half, self.dtype = (low + high) / 2, (high - low) / 2, space.dtype
+        self._center, self._half = tensor((low + high) / 2), tensor((high - low) / 2)
 
-    def __call__(self, nominal: np.ndarray) -> np.ndarray:
+    def __call__(self, nominal: Tensor) -> Tensor:
         """(B, ...) in the environment's units and shape, of nominal ones (B, A), or whole numbers (B,)."""
         if not isinstance(self.space, spaces.Box):
-            return (nominal.reshape(-1, *self.shape) + self._first).astype(self.dtype)
+            return (nominal.reshape(-1, *self.shape) + self._first).to(self._kind)
         physical = self._center + self._half * nominal  # may be a rounding beyond the bounds
-        return np.clip(physical, self._low, self._high).astype(self.dtype)
+        return physical.clamp(self._low, self._high).to(self._kind)
 
 
-def start_seed(rng: np.random.Generator) -> int:
-    """The seed that an episode's environment is reset with."""
-    return int(rng.integers(2**31))
+SEEDS_OF_EPISODES = 2**31
+"""Seeds that episodes of Gymnasium's environments are reset with lie below it."""
 
 
 class GymnasiumSource(Source):
-    """B environments, each stepped by itself; a :class:`~somite.envs.sensors.source.Source`.
+    """B environments, each stepped by itself; a `Source`.
 
     An environment cannot be saved: a snapshot holds the seed and the actions of its present episode, by which
     it is replayed, and what it showed last, by which it is checked that it has come to the same place.
@@ -346,7 +352,7 @@ class GymnasiumSource(Source):
         self._made_anew = str(find_spec(env_id).entry_point).startswith(_BOX2D)
         self._physical = NominalActions(self._envs[0])
         self.single_action_space = self._physical.space
-        self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
+        self._scales = None if sensor_scales is None else torch.tensor(sensor_scales, dtype=torch.float32)
         physical = self._physical
         self._episodes = Episodes(num_envs, n_seeds=1, action=physical.shape, dtype=physical.dtype)
         self._boundary = Boundary(env_id, self._envs[0].observation_space)
@@ -356,15 +362,16 @@ class GymnasiumSource(Source):
         """For what the environments observe."""
         self._sensors = Sensors(self.name, self._envs[0].observation_space)
         self.sensor_names = self._sensors.names
-        self._shown = np.zeros((self.num_envs, len(self.sensor_names)), np.float32)
+        self._shown = torch.zeros(self.num_envs, len(self.sensor_names))
 
     def _keep(self, row: int, observation: Any) -> None:
         """Keep what a row shows: an observation that the boundary has let through."""
-        self._sensors.read(observation, self._shown[row])
+        self._sensors.read(observation, self._shown[row].numpy())
 
-    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """Reset each of ``rows`` with a seed of its generator."""
-        seeds = [start_seed(rng) for rng in rngs]
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        """Reset with a seed that is drawn."""
+        rows = where.nonzero().flatten().tolist()
+        seeds = draws.integers(SEEDS_OF_EPISODES)[rows].tolist()
         self._episodes.start(rows, np.array(seeds)[:, None])
         for row, seed in zip(rows, seeds, strict=True):
             self._keep(row, self._begin(row, seed))
@@ -376,31 +383,31 @@ class GymnasiumSource(Source):
             self._envs[row] = self._make()
         return self._boundary.reset(self._envs[row], seed)
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Step the rows that are ``running``; the others stay as they are."""
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step those that are ``running``; the others stay as they are."""
         rewards = np.zeros(self.num_envs)
         terminated, cut = np.zeros((2, self.num_envs), bool)
-        physical = self._physical(actions)
-        self._episodes.enter(physical, running)
-        for row in np.flatnonzero(running):
+        physical, goes = self._physical(actions).numpy(), running.numpy()
+        self._episodes.enter(physical, goes)
+        for row in np.flatnonzero(goes):
             told = self._boundary.step(self._envs[row], physical[row])
             observation, rewards[row], terminated[row], cut[row] = told
             self._keep(row, observation)
-        return rewards, terminated, cut
+        return tuple(torch.from_numpy(part) for part in (rewards, terminated, cut))
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Tensor:
         """(B, S) float32, what the environments observe."""
-        return self._shown.copy() if self.scales is None else self._shown * self.scales
+        return self._shown if self._scales is None else self._shown * self._scales
 
-    def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
+    def restore(self, taken: Mapping[str, Any]) -> Sequence[int]:
         """Replay the episodes; see `Source.restore`."""
-        put(self, self.kept, taken)
-        wanted = self._shown.copy()
+        super().restore(taken)
+        wanted = self._shown.clone()
         lost = [row for row in range(self.num_envs) if not self._replay(row, wanted[row])]
         tell_lost(self.name, len(lost), self.num_envs)
-        return np.array(lost, int)
+        return lost
 
-    def _replay(self, row: int, wanted: np.ndarray) -> bool:
+    def _replay(self, row: int, wanted: Tensor) -> bool:
         """Whether a row's environment comes to show what is wanted."""
         (seed,), actions = self._episodes.of(row)
         observation, left = self._begin(row, seed), len(actions)
@@ -410,7 +417,7 @@ class GymnasiumSource(Source):
             if left and (terminated or cut):
                 return False
         self._keep(row, observation)
-        return np.array_equal(self._shown[row], wanted, equal_nan=True)
+        return torch.equal(self._shown[row].nan_to_num(), wanted.nan_to_num())
 
     def render(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8, how a row's environment draws itself; see `picture_of`. Raises UserError."""

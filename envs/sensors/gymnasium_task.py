@@ -14,8 +14,7 @@ from ..errors import UserError, shown
 from ..numbers import EPISODE_STEPS, NAMES, NULL, TEXT, VALUES, checked, one_of, part
 from .boundary import Sensors
 from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env
-from .mujoco_source import MujocoSource, rules_of, why_not_batched
-from .on_device.source import TensorSource
+from .mujoco_source import MujocoSource, WarpSource, rules_of, why_not_batched
 from .rendered import RenderedTask
 from .senses import Senses
 from .source import Source
@@ -51,7 +50,7 @@ class GymnasiumTask(RenderedTask):
 
     Raises:
         UserError: an environment that is not registered, cannot be made or has other spaces, or a value
-            that cannot be meant.
+            that is invalid.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class GymnasiumTask(RenderedTask):
     ) -> None:
         spec = find_spec(id, imports)
         super().__init__(senses, episode_limit(spec, max_episode_steps))
-        self.name, self.kwargs, self._simulation = spec.id, checked_kwargs(kwargs), simulation
+        self.name, self.kwargs, self._stepped_by = spec.id, checked_kwargs(kwargs), simulation
         with closing(make_env(self.name, self.kwargs)) as env:
             names = Sensors(self.name, env.observation_space).names
             NominalActions(env)  # refuses those that do not fit
@@ -97,7 +96,7 @@ class GymnasiumTask(RenderedTask):
         reason = why_not_batched(self.name, self.kwargs)
         if rules_of(self.name) is None:
             return f"{reason}, which is simulated on the CPU only"
-        if self._simulation == "gymnasium":
+        if self._stepped_by == "gymnasium":
             return "env.simulation=gymnasium steps each row by itself, on the CPU only"
         return reason
 
@@ -106,19 +105,14 @@ class GymnasiumTask(RenderedTask):
         """MuJoCo Warp, of tasks that can be simulated in a batch; not with all arguments."""
         return "warp" if rules_of(self.name) else None
 
-    def make_source(self, num_envs: int, threads: int = 0) -> Source:
-        """So many rows; only a batched simulation has threads."""
-        given = (num_envs, self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
-        return MujocoSource(*given, threads) if self.batched else GymnasiumSource(*given)
-
-    def make_tensor_source(self, num_envs: int, device: torch.device) -> TensorSource:
-        """So many rows on a device. Raises UserError: with these arguments there is no such simulation."""
-        if self.why_not_on_device():
-            return super().make_tensor_source(num_envs, device)  # which says it
-        from .on_device.mujoco import TensorMujoco  # which few need
-
-        given = (num_envs, device, self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
-        return TensorMujoco(*given, **self.device_options)
+    def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> Source:
+        """So many simulations; only a batched one has threads."""
+        given = (self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
+        if self.simulation == "warp":
+            return WarpSource(num_envs, torch.device(device), *given, **self.device_options)
+        if self.batched:
+            return MujocoSource(num_envs, *given, threads)
+        return GymnasiumSource(num_envs, *given)
 
     def notes(self) -> tuple[str, ...]:
         """Constants of single sensors, if there are any."""

@@ -7,6 +7,7 @@ weight and bound. What stands here is only what no argument says.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,12 +15,15 @@ from typing import Any, Literal
 import gymnasium
 import mujoco.batch
 import numpy as np
+import torch
+from torch import Tensor
 
 # Its import also keeps MuJoCo's warnings out of the user's folder.
 from ..cores import thread_count
+from ..draws import RandomNumbers
+from ..in_place import replace
 from ..locomotion.backends.mujoco import DIVERGED as DIVERGED
-from .carts import Numbers
-from .gymnasium_source import NominalActions, find_spec, make_env, start_seed
+from .gymnasium_source import SEEDS_OF_EPISODES, NominalActions, find_spec, make_env
 from .source import Source
 
 
@@ -113,96 +117,126 @@ def _has_rules(env_id: str) -> bool:
     return str(gymnasium.registry[env_id].entry_point).removeprefix("gymnasium.envs.mujoco.") in RULES
 
 
-class MujocoTask:
-    """One of these tasks, for whoever simulates it: formulas take arrays of the host or tensors of a device.
+class _MujocoTask(Source):
+    """One of these tasks, whoever simulates it.
 
     Args:
         env_id: of a task for which `why_not_batched` finds nothing.
         kwargs: its own arguments.
+        max_episode_steps: steps after which an episode is truncated.
+        sensor_scales: (S,) factors of the readings; None: raw units.
+        device: of all tensors.
 
     Attributes:
-        name: of the task.
         sensor_names: of the S sensors: positions but for the place on the ground, then velocities.
-        single_action_space: the nominal one.
-        step_duration: simulated seconds of a step.
+        qpos: (B, nq) and qvel: (B, nv), the simulation's own memory.
     """
 
-    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
+    qpos: Tensor
+    qvel: Tensor
+
+    def __init__(
+        self,
+        env_id: str,
+        kwargs: Mapping[str, Any],
+        max_episode_steps: int,
+        sensor_scales: Sequence[float] | None,
+        device: torch.device,
+    ) -> None:
         env = make_env(env_id, kwargs)
         task, self._rules = env.unwrapped, rules_of(env_id)
         self.name, self._settings = env_id, _settings(task)
-        self._physical = NominalActions(env)
-        self.single_action_space, self._controls = self._physical.space, task.action_space
+        self.max_episode_steps, self.device = max_episode_steps, device
+        self._physical = NominalActions(env, device)
+        self.single_action_space = self._physical.space
         self._skipped = task.observation_structure["skipped_qpos"]
         self._start_qpos, self._start_qvel = task.init_qpos, task.init_qvel
         self._frame_skip, self._dt = task.frame_skip, task.dt
         self.step_duration, self._model = float(task.dt), task.model
         positions, speeds = state_names(task.model)
         self.sensor_names = (*positions[self._skipped :], *speeds)
+        self._noise = self._settings["reset_noise_scale"]
+        self._scales = None
+        if sensor_scales is not None:
+            self._scales = torch.tensor(sensor_scales, dtype=torch.float32, device=device)
         env.close()
 
-    @property
-    def _noise(self) -> float:
-        """Of starts: how far positions and velocities may be from the model's own."""
-        return self._settings["reset_noise_scale"]
+    def _starts(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (n, nq) and velocities (n, nv) of the episodes that seeds (n,) start in Gymnasium."""
+        distinct, which = np.unique(seeds.cpu().numpy(), return_inverse=True)
+        drawn = [self._start_of(int(seed)) for seed in distinct]
+        qpos, qvel = (np.array(part)[which] for part in zip(*drawn, strict=True))
+        return torch.from_numpy(qpos), torch.from_numpy(qvel)
 
-    def _draw_start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (nq,) and velocities (nv,) of the episode that a generator's seed starts in Gymnasium."""
-        own, _ = gymnasium.utils.seeding.np_random(start_seed(rng))
+    def _start_of(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        own, _ = gymnasium.utils.seeding.np_random(seed)
         noise, nq, nv = self._noise, len(self._start_qpos), len(self._start_qvel)
         qpos = self._start_qpos + own.uniform(-noise, noise, nq)
         if self._rules.speed_noise == "normal":
             return qpos, self._start_qvel + noise * own.standard_normal(nv)
         return qpos, self._start_qvel + own.uniform(-noise, noise, nv)
 
-    def _judge(
-        self, velocity: Numbers, qpos: Numbers, qvel: Numbers, controls: Numbers, diverged: Numbers
-    ) -> tuple[Numbers, Numbers]:
+    def _judge(self, before: Tensor, controls: Tensor, diverged: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards and which episodes are terminated, (B,) each.
 
         Args:
-            velocity: (B,) forward, m/s; 0 where a simulation diverged.
-            qpos: (B, nq) after the step.
-            qvel: (B, nv), the same.
+            before: (B,) m, the place before the step.
             controls: (B, nu), physical.
-            diverged: (B,) bool.
+            diverged: (B,) bool; there is no forward reward.
         """
-        settings, healthy = self._settings, self._is_healthy(qpos, qvel, ~diverged)
+        settings = self._settings
+        healthy = self._are_healthy(~diverged)
+        velocity = (self._progress - before).double().masked_fill(diverged, 0.0) / self._dt
         rewards = (
             settings["forward_reward_weight"] * velocity
             + settings.get("healthy_reward", 0.0) * healthy
-            - settings["ctrl_cost_weight"] * (controls * controls).sum(1)
+            - settings["ctrl_cost_weight"] * controls.square().sum(1)
         )
         return rewards, diverged | (~healthy & settings.get("terminate_when_unhealthy", False))
 
-    def _is_healthy(self, qpos: Numbers, qvel: Numbers, healthy: Numbers) -> Numbers:
+    def _are_healthy(self, healthy: Tensor) -> Tensor:
         """(B,) bool, those of ``healthy`` that are within every range that the task has."""
-        settings = self._settings
+        settings, qpos = self._settings, self.qpos
         for name, column in (("healthy_z_range", self._rules.height), ("healthy_angle_range", 2)):
             if name in settings:
                 low, high = settings[name]
                 healthy = healthy & (low < qpos[:, column]) & (qpos[:, column] < high)
         if "healthy_state_range" in settings:
             low, high = settings["healthy_state_range"]
-            for state in (qpos[:, 2:], qvel):
+            for state in (qpos[:, 2:], self.qvel):
                 healthy = healthy & ((low < state) & (state < high)).all(1)
         return healthy
 
+    def _place(self) -> Tensor:
+        """(B,) m, what the forward velocity is measured by."""
+        if self._rules.progress == "body":
+            return self._xpos[:, 1, 0]  # body 0 is the world
+        return self._com[:, 0, 0] if self._rules.progress == "center" else self.qpos[:, 0]
 
-class MujocoSource(MujocoTask, Source):
-    """B simulations in one batch; a :class:`~somite.envs.sensors.source.Source`.
+    def read(self) -> Tensor:
+        """(B, S) float32: positions but for the place on the ground, then velocities."""
+        limit = self._rules.speed_limit
+        speeds = self.qvel.clamp(-limit, limit) if math.isfinite(limit) else self.qvel
+        readings = torch.cat((self.qpos[:, self._skipped :], speeds), 1).float()
+        return readings if self._scales is None else readings * self._scales
 
-    Started from the same generators as `GymnasiumSource`, it gives the same episodes. One thing differs: a
+    @property
+    def diverged(self) -> Tensor:
+        """(B,) bool, those that diverged in the last step; they are at the model's start."""
+        return self._diverged
+
+
+class MujocoSource(_MujocoTask):
+    """B simulations in one batch on the CPU.
+
+    Started from the same seeds as `GymnasiumSource`, it gives the same episodes. One thing differs: a
     state that diverges ends the episode, with no forward reward for that step, where Gymnasium goes on
-    from the model's start. `diverged` tells which did.
+    from the model's start.
 
     Args:
         num_envs: B.
-        env_id: of a task for which `why_not_batched` finds nothing.
-        kwargs: its own arguments.
-        max_episode_steps: steps after which an episode is cut.
-        sensor_scales: (S,) factors of the readings; None: raw units.
-        threads: that step the simulations; 0 for one per core.
+        env_id, kwargs, max_episode_steps, sensor_scales: of the task.
+        threads: that step the simulations; 0: one per core.
     """
 
     kept = ("_state", "_progress")
@@ -216,71 +250,50 @@ class MujocoSource(MujocoTask, Source):
         sensor_scales: Sequence[float] | None = None,
         threads: int = 0,
     ) -> None:
-        super().__init__(env_id, kwargs)
-        self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
-        self.scales = None if sensor_scales is None else np.asarray(sensor_scales, np.float32)
+        super().__init__(env_id, kwargs, max_episode_steps, sensor_scales, torch.device("cpu"))
+        self.num_envs = num_envs
         threads = thread_count(threads, num_envs)
         self._batch = mujoco.batch.Batch(self._model, nsim=num_envs, nthread=threads)
-        self.qpos, self.qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
-        self._ctrl = self._batch.bind("ctrl")
+        self.qpos, self.qvel, self._ctrl = (
+            torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
+        )
         self._xpos, self._com = self._batch.bind("xpos"), self._batch.bind("subtree_com")
         self._state = self._batch.state  # (B, all that MuJoCo integrates), warm starts included
         # Kept, since what it is derived from is a substep behind the state, and no part of it.
         self._progress = self._place()
-        self._diverged = np.zeros(num_envs, bool)
+        self._diverged = torch.zeros(num_envs, dtype=torch.bool)
 
-    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """Start as Gymnasium's task does, with a seed of each row's generator."""
-        qpos = np.tile(self._start_qpos, (len(rows), 1))
-        qvel = np.tile(self._start_qvel, (len(rows), 1))
-        for i, rng in enumerate(rngs):
-            qpos[i], qvel[i] = self._draw_start(rng)
-        self.place(rows, qpos, qvel)
+    def _place(self) -> Tensor:
+        return torch.from_numpy(np.array(super()._place()))  # arrays that may not be written to
 
-    def place(self, rows: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
-        """Put ``rows`` (n,) into states (n, nq), (n, nv), controls zero."""
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        """Start as Gymnasium's task does, with a seed that is drawn."""
+        rows = where.nonzero().flatten()
+        self.place(rows.numpy(), *self._starts(draws.integers(SEEDS_OF_EPISODES)[rows]))
+
+    def place(self, rows: np.ndarray, qpos: Tensor, qvel: Tensor) -> None:
+        """Put simulations (n,) into states (n, nq), (n, nv), controls zero."""
         self._batch.reset(rows, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
         self.qpos[rows], self.qvel[rows] = qpos, qvel
         self._batch.forward(rows)
         self._progress[rows] = self._place()[rows]
         self._diverged[rows] = False
 
-    @property
-    def diverged(self) -> np.ndarray:
-        """(B,) bool, rows that diverged in the last step; MuJoCo has put them to the model's start."""
-        return self._diverged
-
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Step the rows that are ``running``; the others stay as they are."""
-        controls = self._physical(actions).astype(float)
-        rows = None if running.all() else np.flatnonzero(running)
-        before, warned = self._progress, self._batch.warning[:, DIVERGED, 1].copy()
-        self._ctrl[:] = controls
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step those that are ``running``; the others stay as they are."""
+        controls = self._physical(actions).double()
+        rows = None if running.all() else running.nonzero().flatten().numpy()
+        before, warned = self._progress.clone(), self._batch.warning[:, DIVERGED, 1].copy()
+        self._ctrl.copy_(controls)
         if rows is None or len(rows):
             self._batch.step(rows, nstep=self._frame_skip)
-        diverged = (self._batch.warning[:, DIVERGED, 1] != warned).any(1)
-        diverged |= ~np.isfinite(self.qpos.sum(1) + self.qvel.sum(1))
-        self._diverged = diverged
-        self._progress = np.where(running, self._place(), before)
-        velocity = np.where(diverged, 0.0, self._progress - before) / self._dt
-        rewards, terminated = self._judge(velocity, self.qpos, self.qvel, controls, diverged)
-        return rewards, terminated, np.zeros(self.num_envs, bool)
-
-    def _place(self) -> np.ndarray:
-        """(B,) m, what the forward velocity is measured by."""
-        if self._rules.progress == "body":
-            return self._xpos[:, 1, 0].copy()  # body 0 is the world
-        return (self._com[:, 0, 0] if self._rules.progress == "center" else self.qpos[:, 0]).copy()
-
-    def read(self) -> np.ndarray:
-        """(B, S) float32: positions but for the place on the ground, then velocities."""
-        limit = self._rules.speed_limit
-        speeds = np.clip(self.qvel, -limit, limit) if np.isfinite(limit) else self.qvel
-        readings = np.hstack((self.qpos[:, self._skipped :], speeds)).astype(np.float32)
-        return readings if self.scales is None else readings * self.scales
+        diverged = torch.from_numpy((self._batch.warning[:, DIVERGED, 1] != warned).any(1))
+        self._diverged = diverged | ~(self.qpos.sum(1) + self.qvel.sum(1)).isfinite()
+        replace(self._progress, running, self._place())
+        return *self._judge(before, controls, self._diverged), torch.zeros_like(running)
 
     def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
-        """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""
+        """One simulation's model, a copy of its state with kinematics, and its root body, to be drawn."""
         data = self._batch.get_data(row)
         mujoco.mj_forward(self._model, data)
         return self._model, data, 1  # body 0 is the world
@@ -288,6 +301,98 @@ class MujocoSource(MujocoTask, Source):
     def close(self) -> None:
         """Let the simulations go."""
         del self.qpos, self.qvel, self._ctrl, self._xpos, self._com, self._state, self._batch
+
+
+class WarpSource(_MujocoTask):
+    """B simulations on a device by MuJoCo Warp, in single precision.
+
+    A model that asks for PGS, the humanoid's, is solved by Newton's method. Simulations that are not running
+    are stepped, too, and put back to where they were.
+
+    Args:
+        num_envs: B.
+        device: of all tensors; a CPU is possible and slow.
+        env_id, kwargs, max_episode_steps, sensor_scales: of the task.
+        contacts, constraints: places for these in every simulation; None: as many as the body needs.
+
+    Raises:
+        UserError: Warp is not installed or cannot simulate this model.
+    """
+
+    kept = ("qpos", "qvel", "_warm_start", "_progress")
+
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device,
+        env_id: str,
+        kwargs: Mapping[str, Any],
+        max_episode_steps: int,
+        sensor_scales: Sequence[float] | None = None,
+        contacts: int | None = None,
+        constraints: int | None = None,
+    ) -> None:
+        from ..locomotion.backends.capacities import capacities  # which few need
+        from ..locomotion.backends.warp import Launcher, WarpWorlds
+
+        super().__init__(env_id, kwargs, max_episode_steps, sensor_scales, device)
+        self.num_envs = num_envs
+        if int(self._model.opt.solver) == int(mujoco.mjtSolver.mjSOL_PGS):
+            # MuJoCo Warp has no PGS. Newton's method solves the same problem, and to the end.
+            self._model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+        room = capacities(self._model, contacts, constraints)
+        self._worlds = worlds = WarpWorlds(self._model, num_envs, self._frame_skip, device, room, env_id)
+        self._launcher = Launcher([worlds], device)
+        self.qpos, self.qvel = worlds.array("qpos"), worlds.array("qvel")
+        self._warm_start = worlds.array("qacc_warmstart")
+        self._xpos, self._com = worlds.array("xpos"), worlds.array("subtree_com")
+        self._progress = torch.zeros(num_envs, device=device)
+        self._diverged = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        own = (self._start_qpos, self._start_qvel)
+        self._home = [torch.tensor(part, dtype=torch.float32, device=device) for part in own]
+
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        """At a seeded reset as Gymnasium's task does; later with the same noise, drawn on the device."""
+        if draws.is_first:
+            qpos, qvel = (part.to(self.qpos) for part in self._starts(draws.integers(SEEDS_OF_EPISODES)))
+        else:
+            (qpos, qvel), noise = self._home, self._noise
+            qpos = qpos + noise * (2 * draws.uniform(len(qpos)) - 1).float()
+            if self._rules.speed_noise == "normal":
+                qvel = qvel + noise * draws.normal(len(qvel)).float()
+            else:
+                qvel = qvel + noise * (2 * draws.uniform(len(qvel)) - 1).float()
+        self.place(where, qpos, qvel)
+
+    def place(self, where: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Put those that ``where`` (B,) names into states (B, nq), (B, nv), controls zero."""
+        self._worlds.reset(where, qpos, qvel)
+        if self._rules.progress != "state":
+            self._launcher.kinematics()
+        replace(self._progress, where, self._place())
+
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step all, and put those that are not ``running`` back to where they were."""
+        controls = self._physical(actions).float()
+        before, held = self._progress.clone(), (self.qpos.clone(), self.qvel.clone())
+        self._worlds.set_controls(controls)
+        self._launcher.launch()
+        for state, old in zip((self.qpos, self.qvel), held, strict=True):
+            replace(state, ~running, old)
+        self._diverged.copy_(self._worlds.diverged())
+        # No world goes on with what is not finite, not even one whose only episode is over.
+        self._worlds.reset(self._diverged, *self._home)
+        replace(self._progress, running & ~self._diverged, self._place())
+        return *self._judge(before, controls.double(), self._diverged), torch.zeros_like(running)
+
+    def check(self) -> None:
+        """Raises UserError: there was no room for all contacts or constraints."""
+        self._worlds.check()
+
+    def close(self) -> None:
+        """Let the simulations go."""
+        self._launcher.close()
+        del self.qpos, self.qvel, self._warm_start, self._xpos, self._com, self._worlds
 
 
 def _settings(task: gymnasium.Env) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..numbers import PROBABILITY_BELOW_1, between, checked, listed, one_of, real, whole
 from ..tokens import Feature, TokenSpec
 from .neighbors import Neighbors
-from .traces import PatchTraces, ReadingTraces
+from .traces import Traces
 
 ORDERS = ("never", "episode")
 _LENGTH, _CHANNELS = real(1, 1e6), whole(0, 10_000)
@@ -30,9 +30,8 @@ class Senses:
         history: K, readings of each slot that its token holds, the newest and K - 1 differences; as many
             of the last actions are told.
         difference_scale: the differences of successive readings are multiplied by it.
-        traces: T lengths in steps, over each of which a slot keeps running statistics: see `ReadingTraces`
-            and `PatchTraces`. By them an agent without memory knows its sensors over times longer than
-            the history.
+        traces: T lengths in steps, over each of which a slot keeps running statistics, see `Traces`: by them
+            an agent without memory knows its sensors over times longer than the history.
         neighbors: of patches, the length in steps over which edges are compared to find out which slots
             show what lies side by side, see `Neighbors`; 0: that is not looked for.
         scale: one factor for all readings, applied last; readings are in raw units without it.
@@ -46,7 +45,7 @@ class Senses:
         stuck: channels that keep the first reading of an episode.
 
     Raises:
-        UserError: a value that cannot be meant.
+        UserError: an invalid value.
     """
 
     history: Annotated[int, whole(1, 1000)] = 1
@@ -90,7 +89,7 @@ class Senses:
             size = self.history * math.prod(reading_shape)
             meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
             pixels = Feature("pixels", size, "state", "grey levels, 0 to 255", meaning)
-            traces = self._traces(PatchTraces, n_actions)
+            traces = self._traces(n_actions, are_patches=True)
             if self.neighbors:
                 meaning = f"over {self.neighbors:g} steps: {Neighbors.told}"
                 traces = (*traces, Feature("match", Neighbors.size, "state", "-1 to 1", meaning))
@@ -104,14 +103,15 @@ class Senses:
                 f"differences of successive readings, newest first, times scale and {self.difference_scale:g}"
             )
             features.append(Feature("change", self.history - 1, "state", "raw", meaning))
-        return TokenSpec(token=(*features, *self._traces(ReadingTraces, n_actions)))
+        return TokenSpec(token=(*features, *self._traces(n_actions, are_patches=False)))
 
-    def _traces(self, kind: type[ReadingTraces | PatchTraces], n_actions: int) -> tuple[Feature, ...]:
+    def _traces(self, n_actions: int, are_patches: bool) -> tuple[Feature, ...]:
         if not self.traces:
             return ()
         lengths = ", ".join(f"{length:g}" for length in self.traces)
-        size = len(self.traces) * kind.size(n_actions)
-        return (Feature("trace", size, "state", "mixed", f"for {lengths} steps: {kind.told}"),)
+        meaning = f"for {lengths} steps: {Traces.meaning(are_patches)}"
+        size = len(self.traces) * Traces.size(n_actions, are_patches)
+        return (Feature("trace", size, "state", "mixed", meaning),)
 
     def with_values(self, **values: Any) -> Senses:
         """The same with other values."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
+from ..draws import RandomNumbers
+from ..in_place import replace, wide
 from ..snapshots import Kept
 from .neighbors import Neighbors
 from .senses import Senses
-from .traces import PatchTraces, ReadingTraces
+from .traces import Traces
 
 
 class Slots(Kept):
-    """Slots of B rows, each with the last K readings of whatever channel it showed.
+    """Slots of B environments, each with the last K readings of whatever channel it showed.
 
     A history belongs to its slot: a channel that comes to another slot leaves it behind, so that an order
     drawn anew in mid-episode mixes histories until K steps have passed. A reading that is missing is not
@@ -27,13 +28,17 @@ class Slots(Kept):
         n_channels: N; there are as many slots as channels.
         reading_shape: of a reading, as in `Source`.
         n_actions: A.
+        complete: whether every channel is there in every step.
+        device: of all tensors.
 
     Attributes:
-        order: (B, N), the channel that each slot shows.
+        order: (B, N) int64, the channel that each slot shows.
         mask: (B, N) int8, 1 where the slot's reading is there.
+        every: steps after which the order is drawn anew; None: it is not.
+        shuffles: whether it is drawn at all.
     """
 
-    kept = ("order", "mask", "_history", "_empty", "_reordered", "_traces", "_neighbors")
+    kept = ("order", "mask", "_history", "_empty", "_by_hand", "_has_by_hand", "_traces", "_neighbors")
 
     def __init__(
         self,
@@ -42,138 +47,129 @@ class Slots(Kept):
         n_channels: int,
         reading_shape: tuple[int, ...] = (),
         n_actions: int = 0,
+        complete: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.senses = senses
+        self.senses, self._complete, self._are_patches = senses, complete, bool(reading_shape)
         self.every = senses.shuffle if not isinstance(senses.shuffle, str) else None
         self.shuffles = senses.shuffle != "never"
-        self.order = np.tile(np.arange(n_channels), (num_envs, 1))
-        self.mask = np.zeros((num_envs, n_channels), np.int8)
-        self._shape = reading_shape
-        kind = np.uint8 if reading_shape else np.float32
-        self._history = np.zeros((num_envs, n_channels, senses.history, *reading_shape), kind)
-        self._empty = np.ones((num_envs, n_channels), bool)
-        self._reordered = np.zeros(num_envs, bool)  # by hand
-        kind = PatchTraces if reading_shape else ReadingTraces
-        self._traces = kind(senses.traces, num_envs, n_channels, n_actions) if senses.traces else None
-        self._neighbors = None
+        b, n, k = num_envs, n_channels, senses.history
+        self._own = torch.arange(n, device=device)
+        self._first = n * torch.arange(b, device=device).unsqueeze(1)  # places of channel 0 among all
+        self.order = self._own.repeat(b, 1)
+        self.mask = torch.full((b, n), int(complete), dtype=torch.int8, device=device)
+        kind = torch.uint8 if reading_shape else torch.float32
+        # (K, B, N, ...), newest first: each age lies together, and moves on as a whole.
+        self._history = torch.zeros(k, b, n, *reading_shape, dtype=kind, device=device)
+        self._ages = self._history.unbind()
+        self._empty = torch.ones(b, n, dtype=torch.bool, device=device)
+        self._by_hand, self._has_by_hand = torch.zeros(b, dtype=torch.bool, device=device), False
+        if not reading_shape:  # of tokens; written anew in every step
+            self._columns = torch.empty_like(self._history)
+            self._newest, self._changes = self._columns[0], self._columns[1:]
+        self._traces = self._neighbors = None
+        if senses.traces:
+            self._traces = Traces(senses.traces, b, n, n_actions, self._are_patches, device)
         if senses.neighbors:
-            self._neighbors = Neighbors(senses.neighbors, num_envs, n_channels, math.prod(reading_shape))
+            self._neighbors = Neighbors(senses.neighbors, b, n, math.prod(reading_shape))
 
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`. Raises Misfit."""
-        self.mask = self.mask.copy()  # the present one has been handed out
-        super().restore(taken)
-
-    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """Empty the slots of ``rows`` and draw their order from these rows' generators."""
-        self._empty[rows] = True
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        """Empty the slots of the environments that ``where`` (B,) names, and draw their order."""
+        if not self._complete:
+            self._empty |= where.unsqueeze(1)
         if self._traces:
-            self._traces.start(rows)
+            self._traces.start(where)
         if self._neighbors:
-            self._neighbors.start(rows)
-        self.order[rows[self._reordered[rows]]] = np.arange(self.order.shape[1])
-        self._reordered[rows] = False
+            self._neighbors.start(where)
+        if self._has_by_hand:
+            replace(self.order, where & self._by_hand, self._own)
+            self._by_hand &= ~where
         if self.shuffles:
-            self._draw(rows, rngs)
+            self.shuffle(where, draws)
 
-    def reorder(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """Draw another order by hand, whatever the senses say; it holds until the row's episode ends.
+    def shuffle(self, where: Tensor, draws: RandomNumbers) -> None:
+        """Draw a new order in the environments that ``where`` (B,) names."""
+        keys = draws.uniform(self.order.shape[1])
+        replace(self.order, where, keys.argsort(1))
 
-        Args:
-            rows: which.
-            rngs: one generator for each of them.
-        """
-        self._reordered[rows] = True
-        self._draw(rows, rngs)
+    def reorder(self, row: int, order: Tensor) -> None:
+        """Put an environment's slots into an order (N,) by hand; it holds until its episode ends."""
+        self.order[row] = order
+        self._by_hand[row] = self._has_by_hand = True
 
-    def shuffle(self, steps: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """Draw a new order in rows whose episode has made so many ``steps`` (B,)."""
-        if self.every is not None:
-            rows = np.flatnonzero((steps % self.every == 0) & (steps > 0))
-            if len(rows):
-                self._draw(rows, [rngs[row] for row in rows])
+    def in_order(self, values: Tensor) -> Tensor:
+        """(B, N, ...) of slots, from those of channels."""
+        if not self.shuffles and not self._has_by_hand:
+            return values
+        places = (self.order + self._first).flatten()
+        return values.flatten(0, 1).index_select(0, places).view_as(values)
 
-    def _draw(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        keys = np.array([rng.random(self.order.shape[1]) for rng in rngs])
-        self.order[rows] = keys.argsort(1)
-
-    def enter(
-        self,
-        values: np.ndarray,
-        present: np.ndarray,
-        actions: np.ndarray,
-        rows: np.ndarray | None = None,
-    ) -> None:
+    def enter(self, values: Tensor, present: Tensor, actions: Tensor, where: Tensor | None = None) -> None:
         """Take in the readings of a step.
 
         Args:
             values: (B, N, *reading_shape) of all channels.
             present: (B, N) bool, channels whose reading is there.
             actions: (B, A) that led to them.
-            rows: take in those of these rows only, whose episode has just begun.
+            where: (B,) take in those of these only, whose episode has just begun; None: of all.
         """
-        if self.shuffles or self._reordered.any():
-            values = values[np.arange(len(values))[:, None], self.order]
-            present = np.take_along_axis(present, self.order, 1)
-        self.mask = present.astype(np.int8)
-        where = slice(None) if rows is None else rows
-        if self._traces and rows is None:
-            now, before = values, self._history[:, :, 0]
-            if not self._shape:
-                now, before = now * self.senses.scale, before * self.senses.scale
-            self._traces.enter(now, before, actions, present & ~self._empty)
-        if self._neighbors and rows is None:
-            self._neighbors.enter(values, present)
-        self._take_in(where, values[where], present[where])
+        values = self.in_order(values)
+        ages = self._ages
+        if not self._complete:
+            present = self.in_order(present)
+            self.mask.copy_(present)
+        if where is None:
+            if self._traces:
+                now, before, scale = values, ages[0], self.senses.scale
+                if scale != 1:  # patches have none
+                    now, before = now * scale, before * scale
+                goes = present if self._complete else present & ~self._empty
+                self._traces.enter(now, before, actions, goes)
+            if self._neighbors:
+                self._neighbors.enter(values, present)
+        if self._complete and where is None:
+            for age in range(len(ages) - 1, 0, -1):
+                ages[age].copy_(ages[age - 1])
+            ages[0].copy_(values)
+            return
+        if where is not None:
+            present = present & where.unsqueeze(1)
+        first = wide(present if self._complete else present & self._empty, values)
+        entered = wide(present, values)
+        # The first reading fills the slot's whole history.
+        for age in range(len(ages) - 1, 0, -1):
+            moved = ages[age] if self._complete else torch.where(entered, ages[age - 1], ages[age])
+            torch.where(first, values, moved, out=ages[age])
+        torch.where(entered, values, ages[0], out=ages[0])
+        if not self._complete:
+            self._empty &= ~present
 
-    def _take_in(self, where: slice | np.ndarray, values: np.ndarray, entered: np.ndarray) -> None:
-        history, empty = self._history[where], self._empty[where]
-        if entered.all() and not empty.any():
-            history[:, :, 1:] = history[:, :, :-1].copy()
-            history[:, :, 0] = values
-        else:
-            first = entered & empty
-            history[:, :, 1:] = np.where(self._wide(entered), history[:, :, :-1], history[:, :, 1:])
-            history[entered, 0] = values[entered]
-            history[first] = values[first][:, None]  # the first reading fills the slot's whole history
-            self._empty[where] = empty & ~first
-        if not isinstance(where, slice):
-            self._history[where] = history
-
-    def _wide(self, slots: np.ndarray) -> np.ndarray:
-        """(B, N) as a condition on histories."""
-        return slots.reshape(*slots.shape, *[1] * (1 + len(self._shape)))
-
-    def tokens(self) -> np.ndarray:
-        """(B, N, K) float32: the newest reading, then differences of successive ones; 0 where missing.
-
-        With traces (B, N, K + Q).
+    def tokens(self) -> Tensor:
+        """(B, N, K + Q) float32: the newest reading, differences of successive ones, traces; 0 if missing.
 
         Of patches (B, N, K * D) uint8: the frames, newest first.
         """
-        history, senses = self._history, self.senses
-        if self._shape:
-            tokens = history.reshape(*history.shape[:2], -1)
-            exists = self.mask[..., None].astype(np.uint8)
-            return tokens.copy() if self.mask.all() else tokens * exists
-        tokens = np.empty_like(history)
-        np.multiply(history[..., 0], senses.scale, out=tokens[..., 0])
-        if history.shape[2] > 1:
-            np.subtract(history[..., :-1], history[..., 1:], out=tokens[..., 1:])
-            tokens[..., 1:] *= senses.scale * senses.difference_scale
+        senses, history = self.senses, self._history
+        if self._are_patches:
+            tokens = torch.cat(self._ages, -1) if len(self._ages) > 1 else self._ages[0].clone()
+            return tokens if self._complete else tokens.mul_(self.mask.unsqueeze(-1))
+        torch.mul(self._ages[0], senses.scale, out=self._newest)
+        if senses.history > 1:
+            torch.sub(history[:-1], history[1:], out=self._changes)
+            self._changes.mul_(senses.scale * senses.difference_scale)
+        tokens = self._columns.permute(1, 2, 0)
         if self._traces:
-            tokens = np.concatenate((tokens, self._traces.read()), -1)
-        if not self.mask.all():
-            tokens *= self.mask[..., None]
-        return tokens
+            tokens = torch.cat((tokens, self._traces.read()), -1)
+        tokens = tokens.clone(memory_format=torch.contiguous_format)
+        return tokens if self._complete else tokens.mul_(self.mask.unsqueeze(-1))
 
-    def beside_tokens(self) -> dict[str, np.ndarray]:
+    def beside_tokens(self) -> dict[str, Tensor]:
         """Of patches, what else is told: ``traces`` (B, N, Q) and ``neighbors`` (B, N, 4), where kept."""
-        if not self._shape:
+        if not self._are_patches:
             return {}
         told = [self._traces.read()] if self._traces else []
         found = {}
         if self._neighbors:
             told.append(self._neighbors.matches)
-            found["neighbors"] = self._neighbors.neighbors.copy()
-        return {"traces": np.concatenate(told, -1), **found} if told else {}
+            found["neighbors"] = self._neighbors.neighbors.clone()
+        return {"traces": torch.cat(told, -1), **found} if told else {}

@@ -1,82 +1,108 @@
-"""What a task of sensors gives: readings in its own order, rewards and ends, for many rows at once."""
+"""What a task of sensors gives: readings in its own order, rewards and ends, of many simulations at once."""
 
 from __future__ import annotations
 
+import abc
+import logging
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
+from torch import Tensor
 
-from ..snapshots import put, take
+from ..draws import RandomNumbers
+from ..errors import EnvironmentFault
+from ..in_place import replace
+from ..snapshots import Kept, Misfit
+
+logger = logging.getLogger(__name__)
+
+LARGEST_REWARD = 1e18
+"""What is larger is as good as infinite: learners compute in float32, which cannot hold its square."""
+
+LARGEST_READING = 1e30
+"""The same of readings: their differences are taken and scaled in float32."""
+
+MOST_STARTS = 10
+"""Starts that are drawn for an episode until its first reading is finite."""
 
 
-class Source(Protocol):
+class Source(Kept, abc.ABC):
     """A batch of B simulations, each read by the same S sensors.
+
+    Tensors are of one device. On a CPU they may share their memory with arrays. On another device nothing in
+    mid-run may wait for it, and what is gone on from is written to in place (`kept` names it).
 
     Attributes:
         name: of the task.
         num_envs: B.
-        sensor_names: of the S sensors, in the task's own (canonical) order.
+        device: of all tensors.
+        sensor_names: of the S sensors, in the task's own order.
         single_action_space: ``Box`` in [-1, 1] of shape (A,) (nominal), ``Discrete``, or ``MultiDiscrete`` of
             one dimension.
-        max_episode_steps: steps after which an episode is cut.
+        max_episode_steps: steps after which an episode is truncated.
         reading_shape: of one sensor's reading: () for a number, (D,) for a patch of D grey levels, uint8.
         step_duration: simulated seconds of a step, for those who look on; a guess where a task has no time.
-        kept: attributes that the future depends on, where they can be copied; see `snapshot`.
+        sizes: what else a policy may be built for, by the names of its arguments.
+        can_be_captured: whether a CUDA graph can hold a step; not where it launches graphs of its own.
     """
 
     name: str
     num_envs: int
+    device = torch.device("cpu")
     sensor_names: tuple[str, ...]
     single_action_space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete
     max_episode_steps: int
     reading_shape: tuple[int, ...] = ()
-    step_duration: float = 0.02
-    kept: tuple[str, ...]
+    step_duration = 0.02
+    sizes: Mapping[str, Any] = {}
+    can_be_captured = False
 
     @property
     def state_names(self) -> tuple[str, ...]:
         """Names of what `read_state` tells."""
         return self.sensor_names
 
-    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
-        """Start an episode in each of ``rows``, drawn from the generator of the same place."""
-        ...
+    @abc.abstractmethod
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        """Start episodes in the simulations that ``where`` (B,) bool names."""
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Advance the rows that are ``running`` (B,).
+    def begin(self, actions: Tensor, running: Tensor) -> None:
+        """Begin a step of those that are ``running`` (B,) bool, and return.
+
+        Where other processes simulate they do so until `finish`; elsewhere all of it waits for that.
 
         Args:
-            actions: (B, A), clipped to [-1, 1], or whole numbers (B,) or (B, K).
-            running: rows whose episode goes on; what is told of the others has no meaning.
+            actions: (B, A) float64, clipped to [-1, 1], or whole numbers (B,) or (B, K).
+            running: whose episode goes on; what is told of the others has no meaning.
+        """
+        self._begun = actions, running
+
+    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Finish it; what `step` returns."""
+        return self.step(*self._begun)
+
+    @abc.abstractmethod
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both.
 
         Returns:
             rewards (B,) float64, terminated (B,) bool, and (B,) bool where the task itself cut the episode.
         """
-        ...
 
-    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """Begin what `step` does; until `step_finish` nothing else may be asked.
-
-        Where other processes simulate they do so from now on. Elsewhere all of it waits for `step_finish`.
-        """
-        self._begun = actions, running
-
-    def step_finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Finish it; what `step` returns."""
-        return self.step(*self._begun)
-
-    def read(self) -> np.ndarray:
+    @abc.abstractmethod
+    def read(self) -> Tensor:
         """(B, S, *reading_shape) readings of the present states: float32 in raw units, or uint8."""
-        ...
 
     @property
-    def diverged(self) -> np.ndarray:
-        """(B,) bool, rows whose state the last step broke, though what can be read of it may be a number."""
-        return np.zeros(self.num_envs, bool)
+    def diverged(self) -> Tensor | None:
+        """(B,) bool, whose state the last step broke; None: readings and rewards say so."""
+        return None
 
-    def read_state(self, readings: np.ndarray) -> np.ndarray:
+    def read_state(self, readings: Tensor) -> Tensor:
         """(B, P) float32, what critics and teachers may see: the readings, or what stands behind pictures.
 
         Args:
@@ -84,22 +110,228 @@ class Source(Protocol):
         """
         return readings
 
-    def snapshot(self) -> dict[str, Any]:
-        """What the present episodes go on from, as plain values and tensors."""
-        return take(self, self.kept)
-
-    def restore(self, taken: Mapping[str, Any]) -> np.ndarray:
-        """Inverse of `snapshot`, for a source that was made in the same way.
+    def restore(self, taken: Mapping[str, Any]) -> Sequence[int]:
+        """Inverse of ``snapshot``, for a source that was made in the same way.
 
         Returns:
-            Indices of the rows that could not be brought back; they are to start anew.
+            Indices of those that could not be brought back; they are to start anew.
 
         Raises:
             Misfit: the snapshot is of another source.
         """
-        put(self, self.kept, taken)
-        return np.zeros(0, int)
+        super().restore(taken)
+        return ()
 
-    def close(self) -> None:
+    def check(self) -> None:  # noqa: B027
+        """Look at what steps have left unsaid. Raises UserError: a capacity that was too small."""
+
+    def close(self) -> None:  # noqa: B027
         """Let the simulations go."""
-        ...
+
+
+class Readings(Kept):
+    """What B simulations read last that was finite: a source may break, but nobody reads NaN.
+
+    Args:
+        source: the task.
+        looks: whether the host may look at values.
+
+    Attributes:
+        values: (B, S, *reading_shape).
+        state: (B, P) float32, what critics and teachers may see.
+    """
+
+    kept = ("values", "state")
+
+    def __init__(self, source: Source, looks: bool) -> None:
+        self._source, self._looks, b = source, looks, source.num_envs
+        self._broken: Tensor | None = None  # readings of the last step in which some were not finite
+        self._has_told = False
+        kind = torch.uint8 if source.reading_shape else torch.float32
+        shape = (b, len(source.sensor_names), *source.reading_shape)
+        self.values = torch.zeros(shape, dtype=kind, device=source.device)
+        self._tells_readings = type(source).read_state is Source.read_state
+        self.state = self.values
+        if not self._tells_readings:
+            self.state = torch.zeros(b, len(source.state_names), device=source.device)
+
+    def read(self, goes: Tensor | None) -> Tensor | None:
+        """Take the readings of those that ``goes`` (B,) names (None: of all); the others keep their last.
+
+        Returns:
+            (B,) bool, those of them that read what is not finite, or too large: they keep their last, too.
+            None: the host knows that there are none.
+        """
+        values = self._source.read()
+        state = values if self._tells_readings else self._source.read_state(values)
+        broken = None
+        if not (self._looks and sums_up(values) and (self._tells_readings or sums_up(state))):
+            finite = _are_finite(values)
+            if not self._tells_readings:
+                finite = finite & _are_finite(state)
+            broken = ~finite if goes is None else goes & ~finite
+            goes = finite if goes is None else goes & finite
+            self._broken = values
+        for kept, new in ((self.values, values), (self.state, state)):
+            if goes is None:
+                kept.copy_(new)
+            else:
+                replace(kept, goes, new)
+            if self._tells_readings:
+                break
+        return broken
+
+    def read_starts(self, where: Tensor, draws: RandomNumbers) -> None:
+        """Take first readings. An episode that begins with what is not finite is started again.
+
+        Args:
+            where: (B,) bool, simulations whose episode starts.
+            draws: of the starts.
+
+        Raises:
+            EnvironmentFault: it never begins with a finite one.
+        """
+        name = self._source.name
+        for again in range(MOST_STARTS):
+            broken = self.read(where)
+            may_look = self._looks or draws.is_first  # a seeded reset may wait for the device
+            if broken is None or not may_look or not broken.any():
+                if again:
+                    logger.warning("%s: first readings were not finite; started anew %d times", name, again)
+                return
+            where = broken
+            self._source.start(where, draws)
+        raise EnvironmentFault(
+            f"{MOST_STARTS} episodes of {name} in a row began with readings that are not finite: it gave "
+            f"{self._wrong_reading(int(where.nonzero()[0]))}"
+        )
+
+    def _wrong_reading(self, row: int) -> str:
+        """The first reading of a simulation that is not finite, or too large, and which sensor's it is."""
+        fits = None if self._broken is None else _fits(self._broken[row])
+        if fits is None or fits.all():
+            return "a state that is not finite"
+        place = int(fits.int().argmin())
+        return f"{_told(float(self._broken[row][place]))} as observation ({self._source.sensor_names[place]})"
+
+    def tell(self, diverged: Tensor, undefined: Tensor | None, rewards: Tensor | None) -> None:
+        """Log, the first time only, that environments have diverged, and why the first one did.
+
+        Args:
+            diverged: (B,) bool.
+            undefined: (B,) bool, whose action was NaN; None: nobody's, or it is not known.
+            rewards: (B,), those that are not finite, or too large, and 0 elsewhere; None: it is not known.
+        """
+        if self._has_told:
+            return
+        self._has_told = True
+        rows = diverged.nonzero().flatten().tolist()
+        name, first = self._source.name, rows[0]
+        if undefined is not None and undefined[first]:
+            why = f"{name}: environments {rows} got NaN as action"
+        elif rewards is not None and rewards[first] != 0:
+            why = f"{name} gave {_told(float(rewards[first]))} as reward in environments {rows}"
+        elif rewards is None or (self._source.diverged is not None and self._source.diverged[first]):
+            pictures = "gave pictures that hold NaN or infinite numbers"
+            why = f"{name}: environments {rows} {pictures if self._source.reading_shape else 'diverged'}"
+        else:
+            why = f"{name} gave {self._wrong_reading(first)} in environments {rows}"
+        logger.warning("%s, which ends their episodes; later ones are not told", why)
+
+
+def _told(value: float) -> str:
+    return "NaN" if math.isnan(value) else "an infinite number" if math.isinf(value) else f"{value:g}"
+
+
+def sums_up(values: Tensor) -> bool:
+    """Whether all are finite. False if some are not, or so large that each is to be looked at."""
+    if values.dtype == torch.uint8:
+        return True
+    flat = values.reshape(-1)
+    return math.isfinite(flat.dot(flat))
+
+
+def _are_finite(values: Tensor) -> Tensor:
+    """(B,) bool, of (B, ...)."""
+    if values.dtype == torch.uint8:
+        return torch.ones(len(values), dtype=torch.bool, device=values.device)
+    return _fits(values).flatten(1).all(1)
+
+
+def _fits(values: Tensor) -> Tensor:
+    """Where readings can be computed with; NaN cannot."""
+    return values.abs() <= LARGEST_READING
+
+
+FIRST = 64
+"""Steps that there is room for at first; it doubles whenever an episode is longer."""
+
+
+class Episodes:
+    """How the present episodes came about, for simulations that can be replayed but not saved.
+
+    Of each of B simulations, the seeds that its episode began with, and all actions since.
+
+    Args:
+        num_envs: B.
+        n_seeds: of an episode.
+        action: shape of an action.
+        dtype: of an action.
+    """
+
+    def __init__(self, num_envs: int, n_seeds: int, action: tuple[int, ...], dtype: Any) -> None:
+        self._seeds = np.zeros((num_envs, n_seeds), np.int64)
+        self._steps = np.full(num_envs, -1)  # -1: no episode has begun
+        self._actions = np.zeros((num_envs, FIRST, *action), dtype)
+
+    def start(self, rows: Sequence[int] | np.ndarray, seeds: Any) -> None:
+        """Episodes begin in ``rows`` (n,) with ``seeds`` (n, seeds)."""
+        self._seeds[rows], self._steps[rows] = seeds, 0
+
+    def enter(self, actions: np.ndarray, running: np.ndarray) -> None:
+        """Those that are ``running`` (B,) bool do ``actions`` (B, ...)."""
+        rows = np.flatnonzero(running)
+        if len(rows) and self._steps[rows].max() == self._actions.shape[1]:
+            self._actions = np.concatenate((self._actions, np.zeros_like(self._actions)), 1)
+        self._actions[rows, self._steps[rows]] = actions[rows]
+        self._steps[rows] += 1
+
+    def begun(self, row: int) -> bool:
+        """Whether there is an episode."""
+        return bool(self._steps[row] >= 0)
+
+    def of(self, row: int) -> tuple[tuple[int, ...], np.ndarray]:
+        """Seeds, and a copy of the actions (steps, ...) of an episode."""
+        return tuple(self._seeds[row].tolist()), self._actions[row, : self._steps[row]].copy()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """All of it, no longer than the longest episode."""
+        length = max(int(self._steps.max()), 0)
+        parts = {"seeds": self._seeds, "steps": self._steps, "actions": self._actions[:, :length]}
+        return {name: torch.from_numpy(values.copy()) for name, values in parts.items()}
+
+    def restore(self, taken: Mapping[str, Any]) -> None:
+        """Inverse of `snapshot`. Raises Misfit: of others; nothing is changed then."""
+        seeds, steps, actions = (taken[name].numpy() for name in ("seeds", "steps", "actions"))
+        for name, own, other in (
+            ("seeds", self._seeds.shape, seeds.shape),
+            ("steps", self._steps.shape, steps.shape),
+            ("an action", self._actions[:, 0].shape, (len(actions), *actions.shape[2:])),
+        ):
+            if own != other:
+                raise Misfit(f"episodes have {name} of {own}, the snapshot of {other}")
+        if actions.dtype != self._actions.dtype:
+            raise Misfit(f"actions are {self._actions.dtype}, those of the snapshot {actions.dtype}")
+        if steps.max() > actions.shape[1]:
+            raise Misfit(f"an episode of the snapshot has {steps.max()} steps and {actions.shape[1]} actions")
+        self._seeds[:], self._steps[:] = seeds, steps
+        room = max(FIRST, actions.shape[1])
+        self._actions = np.zeros((len(actions), room, *actions.shape[2:]), actions.dtype)
+        self._actions[:, : actions.shape[1]] = actions
+
+
+def tell_lost(task: str, lost: int, num_envs: int) -> None:
+    """Log that of so many simulations so many came to another place when they were replayed."""
+    if lost:
+        which = f"{lost} of {num_envs} environments begin anew"
+        logger.warning("episodes of %s cannot be replayed; %s, so the run is no longer exact", task, which)

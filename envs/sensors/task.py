@@ -8,18 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError, nearest, shown
-from ..gym import FromVectorEnv
 from ..numbers import EPISODE_STEPS, NULL, listed, real
 from ..task_set import TaskSet
-from ..token_env import TokenEnv
-from .on_device.env import SensorTensorEnv
-from .on_device.source import TensorSource
+from .env import SensorEnv
 from .senses import Senses
 from .source import Source
-from .vector_env import SensorVectorEnv
 
 
 class SensorTask(TaskSet):
@@ -32,7 +27,7 @@ class SensorTask(TaskSet):
         max_episode_steps: steps after which an episode is cut.
 
     Raises:
-        UserError: a number that cannot be meant.
+        UserError: a number that is invalid.
     """
 
     kind = "sensors"
@@ -50,12 +45,13 @@ class SensorTask(TaskSet):
         return self._max_episode_steps
 
     @abc.abstractmethod
-    def make_source(self, num_envs: int, threads: int = 0) -> Source:
-        """Simulations of so many rows.
+    def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> Source:
+        """So many simulations.
 
         Args:
-            num_envs: rows.
-            threads: that step them; 0 for one per core.
+            num_envs: B.
+            threads: that step them on the CPU; 0: one per core.
+            device: of its tensors; another than the CPU only where `simulation` is `device_simulation`.
         """
 
     @property
@@ -101,39 +97,6 @@ class SensorTask(TaskSet):
         other._max_episode_steps = steps
         return other
 
-    def make_vec(
-        self,
-        bodies: Sequence[str] | None = None,
-        num_envs: int | None = None,
-        *,
-        aligned: bool = False,
-        stagger: bool = False,
-        once: bool = False,
-        beside: Senses | None = None,
-        beside_sees: str = "state",
-        threads: int = 0,
-    ) -> SensorVectorEnv:
-        """Vector environment of ``num_envs`` rows.
-
-        Args:
-            bodies: of no meaning here.
-            num_envs: rows; one if None.
-            aligned: of no meaning here: slots stand in the task's order unless they are shuffled.
-            stagger: as in `SensorVectorEnv`.
-            once: likewise.
-            beside: likewise.
-            beside_sees: likewise.
-            threads: of the simulation; 0 for one per core.
-        """
-        source = self.make_source(num_envs or 1, threads)
-        return SensorVectorEnv(
-            source, self.senses, stagger=stagger, once=once, beside=beside, beside_sees=beside_sees
-        )
-
-    def make_tensor_source(self, num_envs: int, device: torch.device) -> TensorSource:
-        """Simulations of so many rows on a device. Raises UserError: this task has none."""
-        raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
-
     def make_env(
         self,
         names: Sequence[str] | None = None,
@@ -147,15 +110,11 @@ class SensorTask(TaskSet):
         threads: int = 0,
         beside: Senses | None = None,
         beside_sees: str = "state",
-    ) -> TokenEnv:
-        """See `TaskSet.make_env`; names and ``aligned`` have no meaning here."""
-        if self.simulation != "cpu":
-            source = self.make_tensor_source(num_envs or 1, torch.device(device))
-            return SensorTensorEnv(source, self.senses, stagger=stagger, once=once)
-        mode = AutoresetMode.SAME_STEP if autoreset else AutoresetMode.DISABLED
-        source = self.make_source(num_envs or 1, threads)
+    ) -> SensorEnv:
+        """See `TaskSet.make_env`; names and ``aligned`` have no meaning here, the rest is of `SensorEnv`."""
+        source = self.make_source(num_envs or 1, threads, self.simulated_on(device))
         shared = {"stagger": stagger, "once": once, "beside": beside, "beside_sees": beside_sees}
-        return FromVectorEnv(SensorVectorEnv(source, self.senses, autoreset_mode=mode, **shared))
+        return SensorEnv(source, self.senses, autoreset=autoreset, **shared)
 
 
 def checked_kwargs(kwargs: Any) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from ..in_place import clear
 from ..snapshots import Kept
 
 SMALLEST = 1e-4
@@ -18,10 +21,15 @@ that: when another channel comes to a slot, its reading jumps, and one jump woul
 
 
 class Traces(Kept):
-    """Exponentially weighted statistics of C values of each of B rows of N slots, for each of T lengths.
+    """Exponentially weighted statistics of C values of each of B environments' N slots, for T lengths.
 
-    Mean and deviation of every value, and its correlation with each of the actions that led to it. Weighted
-    means m, variances v and covariances c go on as
+    Of a slot that shows numbers, C = 2: the reading and its change. They tell mean and deviation of the
+    reading, the deviation of the change, and its correlation with each action, by which a slot is known long
+    after a history of a few steps has forgotten. Of a patch, C = 3: its mean level, its contrast (deviation
+    over its pixels) and its change (mean over them) since the step before; of each they tell mean, deviation
+    and correlation. So it shows where a slot looks: the road's sides by what steering does to them.
+
+    Weighted means m, variances v and covariances c go on as
 
         m += a (x - m),    v = (1 - a) (v + a (x - m)^2),    c = (1 - a) (c + a (x - m) (y - m_y))
 
@@ -33,150 +41,91 @@ class Traces(Kept):
         lengths: (T,) steps in which a weight falls to 1/e.
         num_envs: B.
         n_slots: N.
-        n_values: C.
         n_actions: A.
+        are_patches: whether slots show patches.
+        device: of all tensors.
     """
 
     kept = ("_weight", "_mean", "_variance", "_action", "_action_variance", "_covariance")
 
     def __init__(
-        self, lengths: Sequence[float], num_envs: int, n_slots: int, n_values: int, n_actions: int
+        self,
+        lengths: Sequence[float],
+        num_envs: int,
+        n_slots: int,
+        n_actions: int,
+        are_patches: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self._decay = np.exp(-1 / np.asarray(lengths, float)).astype(np.float32)  # (T,)
+        decay = np.exp(-1 / np.asarray(lengths, float)).astype(np.float32)  # decay: (T,)
+        self._decay = torch.from_numpy(decay).to(device)
+        self._are_patches, n_values = are_patches, 3 if are_patches else 2
+        self._may_jump = torch.tensor([False, True], device=device)  # (C,)
 
-        def zeros(*size: int) -> np.ndarray:
-            return np.zeros((num_envs, n_slots, len(lengths), *size), np.float32)
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(num_envs, n_slots, len(lengths), *size, device=device)
 
         self._weight = zeros()
         self._mean, self._variance = zeros(n_values), zeros(n_values)
         self._action, self._action_variance = zeros(n_actions), zeros(n_actions)
         self._covariance = zeros(n_values, n_actions)
 
-    def start(self, rows: np.ndarray) -> None:
-        """Begin anew in ``rows``."""
-        for kept in (self._weight, self._mean, self._variance, self._action, self._action_variance):
-            kept[rows] = 0
-        self._covariance[rows] = 0
+    @staticmethod
+    def size(n_actions: int, are_patches: bool) -> int:
+        """Numbers that are told of one length."""
+        return 7 + 3 * n_actions if are_patches else 4 + n_actions
 
-    def enter(
-        self, values: np.ndarray, actions: np.ndarray, goes: np.ndarray, jumps: np.ndarray | None = None
-    ) -> None:
+    @staticmethod
+    def meaning(are_patches: bool) -> str:
+        """Of these numbers."""
+        if are_patches:
+            return "mean and deviation of level, contrast and change, age; correlation of each with actions"
+        return "mean, deviation, deviation of changes, age; correlation of changes with each action"
+
+    def start(self, where: Tensor) -> None:
+        """Begin anew in the environments that ``where`` (B,) names."""
+        for name in self.kept:
+            clear(getattr(self, name), where)
+
+    def enter(self, now: Tensor, before: Tensor, actions: Tensor, goes: Tensor) -> None:
         """Take in a step.
 
         Args:
-            values: (B, N, C).
-            actions: (B, A) that led to them.
+            now: readings (B, N) float32, or patches (B, N, D) uint8, after it.
+            before: those before it.
+            actions: (B, A) between them.
             goes: (B, N) bool, slots that take it in; the others wait.
-            jumps: (C,) bool, values that are shortened where they are outliers; None: none are.
         """
-        values, actions = values.astype(np.float32, copy=False), actions.astype(np.float32, copy=False)
+        if self._are_patches:
+            now, before = now.float() / 255, before.float() / 255
+            values = (now.mean(-1), now.std(-1, correction=0), (now - before).abs().mean(-1))
+        else:
+            values = (now, now - before)
+        goes = goes.unsqueeze(-1)
         weight = self._weight * self._decay + 1  # weight: (B, N, T)
-        rate = np.where(goes[..., None], 1 / weight, 0).astype(np.float32)  # where 0, all stays as it is
-        apart = values[:, :, None] - self._mean  # apart: (B, N, T, C)
-        if jumps is not None:
-            bound = np.maximum(OUTLIER * np.sqrt(self._variance), SMALLEST)
-            bound[self._weight < WARM] = np.inf
-            bound[..., ~jumps] = np.inf
-            apart = np.clip(apart, -bound, bound)
-        np.copyto(self._weight, weight, where=goes[..., None])
-        rate = rate[..., None]
+        rate = torch.where(goes, 1 / weight, 0.0).unsqueeze(-1)  # where 0, all stays as it is
+        apart = torch.stack(values, -1).unsqueeze(2) - self._mean  # apart: (B, N, T, C)
+        if not self._are_patches:
+            bound = (OUTLIER * self._variance.sqrt()).clamp_(min=SMALLEST)
+            bounded = self._may_jump & (self._weight >= WARM).unsqueeze(-1)
+            apart = torch.where(bounded, apart.clamp(-bound, bound), apart)
+        self._weight.copy_(torch.where(goes, weight, self._weight))
         keeps = 1 - rate
-        self._mean += rate * apart
-        self._variance = keeps * (self._variance + rate * apart**2)
+        step = rate * apart
+        self._mean += step
+        self._variance.addcmul_(step, apart).mul_(keeps)
         action = actions[:, None, None] - self._action  # action: (B, N, T, A)
-        self._action += rate * action
-        self._action_variance = keeps * (self._action_variance + rate * action**2)
-        self._covariance += (rate * apart)[..., None] * action[..., None, :]
-        self._covariance *= keeps[..., None]
+        action_step = rate * action
+        self._action += action_step
+        self._action_variance.addcmul_(action_step, action).mul_(keeps)
+        self._covariance.addcmul_(step.unsqueeze(-1), action.unsqueeze(-2)).mul_(keeps.unsqueeze(-1))
 
-    @property
-    def means(self) -> np.ndarray:
-        """(B, N, T, C)."""
-        return self._mean
-
-    @property
-    def deviations(self) -> np.ndarray:
-        """(B, N, T, C), logarithms."""
-        return np.log(np.sqrt(self._variance).clip(SMALLEST))
-
-    @property
-    def ages(self) -> np.ndarray:
-        """(B, N, T): 0 at the start, 1 once the trace is as long as it gets."""
-        return self._weight * (1 - self._decay)
-
-    @property
-    def correlations(self) -> np.ndarray:
-        """(B, N, T, C, A)."""
-        action = np.sqrt(self._action_variance).clip(SMALLEST)[..., None, :]
-        return self._covariance / (np.sqrt(self._variance).clip(SMALLEST)[..., None] * action)
-
-
-class ReadingTraces(Kept):
-    """Traces of slots that show numbers, B rows of N slots.
-
-    Of a reading they tell mean and deviation; of its changes from step to step the deviation and the
-    correlation with each action, by which a slot is known long after a history of a few steps has forgotten.
-
-    Args:
-        lengths: T, as of `Traces`, with ``num_envs``, ``n_slots`` and ``n_actions``.
-    """
-
-    kept = ("_traces",)
-    told = "mean, deviation, deviation of changes, age; correlation of changes with each action"
-
-    def __init__(self, lengths: Sequence[float], num_envs: int, n_slots: int, n_actions: int) -> None:
-        self._traces = Traces(lengths, num_envs, n_slots, 2, n_actions)
-        self.start = self._traces.start
-
-    @staticmethod
-    def size(n_actions: int) -> int:
-        """Numbers that are told of one length."""
-        return 4 + n_actions
-
-    def enter(self, now: np.ndarray, before: np.ndarray, actions: np.ndarray, goes: np.ndarray) -> None:
-        """Take in a step: readings (B, N) now and before, actions (B, A) between, what goes (B, N) bool."""
-        values = np.stack((now, now - before), -1)
-        self._traces.enter(values, actions, goes, jumps=np.array([False, True]))
-
-    def read(self) -> np.ndarray:
-        """(B, N, T * (4 + A)) float32."""
-        t = self._traces
-        told = (t.means[..., :1], t.deviations, t.ages[..., None], t.correlations[..., 1, :])
-        return np.concatenate(told, -1).reshape(*t.ages.shape[:2], -1)
-
-
-class PatchTraces(Kept):
-    """Traces of slots that show patches, B rows of N slots.
-
-    Of a patch's mean level, its contrast (deviation over its pixels) and its change (mean over its pixels)
-    since the step before, they tell mean, deviation and the correlation with each action. So it shows where a
-    slot looks: the road's sides by what steering does to them, the far end by how much it moves.
-
-    Args:
-        lengths: T, as of `Traces`, with ``num_envs``, ``n_slots`` and ``n_actions``.
-    """
-
-    kept = ("_traces",)
-    told = "mean and deviation of level, contrast and change, age; correlation of each with each action"
-
-    def __init__(self, lengths: Sequence[float], num_envs: int, n_slots: int, n_actions: int) -> None:
-        self._traces = Traces(lengths, num_envs, n_slots, 3, n_actions)
-        self.start = self._traces.start
-
-    @staticmethod
-    def size(n_actions: int) -> int:
-        """Numbers that are told of one length."""
-        return 7 + 3 * n_actions
-
-    def enter(self, now: np.ndarray, before: np.ndarray, actions: np.ndarray, goes: np.ndarray) -> None:
-        """Take in a step: patches (B, N, D) uint8 now and before, actions (B, A), what goes (B, N) bool."""
-        now, before = now.astype(np.float32) / 255, before.astype(np.float32) / 255
-        values = (now.mean(-1), now.std(-1), np.abs(now - before).mean(-1))
-        self._traces.enter(np.stack(values, -1), actions, goes)
-
-    def read(self) -> np.ndarray:
-        """(B, N, T * (7 + 3 A)) float32."""
-        t = self._traces
-        correlations = t.correlations.reshape(*t.ages.shape, -1)
-        told = (t.means, t.deviations, t.ages[..., None], correlations)
-        return np.concatenate(told, -1).reshape(*t.ages.shape[:2], -1)
+    def read(self) -> Tensor:
+        """(B, N, T * size) float32."""
+        deviations = self._variance.sqrt().clamp_(min=SMALLEST)  # deviations: (B, N, T, C)
+        of_actions = self._action_variance.sqrt().clamp_(min=SMALLEST)
+        ages = (self._weight * (1 - self._decay)).unsqueeze(-1)  # 1 once a trace is as long as it gets
+        means, first = (self._mean, 0) if self._are_patches else (self._mean[..., :1], 1)
+        scales = deviations[..., first:, None] * of_actions.unsqueeze(-2)
+        correlations = (self._covariance[..., first:, :] / scales).flatten(3)
+        return torch.cat((means, deviations.log(), ages, correlations), -1).flatten(2)

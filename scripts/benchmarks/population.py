@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ...agents.agent import Agent
 from ...agents.composition import build_policy, sizes_for
@@ -21,7 +22,7 @@ from ...agents.rollout.stacked import count_parameters, get_parameters, set_para
 from ...envs.cores import available_cores
 from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
-from ...envs.sensors.carts import CartPoles, draw_start
+from ...envs.sensors.cartpole_swingup import CartPoles
 from ...envs.task_set import TaskSet
 from .harness import ARGUMENTS, COUNT, ROUNDS, Report, Rival, counted
 from .rivals import PlainCart, PlainNeuron
@@ -116,8 +117,12 @@ class PopulationSpeed:
     def _one_episode(self, name: str, policy: Policy, endless: bool) -> Rival:
         drawn = draw(policy, self.candidates, self.sigma)
 
+        with closing(CartPoleSwingUp(Senses(), self.steps).make_env(None, self.episodes)) as env:
+            env.reset([[SEED, i] for i in range(self.episodes)])
+            starts = env.source.state.mT.numpy().copy()
+
         def one_episode(index: int) -> int:
-            start = draw_start(np.random.default_rng([SEED, index % self.episodes]))
+            start = starts[index % self.episodes]
             plain = PlainNeuron(drawn[index // self.episodes % self.candidates])
             return plain.run(PlainCart(start, endless), self.steps)[1]
 
@@ -158,13 +163,13 @@ def draw(policy: Policy, size: int, sigma: float, around: bool = False) -> np.nd
 class EndlessCarts(CartPoles):
     """Carts that may leave the track."""
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # noqa: D102
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
         rewards, terminated, cut = super().step(actions, running)
-        return rewards, np.zeros_like(terminated), cut
+        return rewards, torch.zeros_like(terminated), cut
 
 
 class EndlessSwingUp(CartPoleSwingUp):
     """The task of which every episode has all its steps."""
 
-    def make_source(self, num_envs: int, threads: int = 0) -> CartPoles:  # noqa: D102
+    def make_source(self, num_envs: int, threads: int = 0, device: str = "cpu") -> CartPoles:  # noqa: D102
         return EndlessCarts(num_envs, self.max_episode_steps)

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from ...agents.policies import Observation
 from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
 from ...agents.policies.limb_policy import LimbPolicy
-from ...envs.sensors.carts import CART_MASS, FORCE, FRICTION, GRAVITY, LENGTH, POLE_MASS, TIME_STEP, TRACK
+from ...envs.sensors.cartpole_swingup import (
+    CART_MASS,
+    FORCE,
+    FRICTION,
+    GRAVITY,
+    LENGTH,
+    POLE_MASS,
+    TIME_STEP,
+    TRACK,
+)
 from ...envs.tokens import TokenSpec
 
 

@@ -13,8 +13,9 @@ from somite.agents.agent import Agent
 from somite.agents.composition import build_policy, check_fit, policy_class
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
+from somite.envs.gym import TokenVectorEnv
 from somite.envs.locomotion import BodySet
-from somite.envs.sensors import CartPoleSwingUp, Senses, SensorVectorEnv
+from somite.envs.sensors import CartPoleSwingUp, Senses
 
 from .runs import compose
 
@@ -32,7 +33,7 @@ LIMB_AGENTS = {
 }
 
 
-def swing_up(**senses: object) -> SensorVectorEnv:
+def swing_up(**senses: object) -> TokenVectorEnv:
     return CartPoleSwingUp(senses=Senses(**senses)).make_vec(num_envs=3)
 
 
@@ -167,7 +168,7 @@ def test_a_policy_keeps_the_neighbours_it_was_trained_with() -> None:
     pytest.importorskip("Box2D")
     from somite.envs.car_racing import CarRacing
 
-    def racing(**senses: object) -> SensorVectorEnv:
+    def racing(**senses: object) -> TokenVectorEnv:
         return CarRacing(Senses(history=4, traces=[30], **senses)).make_vec(num_envs=1)
 
     policy = build("patch_jigsaw", racing(neighbors=40))
@@ -191,7 +192,7 @@ class Other:
 
     kind = "sensors"
 
-    def __init__(self, env: SensorVectorEnv, **sizes: object) -> None:
+    def __init__(self, env: TokenVectorEnv, **sizes: object) -> None:
         self.spec_of_tokens, self.sizes = env.spec_of_tokens, {**env.sizes, **sizes}
 
 

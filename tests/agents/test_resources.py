@@ -15,7 +15,7 @@ from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.training.loop import Run
 from somite.envs import cores
 from somite.envs.errors import UserError
-from somite.envs.sensors import SensorVectorEnv
+from somite.envs.sensors import SensorEnv
 
 from .runs import TINY, compose
 
@@ -33,7 +33,7 @@ class Watch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads, self.made = [], weakref.WeakSet()
-        batch, make = mujoco.batch.Batch, SensorVectorEnv.__init__
+        batch, make = mujoco.batch.Batch, SensorEnv.__init__
 
         def watched_batch(*arguments, nthread: int, **options):
             self.threads.append(nthread)
@@ -44,7 +44,7 @@ class Watch:
             self.made.add(env)
 
         monkeypatch.setattr(mujoco.batch, "Batch", watched_batch)
-        monkeypatch.setattr(SensorVectorEnv, "__init__", watched_make)
+        monkeypatch.setattr(SensorEnv, "__init__", watched_make)
 
     def check(self, threads: int) -> None:
         assert self.threads and max(self.threads) == threads, self.threads

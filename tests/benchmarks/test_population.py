@@ -8,7 +8,7 @@ from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron
 from somite.agents.rollout.population import Population
 from somite.envs.sensors import CartPoleSwingUp, Senses
-from somite.envs.sensors.carts import draw_start
+from somite.envs.sensors.cartpole_swingup import draw_start
 from somite.scripts.benchmarks.population import SEED, EndlessSwingUp, draw
 from somite.scripts.benchmarks.rivals import PlainCart, PlainNeuron
 from tests.benchmarks.conftest import measured

@@ -18,7 +18,7 @@ from somite.agents.rollout.stacked import split_parameters, stack
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 from somite.envs.token_env import Step, TokenEnv
-from tests.envs.sensors.on_device.worlds import NoWaiting, Recorded
+from tests.envs.sensors.worlds import NoWaiting, Recorded
 from tests.observations import SPEC, random_observation
 
 from .test_population import POLICIES, STARTS, TASKS, build, draw, observe, sensors

@@ -39,7 +39,7 @@ from somite.agents.rollout.stacked import (
 from somite.agents.rollout.stacked_neuron import ROWS_AT_ONCE, StackedAttentionNeuron, shares
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorTask
-from somite.envs.sensors.source import Source
+from tests.envs.sensors.worlds import ArraySource
 from tests.observations import SPEC, random_observation
 
 N_TOKENS, ROWS = 5, 3
@@ -350,7 +350,7 @@ def test_rows_that_have_ended_are_dropped_without_influence(
     assert set(all_rows) == {32} and fewer[0] == 32 and sum(fewer) < 0.8 * sum(all_rows)
 
 
-class Signs(Source):
+class Signs(ArraySource):
     """Each row shows +1 or -1 for a whole episode; the choice 1 is right for +1, 0 for -1."""
 
     name, sensor_names, single_action_space = "signs", ("sign", "one"), spaces.Discrete(2)
@@ -359,15 +359,17 @@ class Signs(Source):
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.signs = np.zeros(num_envs)
 
-    def start(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
+    def start_rows(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> None:
         self.signs[rows] = [rng.choice([-1, 1]) for rng in rngs]
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step_rows(
+        self, actions: np.ndarray, running: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert actions.shape == (self.num_envs, *self.single_action_space.shape) and actions.dtype == np.int64
         none, actions = np.zeros(self.num_envs, bool), actions.reshape(self.num_envs, -1)[:, -1]
         return ((actions == 1) == (self.signs > 0)).astype(float), none, none
 
-    def read(self) -> np.ndarray:
+    def read_rows(self) -> np.ndarray:
         return np.stack((self.signs, np.ones(self.num_envs)), 1).astype(np.float32)
 
     def close(self) -> None:

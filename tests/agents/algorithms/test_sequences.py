@@ -19,8 +19,9 @@ from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorPolicy, SensorTransformer
 from somite.agents.rollout.buffer import Batch, RolloutBuffer
 from somite.envs.errors import UserError
-from somite.envs.sensors import Senses, SensorVectorEnv
-from somite.envs.sensors.source import Source
+from somite.envs.gym import TokenVectorEnv
+from somite.envs.sensors import Senses
+from tests.envs.sensors.worlds import ArraySource, sensor_vec
 
 from .worlds import learn as run
 from .worlds import make_learner, only_collect
@@ -72,7 +73,7 @@ def test_every_pass_has_another_order() -> None:
 
 
 def test_a_rollout_that_is_no_multiple_of_the_stretches_is_refused() -> None:
-    env = SensorVectorEnv(Cue(2), Senses())
+    env = sensor_vec(Cue(2), Senses())
     with pytest.raises(UserError, match="n_steps is 12, not a multiple of algorithm.sequence_length=5"):
         make_learner(for_env(DeepSet, env), env, n_steps=12, sequence_length=5)
     forgetful = for_env(DeepSet, env, recurrent=False)
@@ -80,13 +81,13 @@ def test_a_rollout_that_is_no_multiple_of_the_stretches_is_refused() -> None:
     assert learner.buffer.length is None, "it has no stretches"
 
 
-def for_env(cls: type[SensorPolicy], env: SensorVectorEnv, **values: Any) -> SensorPolicy:
+def for_env(cls: type[SensorPolicy], env: TokenVectorEnv, **values: Any) -> SensorPolicy:
     """A policy for an environment, from a fixed start."""
     torch.manual_seed(0)
     return cls(env.spec_of_tokens, **sizes_for(cls, env), **values)
 
 
-class Walk(Source):
+class Walk(ArraySource):
     """Readings that walk at random; rewards of 1. Odd rows end after 5 steps, the others are cut after 7."""
 
     name, sensor_names = "walk", ("one", "two", "three")
@@ -98,16 +99,18 @@ class Walk(Source):
         self.place, self.time = np.zeros((num_envs, 3)), np.zeros(num_envs, int)
         self.rng = np.random.default_rng(0)
 
-    def start(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
+    def start_rows(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
         self.place[rows], self.time[rows] = [rng.normal(size=3) for rng in rngs], 0
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step_rows(
+        self, actions: np.ndarray, running: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self.time += 1
         self.place += self.rng.normal(size=self.place.shape)
         odd = np.arange(self.num_envs) % 2 == 1
         return np.ones(self.num_envs), odd & (self.time == self.end), np.zeros(self.num_envs, bool)
 
-    def read(self) -> np.ndarray:
+    def read_rows(self) -> np.ndarray:
         return self.place.astype(np.float32)
 
     def close(self) -> None:
@@ -125,7 +128,7 @@ ROLLOUT = 4 * L * B
 
 def make(name: str, **settings: Any) -> PPOLearner:
     """A learner that learns nothing, with four stretches in a rollout."""
-    env = SensorVectorEnv(Walk(B), Senses(shuffle="episode", blinking=0.2))
+    env = sensor_vec(Walk(B), Senses(shuffle="episode", blinking=0.2))
     cls, values = REMEMBERING[name]
     policy = for_env(cls, env, **values)
     for parameter in policy.parameters():
@@ -255,7 +258,7 @@ def test_the_value_after_a_rollout_is_of_the_present_memory_and_changes_it_not()
         assert kept[key][2].abs().max() > 0
 
 
-class Cue(Source):
+class Cue(ArraySource):
     """The first reading tells which choice is right when, two steps later, the second sensor asks.
 
     Until then 2 is to be chosen, so that nothing of the cue can be kept in the actions. The best return
@@ -269,16 +272,18 @@ class Cue(Source):
         self.num_envs = num_envs
         self.cue, self.time = np.zeros(num_envs, int), np.zeros(num_envs, int)
 
-    def start(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
+    def start_rows(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
         self.cue[rows], self.time[rows] = [rng.integers(2) for rng in rngs], 0
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step_rows(
+        self, actions: np.ndarray, running: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         asked = self.time == self.wait
         rewards = np.where(asked, np.where(actions == self.cue, 1.0, -1.0), np.where(actions == 2, 0.0, -2.0))
         self.time += 1
         return rewards, asked, np.zeros(self.num_envs, bool)
 
-    def read(self) -> np.ndarray:
+    def read_rows(self) -> np.ndarray:
         cue, question = (self.time == 0) * (2 * self.cue - 1), 2 * (self.time == self.wait)
         return np.stack((cue, question), 1).astype(np.float32)
 
@@ -291,22 +296,24 @@ class Sign(Cue):
 
     name, single_action_space = "sign", spaces.Discrete(2)
 
-    def start(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
+    def start_rows(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
         if self.time.ndim == 1:
             self.time = np.zeros((self.num_envs, 2))
         self.time[rows] = [rng.uniform(-1, 1, 2) for rng in rngs]
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step_rows(
+        self, actions: np.ndarray, running: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         right = (self.time.sum(1) > 0) == (actions == 1)
         return right.astype(float), np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
 
-    def read(self) -> np.ndarray:
+    def read_rows(self) -> np.ndarray:
         return self.time.astype(np.float32)
 
 
 def mean_return(policy: SensorPolicy, source: type[Cue], episodes: int = 500) -> float:
     """Of whole episodes, deterministic."""
-    env, agent, total = SensorVectorEnv(source(episodes), Senses(), once=True), Agent(policy), 0.0
+    env, agent, total = sensor_vec(source(episodes), Senses(), once=True), Agent(policy), 0.0
     observation, _ = env.reset(seed=99)
     for _ in range(Cue.wait + 1):
         observation, rewards, *_ = env.step(agent.act(observation))
@@ -317,7 +324,7 @@ def mean_return(policy: SensorPolicy, source: type[Cue], episodes: int = 500) ->
 def learn(
     source: type[Cue], cls: type[SensorPolicy], updates: int, rate: float = 1e-2, **values: Any
 ) -> float:
-    env = SensorVectorEnv(source(64), Senses())
+    env = sensor_vec(source(64), Senses())
     policy = for_env(cls, env, **values)
     settings = {"n_steps": 12, "sequence_length": 6, "batch_size": 384, "n_epochs": 8}
     settings["total_steps"] = updates * 64 * 12
@@ -340,7 +347,7 @@ def test_choices_are_learnt(cls: type[SensorPolicy]) -> None:
 
 
 def test_parts_of_a_batch_on_threads_are_judged_as_the_whole() -> None:
-    env = SensorVectorEnv(Walk(B), Senses(history=3))
+    env = sensor_vec(Walk(B), Senses(history=3))
     policy = for_env(SensorTransformer, env, width=8, heads=1, critic="shared")
     observation = {key: torch.from_numpy(value) for key, value in env.reset(seed=0)[0].items()}
     observation = {key: value.repeat(5, *[1] * (value.dim() - 1)) for key, value in observation.items()}

@@ -9,7 +9,8 @@ pytest.importorskip("Box2D")
 
 from somite.envs.car_racing import CarRacing, Scenery
 from somite.envs.car_racing.rows import Row
-from somite.envs.sensors import Senses, SensorVectorEnv
+from somite.envs.gym import TokenVectorEnv
+from somite.envs.sensors import Senses
 from tests.envs.futures import equal, go_on, read_back
 
 DISTURBED = Senses(
@@ -27,7 +28,7 @@ TASKS = {
 }
 
 
-def restored(one: SensorVectorEnv, other: SensorVectorEnv, steps: int) -> None:
+def restored(one: TokenVectorEnv, other: TokenVectorEnv, steps: int) -> None:
     """Bring the other to where the one is after so many steps."""
     one.reset(seed=0), other.reset(seed=5)
     go_on(one, steps, 0), go_on(other, 3, 1)

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses, task_from_config
-from somite.envs.sensors.carts import CartPoles, fixed_starts
+from somite.envs.sensors.cartpole_swingup import CartPoles, fixed_starts
 
 CENTRE, REACH = np.array([0, 0, np.pi, 0]), np.array([2.4, 10, np.pi / 2, 10])
 """Of the starts: x, its speed, the angle, its speed."""
@@ -47,8 +48,14 @@ def plain_step(
 
 def carts(rows: list[tuple[float, ...]]) -> CartPoles:
     source = CartPoles(len(rows))
-    source.place(np.arange(len(rows)), np.array(rows))
+    source.place(torch.ones(len(rows), dtype=torch.bool), torch.tensor(rows, dtype=torch.float64))
     return source
+
+
+def step(source: CartPoles, actions: np.ndarray, running: np.ndarray) -> list[np.ndarray]:
+    """Arrays of a step."""
+    found = source.step(torch.from_numpy(actions.astype(float)), torch.from_numpy(running))
+    return [part.numpy() for part in found]
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,17 +69,17 @@ def test_steps_are_those_of_the_published_formulas_and_other_carts_stand_still(
     given_pushes, running = np.array([[push] for _, push, _ in rows]), np.array([runs for *_, runs in rows])
     wanted = [list(state) for state, _, _ in rows]
     for _ in range(steps):
-        rewards, terminated, cut = source.step(given_pushes, running)
+        rewards, terminated, cut = step(source, given_pushes, running)
         assert not cut.any()
         for row in np.flatnonzero(running):
             wanted[row], reward, ended = plain_step(wanted[row], rows[row][1])
             np.testing.assert_allclose(rewards[row], reward, rtol=1e-12, atol=1e-12)
             assert terminated[row] == ended
-    np.testing.assert_allclose(source.state.T, wanted, rtol=1e-12, atol=1e-12)
-    for (x, v, theta, omega), reading in zip(wanted, source.read(), strict=True):
+    np.testing.assert_allclose(source.state.numpy().T, wanted, rtol=1e-12, atol=1e-12)
+    for (x, v, theta, omega), reading in zip(wanted, source.read().numpy(), strict=True):
         wanted_reading = [x, v, math.cos(theta), math.sin(theta), omega]
         np.testing.assert_allclose(reading, wanted_reading, rtol=1e-6, atol=1e-6)
-    assert source.read().dtype == np.float32
+    assert source.read().dtype == torch.float32
 
 
 @pytest.mark.parametrize("going", [(5, 9), (0,), (11,), ()])
@@ -81,7 +88,7 @@ def test_a_few_carts_go_on_where_most_stand_still(going: tuple[int, ...]) -> Non
     starts = [tuple(CENTRE + REACH * nominal) for nominal in np.linspace(-0.9, 0.9, 12)]
     source, given_pushes = carts(starts), np.linspace(-1, 1, 12)[:, None]
     running = np.isin(np.arange(12), going)
-    rewards, terminated, _ = source.step(given_pushes, running)
+    rewards, terminated, _ = step(source, given_pushes, running)
     for row, start in enumerate(starts):
         wanted, reward, ended = plain_step(start, given_pushes[row, 0]) if row in going else (start, 0, False)
         np.testing.assert_allclose(source.state[:, row], wanted, rtol=1e-12, atol=1e-12)
@@ -93,22 +100,22 @@ def test_a_few_carts_go_on_where_most_stand_still(going: tuple[int, ...]) -> Non
 def test_the_comparison_would_find_another_physics(wrong: dict) -> None:
     state, push = (0.7, 2.0, 2.5, -3.0), 0.4
     source = carts([state])
-    rewards, *_ = source.step(np.array([[push]]), np.ones(1, bool))
+    rewards, *_ = step(source, np.array([[push]]), np.ones(1, bool))
     new, reward, _ = plain_step(state, push, **wrong)
-    difference = np.abs(np.append(source.state[:, 0] - new, rewards[0] - reward)).max()
+    difference = np.abs(np.append(source.state[:, 0].numpy() - new, rewards[0] - reward)).max()
     assert difference > 1e-5
 
 
 def test_an_episode_ends_beyond_the_track_and_not_on_its_edge() -> None:
     edge = 2.4
     source = carts([(edge, 0, 0, 0), (-edge, 0, 0, 0), (edge, 0.01, 0, 0), (-edge, -0.01, 0, 0)])
-    _, terminated, _ = source.step(np.zeros((4, 1)), np.ones(4, bool))
+    _, terminated, _ = step(source, np.zeros((4, 1)), np.ones(4, bool))
     assert terminated.tolist() == [False, False, True, True]
 
 
 def test_upright_in_the_middle_is_worth_one_and_hanging_nothing() -> None:
     source = carts([(0, 0, 0, 0), (0, 0, np.pi, 0), (1.2, 0, 0, 0), (2.4, 0, 0, 0)])
-    rewards, *_ = source.step(np.zeros((4, 1)), np.ones(4, bool))
+    rewards, *_ = step(source, np.zeros((4, 1)), np.ones(4, bool))
     np.testing.assert_allclose(rewards, [1, 0, math.cos(math.pi / 4), 0], atol=1e-12)
 
 
@@ -125,7 +132,7 @@ def test_actions_are_clipped_to_the_nominal_range() -> None:
 def test_an_episode_is_cut_after_1000_steps() -> None:
     env = CartPoleSwingUp().make_vec(num_envs=1)
     env.reset(seed=0)
-    env.source.place(np.array([0]), np.array([[0.0, 0.0, np.pi, 0.0]]))  # it hangs still
+    env.source.place(torch.tensor([True]), torch.tensor([[0.0, 0.0, np.pi, 0.0]]).double())  # it hangs still
     for step in range(1, 1001):
         _, _, terminated, truncated, _ = env.step(np.zeros((1, 1), np.float32))
         assert not terminated[0] and truncated[0] == (step == 1000)
@@ -134,7 +141,7 @@ def test_an_episode_is_cut_after_1000_steps() -> None:
 def test_starts_are_uniform_in_their_ranges() -> None:
     env = CartPoleSwingUp().make_vec(num_envs=2000)
     env.reset(seed=1)
-    nominal = (env.source.state.T - CENTRE) / REACH
+    nominal = (env.source.state.numpy().T - CENTRE) / REACH
     assert np.abs(nominal).max() <= 1
     for column in nominal.T:
         counts, _ = np.histogram(column, 10, (-1, 1))
@@ -160,10 +167,10 @@ def test_row_i_takes_fixed_start_i_whatever_the_seed_and_goes_on_by_the_number_o
     for seed in (12, 13):
         for first in (0, 300, 600):
             which = (first + np.arange(300)) % 1000
-            assert np.array_equal(env.source.state.T, fixed_starts()[which])
+            assert np.array_equal(env.source.state.numpy().T, fixed_starts()[which])
             env.step(np.zeros((300, 1)))  # every episode ends, and the next one starts
         env.reset()  # without a seed they go on
-        assert np.array_equal(env.source.state.T, fixed_starts()[(1200 + np.arange(300)) % 1000])
+        assert np.array_equal(env.source.state.numpy().T, fixed_starts()[(1200 + np.arange(300)) % 1000])
         env.reset(seed=seed)
 
 

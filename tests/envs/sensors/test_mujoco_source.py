@@ -10,9 +10,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from somite.envs.draws import FirstDraws
 from somite.envs.errors import UserError
 from somite.envs.sensors import GymnasiumTask
 from somite.envs.sensors.gymnasium_source import GymnasiumSource
@@ -34,6 +36,18 @@ CASES = {  # arguments, and whether the body can fall
 FOREVER = 10**9
 
 
+def start(source: MujocoSource, keys: list) -> None:
+    """Start all, each from its own key."""
+    rngs = [np.random.default_rng(key) for key in keys]
+    every = torch.ones(len(keys), dtype=torch.bool)
+    source.start(every, FirstDraws(rngs, np.arange(len(keys)), torch.device("cpu")))
+
+
+def step(source: MujocoSource, actions: np.ndarray, running: np.ndarray) -> list[np.ndarray]:
+    """Arrays of a step."""
+    return [part.numpy() for part in source.step(torch.from_numpy(actions), torch.from_numpy(running))]
+
+
 class Pair:
     """One row of ours and Gymnasium's own, in the same state."""
 
@@ -52,14 +66,14 @@ class Pair:
     def copy(self) -> None:
         """Put ours into Gymnasium's state."""
         data = self.theirs.unwrapped.data
-        self.ours.place(np.array([0]), data.qpos[None].copy(), data.qvel[None].copy())
+        self.ours.place(np.array([0]), *(torch.from_numpy(x[None].copy()) for x in (data.qpos, data.qvel)))
 
     def step(self, nominal: np.ndarray) -> bool:
         """Step both and compare. Returns whether the episode ended."""
         reading, reward, terminated, _, _ = self.theirs.step((self.high * nominal).astype(np.float32))
-        rewards, ends, cut = self.ours.step(nominal[None], np.ones(1, bool))
+        rewards, ends, cut = self.ours.step(torch.from_numpy(nominal[None]), torch.ones(1, dtype=torch.bool))
         assert not cut.any()
-        np.testing.assert_allclose(self.ours.read()[0], np.float32(reading), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(self.ours.read()[0].numpy(), np.float32(reading), rtol=0, atol=1e-6)
         assert rewards[0] == pytest.approx(reward, abs=1e-6)
         assert ends[0] == terminated
         return terminated
@@ -172,12 +186,13 @@ def test_whoever_steps_it_the_episodes_are_the_same(env_id: str) -> None:
 def test_speeds_of_starts_are_normal_or_uniform_as_gymnasiums_are(env_id: str) -> None:
     """The sharp test is above, which compares the starts themselves; this one says what they are."""
     source = MujocoSource(2000, env_id, CASES[env_id][0], FOREVER, threads=1)
-    source.start(np.arange(2000), [np.random.default_rng([0, row]) for row in range(2000)])
+    start(source, [[0, row] for row in range(2000)])
     noise = {"Ant-v5": 0.1, "Hopper-v5": 0.005}[env_id]
-    start = gymnasium.make(env_id).unwrapped.init_qpos
-    moves = (source.qpos - start) / noise
+    home = gymnasium.make(env_id).unwrapped.init_qpos
+    moves = (source.qpos.numpy() - home) / noise
     assert 0.99 < np.abs(moves).max() <= 1 + 1e-9 and abs(moves.std() - 3**-0.5) < 0.01
-    largest, deviation = np.abs(source.qvel / noise).max(), (source.qvel / noise).std()
+    speeds = source.qvel.numpy() / noise
+    largest, deviation = np.abs(speeds).max(), speeds.std()
     if env_id == "Ant-v5":
         assert largest > 3 and abs(deviation - 1) < 0.02
     else:
@@ -187,21 +202,21 @@ def test_speeds_of_starts_are_normal_or_uniform_as_gymnasiums_are(env_id: str) -
 def test_rows_that_do_not_run_stand_still_and_the_others_do_not_notice() -> None:
     sources = [MujocoSource(4, "HalfCheetah-v5", {}, FOREVER, threads=1) for _ in range(2)]
     for source in sources:
-        source.start(np.arange(4), [np.random.default_rng([0, row]) for row in range(4)])
-    still, rng = sources[0].read(), np.random.default_rng(0)
+        start(source, [[0, row] for row in range(4)])
+    still, rng = sources[0].read().numpy(), np.random.default_rng(0)
     running = np.array([True, False, True, False])
     for _ in range(10):
         actions = rng.uniform(-1, 1, (4, 6))
         rewards, wanted = (
-            source.step(actions, mask)[0]
+            step(source, actions, mask)[0]
             for source, mask in zip(sources, (running, np.ones(4, bool)), strict=True)
         )
         np.testing.assert_array_equal(rewards[running], wanted[running])
-    read, every = (source.read() for source in sources)
+    read, every = (source.read().numpy() for source in sources)
     np.testing.assert_array_equal(read[~running], still[~running])
     np.testing.assert_array_equal(read[running], every[running])
     assert (every[~running] != still[~running]).any()
-    sources[0].step(actions, np.zeros(4, bool))
+    step(sources[0], actions, np.zeros(4, bool))
     np.testing.assert_array_equal(sources[0].read(), read)
 
 
@@ -209,24 +224,24 @@ def test_neither_threads_nor_other_rows_change_an_episode() -> None:
     seen = []
     for rows, threads in ((2, 1), (5, 2)):
         source = MujocoSource(rows, "Walker2d-v5", {}, FOREVER, threads=threads)
-        source.start(np.arange(rows), [np.random.default_rng([0, row]) for row in range(rows)])
+        start(source, [[0, row] for row in range(rows)])
         rngs = [np.random.default_rng([1, row]) for row in range(rows)]
         for _ in range(30):
-            source.step(np.array([rng.uniform(-1, 1, 6) for rng in rngs]), np.ones(rows, bool))
-        seen.append(source.read()[:2])
+            step(source, np.array([rng.uniform(-1, 1, 6) for rng in rngs]), np.ones(rows, bool))
+        seen.append(source.read().numpy()[:2])
     np.testing.assert_array_equal(*seen)
 
 
 @pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Walker2d-v5"])
 def test_a_state_that_diverges_ends_its_episode_and_no_other(env_id: str) -> None:
     source = MujocoSource(3, env_id, {}, FOREVER, threads=1)
-    source.start(np.arange(3), [np.random.default_rng(row) for row in range(3)])
+    start(source, [row for row in range(3)])
     source.qpos[1, 0], source.qvel[1] = 5.0, 1e12
-    rewards, terminated, cut = source.step(np.zeros((3, 6)), np.ones(3, bool))
+    rewards, terminated, cut = step(source, np.zeros((3, 6)), np.ones(3, bool))
     np.testing.assert_array_equal(terminated, [False, True, False])
-    assert np.isfinite(rewards).all() and np.isfinite(source.read()).all()
+    assert np.isfinite(rewards).all() and source.read().isfinite().all()
     assert rewards[1] == 0, "neither the way back to the start nor being alive is rewarded"
-    _, terminated, _ = source.step(np.zeros((3, 6)), np.ones(3, bool))
+    _, terminated, _ = step(source, np.zeros((3, 6)), np.ones(3, bool))
     assert not terminated.any(), "told once"
 
 

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
 from somite.envs.images.patches import cut
 from somite.envs.sensors import CartPoleSwingUp, Senses
-from somite.envs.sensors.neighbors import EVERY, LEAST, SMALLEST, YOUNG, Neighbors
+from somite.envs.sensors.neighbors import EVERY, LEAST, SMALLEST, YOUNG
+from somite.envs.sensors.neighbors import Neighbors as Tensors
 
 SIDE, ROWS, COLUMNS = 6, 4, 5
 N, D = ROWS * COLUMNS, SIDE * SIDE
 seeds = st.integers(0, 2**31 - 1)
+
+
+class Neighbors:
+    """`Neighbors` of arrays."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.own = Tensors(*sizes)
+        self.neighbors, self.matches = self.own.neighbors.numpy(), self.own.matches.numpy()
+
+    def enter(self, patches: np.ndarray, there: np.ndarray) -> None:
+        self.own.enter(torch.from_numpy(patches), torch.from_numpy(there))
 
 
 def film(seed: int, steps: int, batch: int = 1, colors: int = 1) -> np.ndarray:
@@ -124,7 +137,7 @@ def test_rows_begin_anew_and_wait_for_nobody() -> None:
     for step in range(60):
         if step == 33:
             before = kept.matches[1].copy()
-            kept.start(np.array([0]))
+            kept.own.start(torch.tensor([True, False]))
             assert not kept.matches[0].any() and np.array_equal(kept.matches[1], before)
             assert np.array_equal(kept.neighbors[0, :, 2], np.arange(N))
         kept.enter(patches[step], there)

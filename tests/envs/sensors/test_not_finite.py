@@ -15,7 +15,8 @@ from somite.envs.errors import UserError
 from somite.envs.gym import TokenVectorEnv
 from somite.envs.locomotion import LocomotionTask, make_vec
 from somite.envs.sb3 import SB3VecEnv
-from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorVectorEnv
+from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
+from tests.envs.sensors.worlds import sensor_vec
 
 BROKEN = "SomiteTests/Broken-v0"
 AT = 4
@@ -59,7 +60,7 @@ def broken() -> Iterator[None]:
     del gymnasium.registry[BROKEN]
 
 
-def make(rows: int = 3, senses: Senses = SENSES, **kwargs: Any) -> SensorVectorEnv:
+def make(rows: int = 3, senses: Senses = SENSES, **kwargs: Any) -> TokenVectorEnv:
     """Rows of which the second alone breaks."""
     env = GymnasiumTask(BROKEN, kwargs, senses).make_vec(num_envs=rows)
     for row in range(rows):
@@ -104,7 +105,7 @@ def test_those_who_learn_count_them(caplog: pytest.LogCaptureFixture) -> None:
     assert env.diverged.tolist() == [2] and done[1] and not infos[1]["TimeLimit.truncated"]
     assert infos[1]["episode"]["r"] == AT - 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"{BROKEN} gave NaN as reward in rows [1], which ends their episodes; later ones are not told"
+        f"{BROKEN} gave NaN as reward in environments [1], which ends their episodes; later ones are not told"
     ]
 
 
@@ -112,7 +113,7 @@ def test_those_who_learn_count_them(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_row_that_stays_keeps_its_last_reading(mode: str) -> None:
     source = make(breaks=10).source
     options = {"once": True} if mode == "once" else {"autoreset_mode": "Disabled"}
-    env = SensorVectorEnv(source, SENSES, **options)
+    env = sensor_vec(source, SENSES, **options)
     env.reset(seed=0)
     for _ in range(AT):
         observation, *_, info = env.step(np.zeros((3, 2)))
@@ -143,11 +144,11 @@ def limbs(rows: int) -> TokenVectorEnv:
     return make_vec(["hopper_3"], rows, LocomotionTask(), threads=1)
 
 
-def carts(rows: int) -> SensorVectorEnv:
+def carts(rows: int) -> TokenVectorEnv:
     return CartPoleSwingUp(SENSES).make_vec(num_envs=rows)
 
 
-def cheetahs(rows: int) -> SensorVectorEnv:
+def cheetahs(rows: int) -> TokenVectorEnv:
     return GymnasiumTask("HalfCheetah-v5", senses=SENSES).make_vec(num_envs=rows, threads=1)
 
 

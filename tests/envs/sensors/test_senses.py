@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
-from somite.envs.sensors import Senses, SensorVectorEnv
-from somite.envs.sensors.source import Source
+from somite.envs.gym import TokenVectorEnv
+from somite.envs.sensors import Senses
+from tests.envs.sensors.worlds import ArraySource, sensor_vec
 
 seeds = st.integers(0, 2**31 - 1)
 S, B, EPISODE = 5, 3, 9
 
 
-class Waves(Source):
+class Waves(ArraySource):
     """Readings that differ between sensors, steps and episodes; every episode has ``length`` steps."""
 
     name = "waves"
@@ -31,16 +32,18 @@ class Waves(Source):
         self.sensor_names = tuple(f"sensor_{i}" for i in range(n_sensors))
         self.speed, self.time = np.zeros((num_envs, n_sensors)), np.zeros(num_envs)
 
-    def start(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
+    def start_rows(self, rows: np.ndarray, rngs: list[np.random.Generator]) -> None:
         self.time[rows] = 0
         self.speed[rows] = [rng.uniform(0.5, 1.5, len(self.sensor_names)) for rng in rngs]
 
-    def step(self, actions: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step_rows(
+        self, actions: np.ndarray, running: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self.time += running
         never = np.zeros(self.num_envs, bool)
         return np.ones(self.num_envs), never, never
 
-    def read(self) -> np.ndarray:
+    def read_rows(self) -> np.ndarray:
         phase = self.speed * (self.time[:, None] + 1)
         return (10 * np.arange(1, len(self.sensor_names) + 1) + np.sin(phase)).astype(np.float32)
 
@@ -48,13 +51,13 @@ class Waves(Source):
         pass
 
 
-def play(env: SensorVectorEnv, steps: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+def play(env: TokenVectorEnv, steps: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
     """The observations of a reset and so many steps, with ``order`` (B, N) beside them."""
     observation, _ = env.reset(seed=seed)
-    found = [{**observation, "order": env.slots.order.copy()}]
+    found = [{**observation, "order": env.slots.order.numpy().copy()}]
     for _ in range(steps):
         observation, *_ = env.step(np.zeros((env.num_envs, 1)))
-        found.append({**observation, "order": env.slots.order.copy()})
+        found.append({**observation, "order": env.slots.order.numpy().copy()})
     return found
 
 
@@ -65,7 +68,7 @@ def stacked(found: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
 
 def values_of(senses: Senses, steps: int = EPISODE - 1, seed: int = 0, **source: Any) -> tuple:
     """Newest readings (T, B, N), masks (T, B, N), canonical readings (T, B, S)."""
-    found = play(SensorVectorEnv(Waves(**source), senses), steps, seed)
+    found = play(sensor_vec(Waves(**source), senses), steps, seed)
     return stacked(found, "tokens")[..., 0], stacked(found, "mask"), stacked(found, "privileged")
 
 
@@ -146,7 +149,7 @@ def test_stuck_channels_hold_the_first_reading_of_the_episode() -> None:
 
 
 def test_an_order_is_drawn_for_every_episode_and_row() -> None:
-    found = play(SensorVectorEnv(Waves(), Senses(shuffle="episode")), 20 * EPISODE - 1)
+    found = play(sensor_vec(Waves(), Senses(shuffle="episode")), 20 * EPISODE - 1)
     order = stacked(found, "order").reshape(20, EPISODE, B, S)
     assert np.array_equal(order.min(1), order.max(1)), "one order for an episode"
     assert len(np.unique(order[:, 0].reshape(-1, S), axis=0)) > 30, "60 draws of 120 orders"
@@ -156,7 +159,7 @@ def test_an_order_is_drawn_for_every_episode_and_row() -> None:
 
 
 def test_all_orders_are_equally_likely() -> None:
-    env = SensorVectorEnv(Waves(num_envs=3000, n_sensors=3), Senses(shuffle="episode"))
+    env = sensor_vec(Waves(num_envs=3000, n_sensors=3), Senses(shuffle="episode"))
     env.reset(seed=0)
     orders, counts = np.unique(env.slots.order, axis=0, return_counts=True)
     assert [tuple(order) for order in orders.tolist()] == list(itertools.permutations(range(3)))
@@ -167,16 +170,16 @@ def test_all_orders_are_equally_likely() -> None:
 def test_a_shuffle_of_k_steps_draws_the_order_anew_at_exactly_these_steps(every: int) -> None:
     """Counted from the episode's start, whatever age it was given by ``stagger``."""
     for stagger in (False, True):
-        env = SensorVectorEnv(Waves(4, n_sensors=12, length=30), Senses(shuffle=every), stagger=stagger)
+        env = sensor_vec(Waves(4, n_sensors=12, length=30), Senses(shuffle=every), stagger=stagger)
         env.reset(seed=1)
-        order, made = env.slots.order.copy(), np.zeros(4, int)
+        order, made = env.slots.order.numpy().copy(), np.zeros(4, int)
         for _ in range(60):
             _, _, _, truncated, _ = env.step(np.zeros((4, 1)))
             made += 1
-            changed = (env.slots.order != order).any(1)
+            changed = (env.slots.order.numpy() != order).any(1)
             assert np.array_equal(changed, (made % every == 0) | truncated)
             made[truncated] = 0
-            order = env.slots.order.copy()
+            order = env.slots.order.numpy().copy()
 
 
 def plain_tokens(senses: Senses, found: list[dict[str, np.ndarray]], row: int) -> list[np.ndarray]:
@@ -216,7 +219,7 @@ arbitrary = st.builds(
 def test_tokens_are_the_newest_reading_of_the_slot_and_the_differences_before_it(
     senses: Senses, seed: int
 ) -> None:
-    found = play(SensorVectorEnv(Waves(), senses), EPISODE - 1, seed)
+    found = play(sensor_vec(Waves(), senses), EPISODE - 1, seed)
     for row in range(B):
         for observation, wanted in zip(found, plain_tokens(senses, found, row), strict=True):
             # float32 readings of 50 differ by 4e-6, twenty times that in a scaled difference
@@ -225,7 +228,7 @@ def test_tokens_are_the_newest_reading_of_the_slot_and_the_differences_before_it
 
 
 def test_the_first_reading_fills_the_history_and_recent_actions_are_zero() -> None:
-    env = SensorVectorEnv(Waves(), Senses(history=4, shuffle="episode"))
+    env = sensor_vec(Waves(), Senses(history=4, shuffle="episode"))
     for observation in play(env, 2 * EPISODE)[::EPISODE]:
         assert np.all(observation["tokens"][..., 1:] == 0) and np.all(observation["tokens"][..., 0] != 0)
         assert np.all(observation["recent_actions"] == 0)
@@ -233,7 +236,7 @@ def test_the_first_reading_fills_the_history_and_recent_actions_are_zero() -> No
 
 def test_a_missing_reading_is_not_entered_and_the_history_waits() -> None:
     """The next difference is to the last reading that was there."""
-    env = SensorVectorEnv(Waves(num_envs=1, length=400), Senses(history=2, blinking=0.5, difference_scale=1))
+    env = sensor_vec(Waves(num_envs=1, length=400), Senses(history=2, blinking=0.5, difference_scale=1))
     found = play(env, 300)
     mask, tokens, readings = (stacked(found, key)[:, 0] for key in ("mask", "tokens", "privileged"))
     gaps = 0
@@ -251,9 +254,9 @@ K = 4
 
 def at_reset(seed: int, **senses: Any) -> tuple[list, list]:
     """The same episodes in the task's order and shuffled at reset."""
-    plain = play(SensorVectorEnv(Waves(), Senses(history=K, **senses)), 3 * EPISODE - 1, seed)
+    plain = play(sensor_vec(Waves(), Senses(history=K, **senses)), 3 * EPISODE - 1, seed)
     shuffled = Senses(history=K, shuffle="episode", **senses)
-    return plain, play(SensorVectorEnv(Waves(), shuffled), 3 * EPISODE - 1, seed)
+    return plain, play(sensor_vec(Waves(), shuffled), 3 * EPISODE - 1, seed)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +278,8 @@ def test_a_permutation_drawn_at_reset_commutes_with_history_exactly(senses: dict
 def test_the_history_belongs_to_the_slot() -> None:
     """A new order in mid-episode mixes histories; after K readings it is as if it had always been so."""
     every = 2 * K
-    found = play(SensorVectorEnv(Waves(length=100), Senses(history=K, shuffle=every)), 3 * every - 1, 3)
-    plain = play(SensorVectorEnv(Waves(length=100), Senses(history=K)), 3 * every - 1, 3)
+    found = play(sensor_vec(Waves(length=100), Senses(history=K, shuffle=every)), 3 * every - 1, 3)
+    plain = play(sensor_vec(Waves(length=100), Senses(history=K)), 3 * every - 1, 3)
     for shuffle in (every, 2 * every):
         order = found[shuffle]["order"]
         moved = order != found[shuffle - 1]["order"]  # slots that show another channel than before
@@ -298,8 +301,8 @@ def test_the_history_belongs_to_the_slot() -> None:
 def test_the_last_observation_belongs_to_the_episode_that_ended() -> None:
     """It has the order, the history and the recent actions of that episode, not those of the next."""
     senses = Senses(history=K, shuffle="episode")
-    env = SensorVectorEnv(Waves(), senses)
-    long = SensorVectorEnv(Waves(length=1000), senses)
+    env = sensor_vec(Waves(), senses)
+    long = sensor_vec(Waves(length=1000), senses)
     acted = np.random.default_rng(0).uniform(-1, 1, (2 * EPISODE, B, 1))
     env.reset(seed=5)
     long.reset(seed=5)
@@ -315,7 +318,7 @@ def test_the_last_observation_belongs_to_the_episode_that_ended() -> None:
 
 
 def test_noise_of_an_episodes_start_is_not_that_of_the_end_before_it() -> None:
-    env = SensorVectorEnv(Waves(), Senses(noise_channels=3))
+    env = sensor_vec(Waves(), Senses(noise_channels=3))
     env.reset(seed=0)
     for _ in range(EPISODE):
         observation, _, _, _, info = env.step(np.zeros((B, 1)))
@@ -333,7 +336,7 @@ def test_the_spec_says_what_the_columns_are() -> None:
 def test_whole_numbers_may_be_written_with_an_exponent() -> None:
     senses = Senses(shuffle=1e1, history=2.0, duplicates=1e0, noise_channels=[0.0, 2.0], stuck=1.0)
     assert senses == Senses(shuffle=10, history=2, duplicates=1, noise_channels=(0, 2), stuck=1)
-    env = SensorVectorEnv(Waves(), senses)
+    env = sensor_vec(Waves(), senses)
     assert env.observation_space.contains(env.reset(seed=0)[0])
 
 
@@ -392,4 +395,4 @@ def test_values_that_cannot_be_meant(values: dict, message: str) -> None:
 )
 def test_values_that_do_not_fit_the_task(values: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        SensorVectorEnv(Waves(), Senses(**values))
+        sensor_vec(Waves(), Senses(**values))

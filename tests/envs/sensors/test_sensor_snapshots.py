@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
-from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorTask, SensorVectorEnv
+from somite.envs.gym import TokenVectorEnv, as_arrays
+from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorTask
 from somite.envs.sensors.mujoco_source import MujocoSource
 from somite.envs.snapshots import Misfit
 from tests.envs.futures import equal, go_on, read_back
+from tests.envs.sensors.worlds import sensor_vec
 
 from .test_sensor_vector_env import DISTURBED as UNTRACED
 
@@ -73,17 +75,17 @@ def memory() -> Iterator[None]:
 
 def carts(
     senses: Senses = DISTURBED, rows: int = 5, starts: str = "random", **options: Any
-) -> SensorVectorEnv:
+) -> TokenVectorEnv:
     return CartPoleSwingUp(senses, 30, starts).make_vec(num_envs=rows, **options)
 
 
-def of_gymnasium(env_id: str, kwargs: dict | None = None, rows: int = 3, **values: Any) -> SensorVectorEnv:
+def of_gymnasium(env_id: str, kwargs: dict | None = None, rows: int = 3, **values: Any) -> TokenVectorEnv:
     task = GymnasiumTask(env_id, kwargs, values.pop("senses", DISTURBED), None, values.pop("limit", None))
     return task.make_vec(num_envs=rows, threads=1, **values)
 
 
-def by_hand(task: SensorTask) -> SensorVectorEnv:
-    return SensorVectorEnv(task.make_source(4), DISTURBED, autoreset_mode="Disabled")
+def by_hand(task: SensorTask) -> TokenVectorEnv:
+    return sensor_vec(task.make_source(4), DISTURBED, autoreset_mode="Disabled")
 
 
 CASES = {
@@ -106,7 +108,7 @@ CASES = {
 }
 
 
-def restored(make: Any, before: int, seed: int) -> tuple[SensorVectorEnv, SensorVectorEnv]:
+def restored(make: Any, before: int, seed: int) -> tuple[TokenVectorEnv, TokenVectorEnv]:
     """An environment after so many steps, and another that has been brought there."""
     env, other = make(), make()
     env.reset(seed=seed)
@@ -187,12 +189,11 @@ def test_taking_a_snapshot_changes_nothing_and_shares_nothing(case: str) -> None
     env.reset(seed=0), undisturbed.reset(seed=0)
     go_on(env, 10, 0), go_on(undisturbed, 10, 0)
     taken = env.snapshot()
-    kept, seen = read_back(taken), env._observation()
-    as_it_was = read_back({"seen": {key: torch.from_numpy(value.copy()) for key, value in seen.items()}})
+    kept, seen = read_back(taken), as_arrays(env.env._observation())
     future = go_on(env, 90, 1)
     assert equal(future, go_on(undisturbed, 90, 1))
-    env.restore(taken)  # back in time, by what would have changed if it shared memory
-    assert equal({key: value.numpy() for key, value in as_it_was["seen"].items()}, seen), "handed out before"
+    found = env.restore(taken)  # back in time, by what would have changed if it shared memory
+    assert equal(found, seen)
     other = CASES[case]()
     other.reset(seed=5)
     other.restore(kept)
@@ -202,22 +203,22 @@ def test_taking_a_snapshot_changes_nothing_and_shares_nothing(case: str) -> None
 @pytest.mark.parametrize(
     "part",
     [
-        *("_rngs", "_orders", "_channel_rngs", "_steps", "_start_age", "_recent", "_readings"),
+        *("_draws", "_steps", "_start_age", "_recent", "_readings"),
         *("channels", "slots", "source", "_beside", "_running"),
     ],
 )
 def test_every_part_is_needed(part: str) -> None:
     """The negative control: what is restored without one of its parts has another future."""
 
-    def make() -> SensorVectorEnv:
-        if part == "_running":
+    def make() -> TokenVectorEnv:
+        if part in ("_running", "_readings"):
             return carts(once=True)
         return carts(stagger=True, beside=Senses(history=2))
 
     env, other = make(), make()
     env.reset(seed=0), other.reset(seed=9)
     # Of those that run once, all have ended here and none there.
-    go_on(env, 31 if part == "_running" else 6, 0), go_on(other, 5, 1)
+    go_on(env, 31 if part in ("_running", "_readings") else 6, 0), go_on(other, 5, 1)
     taken = env.snapshot()
     other.restore({**taken, part: other.snapshot()[part]})
     assert not equal(go_on(env, 80, 2), go_on(other, 80, 2))
@@ -235,7 +236,7 @@ def test_fixed_starts_go_on_where_they_were() -> None:
 def test_what_cannot_be_replayed_begins_anew_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """And only that: the rows that it concerns."""
 
-    def make() -> SensorVectorEnv:
+    def make() -> TokenVectorEnv:
         return of_gymnasium(MEMORY, {"forgets": True}, rows=4)
 
     env, other = make(), make()
@@ -246,11 +247,11 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(caplog: pytest.LogCaptu
     other.restore(read_back(env.snapshot()))
     assert other.begun_anew.tolist() == [True, False, True, True]
     assert caplog.text.count("cannot be replayed") == 1
-    said = f"episodes of {MEMORY} cannot be replayed; 3 of 4 rows begin anew, so the run is no longer exact"
+    said = f"episodes of {MEMORY} cannot be replayed; 3 of 4 environments begin anew, so the run is no"
     assert said in caplog.text and other._steps.tolist() == [0, 0, 0, 0]
     for row in (0, 2, 3):
         assert np.abs(other.source._shown[row] - env.source._shown[row]).max() > 1e-3
-    told, wanted = other._observation(), env._observation()
+    told, wanted = (as_arrays(one.env._observation()) for one in (other, env))
     assert all(np.array_equal(told[key][1], wanted[key][1]) for key in told)
     assert all(np.isfinite(step[1]).all() for step in go_on(other, 40, 0)[1:])
 
@@ -273,7 +274,7 @@ def test_an_episode_that_ends_too_soon_has_not_been_replayed(caplog: pytest.LogC
         (lambda: carts(rows=6), "num_envs 5, here 6"),
         (lambda: carts(DISTURBED.with_values(blinking=0.1)), "senses"),
         (lambda: carts(once=True), "once"),
-        (lambda: carts(beside=Senses()), "onlooker None, here Senses"),
+        (lambda: carts(beside=Senses()), "beside None, here Senses"),
         (lambda: of_gymnasium("Pendulum-v1", rows=5), "task cartpole_swingup, here Pendulum-v1"),
     ],
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses, traces
-from somite.envs.sensors.traces import SMALLEST, PatchTraces, ReadingTraces
+from somite.envs.sensors.traces import SMALLEST, Traces
 
 LENGTHS = (5.0, 30.0)
 B, N, A = 2, 3, 2
@@ -24,13 +27,32 @@ def walk(rng: np.random.Generator, steps: int) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum(changes, 0) + 4, actions
 
 
+class Kept:
+    """`Traces` of arrays."""
+
+    def __init__(self, *sizes: Any, are_patches: bool = False) -> None:
+        self.own = Traces(*sizes, are_patches)
+
+    def enter(self, now: np.ndarray, before: np.ndarray, actions: np.ndarray, goes: np.ndarray) -> None:
+        now, before = (
+            torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32)) for x in (now, before)
+        )
+        self.own.enter(now, before, torch.from_numpy(actions).float(), torch.from_numpy(goes))
+
+    def read(self) -> np.ndarray:
+        return self.own.read().numpy()
+
+
+SIZE = Traces.size(A, False)
+
+
 def entered(readings: np.ndarray, actions: np.ndarray, goes: np.ndarray | None = None) -> np.ndarray:
     """What traces tell (B, N, T, 4 + A) after all steps but the first, from which the first change counts."""
-    kept = ReadingTraces(LENGTHS, B, N, A)
+    kept = Kept(LENGTHS, B, N, A)
     for step in range(1, len(readings)):
         there = np.ones((B, N), bool) if goes is None else goes[step]
         kept.enter(readings[step], readings[step - 1], actions[step], there)
-    return kept.read().reshape(B, N, len(LENGTHS), ReadingTraces.size(A))
+    return kept.read().reshape(B, N, len(LENGTHS), SIZE)
 
 
 @settings(max_examples=30, deadline=None)
@@ -74,7 +96,7 @@ def test_slots_that_wait_keep_what_they_had() -> None:
     found = entered(readings, actions, goes)
     # A slot alone with the steps in which it went, whatever the others did.
     for row, slot in np.ndindex(B, N):
-        kept = ReadingTraces(LENGTHS, 1, 1, A)
+        kept = Kept(LENGTHS, 1, 1, A)
         for step in np.flatnonzero(goes[1:, row, slot]) + 1:
             now, before = (readings[i, row, slot].reshape(1, 1) for i in (step, step - 1))
             kept.enter(now, before, actions[step, row : row + 1], np.ones((1, 1), bool))
@@ -84,11 +106,11 @@ def test_slots_that_wait_keep_what_they_had() -> None:
 def test_rows_begin_anew() -> None:
     readings, actions = walk(np.random.default_rng(2), 30)
     there = np.ones((B, N), bool)
-    kept, fresh = ReadingTraces(LENGTHS, B, N, A), ReadingTraces(LENGTHS, B, N, A)
+    kept, fresh = Kept(LENGTHS, B, N, A), Kept(LENGTHS, B, N, A)
     for step in range(1, 30):
         if step == 15:
             before = kept.read()
-            kept.start(np.array([1]))
+            kept.own.start(torch.tensor([False, True]))
             assert np.array_equal(kept.read()[0], before[0])
         for traced in (kept, fresh) if step >= 15 else (kept,):
             traced.enter(readings[step], readings[step - 1], actions[step], there)
@@ -132,7 +154,7 @@ def test_tokens_hold_history_and_traces_in_any_order_of_slots() -> None:
     shuffled = played(Senses(history=3, traces=LENGTHS, shuffle="episode"))
     without = played(Senses(history=3))
     for one, other, bare in zip(plain, shuffled, without, strict=True):
-        assert one["tokens"].shape == (4, 5, 3 + 2 * ReadingTraces.size(1))
+        assert one["tokens"].shape == (4, 5, 3 + 2 * Traces.size(1, False))
         assert np.array_equal(one["tokens"][..., :3], bare["tokens"])
         order = other["sensor"]
         assert np.array_equal(np.take_along_axis(one["tokens"], order[..., None], 1), other["tokens"])
@@ -170,11 +192,11 @@ def test_patches_tell_level_contrast_and_change() -> None:
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (30, B, N, 4)).astype(np.uint8)
     actions = rng.uniform(-1, 1, (30, B, A))
-    kept = PatchTraces([1e6], B, N, A)  # so long that all steps weigh the same
+    kept = Kept([1e6], B, N, A, are_patches=True)  # so long that all steps weigh the same
     for step in range(1, 30):
         kept.enter(patches[step], patches[step - 1], actions[step], np.ones((B, N), bool))
     found = kept.read()
-    assert found.shape == (B, N, PatchTraces.size(A)) and found.dtype == np.float32
+    assert found.shape == (B, N, Traces.size(A, True)) and found.dtype == np.float32
     grey = patches / 255
     change = np.abs(np.diff(grey, axis=0, prepend=0)).mean(-1)
     values = np.stack([grey.mean(-1), grey.std(-1), change], -1)[1:]

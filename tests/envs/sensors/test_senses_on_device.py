@@ -13,7 +13,7 @@ from torch import Tensor
 
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses
-from somite.envs.sensors.on_device.env import SensorTensorEnv
+from somite.envs.sensors.env import SensorEnv
 from somite.envs.sensors.slots import Slots
 
 from .worlds import NoWaiting, act, go_on, tensors, waves
@@ -47,7 +47,7 @@ senses = st.builds(
 class Watched:
     """The slots of the host, which enter what those of the device do, in the order that these drew."""
 
-    def __init__(self, env: SensorTensorEnv) -> None:
+    def __init__(self, env: SensorEnv) -> None:
         self.env, self.own = env, Slots(env.senses, env.num_envs, env.channels.n, (), env.n_actions)
         self._enter, env.slots.enter = env.slots.enter, self.enter
         self.tokens: list[np.ndarray] = []
@@ -100,7 +100,7 @@ def test_no_step_waits_for_the_device_and_nothing_moves(given: Senses) -> None:
         env.check()
 
 
-def orders(env: SensorTensorEnv, steps: int) -> Tensor:
+def orders(env: SensorEnv, steps: int) -> Tensor:
     """(steps + 1, B, N) after a reset and so many steps."""
     env.reset(0)
     found = [env.slots.order.clone()]
@@ -151,7 +151,7 @@ def test_a_permutation_takes_channels_to_slots() -> None:
     assert (observation["sensor"] != torch.arange(5).repeat(2)).any()
 
 
-def channels(env: SensorTensorEnv, steps: int) -> tuple[Tensor, Tensor]:
+def channels(env: SensorEnv, steps: int) -> tuple[Tensor, Tensor]:
     """Newest readings and masks, (steps + 1, B, C), of an environment that shuffles nothing."""
     found = [env.reset(0)]
     found += [env.step(torch.zeros(env.num_envs, 2)).observation for _ in range(steps)]

@@ -18,9 +18,10 @@ pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: pip install 'somit
 from somite.agents.device import resolve_simulation
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
-from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, SensorVectorEnv, mujoco_source
-from somite.envs.sensors.on_device.env import SensorTensorEnv
-from somite.envs.sensors.on_device.mujoco import TensorMujoco
+from somite.envs.gym import TokenVectorEnv
+from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses, mujoco_source
+from somite.envs.sensors.env import SensorEnv
+from somite.envs.sensors.mujoco_source import WarpSource
 from somite.envs.snapshots import Misfit
 from tests.agents import cma_runs, runs
 from tests.envs.futures import read_back
@@ -50,17 +51,17 @@ MAY_FALL = ("Hopper-v5", "Walker2d-v5")
 
 
 @pytest.fixture(scope="module")
-def ants() -> tuple[SensorVectorEnv, SensorTensorEnv]:
+def ants() -> tuple[TokenVectorEnv, SensorEnv]:
     """On the host and on the device."""
     return pair("Ant-v5")
 
 
 @pytest.fixture(scope="module")
-def hoppers() -> SensorTensorEnv:
+def hoppers() -> SensorEnv:
     return make_hoppers()
 
 
-def make_hoppers() -> SensorTensorEnv:
+def make_hoppers() -> SensorEnv:
     """Whose episodes are short, and whose senses are disturbed."""
     senses = Senses(history=2, shuffle=2, noise_channels=1, blinking=0.2)
     return GymnasiumTask("Hopper-v5", None, senses, max_episode_steps=4).make_tensor_env(None, ROWS, "cpu")
@@ -73,7 +74,7 @@ def with_round_cones(make: Any, *given: Any) -> gymnasium.Env:
     return env
 
 
-def pair(env_id: str, rows: int = ROWS, **options: Any) -> tuple[SensorVectorEnv, SensorTensorEnv]:
+def pair(env_id: str, rows: int = ROWS, **options: Any) -> tuple[TokenVectorEnv, SensorEnv]:
     """The environment of the host and that of the device."""
     with pytest.MonkeyPatch.context() as patch:
         if env_id in ROUND_CONES:
@@ -84,7 +85,7 @@ def pair(env_id: str, rows: int = ROWS, **options: Any) -> tuple[SensorVectorEnv
         return host, task.make_tensor_env(None, rows, "cpu", once=True)
 
 
-def compare(host: SensorVectorEnv, device: SensorTensorEnv, steps: int = STEPS, seed: int = 1) -> np.ndarray:
+def compare(host: TokenVectorEnv, device: SensorEnv, steps: int = STEPS, seed: int = 1) -> np.ndarray:
     """Step both with the same actions; (steps, B) which rows ended."""
     wanted, found = host.reset(seed=seed)[0], device.reset(seed)
     np.testing.assert_allclose(found["tokens"].numpy(), wanted["tokens"], atol=1e-6)
@@ -143,8 +144,8 @@ def test_progress_is_that_of_the_start_when_an_episode_starts(ants: tuple) -> No
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "HalfCheetah-v5"])
 def test_later_starts_are_drawn_as_the_first_are(env_id: str) -> None:
     rows = 4000
-    source = TensorMujoco(rows, CPU, env_id, {}, 1000)
-    env = SensorTensorEnv(source)
+    source = WarpSource(rows, CPU, env_id, {}, 1000)
+    env = SensorEnv(source)
     env.reset(0)
     first = source.qpos.clone(), source.qvel.clone()
     env.reset()
@@ -174,7 +175,7 @@ def test_a_state_that_diverges_ends_its_episode_and_no_other() -> None:
     assert not device.source.diverged.any(), "told once"
 
 
-def test_a_row_that_diverges_starts_anew(hoppers: SensorTensorEnv) -> None:
+def test_a_row_that_diverges_starts_anew(hoppers: SensorEnv) -> None:
     hoppers.reset(0)
     hoppers.source.qvel[1] = float("nan")
     step = hoppers.step(torch.zeros(ROWS, 3))
@@ -185,7 +186,7 @@ def test_a_row_that_diverges_starts_anew(hoppers: SensorTensorEnv) -> None:
     assert not hoppers.step(torch.zeros(ROWS, 3)).ended.any()
 
 
-def test_what_came_before_a_start_is_not_rewarded_after_it(hoppers: SensorTensorEnv) -> None:
+def test_what_came_before_a_start_is_not_rewarded_after_it(hoppers: SensorEnv) -> None:
     """Progress is measured from the new start, wherever the row was."""
     hoppers.reset(0)
     hoppers.source.qpos[:, 0] += 100.0
@@ -195,7 +196,7 @@ def test_what_came_before_a_start_is_not_rewarded_after_it(hoppers: SensorTensor
     assert ((rewards - 1).abs() < 0.6).all()
 
 
-def test_a_restored_environment_has_the_same_future(hoppers: SensorTensorEnv) -> None:
+def test_a_restored_environment_has_the_same_future(hoppers: SensorEnv) -> None:
     env, other = hoppers, make_hoppers()
     env.reset(3), other.reset(1000)
     go_on(env, 6), go_on(other, 3, 3)
@@ -209,7 +210,7 @@ def test_a_restored_environment_has_the_same_future(hoppers: SensorTensorEnv) ->
     assert not equal(future, go_on(env, 10, 5))
 
 
-def test_a_snapshot_of_others_does_not_fit(hoppers: SensorTensorEnv, ants: tuple) -> None:
+def test_a_snapshot_of_others_does_not_fit(hoppers: SensorEnv, ants: tuple) -> None:
     hoppers.reset(0), ants[1].reset(0)
     before = hoppers.snapshot()
     with pytest.raises(Misfit):
@@ -265,7 +266,7 @@ def test_sensors_may_have_scales_of_their_own() -> None:
     np.testing.assert_allclose(source.read().numpy(), state * scales, rtol=1e-6)
 
 
-def test_speeds_are_read_within_the_tasks_limit(hoppers: SensorTensorEnv) -> None:
+def test_speeds_are_read_within_the_tasks_limit(hoppers: SensorEnv) -> None:
     hoppers.reset(0)
     hoppers.source.qvel[:, :2] = torch.tensor([50.0, -50.0])
     assert hoppers.source.read()[:, 5:7].tolist() == [[10.0, -10.0]] * ROWS
@@ -337,7 +338,7 @@ def test_ppo_learns_on_the_device(tmp_path: Path) -> None:
         assert run.task_set.simulation == "warp"
         assert set(run.task_set.device_options) == {"contacts", "constraints"}
         run.learn()
-        assert isinstance(run.learner.env.env.source, TensorMujoco)
+        assert isinstance(run.learner.env.env.source, WarpSource)
         assert all(parameter.isfinite().all() for parameter in run.policy.parameters())
     assert len(runs.read_metrics(tmp_path)) >= 2
 

@@ -11,12 +11,13 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from somite.envs.draws import RandomNumbers
+from somite.envs.gym import TokenVectorEnv, resets_itself
 from somite.envs.in_place import clear, replace
 from somite.envs.sensors import Senses
-from somite.envs.sensors.on_device.chance import Chance
-from somite.envs.sensors.on_device.env import SensorTensorEnv
-from somite.envs.sensors.on_device.kept import KeptTensors
-from somite.envs.sensors.on_device.source import TensorSource
+from somite.envs.sensors.env import _KEPT, SensorEnv
+from somite.envs.sensors.source import Source
+from somite.envs.snapshots import Kept
 from somite.envs.token_env import Step
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2",
 """Operations whose result the host must know before it can go on."""
 
 
-class Waves(TensorSource):
+class Waves(Source):
     """Sensor i reads 10 (i + 1) + sin(speed * steps): another speed for each episode.
 
     Args:
@@ -61,16 +62,10 @@ class Waves(TensorSource):
         self._whole = torch.ones(num_envs, dtype=torch.bool)  # no episode has broken
         self._one = torch.arange(num_envs) == 1
 
-    def seed(self, rngs: Sequence[np.random.Generator], stream: np.ndarray) -> None:
-        drawn = np.array([rng.uniform(0.5, 1.5, len(self.sensor_names)) for rng in rngs])[stream]
-        self.speed.copy_(torch.from_numpy(drawn))
-        self.time.zero_()
-        self._whole.fill_(True)
-
-    def start(self, where: Tensor, chance: Chance) -> None:
-        replace(self.speed, where, 0.5 + chance.uniform(len(self.sensor_names)))
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        replace(self.speed, where, 0.5 + draws.uniform(len(self.sensor_names)))
         clear(self.time, where)
-        self._whole &= ~where
+        self._whole = self._whole & ~where | draws.is_first
 
     def _breaks(self, what: str) -> Tensor:
         return self._one & self._whole & (self.time == self.at) & (self.breaks == what)
@@ -92,17 +87,45 @@ class Waves(TensorSource):
 
 def waves(senses: Senses | None = None, once: bool = False, stagger: bool = False, **source: Any) -> Any:
     """An environment of `Waves`."""
-    return SensorTensorEnv(Waves(**source), senses, once=once, stagger=stagger)
+    return waiting_for_nothing(SensorEnv(Waves(**source), senses, once=once, stagger=stagger))
 
 
-def act(env: SensorTensorEnv, rng: np.random.Generator) -> Tensor:
+def waiting_for_nothing(env: SensorEnv) -> SensorEnv:
+    """The same, stepping as on a GPU."""
+    env.knows_ends = False
+    return env
+
+
+class ArraySource(Source):
+    """A source whose simulations are arrays: a subclass has ``start_rows``, ``step_rows``, ``read_rows``."""
+
+    def start(self, where: Tensor, draws: RandomNumbers) -> None:
+        rows = where.nonzero().flatten()
+        seeds = draws.integers(2**31)[rows].tolist()
+        self.start_rows(rows.numpy(), [np.random.default_rng(seed) for seed in seeds])
+
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(torch.from_numpy(part) for part in self.step_rows(actions.numpy(), running.numpy()))
+
+    def read(self) -> Tensor:
+        return torch.from_numpy(self.read_rows())
+
+
+def sensor_vec(
+    source: Source, senses: Senses | None = None, autoreset_mode: str = "SameStep", **options: Any
+) -> TokenVectorEnv:
+    """Gymnasium's vector environment of a source."""
+    return TokenVectorEnv(SensorEnv(source, senses, autoreset=resets_itself(autoreset_mode), **options))
+
+
+def act(env: SensorEnv, rng: np.random.Generator) -> Tensor:
     """Random actions."""
     if env.discrete:
         return torch.from_numpy(rng.integers(env.n_actions, size=env.num_envs))
     return torch.from_numpy(rng.uniform(-1.2, 1.2, (env.num_envs, env.n_actions)).astype(np.float32))
 
 
-def go_on(env: SensorTensorEnv, steps: int, seed: int = 0) -> list[dict[str, Tensor]]:
+def go_on(env: SensorEnv, steps: int, seed: int = 0) -> list[dict[str, Tensor]]:
     """Everything that random actions lead to, copied."""
     rng = np.random.default_rng(seed)
     return [flat(env.step(act(env, rng))) for _ in range(steps)]
@@ -113,7 +136,7 @@ def flat(step: Step) -> dict[str, Tensor]:
     found = {
         name: getattr(step, name) for name in ("rewards", "terminated", "truncated", "diverged", "whole")
     }
-    found |= step.observation | {f"final_{name}": value for name, value in step.final.items()}
+    found |= step.observation | {f"final_{name}": value for name, value in (step.final or {}).items()}
     return {name: value.clone() for name, value in found.items()}
 
 
@@ -125,15 +148,22 @@ def equal(one: Sequence[dict[str, Tensor]], other: Sequence[dict[str, Tensor]]) 
     )
 
 
-def tensors(holder: KeptTensors) -> dict[str, Tensor]:
+def tensors(env: SensorEnv) -> dict[str, Tensor]:
     """All that an environment goes on from, by where it is."""
-    found: dict[str, Tensor] = {}
-    for name in holder.kept:
-        value = getattr(holder, name)
-        if isinstance(value, KeptTensors):
-            found |= {f"{name}.{inner}": tensor for inner, tensor in tensors(value).items()}
-        elif value is not None:
+    found = {}
+
+    def look(name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
             found[name] = value
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                look(f"{name}.{key}", inner)
+        elif isinstance(value, Kept):
+            for inner in value.kept:
+                look(f"{name}.{inner}", getattr(value, inner))
+
+    for name in (*_KEPT, "source"):
+        look(name, getattr(env, name))
     return found
 
 

@@ -70,12 +70,14 @@ def test_divergence_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
         assert not caplog.records
         go_on(env, 3)
         env.check(), env.check()
-    assert [record.getMessage().split(",")[0] for record in caplog.records] == ["waves: rows [1] diverged"]
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == [
+        "waves: environments [1] diverged"
+    ]
 
 
 def test_episodes_that_begin_with_no_number_are_refused() -> None:
     env = waves(breaks="reading", at=0)
-    with pytest.raises(UserError, match="episodes of waves begin with readings that are not finite"):
+    with pytest.raises(UserError, match="episodes of waves in a row began with readings that are not finite"):
         env.reset(0)
 
 
