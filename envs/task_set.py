@@ -111,11 +111,6 @@ class TaskSet(abc.ABC):
             UserError: it cannot be simulated so.
         """
 
-    def make_tensor_env(self, names: Any, num_envs: int, device: Any, **options: Any) -> TokenEnv:
-        """`make_env` by `device_simulation`; to be replaced by it."""
-        own = self.device_simulation or "warp"
-        return self.simulated_by(own).make_env(names, num_envs, device, **options)
-
     def for_evaluation(self) -> TaskSet:
         """The same without what only helps training, such as episodes that end early."""
         return self

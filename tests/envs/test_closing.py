@@ -80,7 +80,7 @@ def test_compiled_variants_take_memory_while_the_environment_is_open() -> None:
 
 @pytest.mark.parametrize("case", [*CASES, "on a device"])
 def test_a_closed_environment_says_so(case: str) -> None:
-    env = CASES[case]() if case in CASES else CartPoleSwingUp(SENSES).make_tensor_env(None, 4, "cpu")
+    env = CASES[case]() if case in CASES else CartPoleSwingUp(SENSES).make_env(None, 4)
     env.reset(seed=0)
     actions = env.action_space.sample() if hasattr(env, "action_space") else torch.zeros(4, 1)
     env.close()

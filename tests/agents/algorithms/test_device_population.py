@@ -42,7 +42,7 @@ ON_DEVICE: dict[str, Callable[[], tuple]] = {
 
 
 def _of(cls: type[Policy], senses: Senses, **more: Any) -> Policy:
-    env = CartPoleSwingUp(senses).make_tensor_env(None, 1, "cpu")
+    env = CartPoleSwingUp(senses).make_env(None, 1)
     return cls(env.spec_of_tokens, n_actions=1, n_recent=1, n_privileged=5, **more)
 
 

@@ -165,7 +165,7 @@ def test_a_task_without_processes_has_halves_too() -> None:
 def test_nothing_else_is_done_in_the_midst_of_a_step() -> None:
     env = TASKS["state"].make_vec(num_envs=2, threads=1)
     env.reset(seed=0)
-    with pytest.raises(UserError, match=r"step_finish\(\) before step_begin"):
+    with pytest.raises(UserError, match=r"finish\(\) before begin"):
         env.step_finish()
     actions, snapshot = np.zeros((2, 3)), env.snapshot()
     env.step_begin(actions)
@@ -176,7 +176,7 @@ def test_nothing_else_is_done_in_the_midst_of_a_step() -> None:
         env.snapshot,
         lambda: env.restore(snapshot),
     ):
-        with pytest.raises(UserError, match=r"in the midst of a step: call step_finish\(\) first"):
+        with pytest.raises(UserError, match=r"in the midst of a step: call finish\(\) first"):
             what()
     env.step_finish()
     env.step(actions)

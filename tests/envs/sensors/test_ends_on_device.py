@@ -15,15 +15,15 @@ from somite.envs.snapshots import Misfit
 from tests.envs.futures import read_back
 
 from .test_senses_on_device import DISTURBED
-from .worlds import act, equal, go_on, waves
+from .worlds import act, equal, go_on, on_device, waves
 
 SENSES = Senses(history=2, shuffle=2, noise_channels=1, traces=(10,))
 CASES = {
     "disturbed": lambda: waves(DISTURBED, ends=[0, 5, 7]),
     "choices": lambda: waves(SENSES, choices=3),
     "once": lambda: waves(SENSES, once=True, ends=[0, 5, 7]),
-    "carts": lambda: CartPoleSwingUp(DISTURBED, 30).make_tensor_env(None, 5, "cpu", stagger=True),
-    "fixed carts": lambda: CartPoleSwingUp(None, 10, "fixed").make_tensor_env(None, 5, "cpu"),
+    "carts": lambda: on_device(CartPoleSwingUp(DISTURBED, 30), 5, stagger=True),
+    "fixed carts": lambda: on_device(CartPoleSwingUp(None, 10, "fixed"), 5),
 }
 
 
@@ -123,7 +123,7 @@ def go_on_from(env: Any, taken: dict[str, Any]) -> list[dict[str, torch.Tensor]]
         lambda: waves(DISTURBED, once=True),
         lambda: waves(Senses()),
         lambda: waves(DISTURBED, n_sensors=6),
-        lambda: CartPoleSwingUp(DISTURBED).make_tensor_env(None, 3, "cpu"),
+        lambda: on_device(CartPoleSwingUp(DISTURBED), 3),
     ],
 )
 def test_snapshots_of_others_do_not_fit_and_change_nothing(other: Any) -> None:

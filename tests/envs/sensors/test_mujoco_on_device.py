@@ -26,7 +26,7 @@ from somite.envs.snapshots import Misfit
 from tests.agents import cma_runs, runs
 from tests.envs.futures import read_back
 
-from .worlds import CPU, NoWaiting, act, equal, go_on, tensors
+from .worlds import CPU, NoWaiting, act, equal, go_on, on_device, tensors
 
 ROWS, STEPS = 3, 12
 READING, REWARD = 5e-3, 1e-3
@@ -64,7 +64,7 @@ def hoppers() -> SensorEnv:
 def make_hoppers() -> SensorEnv:
     """Whose episodes are short, and whose senses are disturbed."""
     senses = Senses(history=2, shuffle=2, noise_channels=1, blinking=0.2)
-    return GymnasiumTask("Hopper-v5", None, senses, max_episode_steps=4).make_tensor_env(None, ROWS, "cpu")
+    return on_device(GymnasiumTask("Hopper-v5", None, senses, max_episode_steps=4), ROWS)
 
 
 def with_round_cones(make: Any, *given: Any) -> gymnasium.Env:
@@ -82,7 +82,7 @@ def pair(env_id: str, rows: int = ROWS, **options: Any) -> tuple[TokenVectorEnv,
             patch.setattr(mujoco_source, "make_env", make)
         task = GymnasiumTask(env_id, CASES[env_id], **options)
         host = task.make_vec(num_envs=rows, threads=1, once=True)
-        return host, task.make_tensor_env(None, rows, "cpu", once=True)
+        return host, on_device(task, rows, once=True)
 
 
 def compare(host: TokenVectorEnv, device: SensorEnv, steps: int = STEPS, seed: int = 1) -> np.ndarray:
@@ -242,7 +242,7 @@ def test_no_step_waits_for_the_device_and_nothing_moves(name: str, request: pyte
 def test_too_little_room_is_told_with_the_tasks_name(what: str) -> None:
     task = GymnasiumTask("HalfCheetah-v5")
     task.device_options = {what: 1}
-    env = task.make_tensor_env(None, 2, "cpu")
+    env = on_device(task, 2)
     env.reset(0)
     env.check()
     env.source.qpos[:, 1] -= 0.3  # into the ground
@@ -254,7 +254,7 @@ def test_too_little_room_is_told_with_the_tasks_name(what: str) -> None:
 def test_a_graph_cannot_hold_it() -> None:
     """Warp launches one of its own."""
     for task, can_be in ((GymnasiumTask("HalfCheetah-v5"), False), (CartPoleSwingUp(), True)):
-        assert task.make_tensor_env(None, 1, "cpu").can_be_captured is can_be
+        assert on_device(task, 1).can_be_captured is can_be
 
 
 def test_sensors_may_have_scales_of_their_own() -> None:
@@ -294,7 +294,7 @@ def test_what_cannot_be_on_a_device_says_why(
 ) -> None:
     task = GymnasiumTask(env_id, kwargs, **options)
     with pytest.raises(UserError, match=f"{said}.*: use simulation=cpu"):
-        task.make_tensor_env(None, 2, "cpu")
+        on_device(task, 2)
     with pytest.raises(UserError, match="simulation=warp was asked for, but .* simulation=cpu"):
         resolve_simulation("warp", task, CPU)
     caplog.set_level(logging.INFO)
@@ -313,7 +313,7 @@ def test_what_can_be_on_a_device_is_where_it_is_asked_for() -> None:
 def test_returns_of_random_actions_have_the_same_statistics() -> None:
     rows, steps = 64, 60
     task = GymnasiumTask("HalfCheetah-v5")
-    host, device = task.make_vec(num_envs=rows, threads=1), task.make_tensor_env(None, rows, "cpu")
+    host, device = task.make_vec(num_envs=rows, threads=1), on_device(task, rows)
     host.reset(seed=5), device.reset(6)
     rng, found, wanted = np.random.default_rng(1), np.zeros(rows), np.zeros(rows)
     for _ in range(steps):

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from somite.envs.draws import RandomNumbers
 from somite.envs.gym import TokenVectorEnv, resets_itself
 from somite.envs.in_place import clear, replace
-from somite.envs.sensors import Senses
+from somite.envs.sensors import Senses, SensorTask
 from somite.envs.sensors.env import _KEPT, SensorEnv
 from somite.envs.sensors.source import Source
 from somite.envs.snapshots import Kept
@@ -94,6 +94,11 @@ def waiting_for_nothing(env: SensorEnv) -> SensorEnv:
     """The same, stepping as on a GPU."""
     env.knows_ends = False
     return env
+
+
+def on_device(task: SensorTask, rows: int, **options: Any) -> SensorEnv:
+    """A task by its simulation for a device, stepping as there."""
+    return waiting_for_nothing(task.simulated_by(task.device_simulation).make_env(None, rows, **options))
 
 
 class ArraySource(Source):
