@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from somite.agents.algorithms import CMAES, PPO
 from somite.agents.training import train as training
 from somite.envs.errors import UserError
 
@@ -27,23 +26,22 @@ SEARCH = ("env=cartpole_swingup", "agent=attention_neuron", "algorithm=cma_es", 
 def test_what_cannot_be_meant_is_said_before_anything_is_built(
     overrides: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built: list[Any] = []
-    monkeypatch.setattr("hydra.utils.instantiate", lambda *args, **kwargs: built.append(args))
+    monkeypatch.setattr(training, "Run", lambda *_: pytest.fail("a run was made"))
     with pytest.raises(UserError, match=message):
         training.train(compose(*overrides), tmp_path / "run")
-    assert not built and not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_knows_where_it_is_simulated_and_in_what_it_computes(tmp_path: Path) -> None:
     run = make_run(tmp_path, "precision=bf16")
-    assert run.simulation == "cpu" and run.precision == "bf16"
+    assert run.task_set.simulation == "cpu" and run.setup.precision == "bf16"
     assert run.learner.network.precision == "bf16"
 
 
 class Greedy:
     """A run that wants more memory than there is, while it is made or later."""
 
-    name, when = "ppo", "made"
+    when = "made"
 
     def __init__(self, *args: Any) -> None:
         self.ask("made")
@@ -58,22 +56,21 @@ class Greedy:
 
 @pytest.mark.parametrize("when", ["made", "learn"])
 @pytest.mark.parametrize(
-    ("algorithm", "overrides", "message"),
+    ("overrides", "message"),
     [
-        (PPO, (*TINY, "algorithm.num_envs=4096"), "algorithm.num_envs=4096"),
-        (CMAES, SEARCH, "algorithm.shard_size=256"),
-        (CMAES, (*SEARCH, "algorithm.shard_size=64"), "algorithm.shard_size=64"),
+        ((*TINY, "algorithm.num_envs=4096"), "algorithm.num_envs=4096"),
+        (SEARCH, "algorithm.shard_size=256"),
+        ((*SEARCH, "algorithm.shard_size=64"), "algorithm.shard_size=64"),
     ],
 )
 def test_memory_that_does_not_suffice_is_said_with_the_key(
     when: str,
-    algorithm: type,
     overrides: tuple[str, ...],
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Greedy, "when", when)
-    monkeypatch.setitem(training.RUNS, algorithm, Greedy)
+    monkeypatch.setattr(training, "Run", Greedy)
     with pytest.raises(UserError, match=f"this run does not fit into the memory of cpu with {message}"):
         training.train(compose(*overrides), tmp_path / "run")
