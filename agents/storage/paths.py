@@ -162,15 +162,11 @@ def _unescaped(text: str) -> str:
     return re.sub(r"((?:\\\\)*)\\\$\{", lambda found: found[1][::2] + "${", text)
 
 
-def with_paths(config: Mapping[str, Any], changed: Callable[[str, str], str]) -> dict[str, Any]:
+def with_paths(node: Any, changed: Callable[[str, str], str], where: str = "") -> Any:
     """A configuration of plain values with every path in it changed, given its text and its kind."""
-    return _with_paths(config, "", changed)
-
-
-def _with_paths(node: Any, where: str, changed: Callable[[str, str], str]) -> Any:
     if isinstance(node, Mapping):
         inner = ((key, value, f"{where}.{key}" if where else str(key)) for key, value in node.items())
-        return {key: _with_paths(value, place, changed) for key, value, place in inner}
+        return {key: with_paths(value, changed, place) for key, value, place in inner}
     if where not in PATHS:
         return node
     if isinstance(node, (list, tuple)):

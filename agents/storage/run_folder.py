@@ -20,7 +20,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO
@@ -114,14 +114,9 @@ def checkpoint_folder(run: str | Path, step: int) -> Path:
     return Path(run) / CHECKPOINTS / str(int(step))
 
 
-@contextmanager
-def new_checkpoint(run: str | Path, step: int) -> Iterator[Path]:
-    """Gives a folder for ``policy/`` and ``training_state/``, which becomes the checkpoint of a step.
-
-    After an error nothing of it remains.
-    """
-    with replace_folder(checkpoint_folder(run, step)) as writing:
-        yield writing
+def new_checkpoint(run: str | Path, step: int) -> AbstractContextManager[Path]:
+    """A block's folder for ``policy/`` and ``training_state/``, which becomes the checkpoint of a step."""
+    return replace_folder(checkpoint_folder(run, step))
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:

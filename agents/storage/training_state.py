@@ -214,15 +214,17 @@ class _Taker:
         return {"node": self._numbers[id(value)]}
 
     def _node(self, value: Any) -> dict[str, Any]:
+        import torch
+
         if id(value) in self._left:
             return {"kind": "left"}
         if isinstance(value, np.ndarray) and value.dtype != object:
             # Which of two orders an array lies in decides how its products are rounded.
             order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-            kept = _tensor(np.array(value.T if order == "F" else value, order="C"))
-            return {"kind": "array", "order": order, "values": kept}
+            kept = np.array(value.T if order == "F" else value, order="C")
+            return {"kind": "array", "order": order, "values": torch.from_numpy(kept)}
         if isinstance(value, np.generic):
-            return {"kind": "number", "values": _tensor(np.array(value))}
+            return {"kind": "number", "values": torch.from_numpy(np.array(value))}
         if isinstance(value, np.random.Generator):
             return {"kind": "stream", "state": value.bit_generator.state}
         parts: dict[str, Any] = {}
@@ -305,12 +307,6 @@ class _Putter:
             attributes.clear()
             attributes.update(found)
         return made
-
-
-def _tensor(values: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(values)
 
 
 def _is_code(value: Any) -> bool:

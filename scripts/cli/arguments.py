@@ -11,7 +11,7 @@ import inspect
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -265,19 +265,22 @@ def check_targets(config: DictConfig) -> None:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(one_line(str(error))) from error
-    waiting: list[tuple[str, Any]] = [("", values)]
-    while waiting:  # lists, too: what they hold would be built as well
-        where, node = waiting.pop()
+    for where, node in sections_built(values):
         prefix = f"{where}." if where else ""
-        pairs = node.items() if isinstance(node, dict) else enumerate(node)
-        waiting += [(f"{prefix}{key}", value) for key, value in pairs if isinstance(value, (dict, list))]
-        if isinstance(node, dict) and "_target_" in node:
-            built = _known(node["_target_"], f"{prefix}_target_")
-            allowed = [name for name in inspect.signature(built).parameters if name != "self"]
-            for name in node:
-                if name not in (*allowed, "_target_"):
-                    hint = nearest(str(name), allowed)
-                    raise UserError(f"there is no key '{prefix}{shown(name)}'; {hint}")
+        built = _known(node["_target_"], f"{prefix}_target_")
+        allowed = [name for name in inspect.signature(built).parameters if name != "self"]
+        for name in node:
+            if name not in (*allowed, "_target_"):
+                raise UserError(f"there is no key '{prefix}{shown(name)}'; {nearest(str(name), allowed)}")
+
+
+def sections_built(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Sections that are built, in lists, too, and where they stand."""
+    if isinstance(node, Mapping) and "_target_" in node:
+        yield where, node
+    inner = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield from sections_built(value, f"{where}.{key}" if where else str(key))
 
 
 def _known(target: Any, key: str) -> Any:

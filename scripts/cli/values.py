@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ...envs.numbers import (
     one_of,
     whole,
 )
-from .arguments import check_targets
+from .arguments import check_targets, sections_built
 
 
 class _Device(Valid):
@@ -136,7 +136,7 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
         _check_suite(str(suite), node)
     named = values.get("benchmark")
     sections = {named: values.get(named)} if command == "benchmark" else values
-    for where, node in _built(sections):
+    for where, node in sections_built(sections):
         # A benchmark's own arguments stand on the command line without its name.
         prefix = "" if command == "benchmark" and where == named else f"{where}."
         check_arguments(hydra.utils.get_object(node["_target_"]), node, prefix)
@@ -193,12 +193,3 @@ def _check_suite(name: str, node: Any) -> None:
 def _check_section(where: str, node: Any) -> None:
     if not isinstance(node, Mapping):
         raise UserError(f"{where} must be keys and values of its own, got {node!r}")
-
-
-def _built(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Sections that are built, and where they stand."""
-    inner = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    if isinstance(node, Mapping) and "_target_" in node:
-        yield where, node
-    for key, value in inner:
-        yield from _built(value, f"{where}.{key}" if where else str(key))
