@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,18 @@ def write_results(table: Path, output: Path) -> None:
 def _section(section: Mapping[str, Any], folder: Path) -> str:
     rows = []
     if "report" in section:
-        given = section["report"]
-        reports = [_read_report(folder / name) for name in ([given] if isinstance(given, str) else given)]
-        for name in section.get("agents") or _all_agents(reports):
-            rows.append({"agent": _label(reports, name)} | _cells(reports, name, section))
+        given = [section["report"]] if isinstance(section["report"], str) else section["report"]
+        # A row for each agent, suite and condition; of several reports the first counts.
+        agents = pd.concat([pd.DataFrame(_read_report(folder / name)["agents"]) for name in given])
+        agents["place"] = agents["suite"] + "/" + agents["condition"]
+        names = agents["agent"].unique()
+        for name in section.get("agents") or names:
+            own = agents[agents["agent"] == name]
+            if own.empty:
+                raise UserError(f"no report has an agent {name!r}; {nearest(name, names)}")
+            runs = own["runs"].max()
+            label = f"{name} ({runs} {'run' if runs == 1 else 'runs'})"
+            rows.append({"agent": label} | _cells(own, set(agents["place"]), section))
     for own in section.get("results", []):
         rows.append({name: _given(name, value, folder) for name, value in own.items()})
     for published in section.get("published", []):
@@ -56,30 +64,25 @@ def _section(section: Mapping[str, Any], folder: Path) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = pd.DataFrame(rows, columns=columns).fillna("–").astype(str)
     lines = [f"## {section['title']}", "", section["measure"], ""]
-    lines += ["```sh", section["command"].strip(), "```", ""]
-    lines += [markdown(table), ""]
+    lines += ["```sh", section["command"].strip(), "```", "", markdown(table), ""]
     if section.get("note"):
         lines += [section["note"].strip(), ""]
     return "\n".join(lines)
 
 
-def _cells(reports: Sequence[Mapping[str, Any]], agent: str, section: Mapping[str, Any]) -> dict[str, str]:
+def _cells(own: pd.DataFrame, known: set[str], section: Mapping[str, Any]) -> dict[str, str]:
+    """An agent's row, from those that reports have of it."""
     value, cells = section.get("value", "mean"), {}
     for column, place in section["conditions"].items():
-        suite, _, condition = str(place).partition("/")
-        known = {f"{row['suite']}/{row['condition']}" for report in reports for row in report["agents"]}
         if place not in known:
             raise UserError(f"{section['title']}: no report has {place}; {nearest(str(place), known)}")
-        found = [
-            row
-            for report in reports
-            for row in report["agents"]
-            if (row["agent"], row["suite"], row["condition"]) == (agent, suite, condition)
-        ]
-        row = pd.Series(found[0] if found else {}, dtype=object).replace({None: float("nan")})
-        cells[column] = interval(row, value)
-        if found and value == "deviation":  # as publications have it, of episodes
-            cells[column] = f"{number(row['mean'])} ± {number(row['deviation'])}"
+        found = own[own["place"] == place]
+        if found.empty:
+            cells[column] = "–"
+        elif value == "deviation":  # as publications have it, of episodes
+            cells[column] = f"{number(found['mean'].iloc[0])} ± {number(found['deviation'].iloc[0])}"
+        else:
+            cells[column] = interval(found.iloc[0], value)
     return cells
 
 
@@ -91,29 +94,15 @@ def _given(column: str, value: Any, folder: Path) -> str:
     path = folder / name
     if not path.is_file():
         raise UserError(f"there are no results {path}; somite-evaluate output=... makes them")
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    if part in ("seen", "unseen"):
-        rows = [row for row in rows if row["seen"] == (part == "seen")]
-    elif part:
-        rows = [row for row in rows if row["body"] == part]
-    if not rows:
+    rows = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+    if part:
+        rows = rows[rows["seen"] == (part == "seen") if part in ("seen", "unseen") else rows["body"] == part]
+    if rows.empty:
         raise UserError(f"{path} has no body {part!r}")
-    mean = sum(row["mean"] for row in rows) / len(rows)
-    if len(rows) > 1 or rows[0]["interval"] is None:
+    mean, half = rows["mean"].mean(), rows["interval"].iloc[0]
+    if len(rows) > 1 or pd.isna(half):
         return number(mean)
-    half = rows[0]["interval"]
     return f"{number(mean)} [{number(mean - half)}, {number(mean + half)}]"
-
-
-def _label(reports: Sequence[Mapping[str, Any]], agent: str) -> str:
-    runs = max((row["runs"] for r in reports for row in r["agents"] if row["agent"] == agent), default=None)
-    if runs is None:
-        raise UserError(f"no report has an agent {agent!r}; {nearest(agent, _all_agents(reports))}")
-    return f"{agent} ({runs} {'run' if runs == 1 else 'runs'})"
-
-
-def _all_agents(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["agent"] for report in reports for row in report["agents"]))
 
 
 def _read_report(path: Path) -> dict[str, Any]:

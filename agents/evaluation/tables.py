@@ -18,7 +18,7 @@ IN_THE_TERMINAL = ("condition", "agent", "return", "95 %", "normalised", "kept",
 
 def number(value: float | None) -> str:
     """Whole from 100 on, with one digit from 10 on, with two below; a dash for what there is not."""
-    if value is None or np.isnan(value):
+    if pd.isna(value):
         return "–"
     return f"{value:z.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"
 
@@ -26,7 +26,7 @@ def number(value: float | None) -> str:
 def interval(row: pd.Series, name: str) -> str:
     """``value [low, high]``."""
     value, low, high = (row.get(name + end, np.nan) for end in ("", "_low", "_high"))
-    return number(value) + ("" if np.isnan([value, low]).any() else f" [{number(low)}, {number(high)}]")
+    return number(value) + ("" if pd.isna([value, low]).any() else f" [{number(low)}, {number(high)}]")
 
 
 def markdown(frame: pd.DataFrame, n_left: int = 2) -> str:

@@ -93,12 +93,11 @@ class WindowViewer(Viewer):
         self.screen.fill(BACKGROUND)
         if session.kind == "patches":
             below = self._show_patches(session)
-            self._keys(session, MARGIN, self._lines(session.text(), MARGIN, below))
         else:
             self._picture(self._world(session), MARGIN, MARGIN, WORLD)
-            below = MARGIN + WORLD[1] + 12
-            self._keys(session, MARGIN, self._lines(session.text(), MARGIN, below))
             self._show_bars(session)
+            below = MARGIN + WORLD[1] + 12
+        self._keys(session, MARGIN, self._lines(session.text(), MARGIN, below))
         self._pygame.display.flip()
 
     def _show_patches(self, session: Session) -> int:
@@ -108,20 +107,16 @@ class WindowViewer(Viewer):
         panels = picture.shape[1] / picture.shape[0]
         height = min(380, round((WIDTH - 2 * MARGIN) / panels))
         width = round(height * panels)
-        names = ("the world", "what the agent receives", "where it looks")
-        each = width * picture.shape[0] / picture.shape[1] * session.env.source.pictures.shape[2]
-        each /= session.env.source.pictures.shape[1]
-        for index, name in enumerate(names[: 2 if attention is None else 3]):
-            self._write(name, MARGIN + index * each, MARGIN, self._bold)
+        names = ("the world", "what the agent receives", "where it looks")[: 2 if attention is None else 3]
+        for index, name in enumerate(names):
+            self._write(name, MARGIN + index * width / len(names), MARGIN, self._bold)
         self._picture(picture, MARGIN, MARGIN + LINE + 4, (width, height))
         return MARGIN + LINE + 4 + height + 14
 
     def _show_bars(self, session: Session) -> None:
         x, y = MARGIN + WORLD[0] + 24, MARGIN
-        received = session.received()
-        parts = ([] if received is None else [(received, ORANGE)]) + [
-            (part, BLUE) for part in session.inside()
-        ]
+        parts = [(session.received(), ORANGE), *((part, BLUE) for part in session.inside())]
+        parts = [(part, colour) for part, colour in parts if part is not None]
         most = MOST_BARS if len(parts) == 1 else max(6, 34 // max(len(parts), 1) - 2)
         for part, colour in parts:
             y = self._bars(part, x, y, WIDTH - x - MARGIN, colour, most) + 12
