@@ -79,6 +79,10 @@ def joint_descriptor_slice(name: str) -> slice:
     return slice(columns.start - _JOINT_STATES, columns.stop - _JOINT_STATES)
 
 
+_FEW = 30_000
+"""Numbers that torch copies on a CPU without waking its threads, whose cores the simulation needs."""
+
+
 class Observer:
     """Makes the token sets of B rows.
 
@@ -131,7 +135,7 @@ class Observer:
         vectors[:, n : 2 * n] += torch.linalg.cross(spins, origins - readings.centers, dim=0)
         self._to_yaw_frame(vectors, readings.root_rotation)
 
-        tokens = self._tokens.clone()
+        tokens = _copy(self._tokens)
         tokens[..., 0:3] = vectors[:, :n].permute(2, 1, 0)
         tokens[..., 3] = ((origins[2] - readings.ground) * exists).t()
         of_limbs = vectors[:, n : 5 * n].unflatten(1, (4, n))
@@ -141,7 +145,7 @@ class Observer:
         if goals.any_reaches:
             tokens[..., 19:22] = vectors[:, goal + 1 :].permute(2, 1, 0)
 
-        joints = self._joints.clone()  # (B, N J, G)
+        joints = _copy(self._joints)  # (B, N J, G)
         position = readings.joint_position.t()
         joints[..., 0] = position - layout.reference.view(b, -1)
         joints[..., 1] = (position - layout.middle.view(b, -1)) / layout.half_range.view(b, -1)
@@ -176,3 +180,16 @@ class Observer:
         turned = torch.addcmul(x * cos, y, sin)
         y.mul_(cos).addcmul_(x, sin, value=-1)
         x.copy_(turned)
+
+
+def at_a_time(values: Tensor) -> int:
+    """How many of these numbers to copy at a time, so that nothing waits for threads where few would do."""
+    count = max(1, values.numel())
+    return _FEW if values.device.type == "cpu" and count < 10 * _FEW else count
+
+
+def _copy(values: Tensor) -> Tensor:
+    copy, rows = torch.empty_like(values), max(1, at_a_time(values) // max(1, values[0].numel()))
+    for own, other in zip(copy.split(rows), values.split(rows), strict=True):
+        own.copy_(other)
+    return copy

@@ -23,6 +23,7 @@ from .bodies.limbs import JointSlot, Limb
 from .bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
 from .layout import Layout
+from .observation import at_a_time
 from .task import LocomotionTask
 from .varied.world import Ground
 
@@ -64,11 +65,11 @@ class Readings(Kept):
         self._task, self._layout = task, layout
         b, n, j = layout.joint_mask.shape
         self._kind = kind = {"dtype": layout.reference.dtype, "device": layout.reference.device}
-        self._memory = [memory.view(-1) for block in blocks for memory in block.memory]
-        total = sum(memory.numel() for memory in self._memory)
+        memories = [memory.view(-1) for block in blocks for memory in block.memory]
+        total = sum(map(len, memories))
         self._flat = torch.zeros(total + 2, **kind)
         self._flat[-1] = 1.0
-        self._copies = self._flat[:total]
+        self._copies = _few(memories, self._flat[:total])
         first, planes = 0, []
         for block in blocks:
             planes.append(_Addresses(block, first, n, j).parts(task, reaches))
@@ -77,8 +78,9 @@ class Readings(Kept):
         index = np.empty((sum(widths.values()), b), np.int64)
         for block, own in zip(blocks, planes, strict=True):
             index[:, block.rows] = _index(block, own, widths, total + 2)
-        self._index = torch.from_numpy(index).to(kind["device"]).view(-1)
-        self._values = torch.zeros(index.shape, **kind)
+        self._values, self._now = torch.zeros(2, *index.shape, **kind)
+        self._most = at_a_time(self._values)
+        self._index = torch.from_numpy(index).to(kind["device"]).view(-1).split(self._most)
         parts = self._values.split(list(widths.values()))
         self._parts = dict(zip(widths, parts, strict=True))
         self.vectors = self._parts["vectors"].view(3, -1, b)
@@ -97,12 +99,15 @@ class Readings(Kept):
 
     def read(self, rows: Tensor | None = None) -> None:
         """Copy what the simulators hold of ``rows`` (B,) bool; None: of all."""
-        torch.cat(self._memory, out=self._copies)
-        if rows is None:
-            torch.index_select(self._flat, 0, self._index, out=self._values.view(-1))
-        else:
-            now = self._flat.index_select(0, self._index).view_as(self._values)
-            self._values.copy_(torch.where(rows, now, self._values))
+        for memory, copy in self._copies:
+            torch.cat(memory, out=copy)
+        found = self._values if rows is None else self._now
+        for index, values in zip(self._index, found.view(-1).split(self._most), strict=True):
+            torch.index_select(self._flat, 0, index, out=values)
+        if rows is not None:
+            planes = max(1, self._most // len(rows))
+            for values, now in zip(self._values.split(planes), self._now.split(planes), strict=True):
+                values.copy_(torch.where(rows, now, values))
         self.derive()
 
     def restore(self, taken: Mapping[str, Any]) -> None:  # noqa: D102
@@ -138,6 +143,21 @@ class Readings(Kept):
         rotation = self._parts["rotations"].view(3, 3, n, -1)[:, :, slots, self._every]  # (3, 3, B)
         position = self.vectors[:, :n][:, slots, self._every]
         return (position + (rotation * centers.t()).sum(1)).t()
+
+
+def _few(memories: Sequence[Tensor], copies: Tensor) -> list[tuple[list[Tensor], Tensor]]:
+    """Memories that are copied by one call, and where to."""
+    groups, first, most = [], 0, at_a_time(copies)
+    for memory in memories:
+        if not groups or sum(map(len, groups[-1])) + len(memory) > most:
+            groups.append([])
+        groups[-1].append(memory)
+    found = []
+    for group in groups:
+        last = first + sum(map(len, group))
+        found.append((group, copies[first:last]))
+        first = last
+    return found
 
 
 class _Addresses:
