@@ -33,10 +33,10 @@ from .gpu_device import (
     used_memory,
 )
 from .harness import ARGUMENTS, COUNT, ROUNDS, SECONDS, Report, Rival, Row, Turn, counted, stepping
-from .locomotion import ours
 from .population import CPU, draw, generations, initial_policy
 from .scaling import AGENT, SIGMA
 from .setup import PPOSpeed, compose, instantiate, ppo_rivals, task_set
+from .speed import ours
 
 CHECKS = {"graph": (graph_differences, 1e-4), "rewards": (reward_differences, 1e-3)}
 """What is compared, and how large differences may be."""

@@ -1,4 +1,4 @@
-"""``somite-benchmark locomotion`` and ``bodies``: steps per second of simulation and of PPO."""
+"""``somite-benchmark locomotion``, ``bodies``, ``car_racing``: steps per second of simulation and of PPO."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
+import gymnasium
 import mujoco.batch
 import numpy as np
 import torch
 
 from ...agents.device import set_threads
+from ...envs.car_racing import CarRacing
 from ...envs.cores import available_cores
 from ...envs.locomotion import BodySet, BodyVariation, Morphology, build
 from ...envs.locomotion.varied.variants import compile_variants
@@ -24,17 +26,16 @@ from . import process_rivals
 from .harness import ARGUMENTS, COUNT, ROUNDS, ROUNDS_OR_NONE, SECONDS, Report, Rival, Turn, stepping
 from .setup import ppo_rivals, task_set
 
+GYMNASIUM, OURS = "frames/gymnasium_1_core", "frames/somite_1_core"
 ACTION_SETS = 64
 """Random actions are drawn beforehand and used in turn: drawing them is nobody's simulation."""
 
 
-@checked("")
 @dataclass
-class Locomotion:
-    """The section ``locomotion`` of ``conf/benchmark.yaml``, which says what its keys mean."""
+class Speed:
+    """Simulation beside its rivals, and PPO with its share of time per phase."""
 
     num_envs: Annotated[int, COUNT]
-    rows_per_body: Annotated[int, COUNT]
     seconds: Annotated[float, SECONDS]
     rounds: Annotated[int, ROUNDS_OR_NONE]
     iterations: Annotated[int, ROUNDS_OR_NONE]
@@ -45,21 +46,32 @@ class Locomotion:
         """Measure, keep rows, print tables."""
         ppo = ppo_rivals(self.ppo, self.train) if self.iterations else []
         if self.rounds:
-            set_threads("auto")
-            for name, env, rows_per_body, others in (
-                ("ant", "ant", self.num_envs, (process_rivals.gymnasium_async, process_rivals.sb3_subproc)),
-                ("cheetahs", "cheetah", self.rows_per_body, ()),
-            ):
-                bodies = task_set([f"env={env}"])
-                rows = rows_per_body * len(bodies.seen)
-                actions = random_actions((rows, 8))
-                steps = {f"{name}/bare": partial(bare, bodies, rows_per_body)}
-                steps |= {f"{name}/{other.__name__}": partial(other, actions) for other in others}
-                rivals = [stepping(rival, make, rows, self.seconds) for rival, make in steps.items()]
-                own = stepping(f"{name}/somite", partial(ours, bodies, rows), rows, self.seconds, list(steps))
-                report.compare(f"Simulation, {name}", [*rivals, own], self.rounds)
+            self._simulations(report)
         if ppo:
             report.compare("PPO", ppo, self.iterations)
+
+
+@checked("")
+@dataclass(kw_only=True)
+class Locomotion(Speed):
+    """The section ``locomotion`` of ``conf/benchmark.yaml``, which says what its keys mean."""
+
+    rows_per_body: Annotated[int, COUNT]
+
+    def _simulations(self, report: Report) -> None:
+        set_threads("auto")
+        for name, env, rows_per_body, others in (
+            ("ant", "ant", self.num_envs, (process_rivals.gymnasium_async, process_rivals.sb3_subproc)),
+            ("cheetahs", "cheetah", self.rows_per_body, ()),
+        ):
+            bodies = task_set([f"env={env}"])
+            rows = rows_per_body * len(bodies.seen)
+            actions = random_actions((rows, 8))
+            steps = {f"{name}/bare": partial(bare, bodies, rows_per_body)}
+            steps |= {f"{name}/{other.__name__}": partial(other, actions) for other in others}
+            rivals = [stepping(rival, make, rows, self.seconds) for rival, make in steps.items()]
+            own = stepping(f"{name}/somite", partial(ours, bodies, rows), rows, self.seconds, list(steps))
+            report.compare(f"Simulation, {name}", [*rivals, own], self.rounds)
 
 
 @checked("")
@@ -115,10 +127,44 @@ def _one_after_another(rivals: Sequence[Rival], stack: ExitStack) -> Turn:
     return lambda: len(turns) / sum(1 / turn() for turn in turns)
 
 
+@checked("")
+@dataclass
+class CarRacingSpeed(Speed):
+    """The section ``car_racing`` of ``conf/benchmark.yaml``, which says what its keys mean.
+
+    Every step is a frame: physics, picture, reward, and a new track where an episode ends. The rows:
+
+    * ``frames/gymnasium_1_core``: ``CarRacing-v3`` with its own picture;
+    * ``frames/somite_1_core``, ``frames/somite_<n>_cores``: ours, which gives grey patches as tokens and the
+      state beside them, in one process and in one worker process for each core;
+    * ``state/somite_1_core``: without pictures;
+    * ``ppo/...``: iterations of PPO, with their share of time per phase.
+    """
+
+    def _simulations(self, report: Report) -> None:
+        torch.set_num_threads(1)
+        cores, rows = available_cores(), self.num_envs
+        rivals = [stepping(GYMNASIUM, _gymnasium_racing, 1, self.seconds)]
+        for name, view, threads in (
+            (OURS, "patches", 1),
+            ("state/somite_1_core", "state", 1),
+            (f"frames/somite_{cores}_cores", "patches", cores),
+        ):
+            make = partial(ours, CarRacing(view=view), rows, draw=racing, stagger=True, threads=threads)
+            against = [GYMNASIUM] if name == OURS else [GYMNASIUM, OURS]
+            rivals.append(stepping(name, make, rows, self.seconds, against))
+        rivals = rivals if cores > 1 else rivals[:-1]
+        report.compare(f"CarRacing, frames/s of {rows}", rivals, self.rounds)
+
+
 def random_actions(shape: tuple[int, ...], low: Any = -1, high: Any = 1) -> list[np.ndarray]:
     """Sets of actions uniform in [low, high], float32 of this shape."""
     rng = np.random.default_rng(0)
     return [rng.uniform(low, high, shape).astype(np.float32) for _ in range(ACTION_SETS)]
+
+
+racing = partial(random_actions, low=(-0.3, -1.0, -1.0), high=(0.3, 0.0, -0.8))
+"""Some steering and gas, hardly any brake."""
 
 
 def bare(bodies: BodySet, rows_per_body: int, stack: ExitStack) -> Callable[[], Any]:
@@ -170,3 +216,18 @@ def ours(
     shape = (num_envs, *env.single_action_space.shape)
     turn = itertools.cycle([torch.from_numpy(actions) for actions in draw(shape)])
     return lambda: env.step(next(turn))
+
+
+def _gymnasium_racing(stack: ExitStack) -> Callable[[], None]:
+    env = gymnasium.make("CarRacing-v3")
+    stack.callback(env.close)
+    env.reset(seed=0)
+    low, high = env.action_space.low, env.action_space.high
+    turn = itertools.cycle([low + (a + 1) * (high - low) / 2 for a in racing((3,))])
+
+    def step() -> None:
+        _, _, terminated, truncated, _ = env.step(next(turn))
+        if terminated or truncated:
+            env.reset()
+
+    return step
