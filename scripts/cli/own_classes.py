@@ -99,7 +99,7 @@ def _defaults(cls: type, section: str) -> dict[str, Any]:
     """A node of the configuration, as a file of ``conf/`` would have it."""
     node: dict[str, Any] = dict(_arguments(cls, section))
     if section == "env" and "senses" in inspect.signature(cls).parameters:
-        node["defaults"] = ["/env_parts@_here_: senses", "_self_"]
+        node["defaults"] = [{"/env_parts@_here_": "senses"}, "_self_"]
         node.pop("senses", None)
     return {"_target_": f"{cls.__module__}.{cls.__name__}", **node}
 

@@ -484,21 +484,21 @@ def test_of_several_decisions_each_is_taken_by_its_own_logits(tmp_path: Path) ->
 
 def swing_up(policy: SensorPolicy, shuffle: str | int, carry: bool = False) -> np.ndarray:
     """What the policy would do in the same episodes, driven by fixed actions, (T, B)."""
-    env = CartPoleSwingUp(senses=Senses(history=policy.n_recent, shuffle=shuffle)).make_vec(num_envs=B)
+    env = CartPoleSwingUp(senses=Senses(history=policy.n_recent, shuffle=shuffle)).make_env(None, B)
     rng = np.random.default_rng(0)
-    observation, _ = env.reset(seed=NO_END)
-    memory, order, found = policy.initial_memory(B, 5), env.slots.order.copy(), []
+    observation = env.reset(NO_END)
+    memory, order, found = policy.initial_memory(B, 5), env.slots.order.clone(), []
     for _ in range(RUN):
         if carry:
-            came_from = np.take_along_axis(order.argsort(1), env.slots.order, 1)
-            memory = {key: reorder(value, torch.from_numpy(came_from)) for key, value in memory.items()}
-        order = env.slots.order.copy()
-        tensors = {k: torch.from_numpy(v) for k, v in observation.items()}
-        tensors = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
+            came_from = order.argsort(1).gather(1, env.slots.order)
+            memory = {key: reorder(value, came_from) for key, value in memory.items()}
+        order = env.slots.order.clone()
+        tensors = {k: v.double() if v.is_floating_point() else v for k, v in observation.items()}
         outputs, memory = step(policy, tensors, memory)
         found.append(outputs[:, 0].numpy())
-        observation, _, terminated, _, _ = env.step(rng.uniform(-0.3, 0.3, (B, 1)))
-        assert not terminated.any(), "an end would start another episode"
+        after = env.step(torch.from_numpy(rng.uniform(-0.3, 0.3, (B, 1))))
+        observation = after.observation
+        assert not after.ended.any(), "an end would start another episode"
     return np.array(found)
 
 
