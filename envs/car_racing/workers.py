@@ -161,7 +161,7 @@ class WorkerRows:
                 raise RuntimeError(
                     f"{worker.name} died {MOST_DEATHS} times without making a step, the last time of {cause}"
                 )
-            which = f"rows {rows[0]} to {rows[-1]}"
+            which = f"environments {rows[0]} to {rows[-1]}"
             logger.warning("%s died of %s; a fresh one goes on with its %s", worker.name, cause, which)
             worker.begin()
             worker.tell("start", pasts)

@@ -14,10 +14,9 @@ from ..gym import TokenVectorEnv
 from ..numbers import NAMES, NULL, TEXT, checked, listed, part, whole
 from ..task_set import TaskSet, build_parts, known_class
 from .bodies import families
-from .bodies.compile_guard import SECONDS
 from .bodies.families import Split, checked_split, distinct
 from .bodies.morphology import Morphology
-from .bodies.user_bodies import UserBodies, absolute_source, read_user_bodies
+from .bodies.user_bodies import SECONDS, UserBodies, absolute_source, read_user_bodies
 from .env import LocomotionEnv
 from .task import LocomotionTask
 from .varied.conditions import Varied

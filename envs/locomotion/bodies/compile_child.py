@@ -1,4 +1,4 @@
-"""Compiles MJCF files in a process of its own: run by `compile_guard`, imports nothing of this package.
+"""Compiles MJCF files in a process of its own: run by `CompileGuard`, imports nothing of this package.
 
 For each line of input, a JSON list ``[path, seconds, bytes]``, one line of output: ``{}`` if the file
 compiles and can be stepped, else what is wrong. Each file has a fork of its own, within limits on time and

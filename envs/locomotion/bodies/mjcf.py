@@ -36,7 +36,7 @@ _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor 
 
 
 def load_morphology(name: str, path: Path, keyframe: str | int | None = None) -> Morphology:
-    """Read an MJCF file that has been checked: see `user_bodies`, `mjcf_files` and `compile_guard`.
+    """Read an MJCF file that has been checked: see `user_bodies` and `mjcf_files`.
 
     The start is a keyframe (the one asked for, the only one, or one called ``home`` or the like), else
     ``qpos0`` within the joints' ranges; a robot that can fall is put onto the ground.

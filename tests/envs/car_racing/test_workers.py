@@ -73,7 +73,7 @@ def test_a_worker_that_crashes_between_steps_is_replaced(
     twins.go_on(45, 1)  # over the end of the episode and the start of another
     name = "worker 2 of 2 of car_racing"
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
-        f"{name} died of SIGSEGV; a fresh one goes on with its rows 4 to 7"
+        f"{name} died of SIGSEGV; a fresh one goes on with its environments 4 to 7"
     ]
     assert twins.rows.workers[1].process.pid != process.pid and twins.rows.workers[1].deaths == 0
 

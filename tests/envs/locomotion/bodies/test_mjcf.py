@@ -8,8 +8,8 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionTask, RobotSet
-from somite.envs.locomotion.bodies.compile_guard import CompileGuard
 from somite.envs.locomotion.bodies.families import build
+from somite.envs.locomotion.bodies.user_bodies import CompileGuard
 
 from ..helpers import SAMPLED, observed, one_row, token
 from ..user_robots import arm, load, walker

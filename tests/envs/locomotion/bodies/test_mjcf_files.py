@@ -12,8 +12,8 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import RobotSet
-from somite.envs.locomotion.bodies.compile_guard import CompileGuard
 from somite.envs.locomotion.bodies.mjcf_files import MOST_DEPTH, MOST_ELEMENTS, check_files
+from somite.envs.locomotion.bodies.user_bodies import CompileGuard
 from somite.envs.sensors import GymnasiumTask
 
 SHELL = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"

@@ -16,8 +16,7 @@ from somite.agents.evaluation.runs import trained_on
 from somite.envs.errors import UserError
 from somite.envs.locomotion import RobotSet
 from somite.envs.locomotion.bodies import user_bodies
-from somite.envs.locomotion.bodies.compile_guard import CompileGuard
-from somite.envs.locomotion.bodies.user_bodies import UserBodies, menagerie_file
+from somite.envs.locomotion.bodies.user_bodies import CompileGuard, UserBodies, menagerie_file
 
 from ..user_robots import MOTOR, load, walker
 
