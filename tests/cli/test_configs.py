@@ -93,7 +93,7 @@ def test_every_body_of_every_split_of_every_env_can_be_simulated(env: str) -> No
         for split in [*splits, "all"]:
             config = compose(f"env={env}", f"env.split={split}").env
             bodies = hydra.utils.instantiate(config, _convert_="all")
-            assert bodies.source.family.name == env
+            assert bodies.source.name == env
             assert set(bodies.seen) | set(bodies.unseen) <= set(members)
         assert bodies.seen == members
     vector = bodies.make_vec(bodies.choose("all")[:40], threads=1)  # not every drawn body
