@@ -117,9 +117,7 @@ class PopulationSpeed:
     def _one_episode(self, name: str, policy: Policy, endless: bool) -> Rival:
         drawn = draw(policy, self.candidates, self.sigma)
 
-        with closing(CartPoleSwingUp(Senses(), self.steps).make_env(None, self.episodes)) as env:
-            env.reset([[SEED, i] for i in range(self.episodes)])
-            starts = env.source.state.mT.numpy().copy()
+        starts = first_states(self.episodes)
 
         def one_episode(index: int) -> int:
             start = starts[index % self.episodes]
@@ -152,6 +150,13 @@ def initial_policy(config: DictConfig, task: TaskSet) -> Policy:
     with closing(task.make_env(threads=1)) as env:
         torch.manual_seed(SEED)
         return build_policy(config.agent, env)
+
+
+def first_states(episodes: int) -> np.ndarray:
+    """(episodes, 4) of the cart, which all rivals begin with."""
+    with closing(CartPoleSwingUp(Senses(), 1).make_env(None, episodes)) as env:
+        env.reset([[SEED, index] for index in range(episodes)])
+        return env.source.state.mT.numpy().copy()
 
 
 def draw(policy: Policy, size: int, sigma: float, around: bool = False) -> np.ndarray:

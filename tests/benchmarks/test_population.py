@@ -1,6 +1,5 @@
 """The benchmark of populations: its rivals do the same, and its report says what was done."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -8,8 +7,7 @@ from somite.agents.composition import sizes_for
 from somite.agents.policies import AttentionNeuron
 from somite.agents.rollout.population import Population
 from somite.envs.sensors import CartPoleSwingUp, Senses
-from somite.envs.sensors.cartpole_swingup import draw_start
-from somite.scripts.benchmarks.population import SEED, EndlessSwingUp, draw
+from somite.scripts.benchmarks.population import SEED, EndlessSwingUp, draw, first_states
 from somite.scripts.benchmarks.rivals import PlainCart, PlainNeuron
 from tests.benchmarks.conftest import measured
 
@@ -60,7 +58,7 @@ def test_steps_of_episodes_that_run_are_counted_and_no_others(rows):
 def test_the_plain_loop_is_the_same_agent_in_the_same_task(endless):
     torch.set_num_threads(1)
     task = (EndlessSwingUp if endless else CartPoleSwingUp)(Senses(), 60)
-    env = task.make_vec(task.seen, 1)
+    env, starts = task.make_env(None, 1), first_states(4)
     policy = AttentionNeuron(env.spec_of_tokens, **sizes_for(AttentionNeuron, env))
     drawn = draw(policy, 3, 0.5)
     population = Population(policy, task, 3, 4)
@@ -69,7 +67,7 @@ def test_the_plain_loop_is_the_same_agent_in_the_same_task(endless):
     for candidate, values in enumerate(drawn):
         plain = PlainNeuron(values)
         for episode in range(4):
-            cart = PlainCart(draw_start(np.random.default_rng([SEED, episode])), endless)
+            cart = PlainCart(starts[episode], endless)
             found = plain.run(cart, 60)
             assert found[0] == pytest.approx(scores.returns[candidate, 0, episode], rel=1e-3, abs=1e-3)
             assert found[1] == scores.lengths[candidate, 0, episode]
