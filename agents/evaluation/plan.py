@@ -194,9 +194,8 @@ def misfit(agent: Agent, task: TaskSet) -> str | None:
 def run_chunk(chunk: Chunk, device: str, threads: int) -> dict[str, Any]:
     """The episodes of a chunk.
 
-    Returns:
-        For each body its ``returns``, ``lengths`` and, where something happens, ``recovery``: steps, -1 for
-        never, None where it could not be told; plain values.
+    Of each body ``returns``, ``lengths`` and, where something happens, ``recovery``: steps, -1 for never,
+    None where it could not be told; plain values.
     """
     task = task_set_of(chunk.environment).for_evaluation()
     agent = None if chunk.policy is None else _agent(str(chunk.policy), device)
@@ -223,11 +222,7 @@ def run_chunks(
 ) -> Iterator[tuple[Chunk, dict[str, Any]]]:
     """Every chunk with its record, as they are done.
 
-    Args:
-        chunks: to run.
-        device: of the policies; a GPU has one worker.
-        workers: processes, each on one core; 1: this process.
-        threads: of a simulation in this process; 0: one for each core.
+    In ``workers`` processes, each on one core, or in this one with ``threads`` (0: one for each core).
     """
     if workers == 1 or len(chunks) <= 1:
         try:
@@ -252,20 +247,13 @@ def _begin_worker() -> None:
 
 
 def key_of(meant: Mapping[str, Any]) -> str:
-    """A name for a piece of work: equal for equal work, other for any other.
-
-    Args:
-        meant: all that its numbers depend on, as JSON has it.
-    """
+    """A name for a piece of work, of all that its numbers depend on: equal for equal work alone."""
     text = json.dumps(meant, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class EpisodeStore:
     """Episodes on disk as they come, one line for each chunk, so that what was interrupted goes on.
-
-    Args:
-        path: of the file; it and its folder are made.
 
     Raises:
         UserError: a line that is damaged; the last one may have been cut by an interruption and is left out.

@@ -171,12 +171,7 @@ def heat_map(agents: pd.DataFrame, suites: Sequence[Suite], path: Path) -> Path 
 
 
 def training_curves(folders: Mapping[str, Path], path: Path) -> Path | None:
-    """Return during training, of each body where that was logged; None where no run left its curve.
-
-    Args:
-        folders: of each run, by its name.
-        path: of the picture.
-    """
+    """Return during training of runs by name, and of each body where that was logged; None without curves."""
     curves = {name: curve for name, folder in folders.items() if (curve := read_curve(folder)) is not None}
     if not curves:
         return None

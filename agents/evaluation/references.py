@@ -67,12 +67,9 @@ def _measured_in(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_references(config: DictConfig) -> Path:
-    """Measure what ``conf/references.yaml`` describes and write the table.
+    """Measure what ``conf/references.yaml`` describes, write the table and return its file.
 
     Entries of other bodies and tasks, and of other seeds of the same body, stay.
-
-    Returns:
-        The file.
 
     Raises:
         UserError: a run that is not there, or that was trained on other than one body.

@@ -60,16 +60,7 @@ def write_report(
     seed: int,
     video: bool = False,
 ) -> Report:
-    """Write the report's files into ``output``.
-
-    Args:
-        plans: of all runs, whose chunks the store has.
-        suites: in order.
-        store: of the episodes.
-        output: folder.
-        seed: of the starts.
-        video: film an episode of each agent.
-    """
+    """Write the report of plans, whose chunks the store has, into a folder; ``video``: film each agent."""
     tried = {trial.suite for plan in plans for trial in plan.trials}
     suites = [suite for suite in suites if suite.name in tried]
     episodes = statistics.episodes_of(plans, lambda chunk: store.get(chunk.key)["bodies"])
@@ -232,13 +223,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def write_html(markdown: str, path: Path, title: str) -> None:
-    """Write a page that needs no other file: its pictures are inside, videos are linked.
-
-    Args:
-        markdown: with tables; pictures are named by their paths from the page's folder.
-        path: of the page.
-        title: of the page.
-    """
+    """Write a page of Markdown that needs no other file: pictures beside it are inside, videos are linked."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")  # names of bodies may be a stranger's
     tokens = parser.parse(markdown)
     for child in (child for token in tokens for child in token.children or []):

@@ -23,15 +23,13 @@ over training runs where there are several (their number stands beside the agent
 
 
 def write_results(table: Path, output: Path) -> None:
-    """Write the page.
+    """Write the page that a YAML file describes.
 
-    Args:
-        table: a YAML file: ``sections``, each with ``conditions`` of a ``report`` by suites, or ``results``
-            of evaluations without, and what was ``published``; and what was ``not_run``.
-        output: the page.
+    It has ``sections``, each with ``conditions`` of a ``report`` by suites, or ``results`` of evaluations
+    without, and what was ``published``; and what was ``not_run``.
 
     Raises:
-        UserError: the table, or a report, suite, condition or agent that it names, is not there.
+        UserError: a report, suite, condition or agent that it names is not there.
     """
     described = OmegaConf.to_container(OmegaConf.load(table))
     parts = [HEAD]

@@ -123,15 +123,11 @@ def _over_runs(groups: Sequence[np.ndarray], statistic: Callable[..., np.ndarray
 
 
 def episodes_of(plans: Sequence[AgentPlan], record: Callable[[Chunk], dict[str, Any]]) -> pd.DataFrame:
-    """All episodes, one a row.
+    """All episodes, one a row, of what ``record`` gives for each chunk.
 
     Columns: ``agent``, ``run``, ``suite``, ``condition``, ``body``, ``seen``, ``episode`` (its number: equal
     numbers have equal starts), ``return``, ``length``, ``recovery`` (steps, -1 for never, NaN where nothing
     happened) and ``random``, the return of random actions from the same start on the same body, undisturbed.
-
-    Args:
-        plans: of all runs.
-        record: gives what came of a chunk.
     """
     parts = []
     pairs = [(plan, trial) for plan in plans for trial in plan.trials]
@@ -160,15 +156,11 @@ def episodes_of(plans: Sequence[AgentPlan], record: Callable[[Chunk], dict[str, 
 def by_body(
     episodes: pd.DataFrame, suites: Sequence[Suite], specialists: Mapping[tuple[str, str], float]
 ) -> pd.DataFrame:
-    """One row for each run, condition and body.
+    """One row for each run, condition and body of `episodes_of`.
 
     ``change`` is the mean difference to the suite's first condition in the same episodes; intervals are
-    those of Student's t over episodes. ``normalized`` is on the scale from random actions to a specialist.
-
-    Args:
-        episodes: of `episodes_of`.
-        suites: whose first conditions the others are compared with.
-        specialists: what they return, by run and body.
+    those of Student's t over episodes. ``normalized`` is on the scale from random actions to a specialist,
+    whose return ``specialists`` has by run and body.
     """
     references = {suite.name: suite.conditions[0].name for suite in suites}
     undisturbed = episodes[episodes["condition"] == episodes["suite"].map(references)]

@@ -80,9 +80,6 @@ def undisturbed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A saved environment's configuration without what disturbs senses, bodies or the world.
 
     Training may shuffle, drown in noise, vary and break; a suite says itself what happens.
-
-    Args:
-        config: of the environment, as in ``policy.json``.
     """
     present = {name: values for name, values in UNDISTURBED.items() if config.get(name) is not None}
     plain = with_changes(config, present)
@@ -93,15 +90,7 @@ def undisturbed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
-    """A suite of a node of the configuration.
-
-    Args:
-        name: of the suite.
-        node: with ``title``, ``fits``, ``needs``, ``conditions`` and ``sweeps``.
-
-    Raises:
-        UserError: an unknown key or an invalid value.
-    """
+    """A suite of a node of ``conf/suite``. Raises UserError: an unknown key or an invalid value."""
     _check_keys(name, node, _SUITE_KEYS)
     fits = tuple(node.get("fits") or KINDS)
     for kind in fits:

@@ -55,11 +55,7 @@ def _told(lines: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def returns_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One run's returns on each body and their means over seen and unseen ones, as text.
-
-    Args:
-        rows: of `evaluate`.
-    """
+    """One run's returns on each body and their means over seen and unseen ones, as text."""
     lines = []
     for seen, group in _sides(rows):
         for row in group.to_dict("records"):
@@ -75,9 +71,6 @@ def runs_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     A cell is the mean over runs of the same agent (each the mean over its episodes), with a 95 % interval
     of Student's t over the runs: the interval says how another training seed would do.
-
-    Args:
-        rows: of `evaluate`, of all runs.
     """
     runs, lines = rows.groupby("agent", sort=False)["run"].nunique(), []
     for seen, group in _sides(rows):

@@ -104,14 +104,9 @@ class Check(NamedTuple):
 def check(
     policy: Policy, graph: ActingGraph, run: Run, sizes: Sequence[Sizes] = CHECKED, seed: int = 0
 ) -> Check:
-    """How far the exported graph is from ``Agent.act`` at most, over several sizes and steps.
+    """How far the exported graph, run elsewhere, is from ``Agent.act`` at most, over several sizes and steps.
 
-    Args:
-        policy: which is to be the same.
-        graph: that was exported.
-        run: it, as it is run elsewhere.
-        sizes: to try; what the graph has fixed replaces theirs.
-        seed: of the observations.
+    What the graph has fixed replaces the sizes' own.
     """
     only = {**graph.sizes, **({} if policy.kind == "limbs" else {"joints": 1})}
     tried = tuple(dict.fromkeys(size._replace(**only) for size in sizes))

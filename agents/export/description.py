@@ -45,16 +45,7 @@ def description(
     body: tuple[Morphology, int] | None,
     opset: int,
 ) -> dict[str, Any]:
-    """Everything about the exported policy, as plain JSON values.
-
-    Args:
-        agent: the policy as it was saved.
-        graph: what was exported of it.
-        check: how it was compared.
-        tolerance: that was allowed.
-        body: the body that it was exported for, and the substeps of a step; None: any.
-        opset: of ONNX.
-    """
+    """Everything about an exported policy, its check and its body (None: any), as plain JSON values."""
     policy, spec, saved = agent.policy, agent.policy.spec, agent.description
     environment = agent.environment
     return {
@@ -92,13 +83,7 @@ def description(
 
 
 def example_of(graph: ActingGraph, run: Run, observation: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Inputs and outputs to try a controller with; of a body, they show its descriptors, too.
-
-    Args:
-        graph: that was exported.
-        run: it, in a runtime.
-        observation: (1, ...) of the start of an episode.
-    """
+    """Inputs and outputs to try a controller with, of an observation (1, ...) of an episode's start."""
     memory = graph.policy.initial_memory(1, observation["mask"].shape[1])
     inputs = {key: observation[key] for key in graph.keys}
     inputs |= {f"memory.{key}": value.numpy() for key, value in memory.items()}

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion.backends import frame_skip_of
-from ...envs.numbers import is_number
 from ..agent import Agent
 from ..bundled import is_bundled
 from ..evaluation.runs import changed_environment, task_of
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("onnx",)
 OPSET, IR = 18, 8
 """Versions of ONNX's operations and of its files; runtimes have both since early 2023."""
 
@@ -54,19 +52,12 @@ BODY_KEYS = ("mask", "parent", "joint_mask", "action_mask")
 
 
 def export(config: DictConfig) -> Path:
-    """Exports what ``conf/export.yaml`` describes and tells what was written.
-
-    Returns:
-        The file.
+    """Exports what ``conf/export.yaml`` describes, logs what was written and returns the file.
 
     Raises:
-        UserError: a run, format, body or file that is not there or cannot be meant, packages that are
-            missing, or a graph that does not act as the policy does.
+        UserError: a run, format, body or file that is not there or invalid, packages that are missing, or a
+            graph that does not act as the policy does.
     """
-    if config.format not in FORMATS:
-        raise UserError(f"format={config.format} is not known; {nearest(str(config.format), FORMATS)}")
-    if not is_number(config.tolerance) or not 0 < config.tolerance < math.inf:
-        raise UserError(f"tolerance must be a number above 0, got {config.tolerance!r}")
     check_packages()
     folder = policy_folder_of(str(config.run))
     file = _output(config.output, folder)
@@ -208,9 +199,7 @@ def check_packages() -> None:
 def to_onnx(graph: ActingGraph, example: tuple[torch.Tensor, ...]) -> ModelProto:
     """The graph as an ONNX model with named inputs, outputs and axes, and nothing of this machine in it.
 
-    Args:
-        graph: to be translated.
-        example: arguments of its `forward`, every free axis longer than 1.
+    Of the example, arguments of `forward`, every free axis is longer than 1.
     """
     inputs, outputs = graph.inputs(), graph.outputs()
     free = tuple({i: axis for i, axis in enumerate(a.shape) if isinstance(axis, str)} for a in inputs)

@@ -240,12 +240,9 @@ def _names_width(names: Sequence[str]) -> float:
 
 
 class LimbBoxes:
-    """Where a body's limbs stand as boxes, root on top, in pixels from the upper left corner.
+    """A body's limbs as boxes, root on top, in pixels from the upper left corner.
 
-    Args:
-        names: of the limbs.
-        parents: index of each limb's parent, -1 for a root; parents stand before children.
-        gap: pixels between boxes side by side, and between levels.
+    ``gap``: pixels between boxes side by side, and between levels; parents stand before children.
     """
 
     def __init__(self, names: Sequence[str], parents: Sequence[int], gap: tuple[float, float]) -> None:
@@ -278,18 +275,7 @@ class LimbBoxes:
         bend: float = 0.0,
         alpha: float = 0.9,
     ) -> None:
-        """An arrow between two limbs, moved ``aside`` to its right in pixels, or bent.
-
-        Args:
-            axes: to draw into.
-            start: limb.
-            end: limb.
-            share: of the thickness of the thickest.
-            color: of it.
-            aside: pixels.
-            bend: as of Matplotlib's ``arc3``.
-            alpha: opacity.
-        """
+        """An arrow from limb to limb, ``share`` of the thickest, ``aside`` to its right in pixels or bent."""
         middles = self.places + np.stack([np.zeros(len(self.places)), self.sizes[:, 1] / 2], 1)
         first, last = middles[start], middles[end]
         along = (last - first) / max(float(np.linalg.norm(last - first)), 1e-9)

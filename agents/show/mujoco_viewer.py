@@ -36,9 +36,6 @@ class MujocoViewer(Viewer):
     A window shows one model only: another body closes it and opens another one. Letters that do something
     here switch something of the viewer's, too, which is switched back at once.
 
-    Args:
-        session: to be shown.
-
     Raises:
         UserError: no window can be opened.
     """

@@ -216,14 +216,7 @@ class Session:
         self._look()
 
     def press(self, action: str) -> None:
-        """Do what a key does. What does not fit the task is said, and nothing is done.
-
-        Args:
-            action: of one of `KEYS`.
-
-        Raises:
-            UserError: there is none of this name.
-        """
+        """Do what the key of an action does. What does not fit the task is said, and nothing is done."""
         if action not in ACTIONS:
             raise UserError(f"no key does {action!r}; {nearest(action, ACTIONS)}")
         key = ACTIONS[action]

@@ -48,12 +48,7 @@ def to_film(task: TaskSet) -> TaskSet | None:
 def film_episode(agent: Agent, task: TaskSet, body: str, path: Path, seed: int) -> bool:
     """Write an mp4 of the beginning of one episode, in real time, or log why there is none.
 
-    Args:
-        agent: acts deterministically.
-        task: made by `to_film`.
-        body: name, of limbs.
-        path: of the file; its folder is made.
-        seed: of the start, as in `run_episodes`.
+    The task is made by `to_film`, the start is that of `run_episodes` with this seed.
 
     Returns:
         Whether there is one.
@@ -146,10 +141,7 @@ def _drawn(agent: Agent, env: TokenEnv, observation: Observation, task: TaskSet)
 def patch_picture(env: TokenEnv, observation: Observation, attention: np.ndarray | None) -> np.ndarray:
     """(H, 3 * W, 3) uint8, the pictures of `frames_of`, or (H, 2 * W, 3) without attention.
 
-    Args:
-        env: of patches; its first environment is drawn.
-        observation: its last one.
-        attention: (N,) share that each slot gets, or None.
+    Of the first environment, its last observation and the (N,) share of the attention that each slot gets.
     """
     world = env.source.pictures[0]
     grid, size = env.source.sizes["grid"], env.source.sizes["patch_size"]

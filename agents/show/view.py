@@ -75,13 +75,10 @@ def view(config: DictConfig) -> None:
 def choose_viewer(given: str, session: Session, has_display: bool | None = None) -> str:
     """``mujoco``, ``window`` or ``web``, where that can show the session.
 
-    Args:
-        given: the key ``viewer``; ``auto``: MuJoCo's own for its tasks, a window of ours for others.
-        session: to be shown.
-        has_display: None: look for one.
+    ``auto`` is MuJoCo's own for its tasks, a window of ours for others.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot be shown so.
     """
     is_scene = session.scene() is not None
     kind = ("mujoco" if is_scene else "window") if given == "auto" else given
@@ -98,12 +95,7 @@ def choose_viewer(given: str, session: Session, has_display: bool | None = None)
 
 
 def make_viewer(kind: str, session: Session, port: int = 0) -> Viewer:
-    """Open a viewer of a kind that `choose_viewer` gave.
-
-    Args:
-        kind: ``mujoco``, ``window`` or ``web``.
-        session: to be shown.
-        port: of the web viewer; 0: the first free one from 8080 on.
+    """Open a viewer of a kind that `choose_viewer` gave; the web viewer's ``port`` 0 is the first free one.
 
     Raises:
         UserError: what it needs is not installed or does not work here.
@@ -127,14 +119,7 @@ def run(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Let the session go on in real time, with what is pressed, until the viewer is closed.
-
-    Args:
-        session: to be shown.
-        viewer: it is shown in.
-        clock: tells seconds.
-        sleep: waits for so many.
-    """
+    """Let the session go on in real time, with what is pressed, until the viewer is closed."""
     last = clock()
     while viewer.is_open:
         for action in viewer.pressed():

@@ -27,10 +27,6 @@ WARNING = (
 class WebViewer(Viewer):
     """MuJoCo's web viewer with a panel of what is said, and a button for every key.
 
-    Args:
-        session: to be shown.
-        port: to listen on; 0: the first free one from 8080 on.
-
     Raises:
         UserError: the port is taken, or none.
     """

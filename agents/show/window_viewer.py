@@ -38,9 +38,6 @@ PYGAME_KEYS = {key.codes.pygame: key.action for key in KEYS}
 class WindowViewer(Viewer):
     """A window by pygame; Escape closes it.
 
-    Args:
-        session: to be shown.
-
     Raises:
         UserError: pygame is not installed or opens no window, or a body cannot be drawn.
     """
@@ -213,11 +210,7 @@ class WindowViewer(Viewer):
 
 
 class _SceneRenderer:
-    """Draws a task of Gymnasium's from the side.
-
-    Raises:
-        UserError: no backend draws on this machine.
-    """
+    """Draws a task of Gymnasium's from the side. Raises UserError: no backend draws on this machine."""
 
     def __init__(self, session: Session) -> None:
         find_backend()
