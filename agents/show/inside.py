@@ -173,10 +173,10 @@ def token_names(env: TokenEnv) -> tuple[str, ...]:
     """Names of the limbs of row 0, or of the channels: sensors, then their copies, then noise."""
     if env.kind == "limbs":
         return tuple(limb.name for limb in env.bodies[0].limbs)
-    return channel_names(env.source.sensor_names, env.channels.sensor)
+    return channel_names(env.source.sensor_names, np.asarray(env.channels.sensor).tolist())
 
 
-def channel_names(sensors: Sequence[str], shown: np.ndarray) -> tuple[str, ...]:
+def channel_names(sensors: Sequence[str], shown: Sequence[int]) -> tuple[str, ...]:
     """Names of channels, of (S,) names of sensors and (C,) which of them each channel shows, S for noise."""
     names, met = [], Counter()
     for sensor in shown:

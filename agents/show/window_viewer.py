@@ -172,7 +172,7 @@ class WindowViewer(Viewer):
         surface.fill("#F3F3F3")
         source = session.env.source
         if isinstance(source, CartPoles):
-            self._draw_cart(surface, *source.state[:, 0])
+            self._draw_cart(surface, *source.state[:, 0].tolist())
         else:
             text = f"{session.body} has no picture; its readings are at the right"
             surface.blit(self._font.render(text, True, PALE), (20, 20))

@@ -78,8 +78,10 @@ class Traces(Kept):
     @staticmethod
     def meaning(are_patches: bool) -> str:
         """Of these numbers."""
+        # Saved policies are refused where it differs from what they were trained with: words must not change.
         if are_patches:
-            return "mean and deviation of level, contrast and change, age; correlation of each with actions"
+            told = "mean and deviation of level, contrast and change, age"
+            return f"{told}; correlation of each with each action"
         return "mean, deviation, deviation of changes, age; correlation of changes with each action"
 
     def start(self, where: Tensor) -> None:

@@ -142,11 +142,11 @@ def test_an_invariant_agent_goes_on_with_shuffled_sensors_and_an_ordinary_one_is
             session = session_of(run, CALM)
             play(session, 300)
             assert session.total > 150, "it has swung up"
-            order = session.env.slots.order[0].copy()
+            order = session.env.slots.order[0].clone()
             before = session.total
             while session.steps < 450 and not session.ended:
                 if shuffled and session.steps % 50 == 0:
-                    seen = session.env.slots.order[0].copy()
+                    seen = session.env.slots.order[0].clone()
                     session.press("shuffle")
                     assert (session.env.slots.order[0] == seen).all(), "what is seen now came in this order"
                 session.advance()
@@ -167,7 +167,7 @@ def test_names_follow_the_sensors_and_a_new_episode_begins_in_the_usual_order() 
     received, state = session.received(), session.env.source.read()[0]
     assert received.names != usual and sorted(received.names) == sorted(usual)
     for name, value in zip(received.names, received.values, strict=True):
-        assert value == pytest.approx(state[usual.index(name)], abs=1e-6)
+        assert value == pytest.approx(float(state[usual.index(name)]), abs=1e-6)
     (bars,) = session.inside()
     assert bars.names == usual and bars.values.sum() == pytest.approx(1, abs=1e-5)
     session.press("next")
