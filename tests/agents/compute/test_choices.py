@@ -89,7 +89,7 @@ def test_who_computes_decides_the_automatic_size_of_a_shard(with_ray: None) -> N
 
 @pytest.mark.skipif(not has_ray, reason="needs ray: pip install '.[ray]'")
 def test_ray_is_imported_by_nothing_that_does_not_use_it() -> None:
-    modules = "somite.agents.training.train, somite.agents.rollout.worker"
+    modules = "somite.agents.training.train, somite.agents.rollout.ray_population"
     code = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

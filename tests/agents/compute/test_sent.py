@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from somite.agents.rollout import worker
+from somite.agents.rollout import ray_population as worker
 from somite.agents.rollout.candidates import drawn_again, received, shared_bytes, whole
 from somite.agents.rollout.population import joined, shards_of
 from somite.envs.errors import UserError
