@@ -1,7 +1,8 @@
-"""A policy as a learner evaluates it: by threads, without padding, with memory, in the run's precision."""
+"""A policy as a learner evaluates it: by threads, without padding, with memory; and how it explores."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,11 +10,86 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical
 from torch.nn import functional
 
 from ...envs.in_place import wide
-from ..policies.base import Memory, Observation, Policy
+from ..policies.base import Discrete, Memory, Observation, Policy
 from ..rollout.buffer import Batch
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class MaskedGaussian:
+    """Independent Gaussians of one deviation around the means, over the actuators that exist.
+
+    Log-probability and entropy are sums over these, so that padding and bodies of other sizes have no
+    influence on each other.
+
+    Args:
+        mean: (B, ...) means.
+        mask: 1 where there is an actuator, of the shape of ``mean``; None: everywhere.
+        log_std: scalar.
+    """
+
+    def __init__(self, mean: Tensor, mask: Tensor | None, log_std: Tensor) -> None:
+        self.mean, self.log_std = mean, log_std
+        self.mask = torch.ones_like(mean) if mask is None else mask.to(mean.dtype)
+
+    def sample(self) -> Tensor:
+        """Actions (B, ...), 0 where there is no actuator."""
+        return self.mean + self.log_std.exp() * torch.randn_like(self.mean) * self.mask
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """(B,) of actions, flattened or not."""
+        deviation = (actions.view_as(self.mean) - self.mean) * torch.exp(-self.log_std)
+        each = (-0.5 * deviation.square() - self.log_std - _LOG_SQRT_2PI) * self.mask
+        return each.flatten(1).sum(1)
+
+    def entropy(self) -> Tensor:
+        """(B,)."""
+        return (0.5 + _LOG_SQRT_2PI + self.log_std) * self.mask.flatten(1).sum(1)
+
+
+class Choices:
+    """One decision, or several, each independent of the others given what is observed.
+
+    Args:
+        logits: (B, A), those of each decision side by side.
+        discrete: True for one decision, or how many choices each of the K decisions has.
+    """
+
+    def __init__(self, logits: Tensor, discrete: Discrete) -> None:
+        self._is_one = discrete is True
+        parts = [logits] if discrete is True else logits.split(list(discrete), -1)
+        self._each = [Categorical(logits=part, validate_args=False) for part in parts]
+
+    def sample(self) -> Tensor:
+        """(B,), or (B, K) of several decisions.
+
+        As `torch.multinomial` draws one choice, but for its check of the probabilities, which waits for the
+        device: the least of exponential times whose rates are the probabilities.
+        """
+        probabilities = [decision.probs for decision in self._each]
+        drawn = [(p / torch.empty_like(p).exponential_()).argmax(-1) for p in probabilities]
+        return drawn[0] if self._is_one else torch.stack(drawn, -1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """(B,) of choices (B,), (B, 1) or (B, K)."""
+        pairs = zip(self._each, actions.reshape(len(actions), -1).long().unbind(-1), strict=True)
+        return sum(decision.log_prob(choice) for decision, choice in pairs)
+
+    def entropy(self) -> Tensor:
+        """(B,)."""
+        return sum(decision.entropy() for decision in self._each)
+
+
+def distribution(
+    outputs: Tensor, discrete: Discrete, mask: Tensor | None, log_std: Tensor
+) -> MaskedGaussian | Choices:
+    """What a policy explores by: means (B, ...) or, where it is ``discrete``, logits (B, A)."""
+    return Choices(outputs, discrete) if discrete else MaskedGaussian(outputs, mask, log_std)
+
 
 Evaluate = Callable[[Observation], tuple[Tensor, ...]]
 

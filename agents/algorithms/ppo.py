@@ -20,10 +20,9 @@ from ...envs.errors import UserError
 from ...envs.numbers import FLAG, NULL, POSITIVE, SHARE, checked, one_of, real, whole
 from ...envs.snapshots import Misfit
 from ..policies.base import Policy
-from ..rollout.bootstrap import KnownCuts, UnknownCuts
-from ..rollout.reward_scaling import RewardScaling
+from ..rollout.rewards import KnownCuts, RewardScaling, UnknownCuts
 from .base import ENVS, EPOCHS, STEPS, Algorithm, Setup
-from .distributions import distribution
+from .network import distribution
 from .on_policy import OnPolicyLearner, common_charts
 
 SCHEDULES = ("linear", "constant")

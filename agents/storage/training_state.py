@@ -33,7 +33,7 @@ from .untrusted import read_json
 FOLDER = "training_state"
 STATE = "state.pt"
 DESCRIPTION = "state.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PACKAGES = ("somite", "torch", "numpy", "mujoco", "gymnasium", "stable-baselines3", "cma")
 LARGEST_DESCRIPTION = 2**20
 """Bytes; a larger state.json is none of ours."""

@@ -224,7 +224,10 @@ class Run:
             log.info("training on %s; held out: %s", seen, unseen)
             log.info("run folder: %s", self.folder)
             put_random_states(self._random, self.device)
-            with StopSignals() as signals, closing(Progress(self.budget)) as progress:
+            with (
+                StopSignals() as signals,
+                closing(Progress(self.budget if units == "steps" else 0)) as progress,
+            ):
                 progress.start(self.steps)
                 self._learn_until(signals, progress)
             self.save()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from ..device import out_of_memory, resolve_device, set_threads, use_precision
@@ -36,7 +35,7 @@ def train(config: DictConfig, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold(folder))
             tidy(folder)
-            run = _make(config, folder, device)
+            run = Run(config, folder, device)
         except OSError as error:
             message = cannot_begin(folder, error)
             if message is None:
@@ -44,7 +43,3 @@ def train(config: DictConfig, folder: Path) -> None:
             raise message from error
         run.learn()
         run.save_errors.check_end()
-
-
-def _make(config: DictConfig, folder: Path, device: torch.device) -> Run:
-    return Run(config, folder, device)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ...agents.algorithms import CMAES
-from ...agents.algorithms.search import Search
+from ...agents.algorithms.cma_es import Search
 from ...agents.device import threads_for_numpy
 from ...agents.rollout.candidates import SEED_BYTES
 from ...agents.rollout.stacked import count_parameters

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from somite.agents import load_policy
-from somite.agents.algorithms.distributions import distribution
-from somite.agents.algorithms.network import Network
+from somite.agents.algorithms.network import Network, distribution
 from somite.agents.policies import MLP, SMP, LimbTransformer
 from somite.agents.rollout.buffer import Batch
 from somite.agents.storage.policy import save_policy

@@ -29,14 +29,16 @@ from somite.agents.policies import (
 from somite.agents.rollout import population as population_module
 from somite.agents.rollout.population import Population, automatic_shard_size, shards_of
 from somite.agents.rollout.stacked import (
+    ROWS_AT_ONCE,
+    StackedAttentionNeuron,
     StackedPolicy,
     count_parameters,
     get_parameters,
     set_parameters,
+    shares,
     split_parameters,
     stack,
 )
-from somite.agents.rollout.stacked_neuron import ROWS_AT_ONCE, StackedAttentionNeuron, shares
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorTask
 from tests.envs.sensors.worlds import ArraySource
@@ -152,7 +154,7 @@ def test_parts_of_a_stack_do_not_mix(name: str, monkeypatch: pytest.MonkeyPatch)
     values = draw(policy, 5)
     answers = []
     for at_once in (2 * ROWS, 10**6):
-        monkeypatch.setattr("somite.agents.rollout.stacked_neuron.ROWS_AT_ONCE", at_once)
+        monkeypatch.setattr("somite.agents.rollout.stacked.ROWS_AT_ONCE", at_once)
         assert len(shares(5, ROWS)) == (3 if at_once < 100 else 1)
         with torch.inference_mode():
             stacked = stack(policy, split_parameters(policy, values), observe(policy, 5, 0))

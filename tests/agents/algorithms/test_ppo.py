@@ -12,7 +12,7 @@ import torch
 from somite.agents.algorithms import PPO, on_policy
 from somite.agents.algorithms.ppo import CONTINUED_RATE, NEW_RATE
 from somite.agents.policies import SMP
-from somite.agents.rollout.reward_scaling import RewardScaling
+from somite.agents.rollout.rewards import RewardScaling
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
 from tests.observations import SPEC

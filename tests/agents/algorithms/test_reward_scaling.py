@@ -7,7 +7,7 @@ import pytest
 import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-from somite.agents.rollout.reward_scaling import REWARD_CLIP, RewardScaling
+from somite.agents.rollout.rewards import REWARD_CLIP, RewardScaling
 from somite.envs.snapshots import Misfit
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from somite.agents.algorithms.network import Network
 from somite.agents.algorithms.ppo import PPOLearner
 from somite.agents.composition import sizes_for
 from somite.agents.policies import DeepSet, LimbTransformer, SensorTransformer
-from somite.agents.rollout.bootstrap import KnownCuts, UnknownCuts
 from somite.agents.rollout.episodes import Episodes
+from somite.agents.rollout.rewards import KnownCuts, UnknownCuts
 from somite.envs.token_env import Step, TokenEnv
 from tests.observations import SPEC as LIMB_SPEC
 from tests.observations import random_observation

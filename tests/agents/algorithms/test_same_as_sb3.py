@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from torch import Tensor
 
-from somite.agents.algorithms.distributions import distribution
+from somite.agents.algorithms.network import distribution
 from somite.agents.policies import LimbTransformer
 from somite.envs.gym import TokenVectorEnv
 from somite.envs.locomotion import LIMB_SPEC, LocomotionTask, make_vec

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from somite.agents.algorithms import CMAES
-from somite.agents.algorithms.search import Search
+from somite.agents.algorithms.cma_es import Search
 from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
 from somite.agents.rollout.compute import Compute, Evaluator, Local
