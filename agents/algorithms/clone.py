@@ -136,7 +136,7 @@ class CloneLearner(OnPolicyLearner):
 
     def _act(self) -> tuple[Tensor, dict[str, Tensor]]:
         (outputs,) = self.network.act(self.observation)
-        taught = torch.from_numpy(self.teacher.act(self.env.beside_observation())).to(self.device)
+        taught = self.teacher.act(self.env.beside_observation())  # (B, A), or choices (B,) or (B, K)
         own = self.policy.choose(outputs)
         if self.policy.discrete:
             labels = _one_hot(taught, self.policy.discrete, outputs.shape[-1])

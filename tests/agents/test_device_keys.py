@@ -23,7 +23,7 @@ SEARCH = ("env=cartpole_swingup", "agent=attention_neuron", "algorithm=cma_es", 
         ((*TINY, "device=gpu"), "unknown device 'gpu'"),
     ],
 )
-def test_what_cannot_be_meant_is_said_before_anything_is_built(
+def test_what_is_invalid_is_said_before_a_folder_is_made(
     overrides: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "Run", lambda *_: pytest.fail("a run was made"))

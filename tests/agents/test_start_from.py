@@ -66,7 +66,8 @@ def test_a_rate_that_does_not_destroy_what_was_learnt_is_reached_slowly(first: P
     def rates(folder: str, *given: str) -> list[float]:
         """Before the first rollout, after 5 and after 20 of 64 steps each."""
         run = Run(compose(*GIVEN, constant, "algorithm.total_steps=6400", *given), tmp_path / folder, CPU)
-        return [run.learner.lr_schedule(1 - updates / 100) for updates in (0, 5, 20)]
+        continued = run.learner._continued
+        return [run.algorithm.rate(64 * updates, continued) for updates in (0, 5, 20)]
 
     assert rates("new") == pytest.approx([1e-3, 1e-3, 1e-3])
     assert rates("more", f"start_from={first}") == pytest.approx([0, 5e-5, 1e-4])

@@ -80,19 +80,19 @@ def test_the_evolved_policy_is_the_same_with_and_without(tmp_path: Path) -> None
         run.learn()
     one, other = map(parameters, runs)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert np.array_equal(runs[0].search.mean, runs[1].search.mean)
+    assert np.array_equal(runs[0].learner.search.mean, runs[1].learner.search.mean)
 
 
 def test_no_random_stream_and_no_mode_is_touched(tmp_path: Path) -> None:
     limbs = limb_run(tmp_path, "zero_shot.pictures=true")
     limbs.policy.train()
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), parameters(limbs)
-    scores = limbs.zero_shot()
+    scores = limbs.dashboard.try_out(limbs.policy, 0)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1]) and random.getstate() == before[2]
     assert all(torch.equal(value, before[3][name]) for name, value in limbs.policy.state_dict().items())
     assert limbs.policy.training
-    assert scores == limbs.zero_shot(), "the same policy scores the same"
+    assert scores == limbs.dashboard.try_out(limbs.policy, 0), "the same policy scores the same"
 
 
 def test_the_suite_changes_bodies_and_never_simulates_unseen_ones(
