@@ -108,11 +108,13 @@ class LocomotionEnv(TokenEnv):
         self.physical_controls, self.stagger, self.autoreset = physical_controls, stagger, autoreset
         self._make_spaces(aligned)
         varied = Varied.read(variation, damage, world)
-        make = self._simulate_by_mujoco if simulation == "cpu" else self._simulate_by_warp
         self._varied = (varied or Varied()) if varied or editable else None
         self._conditions: list[Conditions] = []  # of each block, what varies on the CPU
         self._prepared: list[PreparedVariants] = []  # and on a device
-        make(frame_skip, aligned, threads, (contacts, constraints), prepared)
+        if simulation == "cpu":
+            self._simulate_by_mujoco(frame_skip, aligned, threads)
+        else:
+            self._simulate_by_warp(frame_skip, aligned, (contacts, constraints), prepared)
         self._blocks = self._simulation.blocks
         durations = [torch.full((block.n,), block.dt, **self._kind) for block in self._blocks]
         self.step_duration = self._blocks[0].dt
@@ -145,9 +147,7 @@ class LocomotionEnv(TokenEnv):
             self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
         check_rows(self.num_envs, self.single_observation_space, COPIES)
 
-    def _simulate_by_mujoco(
-        self, frame_skip: int | None, aligned: bool, threads: int, room: Any, prepared: int
-    ) -> None:
+    def _simulate_by_mujoco(self, frame_skip: int | None, aligned: bool, threads: int) -> None:
         self._kind = KIND
         varied = self._varied or Varied()
         pools = [
@@ -172,7 +172,7 @@ class LocomotionEnv(TokenEnv):
         return Conditions(varied, block, own, layout, self.task, told, self._readings.terrain)
 
     def _simulate_by_warp(
-        self, frame_skip: int | None, aligned: bool, threads: int, room: Any, prepared: int
+        self, frame_skip: int | None, aligned: bool, room: tuple[int | None, int | None], prepared: int
     ) -> None:
         why_not = self._varied and self._varied.why_not_on_device()
         if why_not:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ SMALLEST_RANGE = 1e-4
 """Of a joint (rad, m) in whose range a position is told; limits are soft, and give way as far."""
 
 _LIMITED, _RANGE = joint_descriptor_slice("is_limited"), joint_descriptor_slice("range")
+_CONTROLS = ("center", "half", "low", "high")
 _PADDING = {"parent": -1, "half_range": torch.inf}
 
 
@@ -134,45 +136,30 @@ class Layout:
         wide = {}
         for name, own in vars(self).items():
             sizes = list(own.shape)
-            if name in _OF_LIMBS:
+            if name not in _OF_ROWS:
                 sizes[1] = n
-            if name in _OF_JOINTS:
+            if name not in _OF_ROWS | _OF_LIMBS:
                 sizes[2] = j
             wide[name] = torch.full(sizes, _PADDING.get(name, 0), dtype=own.dtype)
             wide[name][tuple(slice(size) for size in own.shape)] = own
         return Layout(**wide)
 
 
-VARIED = (
-    "limb_descriptors",
-    "joint_descriptors",
-    "tip_slot",
-    "tip_center",
-    "height_limits",
-    "reference",
-    "middle",
-    "half_range",
-    "center",
-    "half",
-    "low",
-    "high",
-)
-"""What differs between the variants of a body."""
-
-_OF_JOINTS = (
+_OF_ROWS = {"root_slot", "tip_slot", "tip_center", "height_limits", "untilt"}
+_OF_LIMBS = {"mask", "parent", "limb_descriptors", "ground"}
+_OF_STRUCTURE = {
+    "mask",
+    "parent",
     "joint_mask",
     "action_mask",
-    "joint_descriptors",
-    "reference",
-    "middle",
-    "half_range",
-    "center",
-    "half",
-    "low",
-    "high",
+    "root_slot",
+    "ground",
+    "untilt",
     "turned_axis",
-)
-_OF_LIMBS = ("mask", "parent", "limb_descriptors", "ground", *_OF_JOINTS)
+}
+
+VARIED = tuple(field.name for field in dataclasses.fields(Layout) if field.name not in _OF_STRUCTURE)
+"""What differs between the variants of a body."""
 
 
 def make_layout(
@@ -196,8 +183,7 @@ def make_layout(
         untilt=torch.zeros(b, 3, 3, **joints),
         half_range=torch.full((b, n, j), torch.inf, **joints),
         turned_axis=torch.zeros(b, n, j, 3, **joints),
-        **{name: torch.zeros(b, n, j, **joints) for name in ("reference", "middle")},
-        **{name: torch.zeros(b, n, j, **joints) for name in ("center", "half", "low", "high")},
+        **{name: torch.zeros(b, n, j, **joints) for name in ("reference", "middle", *_CONTROLS)},
     )
     for row, (body, slots) in enumerate(bodies):
         _describe(layout.rows(slice(row, row + 1)), body, slots, task)
@@ -238,7 +224,7 @@ def _describe(row: Layout, body: Morphology, slots: tuple[int, ...], task: Locom
                 row.turned_axis[place] = torch.from_numpy(descriptors[axis])
             if joint.actuator >= 0:
                 row.action_mask[place] = 1
-                for name in ("center", "half", "low", "high"):
+                for name in _CONTROLS:
                     getattr(row, name)[place] = float(getattr(body.controls, name)[joint.actuator])
 
 

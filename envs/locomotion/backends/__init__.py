@@ -95,9 +95,8 @@ class Simulation(abc.ABC):
     def step(self) -> None:
         """Advance all rows by a step under their controls."""
 
-    def kinematics(self) -> bool:
-        """Compute what is read of rows that were reset; whether that is done to all rows at once."""
-        return False
+    def kinematics(self) -> None:  # noqa: B027
+        """Compute what is read of rows that were reset, where `SimulatedRows.reset` does not."""
 
     def check(self) -> None:  # noqa: B027
         """See `TokenEnv.check`."""

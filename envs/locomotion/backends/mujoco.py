@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import mujoco
 import mujoco.batch
@@ -81,7 +80,7 @@ class MujocoRows(SimulatedRows):
             self.batch.bind("act")[chosen] = self.body.home_activation
         self.batch.forward(chosen)
 
-    def step(self, _: None = None) -> None:
+    def step(self) -> None:
         """Advance all rows."""
         self.batch.step(nstep=self.frame_skip)
 
@@ -105,7 +104,7 @@ class MujocoSimulation(Simulation):
         self.blocks = [MujocoRows(*group, frame_skip, self._workers.threads_each) for group in groups]
         # Where batches are stepped beside each other, the last one should be a short one.
         longest = sorted(self.blocks, key=lambda block: -block.n * block.frame_skip * block.body.model.nv)
-        self._calls = [(block.step, None) for block in longest]
+        self._calls = [block.step for block in longest]
         warnings = [block.warnings.view(-1) for block in self.blocks]
         kinds = self.blocks[0].warnings.shape[1]
         self._warnings = warnings
@@ -147,25 +146,22 @@ class Workers:
         self._pool = ThreadPoolExecutor(threads - 1) if beside else None
         self._others = threads - 1
 
-    def run(self, calls: Sequence[tuple[Callable[..., Any], Any]]) -> list[Any]:
-        """Call each function with its argument; their results in order."""
-        if self._pool is None:
-            return [function(argument) for function, argument in calls]
-        waiting, results = list(enumerate(calls))[::-1], [None] * len(calls)
+    def run(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Call each function, in this order as far as it can be said."""
+        waiting = list(calls)[::-1]
 
         def work() -> None:
             while True:
                 try:
-                    index, (function, argument) = waiting.pop()  # one operation: safe between threads
+                    call = waiting.pop()  # one operation: safe between threads
                 except IndexError:
                     return
-                results[index] = function(argument)
+                call()
 
-        started = [self._pool.submit(work) for _ in range(self._others)]
+        started = [self._pool.submit(work) for _ in range(self._others)] if self._pool else []
         work()
         for other in started:
             other.result()
-        return results
 
     def close(self) -> None:
         """Let the threads end."""

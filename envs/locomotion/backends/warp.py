@@ -402,9 +402,8 @@ class WarpSimulation(Simulation):
         self.launcher.launch()
         self.diverged = torch.cat([block.worlds.diverged() for block in self.blocks])
 
-    def kinematics(self) -> bool:  # noqa: D102
+    def kinematics(self) -> None:  # noqa: D102
         self.launcher.kinematics()
-        return True
 
     def check(self) -> None:  # noqa: D102
         for block in self.blocks:
