@@ -90,7 +90,7 @@ class BodySet(TaskSet):
         `BodySet` or `RobotSet` and, for its parts, the class of each.
 
         Raises:
-            UserError: another target, an unknown key, or a value that cannot be meant.
+            UserError: another target, an unknown key, or an invalid value.
         """
         kind = known_class(config.get("_target_"), _PACKAGE, (BodySet, RobotSet))
         return build_parts(kind, config, _PARTS)

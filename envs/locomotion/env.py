@@ -351,7 +351,7 @@ class LocomotionEnv(TokenEnv):
             raise UserError(f"actions have shape {tuple(actions.shape)}; expected {expected}")
         if not self.autoreset and self._finished.any():
             rows = self._finished.nonzero()[:, 0].tolist()
-            raise UserError(f"rows {rows} have ended; reset them first")
+            raise UserError(f"environments {rows} have ended; reset them first")
         self._begun = actions
 
     @torch.no_grad()

@@ -12,26 +12,16 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-_PLANE, _SPHERE, _CAPSULE, _ELLIPSOID, _BOX = (
-    int(kind)
-    for kind in (
-        mujoco.mjtGeom.mjGEOM_PLANE,
-        mujoco.mjtGeom.mjGEOM_SPHERE,
-        mujoco.mjtGeom.mjGEOM_CAPSULE,
-        mujoco.mjtGeom.mjGEOM_ELLIPSOID,
-        mujoco.mjtGeom.mjGEOM_BOX,
-    )
-)
 _MOST_OF_A_PAIR = 8
 _OF_A_PAIR = {
-    (_PLANE, _SPHERE): 1,
-    (_PLANE, _CAPSULE): 2,
-    (_PLANE, _ELLIPSOID): 1,
-    (_SPHERE, _SPHERE): 1,
-    (_SPHERE, _CAPSULE): 1,
-    (_SPHERE, _BOX): 1,
-    (_CAPSULE, _CAPSULE): 2,
-    (_CAPSULE, _BOX): 2,
+    "plane sphere": 1,
+    "plane capsule": 2,
+    "plane ellipsoid": 1,
+    "sphere sphere": 1,
+    "sphere capsule": 1,
+    "sphere box": 1,
+    "capsule capsule": 2,
+    "capsule box": 2,
 }
 _OF_AN_EQUALITY = {
     int(mujoco.mjtEq.mjEQ_CONNECT): 3,
@@ -90,8 +80,9 @@ def _contacts(model: mujoco.MjModel) -> tuple[int, int]:
         for b in range(a + 1, model.ngeom):
             if (a, b) not in pairs and not _may_touch(model, a, b, excluded):
                 continue
-            kinds = tuple(sorted((int(model.geom_type[a]), int(model.geom_type[b]))))
-            count = _OF_A_PAIR.get(kinds, _MOST_OF_A_PAIR)
+            kinds = sorted((int(model.geom_type[a]), int(model.geom_type[b])))
+            pair = " ".join(mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower() for kind in kinds)
+            count = _OF_A_PAIR.get(pair, _MOST_OF_A_PAIR)
             if still[a] or still[b]:
                 grounded += count
             else:

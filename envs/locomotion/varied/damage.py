@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import mujoco
 import numpy as np
 
 from ...errors import UserError
 from ...numbers import SHARE, between, checked, one_of, whole
 from ...snapshots import Kept
+from ..bodies.model import SCALAR
 from ..bodies.morphology import Morphology
 
 DEAD, LOCKED = 1, 2
 """What ``info["damage"]`` says of a joint row; 0: whole."""
-
-_SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 
 @checked("env.damage")
@@ -31,7 +29,7 @@ class Damage:
         step: [first, last] step of the episode at which they break, the first one being 0.
 
     Raises:
-        UserError: a value that cannot be meant.
+        UserError: an invalid value.
     """
 
     probability: Annotated[float, SHARE] = 0.0
@@ -67,7 +65,7 @@ def parts_of(body: Morphology) -> tuple[Part, ...]:
         for slot in limb.slots:
             name = model.joint(slot.joint).name if slot.joint >= 0 else model.actuator(slot.actuator).name
             driven = slot.actuator >= 0
-            can_lock = driven and slot.joint >= 0 and int(model.jnt_type[slot.joint]) in _SCALAR
+            can_lock = driven and slot.joint >= 0 and int(model.jnt_type[slot.joint]) in SCALAR
             ways = (DEAD,) * driven + (LOCKED,) * can_lock
             parts.append(Part(name or f"{limb.name}/{len(parts)}", index, ways))
     return tuple(parts)

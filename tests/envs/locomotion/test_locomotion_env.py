@@ -166,7 +166,7 @@ def test_disabled_autoreset_waits_for_a_reset_of_the_rows_that_ended():
         observation, _, terminated, truncated, info = env.step(action)
         ended = terminated | truncated
     assert ended.any() and not ended.all() and "final_obs" not in info
-    with pytest.raises(UserError, match=rf"rows \[{np.flatnonzero(ended)[0]}"):
+    with pytest.raises(UserError, match=rf"environments \[{np.flatnonzero(ended)[0]}"):
         env.step(action)
     after, _ = env.reset(options={"reset_mask": ended})
     assert_rows_equal(after, observation, ~ended, ~ended)
@@ -181,7 +181,7 @@ def test_rows_that_ended_and_were_not_reset_are_still_waited_for():
         _, _, _, truncated, _ = env.step(action)
     assert truncated.all()
     env.reset(options={"reset_mask": np.array([True, False, True])})
-    with pytest.raises(UserError, match=r"rows \[1\] have ended"):
+    with pytest.raises(UserError, match=r"environments \[1\] have ended"):
         env.step(action)
 
 
