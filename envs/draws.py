@@ -43,11 +43,11 @@ def generators(keys: Sequence[Any]) -> tuple[list[np.random.Generator], np.ndarr
     return rngs, stream
 
 
-def one_seed(rngs: Sequence[np.random.Generator], purpose: int = 0) -> int:
-    """A seed that depends on all of these and on what it is for; nothing is drawn from them."""
+def seeds_of(rngs: Sequence[np.random.Generator], count: int) -> list[int]:
+    """So many seeds that depend on all of these; nothing is drawn from them."""
     states = [int(rng.bit_generator.seed_seq.generate_state(1)[0]) for rng in rngs]
-    words = np.random.SeedSequence([*states, purpose]).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
+    words = np.random.SeedSequence(states).generate_state(count, np.uint64)
+    return [int(word >> np.uint64(1)) for word in words]
 
 
 class RandomNumbers(Protocol):

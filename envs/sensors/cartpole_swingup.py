@@ -86,10 +86,10 @@ class CartPoles(Source):
         self._middle = tensor([0.0, 0.0, np.pi, 0.0])
         self.state = tensor(np.zeros((4, num_envs)))
         self._parts, self._dt = self.state.unbind(), tensor(TIME_STEP)
+        self._weight = tensor(4 * (CART_MASS + POLE_MASS))
         self._cos, self._sin = tensor(np.ones(num_envs)), tensor(np.zeros(num_envs))
         self._first_start = torch.arange(num_envs, device=device)
         self._next_start = self._first_start.clone()
-        self._never = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
     def start(self, where: Tensor, draws: RandomNumbers) -> None:
         """Draw a start, or take the next fixed one."""
@@ -107,29 +107,30 @@ class CartPoles(Source):
         replace(self._cos, where, states[:, 2].cos())
         replace(self._sin, where, states[:, 2].sin())
 
-    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, None]:
         """Advance by explicit Euler, positions with the old velocities; carts not ``running`` stand still."""
         x, x_dot, theta, theta_dot = self._parts
         cos, sin, mass, total = self._cos, self._sin, POLE_MASS * LENGTH, CART_MASS + POLE_MASS
         push = (actions[:, 0] * FORCE).sub_(x_dot, alpha=FRICTION)
-        swing = theta_dot.square().mul_(sin).mul_(mass)
-        weight = cos.square().mul_(-3 * POLE_MASS).add_(4 * total)
-        dt = running * self._dt
-        # m/s², (-2 swing + 3 m g sin cos + 4 push) / (4 M - 3 m cos²)
-        of_cart = (sin * cos).mul_(3 * POLE_MASS * GRAVITY).sub_(swing, alpha=2).add_(push, alpha=4)
+        swing = theta_dot.square().mul_(sin)
+        weight = torch.addcmul(self._weight, cos, cos, value=-3 * POLE_MASS)
+        # m/s², (-2 m l swing + 3 m g sin cos + 4 push) / (4 M - 3 m cos²)
+        of_cart = (push * 4).sub_(swing, alpha=2 * mass).addcmul_(sin, cos, value=3 * POLE_MASS * GRAVITY)
         of_cart.div_(weight)
-        # rad/s², (-3 swing cos + 6 M g sin + 6 push cos) / (4 l M - 3 m l cos²)
-        of_pole = push.mul_(6).sub_(swing, alpha=3).mul_(cos).add_(sin, alpha=6 * total * GRAVITY)
-        of_pole.div_(weight.mul_(LENGTH))
+        # m/s², l times rad/s², (-3 m l swing cos + 6 M g sin + 6 push cos) / (4 M - 3 m cos²)
+        of_pole = push.mul_(6).sub_(swing, alpha=3 * mass).mul_(cos).add_(sin, alpha=6 * total * GRAVITY)
+        of_pole.div_(weight)
+        dt = running * self._dt
         x.addcmul_(dt, x_dot)
         theta.addcmul_(dt, theta_dot)
         x_dot.addcmul_(dt, of_cart)
-        theta_dot.addcmul_(dt, of_pole)
+        theta_dot.addcmul_(dt, of_pole, value=1 / LENGTH)
         torch.cos(theta, out=cos)
         torch.sin(theta, out=sin)
         # 1 where the pole stands upright in the middle of the track.
-        rewards = (x * (BEND / TRACK)).cos_().mul_(0.5).mul_(cos + 1)
-        return rewards, x.abs() > TRACK, self._never
+        rewards = (x * (BEND / TRACK)).cos_().mul_(0.5)
+        rewards.addcmul_(rewards, cos)
+        return rewards, x.abs() > TRACK, None
 
     def read(self) -> Tensor:
         """(B, 5) float32: x, x_dot, cos theta, sin theta, theta_dot."""

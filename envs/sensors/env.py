@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ..draws import Draws, FirstDraws, RandomNumbers, generators, keys_of, one_seed
+from ..draws import Draws, FirstDraws, RandomNumbers, generators, keys_of, seeds_of
 from ..errors import UserError, check_open
 from ..snapshots import Kept, Misfit, put, take
 from ..token_env import Step, TokenEnv
@@ -114,9 +115,12 @@ class SensorEnv(TokenEnv):
         self.slots = self._make_slots(self.channels, self.senses, shape)
         self._beside = None if beside is None else _Teacher(self, beside, beside_sees)
         remembered = max(self.senses.history, beside.history if beside else 0)
-        self._recent = torch.zeros(b, remembered, self.n_actions, device=device)
+        # (K, B, A), newest last: each age lies together, and moves on as a whole.
+        self._recent = torch.zeros(remembered, b, self.n_actions, device=device)
+        self._actions = self._recent.unbind()
         self._steps, self._start_age = torch.zeros(2, b, dtype=torch.int64, device=device)
         self._running, self._have_diverged, self._begun_anew = torch.zeros(3, b, dtype=bool, device=device)
+        self._sensor = self.channels.sensor.expand(b, -1)
         self._everywhere = torch.ones(b, dtype=torch.bool, device=device)
         self._nowhere = ~self._everywhere
         self._all_run = self._is_seeded = self._is_stepping = False
@@ -191,10 +195,12 @@ class SensorEnv(TokenEnv):
         if chosen is not None:  # the others draw nothing: any key will do
             keys = [key if goes else 0 for key, goes in zip(keys, chosen, strict=True)]
         rngs, stream = generators(keys)
-        for number, draws in enumerate(self._draws.values()):
-            draws.seed(one_seed(rngs, number), stream, chosen)
+        for draws, own in zip(self._draws.values(), seeds_of(rngs, len(self._draws)), strict=True):
+            draws.seed(own, stream, chosen)
         self._is_seeded = True
-        orders, channels = zip(*(rng.spawn(2) for rng in rngs), strict=True)
+        orders = channels = rngs  # nothing is drawn
+        if self.slots.shuffles or self.channels.draws:
+            orders, channels = zip(*(rng.spawn(2) for rng in rngs), strict=True)
         return [FirstDraws(own, stream, self.device) for own in (rngs, orders, channels)]
 
     def _start(self, where: Tensor, draws: Sequence[RandomNumbers] | None = None) -> RandomNumbers:
@@ -203,7 +209,7 @@ class SensorEnv(TokenEnv):
         self.source.start(where, of_starts)
         for kept in (self._steps, self._start_age):
             kept.masked_fill_(where, 0)
-        self._recent.masked_fill_(where[:, None, None], 0)
+        self._recent.masked_fill_(where.unsqueeze(-1), 0)
         self._running |= where
         for channels, slots in self._senses():
             channels.start(where, of_channels)
@@ -224,7 +230,7 @@ class SensorEnv(TokenEnv):
 
     def _enter(self, where: Tensor | None = None) -> None:
         """Readings of all, or of those that have just been reset, to the slots."""
-        readings, newest = self._readings, self._recent[:, -1]
+        readings, newest = self._readings, self._actions[-1]
         draws = self._draws["steps of channels" if where is None else "channels"]
         self.slots.enter(*self.channels.read(readings.values, draws, where), newest, where)
         if self._beside:
@@ -244,11 +250,9 @@ class SensorEnv(TokenEnv):
             if ended:
                 raise UserError(f"environments {ended} have ended; reset them first")
         applied, newest, self._undefined = self._applied(actions)
-        recent = self._recent
-        if recent.shape[1] > 1:  # the newest stands last
-            recent.copy_(torch.cat((recent[:, 1:], newest.unsqueeze(1)), 1))
-        else:
-            recent[:, 0] = newest
+        for older, newer in itertools.pairwise(self._actions):
+            older.copy_(newer)
+        self._actions[-1].copy_(newest)
         self._is_stepping = True
         self.source.begin(applied, self._running)
 
@@ -289,7 +293,9 @@ class SensorEnv(TokenEnv):
         running = self._running if all_run else self._running.clone()
         self._steps += running
         diverged, bad = self._lost(rewards, running)
-        truncated = cut | (self._steps >= self.max_episode_steps)
+        truncated = self._steps >= self.max_episode_steps
+        if cut is not None:
+            truncated |= cut
         if not all_run:
             terminated, truncated = terminated & running, truncated & running
             rewards = rewards.masked_fill(~running, 0.0)
@@ -324,7 +330,7 @@ class SensorEnv(TokenEnv):
         None: the host knows that there is none. Readings of the others are taken.
         """
         lost, bad = self._undefined, None
-        if not (self.knows_ends and float(rewards.dot(rewards)) <= LARGEST_REWARD**2):
+        if not (self.knows_ends and float(torch.linalg.vector_norm(rewards)) <= LARGEST_REWARD):
             fits = rewards.abs() <= LARGEST_REWARD  # NaN does not
             bad = rewards.masked_fill(fits, 0.0)
             lost = ~fits if lost is None else lost | ~fits
@@ -351,12 +357,11 @@ class SensorEnv(TokenEnv):
         if self._tells_state:
             observation["privileged"] = self._readings.state
         if self.privileged:
-            sensor = self.channels.sensor.expand(self.num_envs, -1)
-            observation["sensor"] = self.slots.in_order(sensor)
+            observation["sensor"] = self.slots.in_order(self._sensor)
         return observation
 
     def _seen_by(self, slots: Slots) -> dict[str, Tensor]:
-        recent = self._recent[:, -slots.senses.history :]
+        recent = self._recent[-slots.senses.history :].transpose(0, 1)
         return {
             "tokens": slots.tokens(),
             "mask": slots.mask,

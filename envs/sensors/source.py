@@ -81,16 +81,17 @@ class Source(Kept, abc.ABC):
         """
         self._begun = actions, running
 
-    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
+    def finish(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Finish it; what `step` returns."""
         return self.step(*self._begun)
 
     @abc.abstractmethod
-    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Both.
 
         Returns:
-            rewards (B,) float64, terminated (B,) bool, and (B,) bool where the task itself cut the episode.
+            rewards (B,) float64, terminated (B,) bool, and (B,) bool where the task itself cut the episode;
+            None: it never does.
         """
 
     @abc.abstractmethod
@@ -245,10 +246,7 @@ def _told(value: float) -> str:
 
 def sums_up(values: Tensor) -> bool:
     """Whether all are finite. False if some are not, or so large that each is to be looked at."""
-    if values.dtype == torch.uint8:
-        return True
-    flat = values.reshape(-1)
-    return math.isfinite(flat.dot(flat))
+    return values.dtype == torch.uint8 or math.isfinite(torch.linalg.vector_norm(values))
 
 
 def _are_finite(values: Tensor) -> Tensor:
