@@ -99,7 +99,7 @@ def compare(host: TokenVectorEnv, device: SensorEnv, steps: int = STEPS, seed: i
         assert np.array_equal(step.terminated.numpy(), terminated)
         assert np.array_equal(step.truncated.numpy(), truncated) and not step.diverged.any()
         # Rows that have ended stand still, whatever is made of what they read.
-        assert np.abs(device.source.qpos.numpy() - host.source.qpos).max() < READING
+        assert np.abs(device.source.qpos.numpy() - host.source.qpos.numpy()).max() < READING
         ended.append(terminated | truncated)
         touches += int(host.source._batch.ncon.sum())
     device.check()
