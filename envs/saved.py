@@ -47,7 +47,7 @@ def task_set_of(config: Mapping[str, Any]) -> TaskSet:
     named or imported himself. Its paths are read as robots and pictures, and as nothing else.
 
     Raises:
-        UserError: another target, an unknown key, or a value that cannot be meant.
+        UserError: another target, an unknown key, or an invalid value.
     """
     # With torch, which is not needed to read a policy.json.
     from . import car_racing, images, locomotion, sensors

@@ -160,7 +160,7 @@ def build_parts(kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[s
             writes it.
 
     Raises:
-        UserError: another target, an unknown key, or a value that cannot be meant.
+        UserError: another target, an unknown key, or an invalid value.
     """
     values = {key: value for key, value in config.items() if key != "_target_"}
     try:

@@ -12,7 +12,7 @@ def check_patch(height: int, width: int, size: int, of: tuple[int, int] | None =
 
     Args:
         height: of the picture, in pixels.
-        width: likewise.
+        width: of the picture, in pixels.
         size: of the patch's side.
         of: height and width of the picture that it may be shrunk from; None: it has this size always.
 

@@ -421,7 +421,7 @@ class GymnasiumSource(Source):
 
     def render(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8, how a row's environment draws itself; see `picture_of`. Raises UserError."""
-        from .rendered import picture_of
+        from .gymnasium_task import picture_of
 
         return picture_of(self._envs[row])
 

@@ -33,7 +33,7 @@ class Rules:
 
     Args:
         progress: whose place gives the forward velocity: the first coordinate of the ``state``; the torso's
-            ``body``, one substep behind; or the ``center`` of mass of all, likewise.
+            ``body``, one substep behind; or the ``center`` of mass of all, a substep behind, too.
         speed_noise: of the start velocities: the noise scale times a normal deviate, or uniform within it.
         height: index of the height that must stay in range among the positions.
         speed_limit: observed velocities are clipped to it, either way.

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from ....envs.errors import UserError
 from ....envs.sensors import SensorTask
-from ....envs.sensors.rendered import RenderedTask
+from ....envs.sensors.gymnasium_task import RenderedTask
 from ....envs.task_set import TaskSet
 from ...agent import Agent
 from ...show.figures import inside_figure
