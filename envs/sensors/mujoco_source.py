@@ -264,7 +264,9 @@ class MujocoSource(_MujocoTask):
         self._diverged = torch.zeros(num_envs, dtype=torch.bool)
 
     def _place(self) -> Tensor:
-        return torch.from_numpy(np.array(super()._place()))  # arrays that may not be written to
+        place = super()._place()
+        # Of what is derived from the state, arrays may not be written to.
+        return place.clone() if isinstance(place, Tensor) else torch.from_numpy(place.copy())
 
     def start(self, where: Tensor, draws: RandomNumbers) -> None:
         """Start as Gymnasium's task does, with a seed that is drawn."""
