@@ -338,7 +338,7 @@ def test_ppo_learns_on_the_device(tmp_path: Path) -> None:
         assert run.task_set.simulation == "warp"
         assert set(run.task_set.device_options) == {"contacts", "constraints"}
         run.learn()
-        assert isinstance(run.learner.env.env.source, WarpSource)
+        assert isinstance(run.learner.env.source, WarpSource)
         assert all(parameter.isfinite().all() for parameter in run.policy.parameters())
     assert len(runs.read_metrics(tmp_path)) >= 2
 
