@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..envs.cores import check_memory
 from ..envs.errors import UserError
+from ..envs.token_env import TokenEnv
 from . import policies
 from .policies.base import Policy, check_policy
 
@@ -29,12 +30,7 @@ _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 
 
 def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> type[Policy]:
-    """The class that a node of ``conf/agent`` means for tokens of a kind.
-
-    Args:
-        config: the node.
-        kind: of the tokens.
-        by_gradient: it is to be trained by its gradient.
+    """The class that a node of ``conf/agent`` means for tokens of a kind, or for training by its gradient.
 
     Raises:
         UserError: it reads tokens of another kind, or has no gradient.
@@ -56,13 +52,8 @@ def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> ty
     return cls
 
 
-def build_policy(config: DictConfig, env: gymnasium.vector.VectorEnv) -> Policy:
-    """The policy of a node of ``conf/agent`` for an environment.
-
-    Args:
-        config: the node.
-        env: gives what the tokens mean (``spec_of_tokens``) and, of its ``sizes``, those that the policy
-            asks for.
+def build_policy(config: DictConfig, env: TokenEnv) -> Policy:
+    """The policy of a node of ``conf/agent`` for an environment, with those of its sizes that it asks for.
 
     Raises:
         UserError: a policy of another kind, or that does not keep its contract, an invalid value, or too many
@@ -104,13 +95,13 @@ def _typed(keys: Iterable[str]) -> str:
     return ", ".join(f"agent.{key}" for key in keys)
 
 
-def sizes_for(cls: type[Policy], env: gymnasium.vector.VectorEnv) -> dict[str, Any]:
+def sizes_for(cls: type[Policy], env: TokenEnv) -> dict[str, Any]:
     """Those of the environment's sizes that a policy of this class is built with."""
     asked = inspect.signature(cls).parameters
     return {name: value for name, value in env.sizes.items() if name in asked}
 
 
-def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
+def check_fit(policy: Policy, env: TokenEnv) -> None:
     """Refuses an environment that a trained policy cannot act in.
 
     Raises:
@@ -122,11 +113,8 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
     spec = env.spec_of_tokens
     for what in ("token_size", "joint_size", "trace_size"):
         if getattr(policy.spec, what) != getattr(spec, what):
-            keys = "env.senses.history and env.senses.traces"
-            if env.kind == "patches":
-                keys = (
-                    "env.senses.history, env.senses.traces, env.senses.neighbors, env.patch_size and env.grey"
-                )
+            keys = "env.senses.history, env.senses.traces"
+            keys += ", env.senses.neighbors, env.patch_size, env.grey" if env.kind == "patches" else ""
             raise UserError(
                 f"{name} was trained with {getattr(policy.spec, what)} features of a {what[:-5]}, this "
                 f"environment gives {getattr(spec, what)}: {keys} must be that of training"
@@ -136,20 +124,12 @@ def check_fit(policy: Policy, env: gymnasium.vector.VectorEnv) -> None:
         if own.name == here.name and own.name in ("trace", "match") and own.meaning != here.meaning:
             what = "traces" if own.name == "trace" else "matches of neighbours"
             raise UserError(f"{name} was trained with {what} {own.meaning}; here they are {here.meaning}")
-    _check_sizes(policy, env.sizes)
-
-
-def _check_sizes(policy: Policy, sizes: Mapping[str, Any]) -> None:
-    """What only training needs is left out."""
-    for name, value in sizes.items():
-        trained = getattr(policy, name, value)
-        if name not in policy.training_sizes and trained != value:
-            advice = "; its slots have fixed meanings: an invariant policy takes any number" * (
-                name == "n_tokens"
-            )
-            raise UserError(
-                f"{type(policy).__name__} was built for {name}={trained}, here it is {value}{advice}"
-            )
+    for size, value in env.sizes.items():
+        trained = getattr(policy, size, value)
+        if size not in policy.training_sizes and trained != value:
+            advice = "; its slots have fixed meanings: an invariant policy takes any number"
+            advice = advice if size == "n_tokens" else ""
+            raise UserError(f"{name} was built for {size}={trained}, here it is {value}{advice}")
 
 
 def _choices(kind: str, by_gradient: bool) -> list[str]:

@@ -148,7 +148,7 @@ def test_a_policy_keeps_the_history_it_was_trained_with(agent: str) -> None:
     policy = build(agent, swing_up(history=3))
     for history in (1, 2, 4):
         message = (
-            f"trained with 3 features of a token, .* {history}: env.senses.history and env.senses.traces"
+            f"trained with 3 features of a token, .* {history}: env.senses.history, env.senses.traces"
         )
         with pytest.raises(UserError, match=message):
             check_fit(policy, swing_up(history=history))
