@@ -157,7 +157,7 @@ def test_an_unknown_key_does_not_compose(name: str) -> None:
 def test_the_defaults_are_what_the_design_says() -> None:
     config = compose()
     bodies, policy, algorithm = build_all(config)
-    assert (bodies.source.family.name, bodies.split.name) == ("cheetah", "smp")
+    assert (bodies.source.name, bodies.split.name) == ("cheetah", "smp")
     assert type(policy).__name__ == "LimbTransformer"
     assert config.device == "auto" and config.threads == "auto" and config.seed == 0
     assert compose("algorithm.total_steps=5e6").algorithm.total_steps == 5e6
