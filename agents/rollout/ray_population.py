@@ -63,7 +63,7 @@ class Ray(Compute):
         patience: seconds without any worker before the log says so, and again.
 
     Raises:
-        UserError: a value that cannot be meant, or Ray is not installed.
+        UserError: an invalid value, or Ray is not installed.
     """
 
     name = "ray"
@@ -382,7 +382,7 @@ def evaluate_shard(
         key: of the run.
         setup: a reference to what `setup_of` gave, in a list, so that it is fetched once for a process only.
         generation: key of the generation.
-        recipe: likewise a reference, or nothing.
+        recipe: a reference to the generation's recipe in a list, or nothing.
         sent: the shard.
         starts: E seeds.
     """

@@ -76,11 +76,11 @@ class RewardScaling:
         return (self.var + 1e-8).sqrt()[self._body]
 
     def begin_episodes(self) -> None:
-        """All rows start new episodes."""
+        """All environments start new episodes."""
         self._returns.zero_()
 
     def snapshot(self) -> dict[str, Any]:
-        """The rewards' scales and the rows' discounted returns."""
+        """The scales of the rewards, and the discounted returns of the environments."""
         statistics = torch.stack((self.mean, self.var, self.count), 1).tolist()
         return {**take(self, _KEPT), "statistics": statistics}
 
@@ -92,7 +92,7 @@ class RewardScaling:
             begun_anew: (B,) bool, environments that are at the beginning of an episode instead.
 
         Raises:
-            Misfit: of other rows.
+            Misfit: of other environments.
         """
         put(self, _KEPT, {name: taken[name] for name in _KEPT})
         self._returns.masked_fill_(begun_anew.to(self._returns.device), 0.0)

@@ -56,7 +56,7 @@ class Settings:
         conditions: by kind of tokens and name, changes of the environment's configuration.
 
     Raises:
-        UserError: a value that cannot be meant, or a name that is taken.
+        UserError: an invalid value, or a name that is taken.
     """
 
     rows: Annotated[int, _ROWS]
@@ -84,7 +84,7 @@ class Settings:
 
 
 def read_settings(node: Mapping[str, Any]) -> Settings:
-    """Settings of a node of the configuration. Raises UserError: a key or a value that cannot be meant."""
+    """Settings of a node of the configuration. Raises UserError: a key or an invalid value."""
     known = [field.name for field in fields(Settings)]
     for key in node:
         if key not in known:
@@ -106,7 +106,7 @@ class ZeroShotSuite:
         seconds: spent in it.
 
     Raises:
-        UserError: a condition that cannot be meant.
+        UserError: an invalid condition.
     """
 
     def __init__(self, settings: Settings, environment: Mapping[str, Any], policy: Policy) -> None:
