@@ -281,9 +281,20 @@ class SensorEnv(TokenEnv):
         actions = actions.clamp(-1.0, 1.0)
         return actions, actions, undefined
 
-    @torch.no_grad()
     def finish(self) -> Step:
         """See `TokenEnv.finish`."""
+        if self.kind == "sensors":
+            return self._finish()
+        # Pictures are copied by one thread: others that had been woken would wait on the simulation's cores.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._finish()
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.no_grad()
+    def _finish(self) -> Step:
         check_open(self)
         if not self._is_stepping:
             raise UserError("finish() before begin()")
