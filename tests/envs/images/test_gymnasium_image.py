@@ -171,7 +171,7 @@ def test_a_saved_task_is_built_again_and_strangers_are_refused() -> None:
     task = task_set_of(config)
     assert isinstance(task, GymnasiumImage) and task.patch_size == 3 and task.max_episode_steps == 9
     with pytest.raises(UserError, match="expected somite.envs.images.GymnasiumImage"):
-        task_set_of({**config, "_target_": "somite.envs.images.task.importlib"})
+        task_set_of({**config, "_target_": "somite.envs.images.importlib"})
 
 
 @pytest.mark.parametrize(
