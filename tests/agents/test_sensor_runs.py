@@ -109,7 +109,7 @@ def test_a_run_learns_and_publishes_what_it_learnt(name: str, runs: dict[str, Ru
 def test_an_evaluation_is_that_of_the_episodes(name: str, runs: dict[str, Run]) -> None:
     row = results_of(runs[name], "seed=3")
     agent = load_policy(runs[name].folder)
-    (result,) = run_episodes(agent.act, runs[name].bodies, ("cartpole_swingup",), 6, 3)
+    (result,) = run_episodes(agent.act, runs[name].task_set, ("cartpole_swingup",), 6, 3)
     assert row.body == "cartpole_swingup" and row.seen and row.episodes == 6
     assert row.mean == pytest.approx(result.returns.mean(), rel=1e-6) and row.mean_length <= 20
     assert row.random_mean is not None and row.random_mean != row.mean
