@@ -215,6 +215,13 @@ class Readings(Kept):
         place = int(fits.int().argmin())
         return f"{_told(float(self._broken[row][place]))} as observation ({self._source.sensor_names[place]})"
 
+    def _is_readable(self, row: int) -> bool:
+        """Whether a simulation diverged in spite of readings that are finite, as far as the host knows."""
+        broke = self._source.diverged
+        return (
+            self._broken is None or (broke is not None and bool(broke[row])) or _fits(self._broken[row]).all()
+        )
+
     def tell(self, diverged: Tensor, undefined: Tensor | None, rewards: Tensor | None) -> None:
         """Log, the first time only, that environments have diverged, and why the first one did.
 
@@ -232,7 +239,7 @@ class Readings(Kept):
             why = f"{name}: environments {rows} got NaN as action"
         elif rewards is not None and rewards[first] != 0:
             why = f"{name} gave {_told(float(rewards[first]))} as reward in environments {rows}"
-        elif rewards is None or (self._source.diverged is not None and self._source.diverged[first]):
+        elif self._is_readable(first):
             pictures = "gave pictures that hold NaN or infinite numbers"
             why = f"{name}: environments {rows} {pictures if self._source.reading_shape else 'diverged'}"
         else:

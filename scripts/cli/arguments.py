@@ -286,7 +286,7 @@ def sections_built(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[st
 def _known(target: Any, key: str) -> Any:
     """What a ``_target_`` names. Raises UserError: nothing that this package's configurations build."""
     if not isinstance(target, str) or not target.startswith(TARGET_PREFIX):
-        if target in named_targets():
+        if isinstance(target, str) and target in named_targets():
             return own_class(target, key)
         raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
     if target not in known_targets():

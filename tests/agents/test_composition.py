@@ -147,9 +147,7 @@ def test_the_ordinary_network_fits_its_own_number_of_sensors() -> None:
 def test_a_policy_keeps_the_history_it_was_trained_with(agent: str) -> None:
     policy = build(agent, swing_up(history=3))
     for history in (1, 2, 4):
-        message = (
-            f"trained with 3 features of a token, .* {history}: env.senses.history, env.senses.traces"
-        )
+        message = f"trained with 3 features of a token, .* {history}: env.senses.history, env.senses.traces"
         with pytest.raises(UserError, match=message):
             check_fit(policy, swing_up(history=history))
 

@@ -108,7 +108,7 @@ def test_every_part_of_what_is_kept_is_needed(part: str, tmp_path: Path) -> None
         assert learner.network.memory
         learner.network.memory = {}
     elif part == "random":
-        last.state["random"] = take_random_states(torch.device("cpu"))
+        last._random = take_random_states(torch.device("cpu"))
     elif part == "optimizer":
         learner.optimizer.state.clear()
     last.learn()

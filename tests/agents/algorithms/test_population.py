@@ -387,7 +387,7 @@ class TwoDecisions(Signs):
 class SignTask(SensorTask):
     name, source = "signs", Signs
 
-    def make_source(self, num_envs: int, threads: int = 0) -> Signs:
+    def make_source(self, num_envs: int, threads: int = 0, device: torch.device | None = None) -> Signs:
         return self.source(num_envs, self.max_episode_steps)
 
 

@@ -115,7 +115,7 @@ def test_a_reward_that_is_one_number_is_taken(reward: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (step(reward=np.nan), "gave NaN as reward in rows [0, 1]"),
+        (step(reward=np.nan), "gave NaN as reward in environments [0, 1]"),
         (step(reward=-1e30), "gave -1e+30 as reward"),
         (step(reward=np.longdouble("1e400")), "gave an infinite number as reward"),
         (step(np.array([0, np.nan, 0])), "gave NaN as observation (obs_1)"),

@@ -65,7 +65,7 @@ class Waves(Source):
     def start(self, where: Tensor, draws: RandomNumbers) -> None:
         replace(self.speed, where, 0.5 + draws.uniform(len(self.sensor_names)))
         clear(self.time, where)
-        self._whole = self._whole & ~where | draws.is_first
+        self._whole.copy_(self._whole & ~where | draws.is_first)
 
     def _breaks(self, what: str) -> Tensor:
         return self._one & self._whole & (self.time == self.at) & (self.breaks == what)
