@@ -251,8 +251,9 @@ def test_the_console_command_itself(tmp_path: Path) -> None:
         assert started.poll() is None
     started.send_signal(signal.SIGTERM)
     _, said = started.communicate(timeout=120)
-    assert started.returncode == 143 and "the sweep goes on with: somite-train resume=runs/" in said
-    assert not list_checkpoints(read_sweep(sweep_of(tmp_path)).jobs[1].folder)
+    sweep = sweep_of(tmp_path)
+    assert started.returncode == 143 and f"the sweep goes on with: somite-train resume={sweep}\n" in said
+    assert not list_checkpoints(read_sweep(sweep).jobs[1].folder)
 
 
 def test_a_sweep_with_an_invalid_value_is_refused_as_a_whole(
