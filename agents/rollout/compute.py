@@ -45,9 +45,8 @@ class Compute(abc.ABC):
         if settings.shard_size != "auto":
             return int(settings.shard_size)
         task = setup.task_set
-        device = (
-            "cpu" if self.spread else setup.device
-        )  # the processors of a cluster, whatever validates here
+        # The processors of a cluster, whatever validates here.
+        device = "cpu" if self.spread else setup.device
         on_device = not self.spread and task.simulation != "cpu"
         bodies, episodes = len(task.seen), settings.episodes
         return automatic_shard_size(

@@ -11,8 +11,7 @@ import mujoco
 import numpy as np
 
 from ...envs.errors import UserError
-from .session import KEYS, Bars, Session
-from .view import Viewer
+from .session import KEYS, Bars, Session, Viewer
 
 KEY_CODES = {key.codes.glfw: key.action for key in KEYS}
 DISTANCE = 3.0

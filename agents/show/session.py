@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import queue
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partialmethod
@@ -373,3 +375,27 @@ def _chosen(agent: Agent, task_set: TaskSet, given: str | Sequence[str] | None) 
                 ) from None
             found.append(body)
     return found
+
+
+class Viewer(abc.ABC):
+    """A window on a session, whose keys may be pressed in another thread."""
+
+    def __init__(self) -> None:
+        self._pressed: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def pressed(self) -> list[str]:
+        """Actions of the keys that have been pressed since the last call."""
+        return [self._pressed.get() for _ in range(self._pressed.qsize())]
+
+    @property
+    @abc.abstractmethod
+    def is_open(self) -> bool:
+        """Whether nobody has closed it."""
+
+    @abc.abstractmethod
+    def show(self, session: Session) -> None:
+        """Draw the session as it is now."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close it."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import abc
 import os
-import queue
 import sys
 import time
 from collections.abc import Callable
@@ -17,33 +15,9 @@ from ..device import resolve_device
 from ..evaluation.runs import task_of
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folder_of
-from .session import Session
+from .session import Session, Viewer
 
 FRAMES_PER_SECOND = 40
-
-
-class Viewer(abc.ABC):
-    """A window on a session, whose keys may be pressed in another thread."""
-
-    def __init__(self) -> None:
-        self._pressed: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def pressed(self) -> list[str]:
-        """Actions of the keys that have been pressed since the last call."""
-        return [self._pressed.get() for _ in range(self._pressed.qsize())]
-
-    @property
-    @abc.abstractmethod
-    def is_open(self) -> bool:
-        """Whether nobody has closed it."""
-
-    @abc.abstractmethod
-    def show(self, session: Session) -> None:
-        """Draw the session as it is now."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Close it."""
 
 
 def view(config: DictConfig) -> None:

@@ -12,8 +12,7 @@ from mujoco.studio.dear_imgui import dear_imgui as imgui
 
 from ...envs.errors import UserError
 from .mujoco_viewer import GEOMETRY, bar_lines, follow, shown_model
-from .session import Bars, Key, Session
-from .view import Viewer
+from .session import Bars, Key, Session, Viewer
 
 log = logging.getLogger(__name__)
 

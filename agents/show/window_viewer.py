@@ -14,9 +14,8 @@ from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import BodyRenderer, find_backend
 from ...envs.sensors.cartpole_swingup import LENGTH, TRACK, CartPoles
 from .inside import shown_by_slots
-from .session import KEYS, Bars, Session
+from .session import KEYS, Bars, Session, Viewer
 from .video import patch_picture
-from .view import Viewer
 
 WIDTH, HEIGHT, MARGIN = 1180, 740, 16
 WORLD = (640, 426)

@@ -12,7 +12,8 @@ import torch
 
 from ..errors import UserError
 from ..numbers import EPISODE_STEPS, FLAG, NAMES, NULL, TEXT, VALUES, checked, listed, part, whole
-from ..sensors.gymnasium_source import NominalActions, episode_limit, find_spec, make_env
+from ..sensors.gymnasium_envs import episode_limit, find_spec, make_env
+from ..sensors.gymnasium_source import NominalActions
 from ..sensors.gymnasium_task import RenderedTask
 from ..sensors.senses import Senses
 from ..sensors.source import Source

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..in_place import at_a_time
 from ..tokens import Feature, TokenSpec
 
 if TYPE_CHECKING:
@@ -77,10 +78,6 @@ def joint_descriptor_slice(name: str) -> slice:
     """Columns of the named feature among the descriptors of a joint row, which follow its state."""
     columns = LIMB_SPEC.joint_slice(name)
     return slice(columns.start - _JOINT_STATES, columns.stop - _JOINT_STATES)
-
-
-_FEW = 30_000
-"""Numbers that torch copies on a CPU without waking its threads, whose cores the simulation needs."""
 
 
 class Observer:
@@ -180,12 +177,6 @@ class Observer:
         turned = torch.addcmul(x * cos, y, sin)
         y.mul_(cos).addcmul_(x, sin, value=-1)
         x.copy_(turned)
-
-
-def at_a_time(values: Tensor) -> int:
-    """How many of these numbers to copy at a time, so that nothing waits for threads where few would do."""
-    count = max(1, values.numel())
-    return _FEW if values.device.type == "cpu" and count < 10 * _FEW else count
 
 
 def _copy(values: Tensor) -> Tensor:

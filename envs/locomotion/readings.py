@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..in_place import at_a_time
 from ..snapshots import Kept
 from .backends import COORDINATES, DOFS, SimulatedRows
 from .bodies.limbs import JointSlot, Limb
 from .bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
 from .layout import Layout
-from .observation import at_a_time
 from .task import LocomotionTask
 from .varied.world import Ground
 

@@ -2,246 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib.util
-import inspect
 import logging
-import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec, load_env_creator
 from torch import Tensor
 
 from ..draws import RandomNumbers
-from ..errors import EnvironmentFault, UserError, nearest, shown
-from ..user_modules import import_modules, with_place
-from .boundary import Boundary, Sensors, check_methods, choices_of
+from ..errors import UserError, shown
+from .boundary import Boundary, Sensors, choices_of
+from .gymnasium_envs import find_spec, make_env, picture_of
 from .source import Episodes, Source, tell_lost
 
 logger = logging.getLogger(__name__)
 
-_NAMED_BY_ARGUMENTS = ("GymV21Environment", "GymV26Environment")
-"""They import and make whatever environment their arguments name."""
-
-_ARGUMENTS_OF_MAKE = {
-    "id": "say env.id",
-    "max_episode_steps": "say env.max_episode_steps",
-    "disable_env_checker": "its checker is always off",
-}
-
-_EXTRAS = {"box2d": "box2d", "phys2d": "jax", "tabular": "jax"}
-"""What of Gymnasium is to be installed for the environments of a folder of its own."""
-
 _BOX2D = "gymnasium.envs.box2d"
 """Its environments reset the bodies in their world, but not the world, whose traces of earlier episodes show
 in the last digits of later ones, and soon in the first."""
-
-ATARI = "ALE/"
-"""What the ids of Atari games begin with; they are registered by a package of their own."""
 
 UNBOUNDED = 1e18
 """Bounds of this size are none: some environments say ``np.finfo(np.float32).max`` for infinity."""
 
 MOST_CHOICES = 10_000
 """Of all decisions of an action together."""
-
-MOST_NAMES = 5
-"""Ids that the message about an unknown one tells: hundreds may be registered."""
-
-
-_ROBOT_FILES = ("xml_file", "model_path")
-"""Arguments of MuJoCo tasks that name an MJCF file."""
-
-
-def find_spec(env_id: Any, imports: Any = None) -> EnvSpec:
-    """What is registered under exactly this id.
-
-    Nothing is imported by a name in it, as `gymnasium.make` would do for ``"module:Id"``: a saved policy,
-    which holds the id of its task, may come from a stranger. The module is to be among ``imports``, or
-    imported already.
-
-    Args:
-        env_id: with its version, with or without the module that registers it.
-        imports: modules that are imported first, at the user's word; see `import_modules`.
-
-    Raises:
-        UserError: no text, a module that the user does not name, an unknown id (with the nearest that are
-            registered), or one whose arguments name another environment.
-    """
-    if not isinstance(env_id, str) or not env_id:
-        raise UserError(
-            f"env.id is {env_id!r}; say the id of a Gymnasium environment, such as env.id=Pendulum-v1"
-        )
-    named = import_modules(imports)
-    module, _, name = env_id.rpartition(":")
-    if module and module not in sys.modules:
-        word = ",".join([*named, module])
-        raise UserError(
-            f"env.id={env_id} is of the module {module!r}, which is imported only where the command line "
-            f"names it: add env.imports=[{word}]"
-        )
-    if name.startswith(ATARI) and name not in gymnasium.registry:
-        _register_atari(name)
-    if name not in gymnasium.registry:
-        raise UserError(_unknown(name, dict.fromkeys([module, *named] if module else named)))
-    spec = gymnasium.registry[name]
-    if spec.name in _NAMED_BY_ARGUMENTS:
-        raise UserError(f"env.id={env_id!r} makes what its arguments name, and imports it; give a task's id")
-    return spec
-
-
-def _unknown(name: str, modules: Iterable[str]) -> str:
-    """That there is no such id, and what can be done."""
-    said = f"no environment {name!r} is registered with Gymnasium"
-    if modules:
-        own = [
-            key for key, spec in gymnasium.registry.items() if _root(spec.entry_point) in map(_top, modules)
-        ]
-        near = difflib.get_close_matches(name, own, n=1)
-        own.sort(key=lambda key: key not in near)  # it is told first
-        registered = shown(", ".join(own), 300) if own else "no environment of its own"
-        return f"{said}, also after the import of {', '.join(modules)}, which registers {registered}"
-    close = difflib.get_close_matches(name, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
-    hint = f"did you mean {close[0]!r}? similar: {', '.join(close)}" if close else "nothing is similar"
-    return f"{said}; {hint}; where a module registers it: env.imports=[<module>]"
-
-
-def _root(entry_point: Any) -> str:
-    """The package that an environment comes from."""
-    return _top(entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", ""))
-
-
-def _top(module: str) -> str:
-    return re.split("[.:]", module)[0]
-
-
-def _register_atari(env_id: str) -> None:
-    """Atari games are known once their package has been imported, which is done for their ids alone."""
-    if importlib.util.find_spec("ale_py") is None:
-        raise UserError(f"{env_id} needs ale-py: pip install 'somite[atari]' brings it")
-    import ale_py
-
-    gymnasium.register_envs(ale_py)
-
-
-def episode_limit(spec: EnvSpec, given: int | None) -> int:
-    """Steps after which an episode is cut: ``given``, or the task's own. Raises UserError: there is none."""
-    limit = spec.max_episode_steps if given is None else given
-    if limit is None:
-        raise UserError(f"{spec.id} sets no limit to its episodes; say env.max_episode_steps=<steps>")
-    return limit
-
-
-class _Guarded(gymnasium.Wrapper):
-    """An environment of somebody else's, whose errors are told in one message with the line of its code."""
-
-    def reset(self, **kwargs: Any) -> Any:
-        """Raises EnvironmentFault."""
-        try:
-            return self.env.reset(**kwargs)
-        except (Exception, SystemExit) as error:
-            raise self._fault("reset()", error) from error
-
-    def step(self, action: Any) -> Any:
-        """Raises EnvironmentFault."""
-        try:
-            return self.env.step(action)
-        except (Exception, SystemExit) as error:
-            raise self._fault("step()", error) from error
-
-    def close(self) -> None:
-        """What goes wrong is logged: nothing more is wanted of it."""
-        try:
-            self.env.close()
-        except (Exception, SystemExit) as error:
-            _warn_once(str(self._fault("close()", error)))
-
-    def _fault(self, method: str, error: BaseException) -> UserError:
-        if isinstance(error, UserError):  # of an environment of ours
-            return error
-        return EnvironmentFault(f"{self.env.spec.id}: {method} raised {with_place(error)}")
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    logger.warning("%s", message)
-
-
-def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    """The environment without Gymnasium's time limit and checks.
-
-    Args:
-        env_id: of a registered environment.
-        kwargs: arguments of its own.
-
-    Raises:
-        UserError: a package is missing, or the environment does not take these arguments.
-    """
-    spec = find_spec(env_id)
-    for name, advice in _ARGUMENTS_OF_MAKE.items():
-        if name in kwargs:
-            raise UserError(f"env.kwargs.{name} is no argument of {env_id} itself; {advice}")
-    for name in _ROBOT_FILES:
-        if isinstance(kwargs.get(name), str):
-            _check_robot(kwargs[name])
-    try:
-        env = _Guarded(gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True, **kwargs))
-        check_methods(env)
-        return env
-    except UserError:
-        raise
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(f"{env_id} cannot be made: {error}{_extra(spec, str(error))}") from error
-    except Exception as error:  # it runs code of others, which may raise anything
-        if not kwargs:
-            raise UserError(f"{env_id} cannot be made: {with_place(error)}") from error
-        known = _arguments(spec)
-        for name in kwargs:
-            if name not in known:
-                raise UserError(
-                    f"{env_id} takes no argument {name!r}; {nearest(str(name), known)}"
-                ) from error
-        raise UserError(f"{env_id} does not take env.kwargs={dict(kwargs)}: {with_place(error)}") from error
-
-
-def _check_robot(name: str) -> None:
-    """Refuses an MJCF file that reads beyond its folder. Gymnasium looks in its own for a bare name."""
-    from ..locomotion.bodies.user_bodies import check_robot
-
-    own = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-    for path in (Path(name).expanduser(), own / name):
-        if path.is_file():
-            check_robot(path, path.stat().st_mtime_ns)
-
-
-def _extra(spec: EnvSpec, message: str) -> str:
-    """How to install what an environment of Gymnasium's own needs, where the message does not say so."""
-    parts = str(spec.entry_point).split(".")
-    if parts[:2] == ["gymnasium", "envs"] and parts[2] in _EXTRAS and "pip install" not in message:
-        return f'; try pip install "gymnasium[{_EXTRAS[parts[2]]}]"'
-    return ""
-
-
-def _arguments(spec: EnvSpec) -> list[str]:
-    """Names that the constructor takes, those handed on to its parents included."""
-    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
-    names: dict[str, None] = {}
-    for part in inspect.getmro(creator) if inspect.isclass(creator) else (creator,):
-        if part in (gymnasium.Env, object):
-            break
-        own = inspect.signature(part).parameters.values()
-        names |= {p.name: None for p in own if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-        if all(p.kind != p.VAR_KEYWORD for p in own):
-            break
-    return list(names)
 
 
 class NominalActions:
@@ -421,8 +209,6 @@ class GymnasiumSource(Source):
 
     def render(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8, how a row's environment draws itself; see `picture_of`. Raises UserError."""
-        from .gymnasium_task import picture_of
-
         return picture_of(self._envs[row])
 
     def close(self) -> None:

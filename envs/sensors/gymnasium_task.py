@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import logging
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Annotated, Any
 
-import gymnasium
-import numpy as np
 import torch
 
 from ..errors import UserError, shown
 from ..numbers import EPISODE_STEPS, NAMES, NULL, TEXT, VALUES, checked, is_number, one_of, part
-from ..user_modules import with_place
 from .boundary import Sensors
-from .gymnasium_source import GymnasiumSource, NominalActions, episode_limit, find_spec, make_env
+from .gymnasium_envs import episode_limit, find_spec, make_env, picture_of
+from .gymnasium_source import GymnasiumSource, NominalActions
 from .mujoco_source import MujocoSource, WarpSource, rules_of, why_not_batched
 from .senses import Senses
 from .source import Source
@@ -71,55 +66,6 @@ class RenderedTask(SensorTask):
         finally:
             env.close()
         return other
-
-
-def picture_of(env: gymnasium.Env) -> np.ndarray:
-    """(H, W, 3) uint8, what an environment draws of its present state.
-
-    Raises:
-        UserError: it cannot draw on this machine, or gives no picture.
-    """
-    try:
-        with _drawing(env):
-            picture = env.render()
-    except UserError:
-        raise
-    except Exception as error:  # whatever somebody else's drawing raises: numbers stand without pictures
-        raise UserError(f"{env.spec.id} cannot be drawn here: {with_place(error)}") from error
-    picture = np.asarray(picture[-1] if isinstance(picture, list) and picture else picture)
-    if picture.ndim != 3 or picture.shape[2] not in (3, 4) or picture.dtype != np.uint8 or not picture.size:
-        raise UserError(
-            f"{env.spec.id} cannot be filmed: its render() gives {picture.dtype} of shape {picture.shape}, "
-            "expected uint8 of shape (height, width, 3)"
-        )
-    return picture[..., :3]
-
-
-@contextlib.contextmanager
-def _drawing(env: gymnasium.Env) -> Iterator[None]:
-    """Within it, libraries that open windows do without a display.
-
-    Gymnasium's drawing of MuJoCo looks for a display first, and breaks where there is none; it is told the
-    backend that works, as long as nobody else has chosen one.
-    """
-    wanted = {}
-    mujoco = sys.modules.get("mujoco")
-    if mujoco and isinstance(getattr(env.unwrapped, "model", None), mujoco.MjModel):
-        from ..locomotion.pictures.rendering import find_backend
-
-        wanted["MUJOCO_GL"] = find_backend()
-    elif sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
-        wanted["SDL_VIDEODRIVER"] = "dummy"  # of pygame
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: value for name, value in wanted.items() if not before[name]})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 SIMULATIONS = ("auto", "batched", "gymnasium")

@@ -23,7 +23,8 @@ from ..cores import thread_count
 from ..draws import RandomNumbers
 from ..in_place import replace
 from ..locomotion.backends.mujoco import DIVERGED as DIVERGED
-from .gymnasium_source import SEEDS_OF_EPISODES, NominalActions, find_spec, make_env
+from .gymnasium_envs import find_spec, make_env
+from .gymnasium_source import SEEDS_OF_EPISODES, NominalActions
 from .source import Source
 
 
