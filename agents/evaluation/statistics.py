@@ -32,7 +32,7 @@ OF_AN_AGENT = ["agent", "suite", "condition"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the ends of its 95 % interval; NaN where there is none to be had."""
+    """A value with the ends of its 95 % interval; NaN where it cannot be computed."""
 
     value: float
     low: float

@@ -151,7 +151,7 @@ class EpisodeLog(Kept):
 
     @property
     def mean_return(self) -> float | None:
-        """Mean of the last whole episodes; None: there are none yet."""
+        """Mean of the last whole episodes; None before the first one."""
         return float(np.mean(self._returns)) if self._returns else None
 
     def scalars(self) -> dict[str, float]:

@@ -83,7 +83,7 @@ def policy_folder_of(run: str) -> Path:
     """The policy folder of a run's name, ``last``, a path to a run or a policy, or ``bundled/<name>``.
 
     Raises:
-        UserError: There is none, with the nearest names.
+        UserError: no such policy; the nearest names are told.
     """
     folder = Path(run)
     if run.startswith(PREFIX) and not folder.is_dir():
@@ -157,7 +157,7 @@ def read_description(file: Path) -> dict[str, Any]:
 
 @functools.cache  # each look goes through the folder of packages, and every checkpoint wants ten
 def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, None if there is none."""
+    """Version of an installed distribution, None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -55,7 +55,7 @@ def find_run(run: str | Path, root: str | Path = ROOT, needs: str = "policy") ->
         needs: A folder that the run must have: ``policy`` to evaluate it, ``checkpoints`` to resume it.
 
     Raises:
-        UserError: There is none, with the nearest names.
+        UserError: no such run; the nearest names are told.
     """
     root = Path(root)
     folders = [folder for folder in root.glob("*") if not folder.name.startswith(".")]
