@@ -1,35 +1,94 @@
-"""What training and evaluation ask of whatever they make environments from: bodies, or a task of sensors."""
+"""What training and evaluation make environments from, also from the configuration that a stranger saved."""
 
 from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
+from .errors import UserError, one_line
+from .user_modules import NAME, imported_class, is_foreign
 
-from .errors import UserError
-from .gym import TokenVectorEnv
-from .token_env import TokenEnv
+if TYPE_CHECKING:  # a policy.json is read without torch
+    import torch
+
+    from .gym import TokenVectorEnv
+    from .token_env import TokenEnv
+
+MOST_DEPTH, MOST_VALUES, LONGEST_TEXT = 20, 100_000, 4096
+"""Objects inside each other, values, and characters of one, of an environment's configuration."""
+
+LARGEST: dict[str, float] = {
+    "frame_skip": 1000,
+    "action_repeat": 1000,
+    "max_episode_steps": 10_000_000,
+    "history": 1000,
+    "neighbors": 1_000_000,
+    "traces": 1_000_000,
+    "duplicates": 1000,
+    "noise_channels": 10_000,
+    "stuck": 100_000,
+    "patch_size": 4096,
+    "size": 4096,
+    "variants": 1000,
+    "strips": 1000,
+    "parts": 1000,
+}
+"""Of what is stored or repeated so often, by the name of its key. What is larger could only do harm."""
+
+ALLOWANCES = ("files_from", "compile_seconds", "imports")
+"""What a user allows: files of his robots, modules. It travels with no policy, which may be a stranger's."""
+
+_TARGET = re.compile(r"somite(\.[A-Za-z_][A-Za-z0-9_]*)+")
 
 
 class TaskSet(abc.ABC):
     """One or several variants of a task (bodies), some trained on and some held out.
 
     Attributes:
-        kind: of its tokens, ``limbs`` or ``sensors``.
+        parts: classes of those arguments of the constructor that the configuration describes by keys.
+        kind: of its tokens, ``limbs``, ``sensors`` or ``patches``.
         has_physics: whether a simulation of ours can diverge; else NaN is what an environment gave.
         device_simulation: what can simulate it on a device, a value of the key ``simulation``; None: nothing.
         simulation: what does: ``cpu``, or `device_simulation`; see `simulated_by`.
         device_options: options of that for this machine; no policy is saved with them.
     """
 
+    parts: ClassVar[Mapping[str, type]] = {}
     kind: str
     has_physics = True
     device_simulation: str | None = None
     simulation = "cpu"
     device_options: Mapping[str, Any] = {}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build it from a saved node of ``conf/env``; `parts` are built as their classes and nothing else.
+
+        Raises:
+            UserError: an unknown key, an invalid value, or a part with the target of another class.
+        """
+        values = {key: value for key, value in config.items() if key != "_target_"}
+        try:
+            for name, kind in cls.parts.items():
+                if values.get(name) is None:
+                    continue
+                if not isinstance(values[name], Mapping):
+                    raise UserError(
+                        f"{name} of this environment is {values[name]!r}; expected keys and values"
+                    )
+                part = dict(values[name])
+                target = part.pop("_target_", None)
+                if target is not None and imported_class(target, kind, __package__) is not kind:
+                    wanted = f"{'.'.join(kind.__module__.split('.')[:3])}.{kind.__name__}"
+                    raise UserError(f"env.{name}._target_ is {target!r}; expected {wanted}")
+                values[name] = kind(**part)
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"the saved environment does not fit this version: {error}") from error
 
     @property
     @abc.abstractmethod
@@ -49,36 +108,6 @@ class TaskSet(abc.ABC):
     @abc.abstractmethod
     def choose(self, bodies: str | Sequence[str]) -> tuple[str, ...]:
         """Names for ``all``, ``seen``, ``unseen``, one name or several. Raises UserError."""
-
-    def make_vec(
-        self, names: Sequence[Any] | None = None, num_envs: int | None = None, **options: Any
-    ) -> TokenVectorEnv:
-        """`make_env` as Gymnasium's vector environment."""
-        return TokenVectorEnv(self.make_env(names, num_envs, **options))
-
-    def simulated_on(self, device: torch.device | str) -> torch.device:
-        """The device of an environment's tensors. Raises UserError: ``simulation=cpu`` has only one."""
-        device = torch.device(device)
-        if self.simulation == "cpu" and device.type != "cpu":
-            raise UserError(f"simulation=cpu gives tensors of the CPU, not of {device}")
-        return device
-
-    def why_not_on_device(self) -> str | None:
-        """Half a sentence, why this cannot be simulated on a device as it is configured; None: it can."""
-        return None if self.device_simulation else "this task is simulated on the CPU only"
-
-    def simulated_by(self, simulation: str, **options: Any) -> TaskSet:
-        """The same, simulated by ``cpu``, ``warp`` or ``torch`` from now on, with `device_options`.
-
-        Raises:
-            UserError: it cannot be.
-        """
-        if simulation != "cpu" and (self.device_simulation != simulation or self.why_not_on_device()):
-            raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
-        other = copy.copy(self)
-        other.simulation = simulation
-        other.device_options = options or self.device_options
-        return other
 
     @abc.abstractmethod
     def make_env(
@@ -111,6 +140,40 @@ class TaskSet(abc.ABC):
             UserError: it cannot be simulated so.
         """
 
+    def make_vec(
+        self, names: Sequence[Any] | None = None, num_envs: int | None = None, **options: Any
+    ) -> TokenVectorEnv:
+        """`make_env` as Gymnasium's vector environment."""
+        from .gym import TokenVectorEnv
+
+        return TokenVectorEnv(self.make_env(names, num_envs, **options))
+
+    def simulated_on(self, device: torch.device | str) -> torch.device:
+        """The device of an environment's tensors. Raises UserError: ``simulation=cpu`` has only one."""
+        import torch
+
+        device = torch.device(device)
+        if self.simulation == "cpu" and device.type != "cpu":
+            raise UserError(f"simulation=cpu gives tensors of the CPU, not of {device}")
+        return device
+
+    def why_not_on_device(self) -> str | None:
+        """Half a sentence, why this cannot be simulated on a device as it is configured; None: it can."""
+        return None if self.device_simulation else "this task is simulated on the CPU only"
+
+    def simulated_by(self, simulation: str, **options: Any) -> TaskSet:
+        """The same, simulated by ``cpu``, ``warp`` or ``torch`` from now on, with `device_options`.
+
+        Raises:
+            UserError: it cannot be.
+        """
+        if simulation != "cpu" and (self.device_simulation != simulation or self.why_not_on_device()):
+            raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
+        other = copy.copy(self)
+        other.simulation = simulation
+        other.device_options = options or self.device_options
+        return other
+
     def for_evaluation(self) -> TaskSet:
         """The same without what only helps training, such as episodes that end early."""
         return self
@@ -132,13 +195,38 @@ class TaskSet(abc.ABC):
         return ()
 
 
-def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved environment's configuration with other values of what varies; null: as it was saved.
+def task_set_of(config: Mapping[str, Any]) -> TaskSet:
+    """Rebuild what ``conf/env`` described when the policy was trained.
 
-    Args:
-        config: of the environment.
-        changes: of its keys and nodes.
+    A policy may come from a stranger: ``_target_`` must be a task of ours, or of a module that the user has
+    named or imported himself. Its paths are read as robots and pictures, and as nothing else.
+
+    Raises:
+        UserError: another target, an unknown key, or an invalid value.
     """
+    try:
+        check_environment(config, "env")
+        target = str(config.get("_target_"))
+        kind = imported_class(target, TaskSet, __package__)
+        if kind is not None:
+            return kind.from_config(config)
+        if is_foreign(target):
+            raise UserError(
+                f"this environment is a {target!r}, a class of a module that is not of this package; if you "
+                f"trust it, say env._target_={target} on the command line, or import its module first"
+            )
+        raise UserError(
+            f"this environment is a {target!r}; expected a task, such as somite.envs.locomotion.BodySet"
+        )
+    except UserError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        told = one_line(str(error))
+        raise UserError(f"the saved environment cannot be built: {type(error).__name__}: {told}") from error
+
+
+def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved environment's configuration with other values of keys and nodes; null: as it was saved."""
     changed = dict(config)
     for name, change in changes.items():
         if isinstance(change, Mapping):
@@ -150,37 +238,47 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     return changed
 
 
-def build_parts(kind: type[TaskSet], config: Mapping[str, Any], parts: Mapping[str, tuple[type, str]]) -> Any:
-    """Build a `TaskSet` from a saved node of ``conf/env`` without looking anything up by the names in it.
-
-    Args:
-        kind: its class, already chosen.
-        config: of the node.
-        parts: keys whose values are built themselves; of each the class, and its package as ``_target_``
-            writes it.
+def check_environment(config: Mapping[str, Any], where: str) -> None:
+    """Refuses an environment's configuration whose sizes could only do harm, or with names that are not ours.
 
     Raises:
-        UserError: another target, an unknown key, or an invalid value.
+        UserError: such a value, and ``where`` it stands.
     """
-    values = {key: value for key, value in config.items() if key != "_target_"}
+    for count, (key, name, value) in enumerate(values_of(config, where)):
+        if count > MOST_VALUES or key.count(".") - where.count(".") > MOST_DEPTH:
+            raise UserError(f"{where} is larger than the configuration of any environment")
+        known = NAME if key == f"{where}._target_" else _TARGET  # which `task_set_of` looks up
+        if name == "_target_" and not (isinstance(value, str) and known.fullmatch(value)):
+            raise UserError(f"{key} is {str(value)[:100]!r}; only names that start with somite. are known")
+        if isinstance(value, str) and (len(value) > LONGEST_TEXT or "\0" in value):
+            raise UserError(f"{key} has {len(value):,} characters, or one that no text has")
+        if name in LARGEST and isinstance(value, str):
+            value = _number(value)  # counts may be written as text
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            most = LARGEST.get(name, math.inf if isinstance(value, float) else 1e15)
+            if not abs(value) <= most:  # NaN is not, either
+                raise UserError(
+                    f"{key} is {str(value)[:100]}; no environment has more than {most:,.0f} there"
+                )
+
+
+def _number(text: str) -> float | str:
     try:
-        for name, (wanted, package) in parts.items():
-            part = values.pop(name, None)
-            part = {} if part is None else part
-            if not isinstance(part, Mapping):
-                raise UserError(f"{name} of this environment is {part!r}; expected keys and values")
-            part = dict(part)
-            known_class(part.pop("_target_", f"{package}.{wanted.__name__}"), package, (wanted,))
-            values[name] = wanted(**part)
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"the saved environment does not fit this version: {error}") from error
+        return float(text)
+    except ValueError:
+        return text
 
 
-def known_class(target: Any, package: str, classes: Sequence[type]) -> type:
-    """The class that a saved ``_target_`` names. Raises UserError if it is none of them."""
-    for kind in classes:
-        if target == f"{package}.{kind.__name__}":
-            return kind
-    expected = " or ".join(f"{package}.{kind.__name__}" for kind in classes)
-    raise UserError(f"this environment is a {target!r}; expected {expected}")
+def values_of(node: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
+    """The values of nested objects and lists: where each stands, the key it belongs to, and the value.
+
+    Not by recursion: what is too deep is to be refused by a message.
+    """
+    waiting = [(where, "", node)]
+    while waiting:
+        at, name, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{at}.{key}" if at else str(key), str(key), inner) for key, inner in value.items()]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(f"{at}.{number}", name, inner) for number, inner in enumerate(value)]
+        yield at, name, value

@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from ...envs.errors import UserError
 from ...envs.numbers import NULL, POSITIVE, TEXT, checked, real, whole
-from ...envs.saved import task_set_of
 from ...envs.sensors import Senses, SensorTask
+from ...envs.task_set import task_set_of
 from ..agent import Agent
 from ..composition import check_fit
 from ..evaluation.runs import saved_environment

@@ -17,8 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import file_name
 from ...envs.numbers import whole_number
-from ...envs.saved import task_set_of
-from ...envs.task_set import TaskSet
+from ...envs.task_set import TaskSet, task_set_of
 from ..agent import Agent
 from ..device import resolve_device, set_threads, thread_limit
 from ..show.video import film_episode, to_film

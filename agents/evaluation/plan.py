@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from ...envs.errors import UserError
-from ...envs.saved import task_set_of
-from ...envs.task_set import TaskSet, with_changes
+from ...envs.task_set import TaskSet, task_set_of, with_changes
 from ..agent import Agent
 from ..composition import check_fit
 from ..device import set_threads

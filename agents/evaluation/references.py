@@ -16,7 +16,7 @@ from rich.progress import track
 
 from ...envs.errors import UserError
 from ...envs.numbers import whole_number
-from ...envs.saved import task_set_of
+from ...envs.task_set import task_set_of
 from ..device import set_threads, thread_limit
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folders

@@ -16,8 +16,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from ...envs.locomotion.pictures.rendering import file_name
-from ...envs.saved import task_set_of
-from ...envs.task_set import with_changes
+from ...envs.task_set import task_set_of, with_changes
 from ..show.figures import inside_figure
 from ..show.inside import looks_inside, record_inside
 from ..show.video import film_episode, to_film

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...envs.errors import UserError, shown
 from ...envs.locomotion.body_set import OF_ROBOTS, with_morphology
-from ...envs.saved import task_set_of
-from ...envs.task_set import TaskSet, with_changes
+from ...envs.task_set import TaskSet, task_set_of, with_changes
 from ...envs.user_modules import module_names
 from ..agent import Agent
 from ..bundled import is_bundled

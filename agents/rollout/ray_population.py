@@ -21,8 +21,7 @@ import torch
 from ...envs.errors import UserError
 from ...envs.numbers import NULL, TEXT, checked, one_of, real
 from ...envs.numbers import whole as count
-from ...envs.saved import task_set_of
-from ...envs.task_set import TaskSet
+from ...envs.task_set import TaskSet, task_set_of
 from ...envs.user_modules import inherit, modules_to_inherit
 from ..device import processor
 from ..policies.base import Policy

@@ -25,7 +25,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ...envs.errors import nearest, one_line
-from ...envs.saved import ALLOWANCES
+from ...envs.task_set import ALLOWANCES
 from ...envs.tokens import CONTRACT_VERSION, TokenSpec
 from ...envs.user_modules import imported_class, is_foreign
 from .. import policies

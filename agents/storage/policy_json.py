@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import ListConfig
 
 from ...envs.errors import UserError, nearest, shown
-from ...envs.saved import MOST_DEPTH, check_environment, values_of
+from ...envs.task_set import MOST_DEPTH, check_environment, values_of
 from ...envs.tokens import CONTRACT_VERSION
 from ..bundled import PREFIX, bundled_folder, bundled_names
 from .atomic import standing

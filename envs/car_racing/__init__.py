@@ -1,6 +1,6 @@
 """CarRacing, batched, drawn fast, and seen as patches."""
 
 from .scenery import Scenery
-from .task import CarRacing, task_from_config
+from .task import CarRacing
 
-__all__ = ["CarRacing", "Scenery", "task_from_config"]
+__all__ = ["CarRacing", "Scenery"]

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
-from .. import sensors
 from ..errors import UserError
 from ..gym import SingleEnv, TokenVectorEnv, resets_itself
 from ..images.patches import check_patch
@@ -20,7 +19,6 @@ from ..numbers import EPISODE_STEPS, FLAG, PROBABILITY_BELOW_1, checked, one_of,
 from ..sensors import Senses, SensorEnv
 from ..sensors.source import Source
 from ..sensors.task import SensorTask
-from ..task_set import build_parts, known_class
 from .scenery import Scenery
 
 SIZE = 96
@@ -52,6 +50,7 @@ class CarRacing(SensorTask):
     """
 
     name = "car_racing"
+    parts = {"senses": Senses, "scenery": Scenery}
 
     def __init__(
         self,
@@ -113,13 +112,6 @@ def check_packages() -> None:
         raise UserError(
             f"car_racing needs {', '.join(missing)}: pip install 'somite[car_racing]' brings what it needs"
         )
-
-
-def task_from_config(config: Any) -> CarRacing:
-    """Rebuild the task from a saved node of ``conf/env``. Raises UserError; see `build_parts`."""
-    known_class(config.get("_target_"), __package__, (CarRacing,))
-    parts = {"senses": (Senses, sensors.__name__), "scenery": (Scenery, __package__)}
-    return build_parts(CarRacing, config, parts)
 
 
 def make_vec(

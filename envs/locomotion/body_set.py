@@ -12,7 +12,7 @@ import torch
 from ..errors import UserError
 from ..gym import TokenVectorEnv
 from ..numbers import NAMES, NULL, TEXT, checked, listed, part, whole
-from ..task_set import TaskSet, build_parts, known_class
+from ..task_set import TaskSet
 from .bodies import families
 from .bodies.families import Split, checked_split, distinct
 from .bodies.morphology import Morphology
@@ -25,10 +25,6 @@ from .varied.variation import BodyVariation
 from .varied.world import World
 
 _PACKAGE = "somite.envs.locomotion"
-_CLASSES = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
-_PARTS = {name: (part, _PACKAGE) for name, part in _CLASSES.items()}
-"""Keys of an environment's configuration that are built themselves."""
-
 _SUBSTEPS = whole(1, 1000) | NULL
 
 
@@ -48,6 +44,9 @@ class BodySet(TaskSet):
     Raises:
         UserError: unknown family, split or body, or a body that is also held out.
     """
+
+    parts = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
+    kind = "limbs"
 
     def __init__(
         self,
@@ -81,21 +80,6 @@ class BodySet(TaskSet):
             for twin, name in twins.items():
                 warnings.warn(f"left out: {twin} is the same robot as {name}", stacklevel=4)
             self.split = checked_split(f"{split.name} with bodies", chosen, split.unseen, source.build)
-
-    @staticmethod
-    def from_config(config: Mapping[str, Any]) -> BodySet:
-        """Rebuild from the node of ``conf/env`` that a policy was saved with.
-
-        Nothing is looked up by the names in it (a policy may come from a stranger): ``_target_`` must be
-        `BodySet` or `RobotSet` and, for its parts, the class of each.
-
-        Raises:
-            UserError: another target, an unknown key, or an invalid value.
-        """
-        kind = known_class(config.get("_target_"), _PACKAGE, (BodySet, RobotSet))
-        return build_parts(kind, config, _PARTS)
-
-    kind = "limbs"
 
     @property
     def max_episode_steps(self) -> int:

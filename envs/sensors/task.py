@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -30,6 +30,7 @@ class SensorTask(TaskSet):
         UserError: a number that is invalid.
     """
 
+    parts: ClassVar[Mapping[str, type]] = {"senses": Senses}
     kind = "sensors"
     name: str
     renders = False

@@ -22,7 +22,7 @@ from somite.agents.training.dashboard.zero_shot import (
 from somite.agents.training.loop import VALIDATION_SEED, Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LocomotionEnv
-from somite.envs.saved import task_set_of
+from somite.envs.task_set import task_set_of
 from tests.agents.runs import ROLLOUT, compose, read_metrics
 
 from .runs import SUITE, cma_run, limb_run

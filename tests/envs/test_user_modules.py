@@ -20,8 +20,8 @@ from somite.agents.training.loop import Run
 from somite.envs import user_modules
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
-from somite.envs.saved import task_set_of
 from somite.envs.sensors import GymnasiumTask, Senses
+from somite.envs.task_set import task_set_of
 from somite.scripts.cli.arguments import with_implied
 
 MODULE = """

@@ -20,6 +20,7 @@ from somite.envs.locomotion.backends import frame_skip_of
 from somite.envs.locomotion.bodies.mjcf_files import check_files
 from somite.envs.locomotion.pictures.describe import describe
 from somite.envs.locomotion.pictures.rendering import BodyRenderer, find_backend, portrait
+from somite.envs.task_set import task_set_of
 
 from ..agents.runs import compose
 from .public_robots import ALL, ROBOTS, label, package_folder, robot_file
@@ -81,7 +82,7 @@ def read(path: Path) -> BodySet:
     config = compose(*robot_arguments(path)).env
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of actuators without a range
-        return BodySet.from_config(config)
+        return task_set_of(config)
 
 
 def random_steps(env: TokenVectorEnv, steps: int) -> tuple[np.ndarray, np.ndarray]:

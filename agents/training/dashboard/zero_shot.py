@@ -16,9 +16,8 @@ import torch
 from ....envs.errors import EnvironmentFault, UserError, nearest
 from ....envs.locomotion.varied.variation import QUANTITIES, intervals_of
 from ....envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
-from ....envs.saved import task_set_of
 from ....envs.sensors import SensorTask
-from ....envs.task_set import TaskSet, with_changes
+from ....envs.task_set import TaskSet, task_set_of, with_changes
 from ...agent import Agent
 from ...algorithms.network import threads_of_an_operation
 from ...composition import check_fit

@@ -12,8 +12,7 @@ import torch
 from somite.agents.composition import sizes_for
 from somite.agents.policies import MLP, LimbTransformer, SensorMLP, SensorTransformer
 from somite.agents.storage.policy import save_policy
-from somite.envs.saved import task_set_of
-from somite.envs.task_set import with_changes
+from somite.envs.task_set import task_set_of, with_changes
 
 SWINGUP = {
     "_target_": "somite.envs.sensors.CartPoleSwingUp",

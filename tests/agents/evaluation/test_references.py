@@ -16,7 +16,7 @@ from somite.agents.evaluation.suites import undisturbed
 from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies import families
-from somite.envs.saved import task_set_of
+from somite.envs.task_set import task_set_of
 
 from ..runs import compose
 from .conftest import CHEETAHS

@@ -16,8 +16,7 @@ from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.suites import undisturbed
 from somite.agents.storage.policy import load_policy
 from somite.envs.errors import UserError
-from somite.envs.saved import task_set_of
-from somite.envs.task_set import with_changes
+from somite.envs.task_set import task_set_of, with_changes
 
 from ..runs import compose
 

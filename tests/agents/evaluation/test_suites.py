@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from somite.agents.evaluation.suites import KINDS, read_suite, undisturbed
 from somite.envs.errors import UserError
-from somite.envs.saved import task_set_of
-from somite.envs.task_set import with_changes
+from somite.envs.task_set import task_set_of, with_changes
 
 from .conftest import CHEETAHS, SWINGUP
 

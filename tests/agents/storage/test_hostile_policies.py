@@ -21,7 +21,7 @@ from somite.agents.storage.policy import CheckpointError, save_policy
 from somite.agents.storage.untrusted import check_links
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet
-from somite.envs.saved import task_set_of
+from somite.envs.task_set import task_set_of
 
 ENVIRONMENT = {
     "config": {

@@ -16,8 +16,8 @@ from somite.envs.car_racing.source import RacingSource
 from somite.envs.car_racing.task import RENDERERS
 from somite.envs.errors import UserError
 from somite.envs.images.patches import cut, join
-from somite.envs.saved import task_set_of
 from somite.envs.sensors import Senses
+from somite.envs.task_set import task_set_of
 
 
 def drive(env, steps: int, seed: int = 0) -> list[dict[str, np.ndarray]]:

@@ -17,8 +17,8 @@ from somite.agents.policies import PatchTransformer
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
 from somite.envs.images.patches import cut, join
-from somite.envs.saved import task_set_of
 from somite.envs.sensors import Senses
+from somite.envs.task_set import task_set_of
 from tests.envs.futures import equal, go_on, read_back
 
 PAINTED = "SomitePainted-v0"
@@ -170,7 +170,7 @@ def test_a_saved_task_is_built_again_and_strangers_are_refused() -> None:
     config = {"_target_": "somite.envs.images.GymnasiumImage", "id": PAINTED, "patch_size": 3}
     task = task_set_of(config)
     assert isinstance(task, GymnasiumImage) and task.patch_size == 3 and task.max_episode_steps == 9
-    with pytest.raises(UserError, match="expected somite.envs.images.GymnasiumImage"):
+    with pytest.raises(UserError, match="a 'somite.envs.images.importlib'; expected a task"):
         task_set_of({**config, "_target_": "somite.envs.images.importlib"})
 
 

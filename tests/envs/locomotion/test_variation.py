@@ -10,7 +10,6 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import (
-    BodySet,
     BodyVariation,
     LocomotionTask,
     Morphology,

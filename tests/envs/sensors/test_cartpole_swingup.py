@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.envs.errors import UserError
-from somite.envs.sensors import CartPoleSwingUp, Senses, task_from_config
+from somite.envs.sensors import CartPoleSwingUp, Senses
 from somite.envs.sensors.cartpole_swingup import CartPoles, fixed_starts
+from somite.envs.task_set import task_set_of
 
 CENTRE, REACH = np.array([0, 0, np.pi, 0]), np.array([2.4, 10, np.pi / 2, 10])
 """Of the starts: x, its speed, the angle, its speed."""
@@ -226,17 +227,17 @@ def test_the_task_names_itself_and_rebuilds_from_its_saved_node() -> None:
         "max_episode_steps": 7,
         "starts": "fixed",
     }
-    task = task_from_config(saved)
+    task = task_set_of(saved)
     assert task.seen == task.choose("all") == task.choose(["cartpole_swingup"]) == ("cartpole_swingup",)
     assert task.unseen == () and task.hashes() == {}
     assert task.max_episode_steps == 7 and task.starts == "fixed"
     assert task.senses == Senses(history=3, noise_channels=(0, 2))
     with pytest.raises(UserError, match=r"cartpole_swingup has no body 'cartpol'; did you mean"):
         task.choose("cartpol")
-    with pytest.raises(UserError, match="expected somite.envs.sensors.CartPoleSwingUp"):
-        task_from_config({"_target_": "somite.envs.sensors.CartPoles"})
+    with pytest.raises(UserError, match="a 'somite.envs.sensors.CartPoles'; expected a task"):
+        task_set_of({"_target_": "somite.envs.sensors.CartPoles"})
     with pytest.raises(UserError, match="hisory"):
-        task_from_config({**saved, "senses": {"hisory": 3}})
+        task_set_of({**saved, "senses": {"hisory": 3}})
 
 
 @pytest.mark.parametrize(

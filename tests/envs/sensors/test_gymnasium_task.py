@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from somite.envs.errors import UserError
-from somite.envs.sensors import GymnasiumTask, Senses, task_from_config
+from somite.envs.sensors import GymnasiumTask, Senses
 from somite.envs.sensors.gymnasium_source import NominalActions
+from somite.envs.task_set import task_set_of
 
 REAL = spaces.Box(-1.0, 1.0, (2,), np.float32)
 PICTURE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
@@ -263,12 +264,12 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def test_a_saved_configuration_gives_the_same_task() -> None:
     config = composed("env.id=Pendulum-v1", "env.kwargs={g: 3.0}", "env.max_episode_steps=9")
-    written, read = hydra.utils.instantiate(config, _convert_="all"), task_from_config(config)
+    written, read = hydra.utils.instantiate(config, _convert_="all"), task_set_of(config)
     assert (read.name, read.seen, read.max_episode_steps) == ("Pendulum-v1", ("Pendulum-v1",), 9)
     assert read.kwargs == {"g": 3.0}
     first = play(written, 2, 20)
     np.testing.assert_array_equal(first, play(read, 2, 20))
-    heavier = task_from_config(composed("env.id=Pendulum-v1", "env.max_episode_steps=9"))
+    heavier = task_set_of(composed("env.id=Pendulum-v1", "env.max_episode_steps=9"))
     assert (np.array(first) != np.array(play(heavier, 2, 20))).any(), "kwargs have reached nothing"
 
 
@@ -283,7 +284,7 @@ def test_a_saved_configuration_imports_nothing(tmp_path: Path, monkeypatch: pyte
         {"id": "GymV21Environment-v0", "kwargs": {"env_id": "strangers_module:CartPole-v1"}},
     ):
         with pytest.raises(UserError, match="import"):
-            task_from_config(config | {"_target_": "somite.envs.sensors.GymnasiumTask"})
+            task_set_of(config | {"_target_": "somite.envs.sensors.GymnasiumTask"})
     assert "strangers_module" not in sys.modules
 
 

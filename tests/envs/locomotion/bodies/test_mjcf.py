@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-from somite.envs.locomotion import BodySet, LocomotionTask, RobotSet
+from somite.envs.locomotion import LocomotionTask, RobotSet
 from somite.envs.locomotion.bodies.families import build
 from somite.envs.locomotion.bodies.user_bodies import CompileGuard
+from somite.envs.task_set import task_set_of
 
 from ..helpers import SAMPLED, observed, one_row, token
 from ..user_robots import arm, load, walker
@@ -229,7 +230,7 @@ def posed(tmp_path):
 def test_the_keyframe_that_is_asked_for_is_the_start_also_of_what_is_saved(posed, keyframe, hip):
     target = "somite.envs.locomotion.RobotSet"
     saved = {"_target_": target, "morphology": str(posed), "keyframe": keyframe}
-    bodies = BodySet.from_config(saved)
+    bodies = task_set_of(saved)
     assert bodies.morphology("robot").initial_qpos[7] == pytest.approx(hip)
 
 
