@@ -10,6 +10,7 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import (
+    BodySet,
     BodyVariation,
     LocomotionTask,
     Morphology,
