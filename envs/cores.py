@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from gymnasium import spaces
 
 from .errors import UserError
 
 GIB = 2**30
 CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+BYTES_OF_AN_ENVIRONMENT = 2048
+"""Beside its observations: random streams, counters."""
 
 
 def available_cores() -> int:
@@ -23,21 +29,8 @@ def available_cores() -> int:
 
 
 def thread_count(threads: int, most: int) -> int:
-    """Threads or processes that share work.
-
-    Args:
-        threads: that were asked for; 0: one for each of `available_cores`.
-        most: more have nothing to do.
-    """
+    """Threads that share work: as many as asked for (0: `available_cores`), but not more than ``most``."""
     return max(1, min(threads or available_cores(), most))
-
-
-def _given_by_slurm() -> Iterator[int]:
-    # Without --cpus-per-task only the cores of all tasks on this node are told.
-    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
-        if os.environ.get(name, "").isdecimal():
-            yield int(os.environ[name])
-            return
 
 
 def free_memory() -> int | None:
@@ -49,31 +42,57 @@ def free_memory() -> int | None:
     return max(0, min(left)) if left else None
 
 
-def check_memory(needed: float, what: str, advice: str) -> None:
+def check_memory(needed: float, what: str, advice: str, free: int | None = None) -> None:
     """Refuses what does not fit into the memory, before the system ends the process for it.
 
     Args:
         needed: bytes.
         what: takes them, in words.
         advice: what to change.
+        free: bytes of the device; None: `free_memory` of the host.
 
     Raises:
-        UserError: more than `free_memory`.
+        UserError: more than are free.
     """
-    free = free_memory()
+    free = free_memory() if free is None else free
     if free is not None and needed > free:
         raise UserError(
             f"{what} takes about {needed / GIB:,.1f} GiB, and {free / GIB:,.1f} GiB are free; {advice}"
         )
 
 
+def check_memory_of_environments(num_envs: int, space: spaces.Dict, copies: int) -> None:
+    """Refuses environments that do not fit into the memory, before they are made.
+
+    Args:
+        num_envs: how many.
+        space: of one observation.
+        copies: bytes that one takes, in those of its observation (measured).
+
+    Raises:
+        UserError: they do not.
+    """
+    observed = sum(part.dtype.itemsize * math.prod(part.shape) for part in space.values())
+    check_memory(
+        num_envs * (copies * observed + BYTES_OF_AN_ENVIRONMENT),
+        f"the simulation of {num_envs:,} environments, whose observations take {observed:,} bytes each,",
+        "take fewer environments (algorithm.num_envs) or smaller observations",
+    )
+
+
+def _given_by_slurm() -> Iterator[int]:
+    # Without --cpus-per-task only the cores of all tasks on this node are told.
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        if os.environ.get(name, "").isdecimal():
+            yield int(os.environ[name])
+            return
+
+
 def _left_by_machine() -> Iterator[int]:
-    path = Path("/proc/meminfo")
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                yield 1024 * int(line.split()[1])
-                return
+    for line in _lines(Path("/proc/meminfo")):
+        if line[0] == "MemAvailable:":
+            yield 1024 * int(line[1])
+            return
     try:
         yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -87,20 +106,20 @@ def _left_by_groups() -> Iterator[int]:
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            try:
-                limit = int((group / most).read_text(encoding="utf-8"))
-                stat = dict(
-                    line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines()
-                )
-                yield limit - int((group / used).read_text(encoding="utf-8")) + int(stat.get(cached, 0))
-            except (OSError, ValueError):  # no such group is shown here, or its limit is "max"
-                continue
+            limit, now = _lines(group / most), _lines(group / used)
+            if limit and now and limit[0][0] != "max":
+                stat = dict(_lines(group / "memory.stat"))
+                yield int(limit[0][0]) - int(now[0][0]) + int(stat.get(cached, 0))
 
 
 def _quotas() -> Iterator[float]:
     """Cores that control groups allow, of every one that this process is in and that has a limit."""
     for group in _groups("cpu"):
-        yield from _quota(group)
+        files = [group / f"cpu.cfs_{part}_us" for part in ("quota", "period")]
+        files = [group / "cpu.max"] if (group / "cpu.max").exists() else files
+        words = [word for file in files for line in _lines(file) for word in line]
+        if len(words) == 2 and words[0] != "max" and float(words[0]) > 0 and float(words[1]) > 0:
+            yield float(words[0]) / float(words[1])  # a quota of -1: no limit, in version 1
 
 
 def _groups(controller: str) -> Iterator[Path]:
@@ -124,14 +143,9 @@ def _groups(controller: str) -> Iterator[Path]:
                 yield mount / group.relative_to("/")
 
 
-def _quota(group: Path) -> Iterator[float]:
+def _lines(file: Path) -> list[list[str]]:
+    """The words of each line of a file of the system; none where it is not shown here."""
     try:
-        if (group / "cpu.max").exists():
-            quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
-        else:
-            files = (group / f"cpu.cfs_{part}_us" for part in ("quota", "period"))
-            quota, period = (file.read_text(encoding="utf-8") for file in files)
-        if quota != "max" and float(quota) > 0 and float(period) > 0:  # -1: no limit, in version 1
-            yield float(quota) / float(period)
-    except (OSError, ValueError):  # no such group is shown here, or it has no limit to read
-        return
+        return [words for line in file.read_text(encoding="utf-8").splitlines() if (words := line.split())]
+    except (OSError, ValueError):
+        return []

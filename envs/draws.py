@@ -2,13 +2,13 @@
 
 What an environment draws at a seeded reset comes from a NumPy generator of its own key, `FirstDraws`: the
 same key gives the same start on any device. What it draws later is from one generator of the
-device, `Draws`.
+device, `Draws`. Tasks and senses are handed either, as `RandomNumbers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,32 +50,16 @@ def seeds_of(rngs: Sequence[np.random.Generator], count: int) -> list[int]:
     return [int(word >> np.uint64(1)) for word in words]
 
 
-class RandomNumbers(Protocol):
-    """What tasks and senses draw from: numbers of B environments, as tensors of the device."""
-
-    is_first: bool
-    """Whether they are of a seeded reset, and the same on every device."""
-
-    def uniform(self, *size: int) -> Tensor:
-        """(B, *size) float64 in [0, 1)."""
-
-    def normal(self, *size: int) -> Tensor:
-        """(B, *size) float64 of deviation 1."""
-
-    def integers(self, high: int, *size: int) -> Tensor:
-        """(B, *size) int64 from 0 to ``high`` - 1."""
-
-    def permutations(self, size: int) -> Tensor:
-        """(B, size) int64."""
-
-
 class FirstDraws:
-    """Numbers of newly seeded environments, see `RandomNumbers`.
+    """Numbers of B newly seeded environments, as tensors of the device.
 
     Args:
         rngs: of the distinct keys.
         stream: (B,) which of them is an environment's.
         device: of what is drawn.
+
+    Attributes:
+        is_first: whether they are of a seeded reset, and the same on every device.
     """
 
     is_first = True
@@ -83,26 +67,29 @@ class FirstDraws:
     def __init__(self, rngs: Sequence[np.random.Generator], stream: np.ndarray, device: torch.device) -> None:
         self._rngs, self._stream, self._device = rngs, stream, device
 
-    def each(self, draw: Callable[[np.random.Generator], Any]) -> Tensor:
-        """(B, ...), of what is drawn from every generator."""
+    def _each(self, draw: Callable[[np.random.Generator], Any]) -> Tensor:
         drawn = np.array([draw(rng) for rng in self._rngs])[self._stream]
         return torch.from_numpy(drawn).to(self._device)
 
-    def uniform(self, *size: int) -> Tensor:  # noqa: D102
-        return self.each(lambda rng: rng.random(size))
+    def uniform(self, *size: int) -> Tensor:
+        """(B, *size) float64 in [0, 1)."""
+        return self._each(lambda rng: rng.random(size))
 
-    def normal(self, *size: int) -> Tensor:  # noqa: D102
-        return self.each(lambda rng: rng.standard_normal(size))
+    def normal(self, *size: int) -> Tensor:
+        """(B, *size) float64 of deviation 1."""
+        return self._each(lambda rng: rng.standard_normal(size))
 
-    def integers(self, high: int, *size: int) -> Tensor:  # noqa: D102
-        return self.each(lambda rng: rng.integers(high, size=size or None))
+    def integers(self, high: int, *size: int) -> Tensor:
+        """(B, *size) int64 from 0 to ``high`` - 1."""
+        return self._each(lambda rng: rng.integers(high, size=size or None))
 
-    def permutations(self, size: int) -> Tensor:  # noqa: D102
-        return self.each(lambda rng: rng.permutation(size))
+    def permutations(self, size: int) -> Tensor:
+        """(B, size) int64."""
+        return self._each(lambda rng: rng.permutation(size))
 
 
 class Draws(Kept):
-    """Numbers from one generator of the device, see `RandomNumbers`. Nothing here waits for the device.
+    """The same from one generator of the device, for what is drawn later. Nothing here waits for the device.
 
     Args:
         num_envs: B.
@@ -138,20 +125,21 @@ class Draws(Kept):
         self._stream.copy_(torch.from_numpy(which))
         self._count = len(stream) if self._stream.is_cuda else len(first)
 
-    def _shared(self, drawn: Tensor) -> Tensor:
-        return drawn.index_select(0, self._stream)
+    def _draw(self, draw: Callable[..., Tensor], *arguments: Any, dtype: torch.dtype) -> Tensor:
+        options = {"generator": self.generator, "device": self._stream.device, "dtype": dtype}
+        return draw(*arguments, **options).index_select(0, self._stream)
 
     def uniform(self, *size: int, dtype: torch.dtype = torch.float64) -> Tensor:  # noqa: D102
-        shape, device = (self._count, *size), self._stream.device
-        return self._shared(torch.rand(shape, generator=self.generator, device=device, dtype=dtype))
+        return self._draw(torch.rand, (self._count, *size), dtype=dtype)
 
     def normal(self, *size: int, dtype: torch.dtype = torch.float64) -> Tensor:  # noqa: D102
-        shape, device = (self._count, *size), self._stream.device
-        return self._shared(torch.randn(shape, generator=self.generator, device=device, dtype=dtype))
+        return self._draw(torch.randn, (self._count, *size), dtype=dtype)
 
     def integers(self, high: int, *size: int, dtype: torch.dtype = torch.int64) -> Tensor:  # noqa: D102
-        shape, device = (self._count, *size), self._stream.device
-        return self._shared(torch.randint(high, shape, generator=self.generator, device=device, dtype=dtype))
+        return self._draw(torch.randint, high, (self._count, *size), dtype=dtype)
 
     def permutations(self, size: int) -> Tensor:  # noqa: D102
         return self.uniform(size, dtype=torch.float32).argsort(1)
+
+
+RandomNumbers = FirstDraws | Draws

@@ -26,9 +26,6 @@ class TokenVectorEnv(gymnasium.vector.VectorEnv):
     ``info["final_obs"][i]`` the last of the one that ended, and ``info["final_info"]`` what that step told.
     ``info["diverged"]`` and ``info["episode_is_whole"]`` are (B,) bool; see `Step`. With ``autoreset=False``
     (``AutoresetMode.DISABLED``) the caller resets by ``reset(options={"reset_mask": (B,) bool})``.
-
-    Args:
-        env: what is adapted.
     """
 
     def __init__(self, env: TokenEnv) -> None:
@@ -82,27 +79,41 @@ class TokenVectorEnv(gymnasium.vector.VectorEnv):
     def step_finish(self) -> Told:
         """Finish it; what `step` returns."""
         step = self.env.finish()
-        info = {**as_arrays(step.info), "diverged": step.diverged.cpu().numpy().copy()}
-        ended = step.ended.cpu().numpy()
-        resets = self.env.autoreset and not self.env.once
-        if resets and step.final is not None and ended.any():
+        ended = _array(step.ended)
+        info = as_arrays(step.info | {"diverged": step.diverged})
+        if self.env.autoreset and not self.env.once and step.final is not None and ended.any():
             info |= _final(step, ended)
-        rewards = step.rewards.cpu().double().numpy().copy()
-        ends = (part.cpu().numpy().copy() for part in (step.terminated, step.truncated))
-        return as_arrays(step.observation), rewards, *ends, info
-
-    def restore(self, taken: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """See `TokenEnv.restore`."""
-        return as_arrays(self.env.restore(taken))
-
-    @property
-    def begun_anew(self) -> np.ndarray:
-        """See `TokenEnv.begun_anew`."""
-        return self.env.begun_anew.cpu().numpy()
+        ends = _array(step.terminated), _array(step.truncated)
+        return as_arrays(step.observation), _array(step.rewards.double()), *ends, info
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let the simulations go."""
         self.env.close()
+
+
+def _final(step: Step, ended: np.ndarray) -> dict[str, Any]:
+    """What Gymnasium tells of episodes that ended and were reset in the same step."""
+    last, told = as_arrays(step.final), as_arrays(step.final_info | {"diverged": step.diverged})
+    final = np.full(len(ended), None, object)
+    for row in np.flatnonzero(ended):
+        final[row] = {key: value[row].copy() for key, value in last.items()}
+    kept = {key: np.where(ended.reshape(-1, *[1] * (part.ndim - 1)), part, 0) for key, part in told.items()}
+    return {
+        "final_obs": final,
+        "_final_obs": ended.copy(),
+        "final_info": kept | {f"_{key}": ended.copy() for key in kept},
+        "_final_info": ended.copy(),
+        "episode_is_whole": _array(step.whole),
+    }
+
+
+def as_arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Copies on the host."""
+    return {key: _array(value) for key, value in values.items()}
+
+
+def _array(value: Tensor) -> np.ndarray:
+    return value.detach().cpu().numpy().copy()
 
 
 def resets_itself(mode: AutoresetMode | str) -> bool:
@@ -111,28 +122,6 @@ def resets_itself(mode: AutoresetMode | str) -> bool:
         if mode in (choice, choice.name, choice.value):
             return choice == AutoresetMode.SAME_STEP
     raise UserError(f"autoreset_mode {mode!r} is not offered; choices: SAME_STEP, DISABLED")
-
-
-def _final(step: Step, ended: np.ndarray) -> dict[str, Any]:
-    """What Gymnasium tells of episodes that ended and were reset in the same step."""
-    last, told = as_arrays(step.final), as_arrays(step.final_info)
-    final = np.full(len(ended), None, object)
-    for row in np.flatnonzero(ended):
-        final[row] = {key: value[row].copy() for key, value in last.items()}
-    told["diverged"] = step.diverged.cpu().numpy()
-    kept = {key: np.where(ended.reshape(-1, *[1] * (part.ndim - 1)), part, 0) for key, part in told.items()}
-    return {
-        "final_obs": final,
-        "_final_obs": ended.copy(),
-        "final_info": kept | {f"_{key}": ended.copy() for key in kept},
-        "_final_info": ended.copy(),
-        "episode_is_whole": step.whole.cpu().numpy().copy(),
-    }
-
-
-def as_arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Copies on the host."""
-    return {key: value.detach().cpu().numpy().copy() for key, value in values.items()}
 
 
 class SingleEnv(gymnasium.Env):
@@ -146,8 +135,9 @@ class SingleEnv(gymnasium.Env):
     metadata = {"render_modes": []}
 
     def __init__(self, vector: gymnasium.vector.VectorEnv, render_mode: str | None = None) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            choices = ", ".join(map(str, (None, *self.metadata["render_modes"])))
+        modes = (None, *self.metadata["render_modes"])
+        if render_mode not in modes:
+            choices = ", ".join(map(str, modes))
             raise UserError(f"render_mode {render_mode!r} is not offered; choices: {choices}")
         self.vector, self.render_mode = vector, render_mode
         self.observation_space = vector.single_observation_space

@@ -13,6 +13,7 @@ The commands read the same declarations when they compose a run, before anything
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -31,8 +32,7 @@ Rule = Callable[[Mapping[str, Any]], None]
 LARGEST_COUNT = 10**15
 """Of steps and what else is only counted; floats are exact below."""
 
-SEEDS = 2**32 - 1
-"""The largest seed: what NumPy's streams take."""
+_INVALID = (ValueError, TypeError, OverflowError)
 
 
 def is_number(value: Any) -> bool:
@@ -40,109 +40,73 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
-def as_typed(value: Any) -> str:
-    """A value as it is written on the command line, for a message."""
+class Valid:
+    """Values that a key may have.
+
+    Args:
+        wanted: in words, after "must be".
+        convert: gives a value as the program uses it; raises ValueError, TypeError or OverflowError for one
+            that is invalid.
+        words: among the values, those that are names.
+    """
+
+    def __init__(self, wanted: str, convert: Callable[[Any], Any], words: Sequence[str] = ()) -> None:
+        self.wanted, self.convert, self.words = wanted, convert, tuple(words)
+        self._options: tuple[Valid, ...] = (self,)
+
+    def read(self, name: str, value: Any) -> Any:
+        """What `convert` gives, of the key ``name`` as it is typed.
+
+        Raises:
+            UserError: an invalid value; with the name that is nearest, if one is.
+        """
+        try:
+            return self.convert(value)
+        except _INVALID:
+            close = difflib.get_close_matches(value, self.words, 1) if isinstance(value, str) else []
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"{name} must be {self.wanted}, got {_as_typed(value)}{hint}") from None
+
+    def told(self, wanted: str) -> Valid:
+        """The same in other words."""
+        return Valid(wanted, self.convert, self.words)
+
+    def __or__(self, other: Valid) -> Valid:
+        options = (*self._options, other)
+        *first, last = [option.wanted for option in options]
+
+        def convert(value: Any) -> Any:
+            for option in options:
+                with contextlib.suppress(*_INVALID):
+                    return option.convert(value)
+            raise ValueError
+
+        wanted = f"{', '.join(first)}{',' * (len(first) > 1)} or {last}"
+        either = Valid(wanted, convert, [word for option in options for word in option.words])
+        either._options = options
+        return either
+
+
+def _as_typed(value: Any) -> str:
+    """As it is written on the command line."""
     names = {True: "true", False: "false", None: "null"}
     return names[value] if value is None or isinstance(value, bool) else shown(repr(value))
 
 
-class Valid:
-    """Values that a key may have.
-
-    Attributes:
-        wanted: in words, after "must be".
-        words: among them, those that are names.
-    """
-
-    wanted: str
-    words: tuple[str, ...] = ()
-
-    def convert(self, value: Any) -> Any:
-        """The value as the program uses it. Raises ValueError: it is none of these."""
-        raise NotImplementedError
-
-    def read(self, name: str, value: Any) -> Any:
-        """What `convert` gives.
-
-        Args:
-            name: of the key, as it is typed.
-            value: that was given.
-
-        Raises:
-            UserError: it is none of these; with the name that is nearest, if one is.
-        """
-        try:
-            return self.convert(value)
-        except (ValueError, TypeError, OverflowError):
-            close = difflib.get_close_matches(value, self.words, 1) if isinstance(value, str) else []
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"{name} must be {self.wanted}, got {as_typed(value)}{hint}") from None
-
-    def told(self, wanted: str) -> Valid:
-        """The same in other words."""
-        self.wanted = wanted
-        return self
-
-    def __or__(self, other: Valid) -> Valid:
-        return _Either(*(self.options if isinstance(self, _Either) else [self]), other)
-
-
-class _Either(Valid):
-    def __init__(self, *options: Valid) -> None:
-        self.options = options
-        *first, last = [option.wanted for option in options]
-        self.wanted = f"{', '.join(first)}{',' * (len(first) > 1)} or {last}"
-        self.words = tuple(word for option in options for word in option.words)
-
-    def convert(self, value: Any) -> Any:
-        for option in self.options:
-            try:
-                return option.convert(value)
-            except (ValueError, TypeError, OverflowError):
-                continue
-        raise ValueError
-
-
-class _Number(Valid):
-    def __init__(
-        self, low: float, high: float, above: bool, below: bool, is_whole: bool, endless: bool
-    ) -> None:
-        self.low, self.high, self.above, self.below = low, high, above, below
-        self.is_whole, self.endless = is_whole, endless
-        kind = "whole number" if is_whole else "number"
-        if low == high:
-            self.wanted = _told(low)
-        elif is_whole and high == LARGEST_COUNT:
-            self.wanted = f"a {kind} of {_told(low)} or more"
-        elif not above and not below:
-            self.wanted = f"a {kind} from {_told(low)} to {_told(high)}"
-        else:
-            least = f"above {_told(low)}" if above else f"of {_told(low)} or more"
-            self.wanted = f"a {kind} {least} and {'below' if below else 'at most'} {_told(high)}"
-
-    def convert(self, value: Any) -> Any:
-        if self.is_whole and isinstance(value, str):
-            value = float(value)  # Hydra leaves '5e6' in quotes a text
-        if self.endless and isinstance(value, float) and math.isinf(value):
-            return value
-        if not is_number(value) or (self.is_whole and value != int(value)):
-            raise ValueError
-        if not self.low <= value <= self.high:
-            raise ValueError
-        if (self.above and value == self.low) or (self.below and value == self.high):
-            raise ValueError
-        return int(value) if self.is_whole else value
-
-
-def _told(number: float) -> str:
-    if abs(number) >= 1e10:
-        return f"{number:g}".replace("e+", "e")
-    return f"{int(number):,}" if number == int(number) else f"{number:g}"
-
-
 def whole(low: int = 0, high: int = LARGEST_COUNT) -> Valid:
     """Whole numbers, also written as ``5e6``, which Hydra gives as a float, or as a text of either."""
-    return _Number(low, high, above=False, below=False, is_whole=True, endless=False)
+
+    def convert(value: Any) -> int:
+        if isinstance(value, str):
+            value = float(value)  # Hydra leaves '5e6' in quotes a text
+        if not is_number(value) or value != int(value) or not low <= value <= high:
+            raise ValueError
+        return int(value)
+
+    if low == high:
+        return Valid(_told(low), convert)
+    most = f"from {_told(low)} to {_told(high)}" if high < LARGEST_COUNT else f"of {_told(low)} or more"
+    return Valid(f"a whole number {most}", convert)
 
 
 def real(
@@ -157,83 +121,94 @@ def real(
         below: ``high`` itself is not.
         endless: infinity is, which stands for no limit.
     """
-    return _Number(low, high, above, below, is_whole=False, endless=endless)
 
-
-class _Listed(Valid):
-    def __init__(self, item: Valid, least: int, most: int | None, rising: str) -> None:
-        self.item, self.least, self.most, self.rising = item, least, most, rising
-        many = f"of {least}" if least == most else f"of at least {least}" if least else "of any length"
-        kind = f"[low, high] with low {rising} high" if rising else f"a list {many}"
-        self.wanted = f"{kind} (each {item.wanted})"
-        self.words = item.words
-
-    def convert(self, value: Any) -> Any:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise TypeError
-        items = tuple(self.item.convert(item) for item in value)
-        if len(items) < self.least or len(items) > (math.inf if self.most is None else self.most):
+    def convert(value: Any) -> float:
+        if endless and isinstance(value, float) and math.isinf(value):
+            return value
+        if not is_number(value) or not low <= value <= high:
             raise ValueError
-        if self.rising and not (items[0] < items[1] if self.rising == "<" else items[0] <= items[1]):
+        if (above and value == low) or (below and value == high):
             raise ValueError
-        return items
+        return value
+
+    if low == high:
+        return Valid(_told(low), convert)
+    if not above and not below:
+        return Valid(f"a number from {_told(low)} to {_told(high)}", convert)
+    least = f"above {_told(low)}" if above else f"of {_told(low)} or more"
+    return Valid(f"a number {least} and {'below' if below else 'at most'} {_told(high)}", convert)
+
+
+def _told(number: float) -> str:
+    if abs(number) >= 1e10:
+        return f"{number:g}".replace("e+", "e")
+    return f"{int(number):,}" if number == int(number) else f"{number:g}"
 
 
 def listed(item: Valid, least: int = 0, most: int | None = None) -> Valid:
     """Lists of ``least`` to ``most`` values, each of ``item``."""
-    return _Listed(item, least, most, "")
+
+    def convert(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise TypeError
+        if len(value) < least or (most is not None and len(value) > most):
+            raise ValueError
+        return tuple(item.convert(one) for one in value)
+
+    many = f"of {least}" if least == most else f"of at least {least}" if least else "of any length"
+    return Valid(f"a list {many} (each {item.wanted})", convert, item.words)
 
 
 def between(item: Valid, rising: str = "<=") -> Valid:
     """``[low, high]`` of two values of ``item``; ``rising`` is ``<`` where they must differ."""
-    return _Listed(item, 2, 2, rising)
+    pair = listed(item, 2, 2)
 
-
-class _OneOf(Valid):
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = tuple(words)
-        self.wanted = words[0] if len(words) == 1 else f"one of {', '.join(words)}"
-
-    def convert(self, value: Any) -> Any:
-        if not isinstance(value, str) or value not in self.words:
+    def convert(value: Any) -> tuple[Any, Any]:
+        low, high = pair.convert(value)
+        if not (low < high or (rising == "<=" and low == high)):
             raise ValueError
-        return value
+        return low, high
+
+    return Valid(f"[low, high] with low {rising} high (each {item.wanted})", convert, item.words)
 
 
 def one_of(*words: str) -> Valid:
     """Names."""
-    return _OneOf(words)
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError
+        return value
+
+    return Valid(words[0] if len(words) == 1 else f"one of {', '.join(words)}", convert, words)
 
 
-class _Of(Valid):
-    def __init__(self, wanted: str, kind: type | tuple[type, ...]) -> None:
-        self.wanted, self._kind = wanted, kind
-
-    def convert(self, value: Any) -> Any:
-        if not isinstance(value, self._kind):
+def _instance(wanted: str, *kinds: type) -> Valid:
+    def convert(value: Any) -> Any:
+        if not isinstance(value, kinds):
             raise TypeError
         return value
+
+    return Valid(wanted, convert)
 
 
 def part(kind: type) -> Valid:
     """What another section of the configuration builds, or null, for its defaults."""
-    return _Of("keys and values of its own", (kind, type(None)))
+    return _instance("keys and values of its own", kind, type(None))
 
 
-NULL = _Of("null", type(None))
-FLAG = _Of("true or false", bool)
-TEXT = _Of("a text", str)
-VALUES = _Of("names and values, such as {a: 1}", Mapping)
+NULL = _instance("null", type(None))
+FLAG = _instance("true or false", bool)
+TEXT = _instance("a text", str)
+VALUES = _instance("names and values, such as {a: 1}", Mapping)
 NAMES = (TEXT | listed(TEXT, 1)).told("a name or a list of names")
 SHARE = real(0, 1)
-SEED = whole(0, SEEDS)
+SEED = whole(0, 2**32 - 1)  # what NumPy's streams take
 PROBABILITY_BELOW_1 = real(0, 1, below=True)
-WEIGHT = real()
-"""Of a reward or a loss."""
-
-NOISE = real(0)
 EPISODE_STEPS = whole(1, 10**9)
 POSITIVE = real(0, 1e6, above=True)
+NOISE = real(0)
+WEIGHT = real()  # of a reward or a loss
 
 
 def declared(built: Any) -> dict[str, Valid]:
@@ -264,10 +239,8 @@ def _declared(constructor: Callable[..., Any]) -> dict[str, Valid]:
 def checked(section: str, *rules: Rule) -> Callable[[Class], Class]:
     """A class whose constructor reads its arguments as their ``Annotated`` types declare.
 
-    Args:
-        section: of the configuration that holds the arguments, for messages; empty where they are typed
-            without one.
-        rules: given all arguments by name, raise UserError for those that do not go together.
+    Messages name the arguments by their ``section`` of the configuration, if there is one. ``rules`` are
+    given all arguments by name, and raise UserError for those that do not go together.
     """
 
     def decorate(cls: Class) -> Class:
@@ -296,12 +269,9 @@ def checked(section: str, *rules: Rule) -> Callable[[Class], Class]:
 
 
 def check_arguments(built: Any, given: Mapping[str, Any], where: str) -> None:
-    """Refuses what a constructor would refuse, without making anything but settings.
+    """Refuses what the constructor of a class would refuse, without making anything but settings.
 
-    Args:
-        built: the class.
-        given: its arguments; those that are sections of their own are left to them.
-        where: they stand, with a dot at its end.
+    Arguments that are sections of their own are left to them; ``where`` the others stand ends in a dot.
 
     Raises:
         UserError: a value that is not as declared, or values that do not go together.

@@ -18,10 +18,9 @@ from .errors import UserError
 class SB3VecEnv(VecEnv):
     """Adapter for SB3's own algorithms, by its conventions.
 
-    ``info`` of a row that ends has ``terminal_observation``, ``TimeLimit.truncated`` and ``episode``. The
-    vector environment must reset rows in the same step. Episode statistics are of raw rewards. An episode
-    that started in the middle of its clock (``stagger``) is not reported, since its return is not that of a
-    whole one. ``info["body"]`` tells the index of the row's body where there are several.
+    ``info`` of an environment that ends has ``terminal_observation``, ``TimeLimit.truncated``, ``episode``
+    and the index of its ``body``. Episode statistics are of raw rewards. An episode that started in the
+    middle of its clock (``stagger``) is not reported, since its return is not that of a whole one.
 
     Args:
         env: the vector environment.
@@ -31,7 +30,7 @@ class SB3VecEnv(VecEnv):
         diverged: (bodies,), simulations of each body that have diverged so far.
 
     Raises:
-        UserError: rows are not reset in the same step.
+        UserError: environments that end are not reset in the same step.
     """
 
     def __init__(self, env: gymnasium.vector.VectorEnv, seed: int | None = None) -> None:
@@ -52,7 +51,7 @@ class SB3VecEnv(VecEnv):
         return [seed] * self.num_envs
 
     def reset(self) -> VecEnvObs:
-        """Start new episodes in all rows."""
+        """Start new episodes."""
         observation, _ = self.env.reset(seed=self._seed)
         self._seed = None
         self._returns[:], self._lengths[:] = 0, 0
@@ -95,23 +94,23 @@ class SB3VecEnv(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The adapter's or the vector environment's attribute, once for each row."""
+        """The adapter's or the vector environment's attribute, once for each environment."""
         holder = self if attr_name in vars(self) else self.env
         return [getattr(holder, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the vector environment; rows have none of their own."""
+        """Set an attribute of the vector environment."""
         setattr(self.env, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list:
-        """Call a method of the vector environment once; its result stands for each row."""
+        """Call a method of the vector environment once; its result stands for each environment."""
         result = getattr(self.env, method_name)(*args, **kwargs)
         return [result for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        """Rows are never wrapped on their own."""
+        """They are never wrapped on their own."""
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> list[np.ndarray | None]:
-        """No pictures of training rows."""
+        """There are no pictures of them."""
         return [None for _ in range(self.num_envs)]

@@ -34,23 +34,16 @@ class Kept:
 
 
 def take(holder: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Copies of attributes.
+    """Copies of the named attributes.
 
-    Args:
-        holder: of the attributes: numbers, words, None, arrays, tensors, generators, what has ``snapshot()``
-            and ``restore(taken)`` of its own, or lists and dictionaries of these.
-        names: which.
+    They are numbers, words, None, arrays, tensors, generators, what has ``snapshot()`` and
+    ``restore(taken)`` of its own, or lists and dictionaries of these.
     """
     return {name: _take(getattr(holder, name)) for name in names}
 
 
 def put(holder: Any, names: Iterable[str], taken: Mapping[str, Any]) -> None:
-    """Inverse of `take`.
-
-    Args:
-        holder: made like the one that ``taken`` is of.
-        names: as of `take`.
-        taken: its result.
+    """Inverse of `take`, of a holder that was made in the same way.
 
     Raises:
         Misfit: the holder is another one.
@@ -87,34 +80,29 @@ def _take(value: Any) -> Any:
 
 def _put(now: Any, taken: Any, where: str) -> Any:
     """``taken`` as what ``now`` is, in place where ``now`` can be written to."""
-    if isinstance(now, np.ndarray):
-        _check(isinstance(taken, torch.Tensor) and now.shape == tuple(taken.shape), now, taken, where)
-        now[...] = taken.numpy()
-        return now
-    if isinstance(now, torch.Tensor):
-        _check(isinstance(taken, torch.Tensor) and now.shape == taken.shape, now, taken, where)
+    if isinstance(now, (np.ndarray, torch.Tensor)):
+        fits = isinstance(taken, torch.Tensor) and tuple(now.shape) == tuple(taken.shape)
+        _check(fits, now, taken, where)
         with torch.no_grad():
-            now.copy_(taken)
-        return now
-    if isinstance(now, np.random.Generator):
+            (torch.from_numpy(now) if isinstance(now, np.ndarray) else now).copy_(taken)
+    elif isinstance(now, np.random.Generator):
         _check(isinstance(taken, Mapping), now, taken, where)
         now.bit_generator.state = taken
-        return now
-    if isinstance(now, torch.Generator):
+    elif isinstance(now, torch.Generator):
         own = now.get_state()
         _check(isinstance(taken, torch.Tensor) and own.shape == taken.shape, own, taken, where)
         now.set_state(taken.cpu())
-        return now
-    if hasattr(now, "restore"):
+    elif hasattr(now, "restore"):
         now.restore(taken)
-        return now
-    if isinstance(now, (list, tuple)) and any(_is_object(item) for item in now):
+    elif isinstance(now, (list, tuple)) and any(_is_object(item) for item in now):
         _check(isinstance(taken, list) and len(now) == len(taken), now, taken, where)
         return type(now)(_put(item, kept, where) for item, kept in zip(now, taken, strict=True))
-    if isinstance(now, dict) and any(_is_object(item) for item in now.values()):
+    elif isinstance(now, dict) and any(_is_object(item) for item in now.values()):
         _check(isinstance(taken, Mapping) and list(now) == list(taken), now, taken, where)
         return {key: _put(item, taken[key], where) for key, item in now.items()}
-    return tuple(taken) if isinstance(now, tuple) else taken
+    else:
+        return tuple(taken) if isinstance(now, tuple) else taken
+    return now
 
 
 def _is_object(value: Any) -> bool:

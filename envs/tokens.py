@@ -38,12 +38,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
-from .cores import check_memory
-
 CONTRACT_VERSION = 2
-
-BYTES_OF_A_ROW = 2048
-"""Of an environment beside its observations: random streams, counters."""
 """Raised when the meaning of a key changes, so that an old policy is refused, not misread."""
 
 SENSOR_KEYS = ("tokens", "mask", "recent_actions", "privileged", "sensor", "traces", "neighbors")
@@ -68,7 +63,10 @@ class Feature:
 
 @dataclass(frozen=True)
 class TokenSpec:
-    """What the columns of ``tokens`` (F), of ``joints`` (G) and of ``traces`` (Q) mean."""
+    """What the columns of ``tokens`` (F), of ``joints`` (G) and of ``traces`` (Q) mean.
+
+    Slices of a named feature's columns raise KeyError for an unknown name.
+    """
 
     token: tuple[Feature, ...]
     joint: tuple[Feature, ...] = ()
@@ -95,15 +93,15 @@ class TokenSpec:
         return any(feature.name == "match" for feature in self.trace)
 
     def token_slice(self, name: str) -> slice:
-        """Columns of the named feature of ``tokens``. Raises KeyError for an unknown name."""
+        """Columns of a feature of ``tokens``."""
         return _slice(self.token, name)
 
     def joint_slice(self, name: str) -> slice:
-        """Columns of the named feature of ``joints``. Raises KeyError for an unknown name."""
+        """Columns of a feature of ``joints``."""
         return _slice(self.joint, name)
 
     def trace_slice(self, name: str) -> slice:
-        """Columns of the named feature of ``traces``. Raises KeyError for an unknown name."""
+        """Columns of a feature of ``traces``."""
         return _slice(self.trace, name)
 
     def token_is_state(self) -> np.ndarray:
@@ -122,48 +120,40 @@ class TokenSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenSpec:
         """Inverse of :meth:`to_dict`."""
-        parts = {"token": values["token"], "joint": values["joint"], "trace": values.get("trace", ())}
-        return cls(**{part: tuple(Feature(**f) for f in features) for part, features in parts.items()})
+        parts = (values["token"], values["joint"], values.get("trace", ()))
+        return cls(*(tuple(Feature(**feature) for feature in part) for part in parts))
+
+
+def _slice(features: tuple[Feature, ...], name: str) -> slice:
+    start = 0
+    for feature in features:
+        if feature.name == name:
+            return slice(start, start + feature.size)
+        start += feature.size
+    raise KeyError(f"no feature {name!r}; there are {[f.name for f in features]}")
+
+
+def _is_state(features: tuple[Feature, ...]) -> np.ndarray:
+    return np.array([feature.kind == "state" for feature in features for _ in range(feature.size)], bool)
 
 
 def limb_observation_space(spec: TokenSpec, n_limbs: int, n_joints: int) -> spaces.Dict:
     """Space of one body's observation: ``n_limbs`` (N) token and ``n_joints`` (J) joint slots."""
-
-    def real(*shape: int) -> spaces.Box:
-        return spaces.Box(-np.inf, np.inf, shape, np.float32)
-
-    def flags(*shape: int) -> spaces.Box:
-        return spaces.Box(0, 1, shape, np.int8)
-
     return spaces.Dict(
         {
-            "tokens": real(n_limbs, spec.token_size),
-            "mask": flags(n_limbs),
+            "tokens": _real(n_limbs, spec.token_size),
+            "mask": _flags(n_limbs),
             "parent": spaces.Box(-1, n_limbs - 1, (n_limbs,), np.int32),
-            "joints": real(n_limbs, n_joints, spec.joint_size),
-            "joint_mask": flags(n_limbs, n_joints),
-            "action_mask": flags(n_limbs, n_joints),
+            "joints": _real(n_limbs, n_joints, spec.joint_size),
+            "joint_mask": _flags(n_limbs, n_joints),
+            "action_mask": _flags(n_limbs, n_joints),
         }
     )
 
 
-def check_rows(num_envs: int, space: spaces.Dict, copies: int) -> None:
-    """Refuses environments that do not fit into the memory, before they are made.
-
-    Args:
-        num_envs: how many.
-        space: of one observation.
-        copies: bytes that one takes, in those of its observation (measured).
-
-    Raises:
-        UserError: they do not.
-    """
-    observed = sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in space.values())
-    check_memory(
-        num_envs * (copies * observed + BYTES_OF_A_ROW),
-        f"the simulation of {num_envs:,} environments, whose observations take {observed:,} bytes each,",
-        "take fewer environments (algorithm.num_envs) or smaller observations",
-    )
+def limb_action_space(n_limbs: int, n_joints: int) -> spaces.Box:
+    """Nominal actions, (N, J) in [-1, 1]; slots without an actuator are ignored."""
+    return spaces.Box(-1.0, 1.0, (n_limbs, n_joints), np.float32)
 
 
 def sensor_observation_space(
@@ -184,40 +174,26 @@ def sensor_observation_space(
         n_sensors: S, of the task, to tell which sensor stands in each slot; 0: that is not told.
         are_pictures: whether tokens are grey levels.
     """
-    parts = {
-        "tokens": (n_tokens, spec.token_size),
-        "recent_actions": recent_actions,
-        "privileged": (n_privileged,),
+    shape = (n_tokens, spec.token_size)
+    boxes = {
+        "tokens": spaces.Box(0, 255, shape, np.uint8) if are_pictures else _real(*shape),
+        "recent_actions": _real(*recent_actions),
+        "mask": _flags(n_tokens),
     }
+    if n_privileged:
+        boxes["privileged"] = _real(n_privileged)
     if spec.trace_size:
-        parts["traces"] = (n_tokens, spec.trace_size)
-    boxes = {name: spaces.Box(-np.inf, np.inf, shape, np.float32) for name, shape in parts.items()}
-    if are_pictures:
-        boxes["tokens"] = spaces.Box(0, 255, parts["tokens"], np.uint8)
-    if not n_privileged:
-        del boxes["privileged"]
+        boxes["traces"] = _real(n_tokens, spec.trace_size)
     if n_sensors:
         boxes["sensor"] = spaces.Box(0, n_sensors, (n_tokens,), np.int32)
     if spec.has_neighbors:
         boxes["neighbors"] = spaces.Box(0, n_tokens - 1, (n_tokens, 4), np.int32)
-    return spaces.Dict({**boxes, "mask": spaces.Box(0, 1, (n_tokens,), np.int8)})
+    return spaces.Dict(boxes)
 
 
-def limb_action_space(n_limbs: int, n_joints: int) -> spaces.Box:
-    """Nominal actions, (N, J) in [-1, 1]; slots without an actuator are ignored."""
-    return spaces.Box(-1.0, 1.0, (n_limbs, n_joints), np.float32)
+def _real(*shape: int) -> spaces.Box:
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
-def _slice(features: tuple[Feature, ...], name: str) -> slice:
-    start = 0
-    for feature in features:
-        if feature.name == name:
-            return slice(start, start + feature.size)
-        start += feature.size
-    raise KeyError(f"no feature {name!r}; there are {[f.name for f in features]}")
-
-
-def _is_state(features: tuple[Feature, ...]) -> np.ndarray:
-    return np.repeat(
-        np.array([f.kind == "state" for f in features], bool), np.array([f.size for f in features], int)
-    )
+def _flags(*shape: int) -> spaces.Box:
+    return spaces.Box(0, 1, shape, np.int8)

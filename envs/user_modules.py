@@ -31,7 +31,6 @@ _REGISTRATION = os.path.join("gymnasium", "envs", "registration.py")
 _PYTHON = os.path.dirname(os.__file__)
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
-
 _folder: Path | None = None
 
 
@@ -92,11 +91,7 @@ def import_modules(imports: Any, key: str = "env.imports") -> tuple[str, ...]:
 
 
 def own_class(target: str, key: str) -> type:
-    """The class that the user has named, as ``my_module.MyClass``; its module is imported.
-
-    Args:
-        target: its name.
-        key: in which it was named, for messages.
+    """The class that the user has named under a key, as ``my_module.MyClass``; its module is imported.
 
     Raises:
         UserError: no such module or class, or a module that cannot be imported.

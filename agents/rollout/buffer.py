@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ...envs.cores import GIB
+from ...envs.cores import check_memory
 from ...envs.errors import UserError
 from ..device import free_memory_of
 
@@ -80,7 +80,14 @@ class RolloutBuffer:
                 "rollout is cut into sequences"
             )
         size = rollout_bytes(n_steps, num_envs, observation_space, columns)
-        check_memory(size, free_memory_of(self.device), n_steps, num_envs)
+        free = free_memory_of(self.device)
+        fits = free * num_envs // size
+        check_memory(
+            size,
+            f"a rollout of {n_steps} steps of {num_envs} environments",
+            f"algorithm.num_envs={fits} would fit" if fits else "lower algorithm.n_steps",
+            free or None,
+        )
         spaces_by_key = observation_space.items()
         self.observations = {k: self._zeros(s.shape, _torch_dtype(s.dtype)) for k, s in spaces_by_key}
         self.columns = {name: self._zeros(shape) for name, shape in columns.items()}
@@ -163,22 +170,6 @@ def rollout_bytes(
     """What a `RolloutBuffer` of these takes."""
     observed = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in observation_space.values())
     return n_steps * num_envs * (observed + 1 + 4 * sum(int(np.prod(shape)) for shape in columns.values()))
-
-
-def check_memory(needed: int, free: int, n_steps: int, num_envs: int) -> None:
-    """Refuses a rollout of ``needed`` bytes where ``free`` are fewer; 0: unknown.
-
-    Raises:
-        UserError: it does not fit, with the number of environments that would.
-    """
-    if not free or needed <= free:
-        return
-    fits = free * num_envs // needed
-    advice = f"algorithm.num_envs={fits} would fit" if fits else "lower algorithm.n_steps"
-    raise UserError(
-        f"a rollout of {n_steps} steps of {num_envs} environments takes {needed / GIB:.3g} GiB, but "
-        f"{free / GIB:.3g} GiB are free; {advice}"
-    )
 
 
 def _torch_dtype(dtype: np.dtype) -> torch.dtype:

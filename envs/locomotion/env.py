@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cores import thread_count
+from ..cores import check_memory_of_environments, thread_count
 from ..errors import UserError, check_open
 from ..in_place import replace
 from ..snapshots import put, take
 from ..token_env import Step, TokenEnv
-from ..tokens import check_rows, limb_action_space, limb_observation_space
+from ..tokens import limb_action_space, limb_observation_space
 from .backends import Simulation
 from .backends.mujoco import KIND, MujocoRows, MujocoSimulation
 from .backends.warp import WarpSimulation
@@ -145,7 +145,7 @@ class LocomotionEnv(TokenEnv):
         self.single_action_space = limb_action_space(n, j)
         if self.physical_controls:
             self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
-        check_rows(self.num_envs, self.single_observation_space, COPIES)
+        check_memory_of_environments(self.num_envs, self.single_observation_space, COPIES)
 
     def _simulate_by_mujoco(self, frame_skip: int | None, aligned: bool, threads: int) -> None:
         self._kind = KIND

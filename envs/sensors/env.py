@@ -12,11 +12,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from ..cores import check_memory_of_environments
 from ..draws import Draws, FirstDraws, RandomNumbers, generators, keys_of, seeds_of
 from ..errors import UserError, check_open
 from ..snapshots import Kept, Misfit, put, take
 from ..token_env import Step, TokenEnv
-from ..tokens import check_rows, sensor_observation_space
+from ..tokens import sensor_observation_space
 from .channels import Channels
 from .senses import Senses
 from .slots import Slots
@@ -110,7 +111,7 @@ class SensorEnv(TokenEnv):
             are_pictures=bool(shape),
         )
         if device.type == "cpu":
-            check_rows(b, self.single_observation_space, COPIES)
+            check_memory_of_environments(b, self.single_observation_space, COPIES)
         self.tokens_are_complete = self.channels.complete
         self.slots = self._make_slots(self.channels, self.senses, shape)
         self._beside = None if beside is None else _Teacher(self, beside, beside_sees)

@@ -31,17 +31,13 @@ from ...envs.numbers import (
 from .arguments import check_targets, sections_built
 
 
-class _Device(Valid):
-    words = ("auto", "cpu", "cuda")
-    wanted = "auto, cpu, cuda or cuda:<number>"
-
-    def convert(self, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
-            raise ValueError
-        return value
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+        raise ValueError
+    return value
 
 
-DEVICE = _Device()
+DEVICE = Valid("auto, cpu, cuda or cuda:<number>", _device, ("auto", "cpu", "cuda"))
 _EPISODES, _PIXELS, _PLACES = whole(1, 10**6), whole(16, 8192), whole(1, 10**7) | NULL
 _PROCESSES = one_of("auto") | whole(1, 4096)
 

@@ -9,7 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.preprocessing import get_action_dim
 
-from somite.agents.rollout.buffer import RolloutBuffer, check_memory, rollout_bytes
+from somite.agents.rollout import buffer as module
+from somite.agents.rollout.buffer import RolloutBuffer, rollout_bytes
 from somite.envs.errors import UserError
 
 T, B = 7, 5
@@ -78,12 +79,16 @@ def test_its_bytes_are_known_beforehand() -> None:
     assert rollout_bytes(T, B, OBSERVED, columns) == sum(tensor.nbytes for tensor in tensors)
 
 
-def test_what_does_not_fit_is_refused_with_what_would() -> None:
-    check_memory(8 * 2**30, 8 * 2**30, 32, 4096)
-    check_memory(8 * 2**30, 0, 32, 4096)  # unknown
+def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = rollout_bytes(T, B, OBSERVED, COLUMNS)
+    for free in (needed, 0):  # 0: unknown
+        monkeypatch.setattr(module, "free_memory_of", lambda device, free=free: free)
+        RolloutBuffer(T, B, OBSERVED, COLUMNS)
+    monkeypatch.setattr(module, "free_memory_of", lambda device: needed - 1)
     with pytest.raises(
-        UserError, match=r"32 steps of 4096 environments takes 8 GiB, but 2 GiB .*num_envs=1024 would"
+        UserError, match=rf"{T} steps of {B} environments takes .* GiB.*num_envs={B - 1} would"
     ):
-        check_memory(8 * 2**30, 2 * 2**30, 32, 4096)
+        RolloutBuffer(T, B, OBSERVED, COLUMNS)
+    monkeypatch.setattr(module, "free_memory_of", lambda device: 1)
     with pytest.raises(UserError, match="lower algorithm.n_steps"):
-        check_memory(8 * 2**30, 2**10, 32, 4)
+        RolloutBuffer(T, B, OBSERVED, COLUMNS)
