@@ -34,7 +34,7 @@ from ..storage.run_folder import keep_newest, last_checkpoint, list_checkpoints,
 from ..storage.save_errors import CHECKPOINT, SaveErrors
 from ..storage.training_state import FOLDER as STATE_FOLDER
 from ..storage.training_state import read_facts, read_training_state, write_training_state
-from .dashboard import Dashboard
+from .dashboard.board import Dashboard
 from .faults import NotFinite, diagnose
 from .progress import Progress
 from .records import Records
@@ -174,7 +174,7 @@ class Run:
         self._random = self.state["random"] if goes_on else take_random_states(device)
         self.records = Records(folder, self.start_steps, self.save_errors)
         self.dashboard = Dashboard(
-            self.records.writer,
+            self.records.events,
             config,
             self.policy,
             self.algorithm,

@@ -14,15 +14,14 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.writer import FileWriter
+from torch.utils.tensorboard.summary import scalar
 
 from ...envs.errors import UserError
 from ..storage.atomic import replace_file
@@ -31,8 +30,8 @@ from ..storage.save_errors import SaveErrors
 ONLY_IN_CSV = ("time/iterations", "time/time_elapsed", "time/total_timesteps")
 """Scalars that are no curves."""
 
-MOST_WAITING = 64 * 2**20
-"""Bytes of events kept for later while they cannot be written; beyond it, the oldest are dropped."""
+MOST_WAITING = 20_000
+"""Events kept for later while they cannot be written; beyond it, the oldest are dropped."""
 
 _count = itertools.count()
 
@@ -43,37 +42,24 @@ class Records:
     Args:
         folder: of the run.
         last_step: what the files hold beyond it belongs to what a resumed run will do again.
-        errors: is told what cannot be written; if it goes on, the next row is written with those before it.
-
-    Attributes:
-        writer: TensorBoard's, for what is no scalar.
+        errors: takes the disk's errors; if it goes on, what could not be written is written next time.
     """
 
     def __init__(self, folder: Path, last_step: int, errors: SaveErrors) -> None:
-        told = [
-            (partial(errors.failed, what), partial(errors.succeeded, what))
-            for what in ("TensorBoard's event file", "metrics.csv")
-        ]
-        # A run that was killed before its first checkpoint begins anew in its folder.
-        again = last_step > 0 or any(folder.glob("events.*"))
-        self.writer = Writer(folder, last_step + 1 if again else None, *told[0])
-        self._metrics = MetricsCsv(folder / "metrics.csv", last_step, *told[1])
+        self.events = EventFile(folder, last_step, errors)
+        self._metrics = MetricsCsv(folder / "metrics.csv", last_step, errors)
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """A row of scalars."""
         for name, value in scalars.items():
             if name not in ONLY_IN_CSV:
-                self.writer.add_scalar(name, value, step)
+                self.events.add(scalar(name, value), step)
         self._metrics.write(scalars, step)
 
     def close(self) -> None:
         """Close both."""
-        self.writer.close()
+        self.events.close()
         self._metrics.close()
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 class MetricsCsv:
@@ -84,23 +70,15 @@ class MetricsCsv:
 
     Args:
         path: the file; rows that it holds already, up to ``last_step``, are kept.
-        last_step: as of `Records`.
-        failed: is told of an error of the disk; if it returns, rows wait for the next one.
-        succeeded: is told when every row has been written.
+        last_step, errors: as of `Records`.
 
     Raises:
         UserError: the file that is there is damaged.
         OSError: it cannot be written at the start.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        last_step: int = 0,
-        failed: Callable[[OSError], None] = _raise,
-        succeeded: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.path, self._failed, self._succeeded = path, failed, succeeded
+    def __init__(self, path: Path, last_step: int, errors: SaveErrors) -> None:
+        self.path, self._errors = path, errors
         self._columns, rows = _read(path) if path.exists() else (["step"], [])
         self._rows: list[dict[str, Any]] = [row for row in rows if int(row["step"]) <= last_step]
         self._file: IO[str] | None = None
@@ -112,17 +90,16 @@ class MetricsCsv:
         self._rows.append(row)
         new = [key for key in row if key not in self._columns]
         self._columns += sorted(new)
-        try:
+        with self._errors.attempt("metrics.csv"):
             if new or self._file is None:
                 self._rewrite()
-            else:
+                return
+            try:
                 csv.DictWriter(self._file, self._columns).writerow(row)
                 self._file.flush()
-        except OSError as error:
-            self.close()
-            self._failed(error)
-        else:
-            self._succeeded()
+            except OSError:
+                self.close()
+                raise
 
     def _rewrite(self) -> None:
         self.close()
@@ -159,116 +136,56 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 class EventFile:
-    """Appends events to a file of its own, at once, each as a whole or not at all.
+    """Appends TensorBoard's events to a file of its own, at once, each as a whole or not at all.
 
     Args:
-        folder: where to.
-        failed: is told of an error of the disk; if it does not raise, events wait for the next one.
-        succeeded: is told that everything has been written.
-
-    Raises:
-        OSError: the file cannot be made.
+        folder, last_step, errors: as of `Records`.
     """
 
-    def __init__(
-        self, folder: str | Path, failed: Callable[[OSError], None], succeeded: Callable[[], None]
-    ) -> None:
-        self._folder, self._failed, self._succeeded = str(folder), failed, succeeded
+    def __init__(self, folder: Path, last_step: int, errors: SaveErrors) -> None:
+        # A run that was killed before its first checkpoint begins anew in its folder.
+        again = last_step > 0 or any(folder.glob("events.*"))
         unique = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_count)}"
-        Path(folder).mkdir(parents=True, exist_ok=True)
         # Unbuffered: an error comes with the record that it belongs to.
-        self._file = open(Path(folder) / f"events.out.tfevents.{unique}", "xb", buffering=0)  # noqa: SIM115
-        self._whole, self._waiting, self._size = 0, deque(), 0
-        source = SourceMetadata(writer=__name__)
-        event = Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=source)
-        self.add_event(event)
+        self._file = open(folder / f"events.out.tfevents.{unique}", "xb", buffering=0)  # noqa: SIM115
+        self._errors, self._whole = errors, 0
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._add(Event(file_version="brain.Event:2"))
+        if again:  # what the folder holds of later steps is not shown any more
+            self._add(Event(step=last_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
-    def get_logdir(self) -> str:
-        """The folder."""
-        return self._folder
-
-    def add_event(self, event: Event) -> None:
+    def add(self, summary: Summary, step: int = 0) -> None:
         """Writes an event, and before it those that could not be written."""
-        record = _Record()
+        self._add(Event(summary=summary, step=step))
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        record = io.BytesIO()
         RecordWriter(record).write(event.SerializeToString())
-        self._waiting.append(record.data)
-        self._size += len(record.data)
-        while self._size > MOST_WAITING and len(self._waiting) > 1:
-            self._size -= len(self._waiting.popleft())
+        self._waiting.append(record.getvalue())
         self._write()
 
     def _write(self) -> None:
-        try:
-            while self._waiting:
-                data = memoryview(self._waiting[0])
-                while data:  # a disk takes what it has room for, and only then says that it is full
-                    data = data[self._file.write(data) :]
-                self._whole = self._file.tell()
-                self._size -= len(self._waiting.popleft())
-        except OSError as error:
+        with self._errors.attempt("TensorBoard's event file"):
             try:
-                self._file.truncate(self._whole)  # a reader would stop at half a record
+                while self._waiting:
+                    data = memoryview(self._waiting[0])
+                    while data:  # a disk takes what it has room for, and only then says that it is full
+                        data = data[self._file.write(data) :]
+                    self._whole = self._file.tell()
+                    self._waiting.popleft()
             except OSError:
-                pass  # a folder that became read-only: nothing more can go wrong with it
-            self._file.seek(self._whole)
-            self._failed(error)
-        else:
-            self._succeeded()
-
-    def flush(self) -> None:
-        """Nothing: every event is with the system at once."""
+                try:
+                    self._file.truncate(self._whole)  # a reader would stop at half a record
+                except OSError:
+                    pass  # a folder that became read-only: nothing more can go wrong with it
+                self._file.seek(self._whole)
+                raise
 
     def close(self) -> None:
         """Writes what waits, if that is possible now, and closes the file; may be called twice."""
         if not self._file.closed:
             try:
-                if self._waiting:
-                    self._write()
+                self._write()
             finally:
                 self._file.close()
-
-
-class _Record:
-    """Takes what a `RecordWriter` writes."""
-
-    data = b""
-
-    def write(self, data: bytes) -> None:
-        self.data += data
-
-
-class Writer(SummaryWriter):
-    """torch's writer of summaries, into an `EventFile`.
-
-    Args:
-        folder: of the event files.
-        purge_step: scalars of this step and later ones that the folder holds already are not shown any more.
-        failed, succeeded: as of `EventFile`.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        purge_step: int | None = None,
-        failed: Callable[[OSError], None] = _raise,
-        succeeded: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._event_file = EventFile(folder, failed, succeeded)
-        super().__init__(str(folder), purge_step=purge_step)
-
-    def _get_file_writer(self) -> Any:
-        if self.all_writers is None or self.file_writer is None:
-            self.file_writer = _Files(self._event_file)
-            self.all_writers = {self.file_writer.get_logdir(): self.file_writer}
-            if self.purge_step is not None:
-                step, self.purge_step = self.purge_step, None
-                start = Event(step=step)
-                start.session_log.status = start.session_log.START
-                self.file_writer.add_event(Event(file_version="brain.Event:2"), step)
-                self.file_writer.add_event(start, step)
-        return self.file_writer
-
-
-class _Files(FileWriter):
-    def __init__(self, event_file: EventFile) -> None:
-        self.event_writer = event_file

@@ -58,7 +58,7 @@ def find_changes(
     """
     ignored = {f"algorithm.{name}" for name in (*WITHOUT_INFLUENCE, *harmless)}
     then, now = ({n: held.get(n) for n in COMPARED} for held in (state["config"], config))
-    then, now = _flat(then), _flat(now)
+    then, now = leaves(then), leaves(now)
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in ignored]
     notes = [f"{key} is {now.get(key)}, was {then.get(key)}" for key in keys]
     others = [name for name, value in own_facts.items() if value != facts.get(name)]
@@ -72,13 +72,13 @@ def find_changes(
     return Changes(tuple(notes), new_episodes=elsewhere)
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves by their dotted names."""
+def leaves(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Values that are no mappings, by their dotted names."""
     if not isinstance(values, Mapping):
         return {prefix: values}
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= leaves(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
 
 

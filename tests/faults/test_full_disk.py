@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard.summary import scalar
 
 from somite.agents import load_policy
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints, step_of
 from somite.agents.storage.save_errors import EXIT_UNSAVED, SaveErrors
 from somite.agents.storage.training_state import find_fault
-from somite.agents.training.records import MetricsCsv, Writer
+from somite.agents.training.records import EventFile, MetricsCsv
 from somite.envs.errors import UserError
 
 from .processes import PPO, ROLLOUT, Nursery, Started, listing, only_run
@@ -158,27 +159,26 @@ class Full:
 
 def test_events_wait_and_no_half_record_stays(tmp_path: Path) -> None:
     """TensorBoard reads nothing behind half a record."""
-    errors = []
-    board = Writer(tmp_path, failed=errors.append)
-    event_file = board._event_file
-    board.add_scalar("a", 1.0, 1)
-    whole = event_file._file
-    event_file._file = Full(whole, room=10)
-    board.add_scalar("a", 2.0, 2)
-    board.add_scalar("a", 3.0, 3)
-    assert errors and steps_of(tmp_path, "a") == [1], "readable in between"
-    event_file._file = whole
-    board.add_scalar("a", 4.0, 4)
-    board.close()
-    assert steps_of(tmp_path, "a") == [1, 2, 3, 4]
+    errors = SaveErrors(tmp_path, "continue")
+    events = EventFile(tmp_path, 0, errors)
+    events.add(scalar("a", 1.0), 1)
+    whole = events._file
+    events._file = Full(whole, room=10)
+    events.add(scalar("a", 2.0), 2)
+    events.add(scalar("a", 3.0), 3)
+    assert errors._failing and steps_of(tmp_path, "a") == [1], "readable in between"
+    events._file = whole
+    events.add(scalar("a", 4.0), 4)
+    events.close()
+    assert not errors._failing and steps_of(tmp_path, "a") == [1, 2, 3, 4]
 
 
 def test_a_row_that_was_half_written_by_a_killed_run_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("step,a\n128,1.0\n256,2.0\n38")
-    MetricsCsv(path, last_step=1000).close()
+    MetricsCsv(path, 1000, SaveErrors(tmp_path)).close()
     assert path.read_text().split() == ["step,a", "128,1.0", "256,2.0"]
     path.write_text("step,a\n128,1.0\nnonsense\n256,2.0\n")
     with pytest.raises(UserError, match="is damaged at line 3; move it away"):
-        MetricsCsv(path, last_step=1000)
+        MetricsCsv(path, 1000, SaveErrors(tmp_path))
     assert "nonsense" in path.read_text(), "left as it was"

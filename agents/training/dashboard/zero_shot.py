@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -30,9 +31,7 @@ log = logging.getLogger(__name__)
 ZERO_SHOT_SEED = 7_000_007
 """Starts of the suite; neither validation nor evaluation uses them."""
 
-REFERENCE = "undisturbed"
-MEAN = "mean"
-
+REFERENCE, MEAN = "undisturbed", "mean"
 
 _HOW = ("_target_", "per", "draw", "variants", "seed", "extrapolation", "noise_std")
 """Keys that say how something is drawn, not what differs."""
@@ -92,12 +91,7 @@ def read_settings(node: Mapping[str, Any]) -> Settings:
 
 
 class ZeroShotSuite:
-    """Conditions made ready for one run.
-
-    Args:
-        settings: of the suite.
-        environment: configuration of the environment that is trained in.
-        policy: that is trained.
+    """Conditions made ready for a run that trains ``policy`` in an environment of this configuration.
 
     Attributes:
         bodies: that are tried, all of them trained on.
@@ -118,63 +112,49 @@ class ZeroShotSuite:
         for name, changes in (settings.conditions.get(policy.kind) or {}).items():
             if is_trained_on(changes, environment):
                 log.info("zero_shot/%s is left out: this run trains on it", name)
-                continue
-            task = self._task(with_changes(plain, changes))
-            reason = self._why_not(task)
-            if reason:
-                log.info("zero_shot/%s is left out: %s", name, reason)
             else:
-                self.tasks[name] = task
-        reason = self._why_not(reference)
-        if reason:  # trained with noise channels that it cannot do without, say
-            log.info("zero_shot/%s is left out: %s", REFERENCE, reason)
-            del self.tasks[REFERENCE]
+                self.tasks[name] = self._task(with_changes(plain, changes))
+        for name, task in list(self.tasks.items()):
+            # The reference may be among them: trained with noise channels that it cannot do without, say.
+            if reason := self._why_not(task):
+                log.info("zero_shot/%s is left out: %s", name, reason)
+                del self.tasks[name]
 
     def _task(self, config: Mapping[str, Any]) -> TaskSet:
         """The task with episodes cut short."""
         task, steps = task_set_of(config), self.settings.steps[self._policy.kind]
+        steps = min(steps, task.max_episode_steps)
         if isinstance(task, SensorTask):
-            return task.with_limit(min(steps, task.max_episode_steps)).for_evaluation()
-        limit = {"max_episode_steps": min(steps, task.max_episode_steps)}
-        return task_set_of(with_changes(config, {"task": limit})).for_evaluation()
+            task = task.with_limit(steps)
+        else:
+            task = task_set_of(with_changes(config, {"task": {"max_episode_steps": steps}}))
+        return task.for_evaluation()
 
     def _why_not(self, task: TaskSet) -> str | None:
         """Why the policy cannot act there; None: it can."""
         policy = self._policy
         try:
-            with closing(task.make_vec(task.seen[:1], 1, aligned=policy.aligned_slots, threads=1)) as env:
+            with closing(task.make_env(task.seen[:1], 1, aligned=policy.aligned_slots, threads=1)) as env:
                 check_fit(policy, env)
                 with left_alone(policy):  # some can tell only when they see it
-                    Agent(policy).act(env.reset(seed=[[ZERO_SHOT_SEED, 0]])[0])
+                    Agent(policy).act(env.reset([[ZERO_SHOT_SEED, 0]]))
         except EnvironmentFault:  # which no condition is to blame for
             raise
         except UserError as error:
             return str(error)
         return None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing but the reference to try."""
-        return not set(self.tasks) - {REFERENCE}
-
     def scores(self, policy: Policy) -> dict[str, float]:
         """Mean return of each condition over the bodies, and their ``mean`` without the reference.
 
-        Args:
-            policy: acts deterministically; it is left as it is, and so is every random stream.
+        The policy acts deterministically; it is left as it is, and so is every random stream.
         """
         found: dict[str, float] = {}
         episodes = max(1, self.settings.rows // len(self.bodies))
         with self.timed(), left_alone(policy):
             for name, task in self.tasks.items():
                 results = run_episodes(
-                    Agent(policy).act,
-                    task,
-                    self.bodies,
-                    episodes,
-                    ZERO_SHOT_SEED,
-                    aligned=policy.aligned_slots,
-                    threads=1,
+                    Agent(policy), task, self.bodies, episodes, ZERO_SHOT_SEED, threads=1
                 )
                 found[name] = float(np.mean([result.returns.mean() for result in results]))
         found[MEAN] = float(np.mean([score for name, score in found.items() if name != REFERENCE]))
@@ -221,38 +201,29 @@ def is_trained_on(changes: Mapping[str, Any], environment: Mapping[str, Any]) ->
         changes: of the environment's configuration, nodes and keys.
         environment: configuration that is trained in.
     """
-    asked = [
-        _has(key, value, (environment.get(node) or {}).get(key))
-        for node, values in changes.items()
-        for key, value in (values.items() if isinstance(values, Mapping) else ())
-        if key not in _HOW
-    ]
-    plain = [
-        environment.get(key) == value for key, value in changes.items() if not isinstance(value, Mapping)
-    ]
-    return bool(asked or plain) and all(asked + plain)
+    found = []
+    for node, tried in changes.items():
+        trained = environment.get(node)
+        if isinstance(tried, Mapping):
+            trained = trained or {}
+            found += [_has(key, value, trained.get(key)) for key, value in tried.items() if key not in _HOW]
+        else:
+            found.append(trained == tried)
+    return bool(found) and all(found)
 
 
 def _has(key: str, tried: Any, trained: Any) -> bool:
     """Whether the values ``trained`` with hold what is ``tried``."""
-    if trained in _UNTOUCHED:
+    if trained == tried or trained in _UNTOUCHED:
         return trained == tried
     if key in QUANTITIES:
-        return any(
-            low < end and start < high
-            for low, high in intervals_of(tried)
-            for start, end in intervals_of(trained)
-        )
+        pairs = itertools.product(intervals_of(tried), intervals_of(trained))
+        return any(low < end and start < high for (low, high), (start, end) in pairs)
     if key == "shuffle":  # a number of steps is that often, and at the start of every episode
-        return trained == tried or (
-            trained != "episode" and (tried == "episode" or float(trained) <= float(tried))
-        )
-    listed = isinstance(trained, Sequence) and not isinstance(trained, str)
-    if key == "noise_channels" and listed:
-        low, high = (tried, tried) if not isinstance(tried, Sequence) else tried
+        return trained != "episode" and (tried == "episode" or float(trained) <= float(tried))
+    if isinstance(trained, Sequence) and not isinstance(trained, str):
+        if key != "noise_channels":
+            return tried in trained
+        low, high = tried if isinstance(tried, Sequence) else (tried, tried)
         return trained[0] <= low and high <= trained[1]
-    if listed:
-        return tried in trained or tried == trained
-    if isinstance(trained, (int, float)) and isinstance(tried, (int, float)):
-        return trained >= tried
-    return trained == tried
+    return isinstance(trained, (int, float)) and isinstance(tried, (int, float)) and trained >= tried

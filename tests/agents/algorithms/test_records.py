@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from somite.agents.storage.save_errors import SaveErrors
 from somite.agents.training import progress
 from somite.agents.training.records import MetricsCsv
 
@@ -19,7 +20,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_columns_may_appear_later(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    metrics = MetricsCsv(path)
+    metrics = MetricsCsv(path, 0, SaveErrors(tmp_path))
     metrics.write({"b": 1.5}, step=10)
     metrics.write({"b": 2, "a": 0.25}, step=20)
     metrics.write({"a": 1}, step=30)
@@ -34,11 +35,11 @@ def test_columns_may_appear_later(tmp_path: Path) -> None:
 
 def test_rows_up_to_the_last_step_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    metrics = MetricsCsv(path)
+    metrics = MetricsCsv(path, 0, SaveErrors(tmp_path))
     for step in (10, 20, 30):
         metrics.write({"a": step}, step=step)
     metrics.close()
-    metrics = MetricsCsv(path, last_step=20)
+    metrics = MetricsCsv(path, 20, SaveErrors(tmp_path))
     metrics.write({"a": 31}, step=31)
     assert [row["step"] for row in read(path)] == ["10", "20", "31"], "each row is there at once"
 
