@@ -18,8 +18,10 @@ from ...envs.numbers import FLAG, checked, one_of, real, whole, whole_number
 from ..device import threads_for_numpy
 from ..policies.base import Policy
 from ..rollout.candidates import Normal, Recipe
+from ..rollout.compute import Work
 from ..rollout.episodes import Episodes
-from ..rollout.stacked import get_parameters, set_parameters
+from ..rollout.population import automatic_shard_size
+from ..rollout.stacked import get_parameters
 from ..storage.training_state import Misfit, put_graph, take_graph
 from ..training.faults import RunFault
 from .base import EPISODES, Algorithm, Learner, Setup, Stop
@@ -110,8 +112,8 @@ class CMAES(Algorithm):
 class CMALearner(Learner):
     """Searches, a generation an update.
 
-    The policy is what was validated last: the mean of the search or the best candidate of its generation,
-    whichever scored higher; without validation, the mean.
+    The policy is what was validated last, the mean or the best candidate of its generation, whichever scored
+    higher; without validation, the mean.
     """
 
     def __init__(self, settings: CMAES, setup: Setup) -> None:
@@ -128,17 +130,22 @@ class CMALearner(Learner):
                 "start_from begins the search with what a run has learnt, algorithm.start=zero with zeros: "
                 "leave one of them away"
             )
-        on_cpu = task.simulated_by("cpu")
-        with closing(setup.make_env(len(task.seen), on_cpu, by_gradient=False)) as env:
-            self.policy = setup.make_policy(env)
+        aligned = setup.policy_class(by_gradient=False).aligned_slots
+        one = task.simulated_by("cpu").make_env(task.seen[:1], 1, aligned=aligned, threads=1)
+        with closing(one):
+            self.policy = setup.make_policy(one)
         start = get_parameters(self.policy)
         # Offsets from the initial parameters and the parameters themselves are the same search.
         begins = setup.continued or settings.start == "initial"
         self.search = Search(settings, start if begins else np.zeros_like(start), setup.learner_seed)
-        set_parameters(self.policy, self.search.mean)
+        self.policy.set_flat(self.search.mean)
         self._newest, self._is_chosen = copy.deepcopy(self.policy), False
-        self.shard_size = setup.compute.shard_size(settings, setup, self.policy)
-        self.population = setup.compute.evaluator(settings, setup, self.policy)
+        size, episodes, self.shard_size = settings.population, settings.episodes, settings.shard_size
+        if self.shard_size == "auto":
+            spread = setup.compute.spread
+            self.shard_size = automatic_shard_size(self.policy, task, size, episodes, spread)
+        shared = task, setup.environment, size, episodes, self.shard_size, setup.threads
+        self.population = setup.compute.evaluator(Work(self.policy, *shared))
 
     @property
     def done(self) -> int:
@@ -158,13 +165,10 @@ class CMALearner(Learner):
         generation = f"generation {search.generation:,}"
         self.episodes.replace(episodes, scores.diverged.sum((0, 2)), scores.lengths.sum((0, 2)), generation)
         fitness = scores.returns.mean((1, 2))  # fitness: (P,)
-        if not np.isfinite(fitness).all():
-            wrong = int(np.flatnonzero(~np.isfinite(fitness))[0])
-            raise RunFault(f"candidate {wrong} of {generation} has the return {fitness[wrong]}")
         search.tell(fitness)
         self.steps += int(scores.lengths.sum())
         if not (self._is_chosen and self.settings.validates):
-            set_parameters(self.policy, search.mean)
+            self.policy.set_flat(search.mean)
         found = {"generation": search.generation, "best": fitness.max(), "mean": fitness.mean()}
         found |= {"median": np.median(fitness), "sigma": search.sigma}
         return {f"cma/{name}": float(value) for name, value in found.items()}
@@ -180,16 +184,16 @@ class CMALearner(Learner):
         found = {}
         for name, values in (("mean", self.search.mean), ("best", self.search.best)):
             if values is not None:
-                set_parameters(self.policy, values)
+                self.policy.set_flat(values)
                 found[name] = score()
         best, self._is_chosen = max(found.values()), True
         if found["mean"] >= best:
-            set_parameters(self.policy, self.search.mean)
+            self.policy.set_flat(self.search.mean)
         told = {f"cma/validation_{name}": value for name, value in found.items()}
         return {**told, "validation/mean_reward": best}
 
     def newest(self) -> Policy:  # noqa: D102
-        set_parameters(self._newest, self.search.mean)
+        self._newest.set_flat(self.search.mean)
         return self._newest
 
     def state(self) -> dict[str, Any]:  # noqa: D102
@@ -230,12 +234,7 @@ MATRICES = 10
 
 
 class Search:
-    """pycma's strategy, maximising, with a random stream of its own.
-
-    Args:
-        settings: of the search.
-        start: (n,) where it begins.
-        seed: of the random stream.
+    """pycma's strategy, maximising, from ``start`` (n,) on, with a random stream of its own.
 
     Attributes:
         generation: generations told so far.
@@ -246,17 +245,13 @@ class Search:
     """
 
     def __init__(self, settings: Any, start: np.ndarray, seed: int) -> None:
-        n, sample = len(start), 8 * len(start) * settings.population * SAMPLES
-        check_memory(
-            sample,
-            f"a generation of {settings.population:,} candidates with {n:,} parameters",
-            "lower algorithm.population, or make the network smaller",
-        )
-        check_memory(
-            0 if settings.diagonal else sample + 8 * n * n * MATRICES,
-            f"the full covariance of {n:,} parameters",
-            "say algorithm.diagonal=true to adapt variances only, or make the network smaller",
-        )
+        n, size, smaller = len(start), settings.population, "or make the network smaller"
+        sample = 8 * n * size * SAMPLES
+        what = f"a generation of {size:,} candidates with {n:,} parameters"
+        check_memory(sample, what, f"lower algorithm.population, {smaller}")
+        if not settings.diagonal:
+            advice = f"say algorithm.diagonal=true to adapt variances only, {smaller}"
+            check_memory(sample + 8 * n * n * MATRICES, f"the full covariance of {n:,} parameters", advice)
         import cma  # takes seconds, since it imports matplotlib
 
         options = {
@@ -283,12 +278,12 @@ class Search:
         """Take in what the candidates have reached, (P,), and move on.
 
         Raises:
-            FloatingPointError: something of it is not finite; pycma would sort it in silently.
+            RunFault: something of it is not finite; pycma would sort it in silently.
         """
         wrong = np.flatnonzero(~np.isfinite(fitness))
         if len(wrong):
-            raise FloatingPointError(
-                f"candidate {wrong[0]} of generation {self.generation} has the fitness {fitness[wrong[0]]}, "
+            raise RunFault(
+                f"candidate {wrong[0]} of generation {self.generation:,} has the return {fitness[wrong[0]]}; "
                 f"{len(wrong)} of {len(fitness)} are not finite"
             )
         candidates = self.ask()
@@ -316,23 +311,19 @@ class Search:
         return Recipe(self.mean, strategy.sigma, np.array(strategy.sigma_vec.scaling), drawn)
 
     def state(self) -> dict[str, Any]:
-        """All that the search goes on from: covariance, paths, random stream, open candidates.
-
-        Plain values and tensors; see `take_graph`.
-        """
+        """All that the search goes on from, as plain values and tensors; see `take_graph`."""
+        own = self._strategy
         return {
             "cma": version("cma"),
-            "parameters": len(self._strategy.mean),
-            "graph": take_graph(self, self._left()),
+            "parameters": len(own.mean),
+            # Left out is what a new strategy of the same settings has, too; options hold words that pycma
+            # evaluates.
+            "graph": take_graph(self, (own.opts, own.inopts, own.inputargs, own.logger, own.sp)),
         }
 
     @classmethod
     def from_state(cls, settings: Any, state: Any) -> Search:
-        """Inverse of :meth:`state`.
-
-        Args:
-            settings: that the search was made with.
-            state: of the search.
+        """Inverse of `state`, with the settings that the search was made with.
 
         Raises:
             UserError: the state of another search or of another version of pycma, or none at all.
@@ -354,11 +345,6 @@ class Search:
         except (Misfit, AttributeError) as error:
             raise UserError(f"the saved search does not fit its settings: {error}") from error
         return search
-
-    def _left(self) -> list[Any]:
-        """What a new strategy of the same settings has, too; options hold words that pycma evaluates."""
-        own = self._strategy
-        return [own.opts, own.inopts, own.inputargs, own.logger, own.sp]
 
     def _check(self, settings: Any, n: int) -> None:
         """Raises Misfit: arrays of other shapes than this search has."""

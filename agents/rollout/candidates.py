@@ -15,12 +15,7 @@ SEED_BYTES = 9
 
 @dataclass(frozen=True)
 class Draw:
-    """Rows of a sample, each as its seed and its sign.
-
-    Attributes:
-        seeds: (rows,) uint64.
-        signs: (rows,) int8, -1 where a row is the opposite of what its seed gives.
-    """
+    """Rows of a sample: ``seeds`` (rows,) uint64 and ``signs`` (rows,) int8, -1 for a row's opposite."""
 
     seeds: np.ndarray
     signs: np.ndarray
@@ -41,12 +36,7 @@ class Draw:
 class Normal:
     """Normally distributed numbers, as pycma asks for them, from a generator of its own.
 
-    Args:
-        seed: of the generator.
-        mirrored: the second half of a sample is the first with the opposite sign.
-
-    Attributes:
-        last: what the last sample of several rows was drawn from; None before the first.
+    If ``mirrored``, the second half of a sample is the first with the opposite sign.
     """
 
     def __init__(self, seed: int, mirrored: bool = False) -> None:
@@ -68,7 +58,7 @@ class Normal:
 
     @property
     def last(self) -> Draw | None:
-        """Seeds and signs of the last sample."""
+        """What the last sample of several rows was drawn from; None before the first."""
         return None if self._seeds is None else Draw(self._seeds, self._signs)
 
 
@@ -99,12 +89,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Sent:
-    """A shard's candidates.
-
-    Attributes:
-        values: (k, n), the first candidates, or all, in the policy's precision.
-        drawn: how the others are drawn again; None: there are no others.
-    """
+    """A shard's candidates: ``values`` (k, n), the first ones, and how the others are drawn again, if any."""
 
     values: np.ndarray
     drawn: Draw | None = None
@@ -123,13 +108,9 @@ def whole(candidates: np.ndarray, shard: slice, dtype: np.dtype) -> Sent:
 def drawn_again(
     candidates: np.ndarray, shards: list[slice], recipe: Recipe, dtype: np.dtype
 ) -> list[Sent] | None:
-    """All shards as seeds; None where the recipe does not give these very candidates.
+    """All shards of candidates (P, n) as seeds; None where the recipe does not give these very candidates.
 
-    Args:
-        candidates: (P, n).
-        shards: of them.
-        recipe: of the last of them.
-        dtype: of the policy, for candidates that were made otherwise.
+    ``dtype`` is the policy's, for those first candidates that were made otherwise.
     """
     first = len(candidates) - len(recipe.drawn.seeds)  # of those that were drawn
     found = []
@@ -147,8 +128,7 @@ def received(sent: Sent, recipe: Recipe | None) -> np.ndarray:
     """(S, n) candidates of a shard; the recipe's mean and deviations are the generation's."""
     if sent.drawn is None:
         return sent.values
-    again = Recipe(recipe.mean, recipe.sigma, recipe.scaling, sent.drawn)
-    drawn = again.rows(slice(0, len(sent.drawn.seeds)))
+    drawn = replace(recipe, drawn=sent.drawn).rows(slice(None))
     return np.concatenate((sent.values, drawn.astype(sent.values.dtype)))
 
 

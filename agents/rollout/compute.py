@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import hydra
 import numpy as np
 from omegaconf import DictConfig
 
+from ...envs.task_set import TaskSet
 from ..policies.base import Policy
 from .candidates import Recipe
-from .population import Population, Scores, Stop, automatic_shard_size
+from .population import Population, Scores, Stop
 
-if TYPE_CHECKING:
-    from ..algorithms.base import Setup
-    from ..algorithms.cma_es import CMAES
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to evaluate.
+
+    Attributes:
+        policy: whose acting parameters candidates are, on the device of the networks.
+        task_set: gives the task. environment: configuration of which other processes can make it.
+        size: P, candidates. episodes: E, of each candidate on each body.
+        shard_size: candidates that are simulated together.
+        threads: that this machine may use.
+    """
+
+    policy: Policy
+    task_set: TaskSet
+    environment: Mapping[str, Any]
+    size: int
+    episodes: int
+    shard_size: int
+    threads: int
 
 
 class Evaluator(Protocol):
@@ -25,9 +44,19 @@ class Evaluator(Protocol):
     shards: list[slice]
 
     def evaluate(
-        self, candidates: np.ndarray, starts: list[Any], stop: Stop, recipe: Recipe | None
+        self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop, recipe: Recipe | None
     ) -> Scores | None:
-        """Scores of candidates (P, n), or None where it was stopped."""
+        """Run every candidate from the same starts; each row has one episode.
+
+        Args:
+            candidates: (P, n) acting parameters.
+            starts: E seeds, of the episodes of every candidate on every body.
+            stop: asked every few steps, or several times a second; True ends all of it.
+            recipe: what the candidates were drawn from, if that is known.
+
+        Returns:
+            Scores, or None where it was stopped.
+        """
 
     def close(self) -> None:
         """Let go of whatever computes."""
@@ -40,22 +69,9 @@ class Compute(abc.ABC):
     spread: ClassVar[bool] = False
     """Whether several processes share a population."""
 
-    def shard_size(self, settings: CMAES, setup: Setup, policy: Policy) -> int:
-        """Candidates of a shard: what was set, or what suits this choice."""
-        if settings.shard_size != "auto":
-            return int(settings.shard_size)
-        task = setup.task_set
-        # The processors of a cluster, whatever validates here.
-        device = "cpu" if self.spread else setup.device
-        on_device = not self.spread and task.simulation != "cpu"
-        bodies, episodes = len(task.seen), settings.episodes
-        return automatic_shard_size(
-            settings.population, bodies, episodes, policy.kind, device, self.spread, on_device
-        )
-
     @abc.abstractmethod
-    def evaluator(self, settings: CMAES, setup: Setup, policy: Policy) -> Evaluator:
-        """What evaluates populations of ``policy``, whose acting parameters candidates are."""
+    def evaluator(self, work: Work) -> Evaluator:
+        """What does it here."""
 
 
 @dataclass
@@ -64,10 +80,9 @@ class Local(Compute):
 
     name = "local"
 
-    def evaluator(self, settings: CMAES, setup: Setup, policy: Policy) -> Population:  # noqa: D102
-        size = self.shard_size(settings, setup, policy)
+    def evaluator(self, work: Work) -> Population:  # noqa: D102
         return Population(
-            policy, setup.task_set, settings.population, settings.episodes, setup.threads, setup.device, size
+            work.policy, work.task_set, work.size, work.episodes, work.threads, work.shard_size
         )
 
 

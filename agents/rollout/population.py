@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -35,12 +35,10 @@ WORTHWHILE = 0.95
 UNREAD = ("privileged", "sensor")
 """Of an observation, what no acting policy reads."""
 
-ROWS = {"sensors": 4096}
-"""Of a shard where one machine computes: what a thread does for small arrays between two steps takes longer
-than the arrays, and threads wait for each other then. See docs/scaling.md for the measurements."""
-
-ROWS_SPREAD = {"sensors": 1024}
-"""Of a shard where several processes compute."""
+ROWS, ROWS_SPREAD = {"sensors": 4096}, {"sensors": 1024}
+"""Of a shard by kind of tokens, where one machine computes and where several processes do: what a thread
+does for small arrays between two steps takes longer than the arrays, and threads wait for each other then.
+See docs/scaling.md for the measurements."""
 
 ROWS_OTHERWISE, ROWS_OF_A_BODY = 128, 32
 """Of a shard whose simulation or policy takes longer; at least so many of each body."""
@@ -64,12 +62,33 @@ class Scores:
 
 def joined(scores: Sequence[Scores]) -> Scores:
     """Scores of all candidates from those of shards, in order."""
-    return Scores(*(np.concatenate([getattr(s, f.name) for s in scores]) for f in fields(Scores)))
+    return Scores(*(np.concatenate([getattr(s, n) for s in scores]) for n in Scores.__dataclass_fields__))
 
 
 def shards_of(size: int, shard_size: int) -> list[slice]:
     """P candidates in parts of ``shard_size``; the last one may be smaller."""
     return [slice(first, min(first + shard_size, size)) for first in range(0, size, shard_size)]
+
+
+def automatic_shard_size(
+    policy: Policy, task_set: TaskSet, size: int, episodes: int, spread: bool = False
+) -> int:
+    """Candidates of a shard where nobody says otherwise; the number of threads or machines has no influence.
+
+    Args:
+        policy: on its device.
+        task_set: gives kind and bodies.
+        size: P, candidates.
+        episodes: E, of each body.
+        spread: whether several processes share the shards, on their processors.
+    """
+    on_cpu = task_set.simulation == "cpu" and next(policy.parameters()).device.type == "cpu"
+    if not (on_cpu or spread):
+        return size
+    bodies = len(task_set.seen)
+    otherwise = max(ROWS_OTHERWISE, ROWS_OF_A_BODY * bodies)
+    rows = (ROWS_SPREAD if spread else ROWS).get(policy.kind, otherwise)
+    return min(size, max(1, rows // (bodies * episodes)))
 
 
 class Simulator:
@@ -90,13 +109,10 @@ class Simulator:
 
     def make_env(self, count: int) -> TokenEnv:
         """The environments of so many candidates."""
-        rows, device = len(self.bodies) * count * self.episodes, self.device
-        if self._task_set.simulation == "cpu":
-            device = torch.device("cpu")
-        aligned = self.policy.aligned_slots
-        return self._task_set.make_env(
-            self.bodies, rows, device, aligned=aligned, once=True, threads=self._threads
-        )
+        device = "cpu" if self._task_set.simulation == "cpu" else self.device
+        options = {"aligned": self.policy.aligned_slots, "once": True, "threads": self._threads}
+        rows = len(self.bodies) * count * self.episodes
+        return self._task_set.make_env(self.bodies, rows, device, **options)
 
     def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
         """Every candidate from the same starts.
@@ -131,14 +147,10 @@ class Simulator:
 
 
 class _Loop:
-    """Acting and stepping for P candidates, and what comes of it.
+    """Acting and stepping for P candidates of a simulator, and what comes of it.
 
     Where the host knows which episodes have ended, they are dropped. Elsewhere nothing waits for the device
     between two looks, and tensors stay where they are, so that a step can be one CUDA graph.
-
-    Args:
-        simulator: whose candidates.
-        count: P.
     """
 
     def __init__(self, simulator: Simulator, count: int) -> None:
@@ -157,27 +169,27 @@ class _Loop:
 
     def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
         """As of `Simulator`."""
+        env = self.env
         self._begin(candidates, starts)
         if self._advance is None:
-            captured = getattr(self.env, "can_be_captured", False) and not self.env.knows_ends
-            generators = self.env.generators if captured else ()
-            self._advance = repeated(self._step, self._device, generators) if captured else self._step
-            if captured:  # which has made steps
-                self._begin(candidates, starts)
+            self._advance = self._step
+            if getattr(env, "can_be_captured", False) and not env.knows_ends:
+                self._advance = repeated(self._step, self._device, env.generators)
+                self._begin(candidates, starts)  # to record it, steps were made
         steps = 0
         while self._episodes.running.any():  # here, and nowhere else, the host waits
-            if steps >= self.env.max_episode_steps:
-                raise RuntimeError(f"an episode goes on after {self.env.max_episode_steps} steps")
-            if steps and self.env.knows_ends:
+            if steps >= env.max_episode_steps:
+                raise RuntimeError(f"an episode goes on after {env.max_episode_steps} steps")
+            if steps and env.knows_ends:
                 self._drop_ended()
             for _ in range(CHECK_EVERY):
                 self._advance()
             steps += CHECK_EVERY
             if stop():
                 return None
-        self.env.check()
-        places, found = self._all_flat, self._episodes
-        told = (kept.index_select(0, places) for kept in (found.returns, found.lengths, found.diverged))
+        env.check()
+        found = self._episodes
+        told = (kept[self._all_flat] for kept in (found.returns, found.lengths, found.diverged))
         return Scores(*(values.view(self._shape).cpu().numpy() for values in told))
 
     def _begin(self, candidates: np.ndarray, starts: Sequence[Any]) -> None:
@@ -185,14 +197,18 @@ class _Loop:
         first = self.env.reset(list(starts) * (self._shape[0] * self._shape[1]))
         self._act_in(self._places)
         self._episodes.begin()
-        if self._stack is None or self.env.knows_ends:
+        in_place = self._stack is not None and not self.env.knows_ends
+        if in_place:
+            self._observe(first)
+        else:
             self._observation = {k: v.clone() for k, v in first.items() if k not in UNREAD}
-            complete = getattr(self.env, "tokens_are_complete", None if self.env.knows_ends else False)
-            self._stack = stack(self._policy, parameters, self._observed(), complete)
-            return
-        for key, value in self._observation.items():
-            value.copy_(first[key])
-        self._stack.begin(self._policy, parameters, self._observed())
+        complete = getattr(self.env, "tokens_are_complete", None if self.env.knows_ends else False)
+        new = stack(self._policy, parameters, self._observed(), complete)
+        if in_place:
+            for kept, value in zip(self._stack.tensors(), new.tensors(), strict=True):
+                kept.copy_(value)
+        else:
+            self._stack = new
 
     def _act_in(self, rows: Tensor) -> None:
         """Candidates act in these environments (P', R) from now on."""
@@ -211,9 +227,12 @@ class _Loop:
         self._episodes.add(result.rewards, result.ended, result.diverged)
         if self.env.knows_ends:
             self._observation = {key: result.observation[key] for key in self._observation}
-            return
+        else:
+            self._observe(result.observation)
+
+    def _observe(self, observation: dict[str, Tensor]) -> None:
         for key, value in self._observation.items():
-            value.copy_(result.observation[key])
+            value.copy_(observation[key])
 
     def _observed(self) -> dict[str, Tensor]:
         """The observation as (P', R, ...), on the policy's device."""
@@ -241,12 +260,11 @@ class Population:
     operation on one thread. Where the task is simulated on the device, one shard is computed after another.
 
     Args:
-        policy: whose acting parameters candidates are.
+        policy: whose acting parameters candidates are, on the device of the networks.
         task_set: gives the task.
         size: P, candidates.
         episodes: E, of each body.
         threads: as many shards are simulated beside each other.
-        device: of the networks.
         shard_size: candidates that are simulated together; None: as `automatic_shard_size` says.
     """
 
@@ -257,20 +275,15 @@ class Population:
         size: int,
         episodes: int,
         threads: int = 1,
-        device: torch.device | str = "cpu",
         shard_size: int | None = None,
     ) -> None:
-        self.policy, bodies, on_cpu = policy.to(device), task_set.seen, task_set.simulation == "cpu"
-        if shard_size is None:
-            shard_size = automatic_shard_size(
-                size, len(bodies), episodes, policy.kind, device, on_device=not on_cpu
-            )
+        shard_size = shard_size or automatic_shard_size(policy, task_set, size, episodes)
         self.shards = shards_of(size, shard_size)
         # One shard at a time keeps a GPU busy; its simulation still has the cores.
-        count = min(threads, len(self.shards)) if on_cpu and torch.device(device).type == "cpu" else 1
-        self._simulators = [
-            Simulator(self.policy, task_set, episodes, max(1, threads // count)) for _ in range(count)
-        ]
+        on_cpu = task_set.simulation == "cpu" and next(policy.parameters()).device.type == "cpu"
+        count = min(threads, len(self.shards)) if on_cpu else 1
+        threads_of_each = max(1, threads // count)
+        self._simulators = [Simulator(policy, task_set, episodes, threads_of_each) for _ in range(count)]
         self._free: SimpleQueue[Simulator] = SimpleQueue()
         for simulator in self._simulators:
             self._free.put(simulator)
@@ -283,17 +296,7 @@ class Population:
         stop: Stop = lambda: False,
         recipe: Recipe | None = None,
     ) -> Scores | None:
-        """Run every candidate from the same starts.
-
-        Args:
-            candidates: (P, n) acting parameters.
-            starts: E seeds, of the episodes of every candidate on every body.
-            stop: asked every few steps; True ends all of it.
-            recipe: of no meaning here, where nothing is sent.
-
-        Returns:
-            Scores, or None where it was stopped.
-        """
+        """Run every candidate (P, n) from the same starts; see `Evaluator.evaluate`."""
         left = False
 
         def leave() -> bool:
@@ -320,30 +323,3 @@ class Population:
         self._threads.shutdown(cancel_futures=True)
         for simulator in self._simulators:
             simulator.close()
-
-
-def automatic_shard_size(
-    size: int,
-    bodies: int,
-    episodes: int,
-    kind: str,
-    device: torch.device | str = "cpu",
-    spread: bool = False,
-    on_device: bool = False,
-) -> int:
-    """Candidates of a shard where nobody says otherwise; the number of threads or machines has no influence.
-
-    Args:
-        size: P, candidates.
-        bodies: M.
-        episodes: E, of each body.
-        kind: of tokens.
-        device: of the networks.
-        spread: whether several processes share the shards.
-        on_device: whether the task is simulated on the device, where all are simulated at once.
-    """
-    if torch.device(device).type != "cpu" or on_device:
-        return size
-    otherwise = max(ROWS_OTHERWISE, ROWS_OF_A_BODY * bodies)
-    rows = (ROWS_SPREAD if spread else ROWS).get(kind, otherwise)
-    return min(size, max(1, rows // (bodies * episodes)))

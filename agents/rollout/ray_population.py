@@ -21,15 +21,14 @@ import torch
 from ...envs.errors import UserError
 from ...envs.numbers import NULL, TEXT, checked, one_of, real
 from ...envs.numbers import whole as count
-from ...envs.task_set import TaskSet, task_set_of
+from ...envs.task_set import task_set_of
 from ...envs.user_modules import inherit, modules_to_inherit
 from ..device import processor
-from ..policies.base import Policy
 from ..storage.policy import describe_policy, described_policy
 from ..storage.policy_json import installed_version
 from ..training.signals import STOPS
 from .candidates import Recipe, Sent, drawn_again, received, shared_bytes, whole
-from .compute import Compute
+from .compute import Compute, Work
 from .population import Scores, Simulator, Stop, joined, shards_of
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,12 @@ PACKAGES = ("somite", "torch", "numpy", "mujoco", "gymnasium")
 
 LOOK_EVERY = 0.1
 """Seconds between looks at whether the run is to stop."""
+
+GONE = (
+    *("WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError"),
+    *("ObjectLostError", "OutOfMemoryError", "RaySystemError"),
+)
+"""Ray's errors that say that whoever computed a shard is gone."""
 
 STORE_BYTES = 256 * 2**20
 """Of the object store of a cluster of our own: parameters of a generation and little else."""
@@ -78,10 +83,8 @@ class Ray(Compute):
         if importlib.util.find_spec("ray") is None:
             raise UserError("compute=ray needs Ray, which is not installed: pip install -e '.[ray]'")
 
-    def evaluator(self, settings: Any, setup: Any, policy: Policy) -> RayPopulation:  # noqa: D102
-        cluster = replace(self, workers=setup.threads) if self.workers == "auto" else self
-        size = self.shard_size(settings, setup, policy)
-        return RayPopulation(cluster, settings, policy, setup.task_set, setup.environment, size)
+    def evaluator(self, work: Work) -> RayPopulation:  # noqa: D102
+        return RayPopulation(replace(self, workers=work.threads) if self.workers == "auto" else self, work)
 
 
 class RayPopulation:
@@ -90,53 +93,31 @@ class RayPopulation:
     Policy and task go to the cluster's object store once. A shard whose worker or node is lost is computed
     again wherever there is room, by whoever has joined since; nothing else waits for it.
 
-    Args:
-        settings: of the cluster.
-        search: settings of the search.
-        policy: whose acting parameters candidates are.
-        task_set: gives the task.
-        environment: its configuration.
-        shard_size: candidates of a shard.
-
     Attributes:
         bytes_sent: of parameters, in the last generation.
         lost: shards that were computed again so far.
-        told: what workers said of themselves in the last generation, for each shard: ``host``, ``process``,
-            ``machine`` and ``seconds`` of computing.
+        told: what workers said of themselves in the last generation, for each shard: ``host``, ``process``
+            and ``machine``.
 
     Raises:
         UserError: no such cluster.
     """
 
-    def __init__(
-        self,
-        settings: Ray,
-        search: Any,
-        policy: Policy,
-        task_set: TaskSet,
-        environment: Mapping[str, Any],
-        shard_size: int,
-    ) -> None:
+    def __init__(self, settings: Ray, work: Work) -> None:
         self.settings = settings
         self._ray, self._ours = _connect(settings)
-        self.shards = shards_of(search.population, shard_size)
-        first = next(iter(policy.parameters()))
-        self._dtype = first.detach().cpu().numpy().dtype
+        self.shards = shards_of(work.size, work.shard_size)
+        self._dtype = next(work.policy.parameters()).detach().cpu().numpy().dtype
         self._key = uuid.uuid4().hex
-        setup = setup_of(policy, environment, task_set.hashes(), search.episodes)
-        self._setup = [self._ray.put(setup)]
+        self._setup = [self._ray.put(setup_of(work))]
         # Ray's own retries would not tell us; ours are counted and logged.
         remote = self._ray.remote(num_cpus=settings.cpus, max_retries=0, scheduling_strategy="SPREAD")
         self._task = remote(evaluate_shard)
         self._machine, self._others = machine(), set()
         self.bytes_sent = self.lost = 0
         self.told: list[dict[str, Any]] = []
-        log.info(
-            "shards of %s candidates on a Ray cluster of %g CPUs on %s nodes",
-            shard_size,
-            self._cpus(),
-            len(self._nodes()),
-        )
+        where = f"a Ray cluster of {self._cpus():g} CPUs on {len(self._nodes())} nodes"
+        log.info("shards of %s candidates on %s", work.shard_size, where)
 
     def evaluate(
         self,
@@ -145,16 +126,7 @@ class RayPopulation:
         stop: Stop = lambda: False,
         recipe: Recipe | None = None,
     ) -> Scores | None:
-        """Run every candidate from the same starts; each row has one episode.
-
-        Args:
-            candidates: (P, n) acting parameters.
-            starts: E seeds, of the episodes of every candidate on every body.
-            stop: asked several times a second; True ends all of it.
-            recipe: what the candidates were drawn from, which is sent where it is less.
-
-        Returns:
-            Scores, or None where it was stopped.
+        """As of `Evaluator`; the recipe is sent where it is less.
 
         Raises:
             UserError: a shard was lost more often than ``compute.retries`` allows.
@@ -211,14 +183,7 @@ class RayPopulation:
     def _result(self, reference: Any, index: int, tries: int) -> Scores | None:
         """Scores of a shard; None: who computed it is gone."""
         errors = self._ray.exceptions
-        gone = (
-            errors.WorkerCrashedError,
-            errors.NodeDiedError,
-            errors.LocalRayletDiedError,
-            errors.ObjectLostError,
-            errors.OutOfMemoryError,
-            errors.RaySystemError,
-        )
+        gone = tuple(getattr(errors, name) for name in GONE)
         try:
             scores, about = self._ray.get(reference)
         except gone as error:
@@ -245,16 +210,10 @@ class RayPopulation:
         if about["host"] in self._others or about["machine"] == self._machine:
             return
         self._others.add(about["host"])
-        differing = [
-            f"{name} {about['machine'][name]} (here {own})"
-            for name, own in self._machine.items()
-            if about["machine"][name] != own
-        ]
-        log.warning(
-            "%s has %s: which shard it computes may change the last digits of a run",
-            about["host"],
-            ", ".join(differing),
-        )
+        theirs = about["machine"]
+        differing = [f"{n} {theirs[n]} (here {own})" for n, own in self._machine.items() if theirs[n] != own]
+        warning = "%s has %s: which shard it computes may change the last digits of a run"
+        log.warning(warning, about["host"], ", ".join(differing))
 
     def _say_waiting(self, heard: float) -> float:
         """Tell, now and then, that nobody is there to compute; when somebody was last heard of."""
@@ -312,24 +271,15 @@ def _connect(settings: Ray) -> tuple[Any, bool]:
     return ray, True
 
 
-def setup_of(
-    policy: Policy, environment: Mapping[str, Any], hashes: Mapping[str, str], episodes: int
-) -> dict[str, Any]:
-    """What a worker makes a simulator of: plain values and arrays, no objects of ours.
-
-    Args:
-        policy: whose acting parameters candidates are.
-        environment: configuration of the task.
-        hashes: of its bodies.
-        episodes: E, of each body.
-    """
+def setup_of(work: Work) -> dict[str, Any]:
+    """What a worker makes a simulator of: plain values and arrays, no objects of ours."""
     return {
-        **describe_policy(policy),
-        "tensors": {name: value.detach().cpu().numpy() for name, value in policy.state_dict().items()},
-        "environment": dict(environment),
+        **describe_policy(work.policy),
+        "tensors": {name: value.detach().cpu().numpy() for name, value in work.policy.state_dict().items()},
+        "environment": dict(work.environment),
         "modules": modules_to_inherit(),
-        "hashes": dict(hashes),
-        "episodes": episodes,
+        "hashes": work.task_set.hashes(),
+        "episodes": work.episodes,
     }
 
 
@@ -339,10 +289,10 @@ def simulator_of(setup: Mapping[str, Any]) -> Simulator:
     task_set = task_set_of(setup["environment"])
     own = task_set.hashes()
     for name, wanted in setup["hashes"].items():
-        if own.get(name) != wanted:
+        if (here := own.get(name)) != wanted:
             raise UserError(
                 f"the body {name} is another one on {socket.gethostname()} than where the run was begun: its "
-                f"file or this package differs (hash {own.get(name)}, wanted {wanted})"
+                f"file or this package differs (hash {here}, wanted {wanted})"
             )
     policy = described_policy(setup, "the policy that was sent")
     policy.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in setup["tensors"].items()})
@@ -377,25 +327,14 @@ def evaluate_shard(
 ) -> tuple[Scores, dict[str, Any]]:
     """A Ray task: a shard's scores, and about who computed them.
 
-    Args:
-        key: of the run.
-        setup: a reference to what `setup_of` gave, in a list, so that it is fetched once for a process only.
-        generation: key of the generation.
-        recipe: a reference to the generation's recipe in a list, or nothing.
-        sent: the shard.
-        starts: E seeds.
+    ``setup`` (of `setup_of`) and ``recipe`` are references in lists, so that each is fetched once for a
+    process, under the keys of the run and of the ``generation``; without seeds ``recipe`` is empty.
     """
     import ray
 
-    begun = time.perf_counter()
     torch.set_num_threads(1)
     simulator = kept("simulator", key, lambda: simulator_of(ray.get(setup[0])))
     shared = kept("recipe", generation, lambda: ray.get(recipe[0])) if recipe else None
     scores = simulate(simulator, sent, shared, starts)
-    about = {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "machine": machine(),
-        "seconds": time.perf_counter() - begun,
-    }
+    about = {"host": socket.gethostname(), "process": os.getpid(), "machine": machine()}
     return scores, about

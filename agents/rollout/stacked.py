@@ -16,6 +16,9 @@ from torch.func import functional_call, vmap
 from ..policies import AttentionNeuron, Policy
 from ..policies.base import Memory, Observation
 
+Parameters = Mapping[str, Tensor]
+"""Acting parameters of P sets by name, each (P, ...)."""
+
 ROWS_AT_ONCE = 1024
 """Rows of stacked policies that are computed together: more would leave the processor's cache."""
 
@@ -30,19 +33,11 @@ class StackedAttentionNeuron:
     times as long as the logistic function. Its factors are kept in the weights, in a hidden state that is
     halved and in a cell that is doubled.
 
-    Args:
-        policy: the architecture.
-        parameters: its acting parameters by name, each (P, ...).
-        observation: like those to come, (P, R, ...).
-        complete: whether no token is ever missing; None: it is looked at in every step.
+    Arguments are those of `stack`.
     """
 
     def __init__(
-        self,
-        policy: AttentionNeuron,
-        parameters: Mapping[str, Tensor],
-        observation: Observation,
-        complete: bool | None = None,
+        self, policy: AttentionNeuron, parameters: Parameters, observation: Observation, complete: bool | None
     ) -> None:
         self.hidden, self.discrete, self._complete = policy.hidden, policy.discrete, complete
         self._gates, self._scores, self._head = _weights(policy, parameters)
@@ -53,19 +48,9 @@ class StackedAttentionNeuron:
         self._cell = self._gates.new_zeros(p, self.hidden, n_tokens * rows)
         self._make_room()
 
-    def begin(
-        self, policy: AttentionNeuron, parameters: Mapping[str, Tensor], observation: Observation
-    ) -> None:
-        """Begin episodes with other sets of the same shapes, memory empty, in the same tensors."""
-        gates, scores, head = _weights(policy, parameters)
-        self._gates.copy_(gates)
-        self._scores.copy_(scores)
-        for own, new in zip(self._head, head, strict=True):
-            for part, value in zip(own, new, strict=True):
-                part.copy_(value)
-        self._inputs.zero_()
-        self._inputs[:, self.hidden].fill_(1)
-        self._cell.zero_()
+    def tensors(self) -> list[Tensor]:
+        """All that the next actions depend on."""
+        return [self._gates, self._scores, *itertools.chain(*self._head), self._inputs, self._cell]
 
     def _make_room(self) -> None:
         p, _, n, r = self._inputs.shape
@@ -78,12 +63,7 @@ class StackedAttentionNeuron:
         self._parts = [_Part(self, part, *room) for part in parts]
 
     def keep(self, sets: Tensor, rows: Tensor) -> None:
-        """Go on with some sets and, of each, some rows only.
-
-        Args:
-            sets: (P',) indices of sets.
-            rows: (P', R') indices of each one's rows.
-        """
+        """Go on with some sets (P',) and, of each, some rows (P', R') only."""
         self._gates, self._scores = self._gates[sets], self._scores[sets]
         self._head = [(weight[sets], bias[sets]) for weight, bias in self._head]
         tokens_and_rows = self._inputs.shape[2:]
@@ -112,9 +92,7 @@ class StackedAttentionNeuron:
         return actions if self.discrete else actions.tanh()
 
 
-def _weights(
-    policy: AttentionNeuron, p: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+def _weights(policy: AttentionNeuron, p: Parameters) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
     """Of the gates, of the scores and of the head's layers, with the factors of `StackedAttentionNeuron`."""
     h = policy.hidden
     bias = (p["cell.bias_ih"] + p["cell.bias_hh"]).unsqueeze(-1)
@@ -137,12 +115,9 @@ def _weights(
 
 
 class _Part:
-    """Some of the sets, so few that the numbers of a step stay in the cache.
+    """Some ``sets`` of the ``whole``, whose arrays it shares: so few that a step's numbers stay in the cache.
 
-    Args:
-        whole: of which it is a part; its arrays are shared.
-        sets: which.
-        gates, scores, bounded: room for what is computed on the way.
+    ``gates``, ``scores`` and ``bounded`` are room for what is computed on the way.
     """
 
     def __init__(
@@ -162,16 +137,13 @@ class _Part:
     def step(self, there: Tensor | None) -> Tensor:
         """Advance the memory; what the actions are the tanh of, (P, A, R).
 
-        Args:
-            there: (P, 1, N * R), tokens that are there, the others keep their state; None: all are.
+        Tokens that are not ``there`` (P, 1, N * R) keep their state; None: all are.
         """
-        if there is None:
-            self._remember()
-        else:
-            state, cell = self._state.clone(), self._cell.clone()
-            self._remember()
-            self._state.copy_(torch.where(there, self._state, state))
-            self._cell.copy_(torch.where(there, self._cell, cell))
+        before = None if there is None else (self._state.clone(), self._cell.clone())
+        self._remember()
+        if before is not None:
+            for now, earlier in zip((self._state, self._cell), before, strict=True):
+                now.copy_(torch.where(there, now, earlier))
         return self._answer()
 
     def _remember(self) -> None:
@@ -198,23 +170,10 @@ def shares(sets: int, rows: int) -> list[slice]:
     return [slice(int(first), int(last)) for first, last in itertools.pairwise(edges)]
 
 
-def count_parameters(policy: Policy) -> int:
-    """Numbers that :func:`set_parameters` takes."""
-    return sum(parameter.numel() for parameter in policy.acting_parameters().values())
-
-
 def get_parameters(policy: Policy) -> np.ndarray:
     """The acting parameters in a row, (n,) float64."""
     parameters = policy.acting_parameters().values()
     return torch.cat([p.detach().flatten() for p in parameters]).double().cpu().numpy()
-
-
-def set_parameters(policy: Policy, values: np.ndarray) -> None:
-    """Give the policy acting parameters (n,)."""
-    parts = split_parameters(policy, values[None])
-    with torch.no_grad():
-        for name, parameter in policy.acting_parameters().items():
-            parameter.copy_(parts[name][0])
 
 
 def split_parameters(policy: Policy, values: np.ndarray) -> dict[str, Tensor]:
@@ -234,15 +193,11 @@ def split_parameters(policy: Policy, values: np.ndarray) -> dict[str, Tensor]:
 class StackedPolicy:
     """Any policy with P sets of acting parameters at once, each with R rows of its own.
 
-    Its tensors stay where they are, so that a CUDA graph of an action goes on to act for other sets.
-
-    Args:
-        policy: everything else is its own: architecture, buffers, what only the value uses.
-        parameters: acting parameters by name, each (P, ...).
-        observation: the first, (P, R, ...).
+    What is not searched for is the policy's own: architecture, buffers, what only the value uses. Arguments
+    are those of `stack`.
     """
 
-    def __init__(self, policy: Policy, parameters: Mapping[str, Tensor], observation: Observation) -> None:
+    def __init__(self, policy: Policy, parameters: Parameters, observation: Observation) -> None:
         # A copy, because a functional call puts the parameters into the module while it lasts, and several
         # threads make such calls at a time.
         self._policy, self._parameters = copy.deepcopy(policy), dict(parameters)
@@ -255,26 +210,14 @@ class StackedPolicy:
         sets, rows, n_tokens = observation["tokens"].shape[:3]
         memory = self._policy.initial_memory(sets * rows, n_tokens)
         self._share({key: value.unflatten(0, (sets, rows)) for key, value in memory.items()}, sets, rows)
-        self._trees = self._trees_of(observation)
+        # A body stays what it is, and a device would be waited for.
+        prepared = self._prepared(observation) if policy.kind == "limbs" else {}
+        self._trees = {key: value for key, value in prepared.items() if key not in observation}
 
-    def begin(self, policy: Policy, parameters: Mapping[str, Tensor], observation: Observation) -> None:
-        """Begin episodes with other sets of the same shapes, memory empty, in the same tensors.
-
-        Args:
-            policy: whose buffers hold what is not searched for, such as the normaliser.
-            parameters: acting parameters by name.
-            observation: the first, (P, R, ...).
-        """
-        for name, own in self._parameters.items():
-            own.copy_(parameters[name])
-        for own, other in zip(self._policy.buffers(), policy.buffers(), strict=True):
-            own.copy_(other)
-        sets, rows, n_tokens = observation["tokens"].shape[:3]
-        for key, value in self._policy.initial_memory(sets * rows, n_tokens).items():
-            for part, memory in zip(self._parts, self._memories, strict=True):
-                memory[key].copy_(value.unflatten(0, (sets, rows))[part])
-        for key, value in self._trees_of(observation).items():
-            self._trees[key].copy_(value)
+    def tensors(self) -> list[Tensor]:
+        """All that the next actions depend on."""
+        kept = [self._parameters, *self._memories, self._trees]
+        return [*self._policy.buffers(), *(value for tensors in kept for value in tensors.values())]
 
     def _share(self, memory: Memory, sets: int, rows: int) -> None:
         """Parts of the sets that are computed together, each with what it remembers."""
@@ -303,7 +246,7 @@ class StackedPolicy:
         return torch.cat(actions)
 
     def _prepare(self, observation: Observation) -> Observation:
-        """What depends on the data's values, and cannot run under vmap, is added."""
+        """With what depends on the data's values, and cannot run under vmap."""
         if self._policy.kind == "limbs":
             return {**observation, **self._trees}
         return self._prepared(observation)
@@ -312,12 +255,6 @@ class StackedPolicy:
         shape = observation["tokens"].shape[:2]
         prepared = self._policy.prepare({key: value.flatten(0, 1) for key, value in observation.items()})
         return {key: value.unflatten(0, shape) for key, value in prepared.items()}
-
-    def _trees_of(self, observation: Observation) -> dict[str, Tensor]:
-        """What a policy prepares of limbs; a body stays what it is, and a device would be waited for."""
-        if self._policy.kind != "limbs":
-            return {}
-        return {key: value for key, value in self._prepared(observation).items() if key not in observation}
 
 
 class _Acting(nn.Module):
@@ -333,18 +270,15 @@ class _Acting(nn.Module):
 
 
 def stack(
-    policy: Policy,
-    parameters: Mapping[str, Tensor],
-    observation: Observation,
-    complete: bool | None = None,
+    policy: Policy, parameters: Parameters, observation: Observation, complete: bool | None = None
 ) -> StackedPolicy | StackedAttentionNeuron:
     """The policy with P sets of acting parameters, ready to begin episodes.
 
     Args:
         policy: what they are parameters of.
-        parameters: by name, each (P, ...).
-        observation: the first, (P, R, ...).
-        complete: as of `StackedAttentionNeuron`.
+        parameters: of the sets.
+        observation: the first, (P, R, ...), or one like it.
+        complete: whether no token is ever missing; None: it is looked at in every step.
     """
     if type(policy) is AttentionNeuron:
         return StackedAttentionNeuron(policy, parameters, observation, complete)

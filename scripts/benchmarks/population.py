@@ -18,7 +18,7 @@ from ...agents.composition import build_policy, sizes_for
 from ...agents.evaluation.episodes import run_episodes
 from ...agents.policies import AttentionNeuron, Policy
 from ...agents.rollout.population import Population
-from ...agents.rollout.stacked import count_parameters, get_parameters, set_parameters
+from ...agents.rollout.stacked import get_parameters
 from ...envs.cores import available_cores
 from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
@@ -99,7 +99,7 @@ class PopulationSpeed:
         drawn = draw(policy, candidates, self.sigma)
 
         def one_candidate(index: int) -> int:
-            set_parameters(policy, drawn[index % candidates])
+            policy.set_flat(drawn[index % candidates])
             found = run_episodes(Agent(policy).act, task, task.seen, episodes, SEED, threads=1)
             return int(sum(result.lengths.sum() for result in found))
 
@@ -139,7 +139,7 @@ def generations(
 ) -> Callable[[int], int]:
     """A generation at once, and its steps; the first one, for which environments are made, is not counted."""
     starts = [[SEED, episode] for episode in range(episodes)]
-    population = Population(policy, task, len(drawn), episodes, threads, device, shard_size)
+    population = Population(policy.to(device), task, len(drawn), episodes, threads, shard_size)
     stack.callback(population.close)
     population.evaluate(drawn, starts)
     return lambda _: int(population.evaluate(drawn, starts).lengths.sum())
@@ -161,8 +161,9 @@ def first_states(episodes: int) -> np.ndarray:
 
 def draw(policy: Policy, size: int, sigma: float, around: bool = False) -> np.ndarray:
     """(size, n) parameters around zero, or around the policy's own."""
-    drawn = sigma * np.random.default_rng(SEED).standard_normal((size, count_parameters(policy)))
-    return drawn + get_parameters(policy) if around else drawn
+    own = get_parameters(policy)
+    drawn = sigma * np.random.default_rng(SEED).standard_normal((size, len(own)))
+    return drawn + own if around else drawn
 
 
 class EndlessCarts(CartPoles):

@@ -23,7 +23,8 @@ from ...agents.algorithms import CMAES
 from ...agents.algorithms.cma_es import Search
 from ...agents.device import threads_for_numpy
 from ...agents.rollout.candidates import SEED_BYTES
-from ...agents.rollout.stacked import count_parameters
+from ...agents.rollout.compute import Work
+from ...agents.rollout.stacked import get_parameters
 from ...agents.storage.policy import load_policy
 from ...agents.training.loop import make_algorithm, make_setup
 from ...envs.cores import available_cores
@@ -79,7 +80,7 @@ class Scaling:
         threads_for_numpy(1)
         self._task = CartPoleSwingUp(Senses(), self.steps)
         self._policy = load_policy(AGENT).policy
-        n = count_parameters(self._policy)
+        n = len(get_parameters(self._policy))
         self._drawn = draw(self._policy, self.candidates, SIGMA, around=True)
         with ExitStack() as stack:
             parts = self._shards(stack) + self._searches(n)
@@ -138,7 +139,8 @@ class Scaling:
         config = compose(arguments.split())
         algorithm = make_algorithm(config)
         setup = make_setup(config, algorithm, CPU)
-        cluster = setup.compute.evaluator(algorithm, setup, self._policy)
+        work = setup.task_set, setup.environment, self.candidates, self.episodes, size, setup.threads
+        cluster = setup.compute.evaluator(Work(self._policy, *work))
         stack.callback(cluster.close)
         starts = [[SEED, episode] for episode in range(self.episodes)]
 

@@ -11,7 +11,7 @@ import torch
 
 from somite.agents import load_policy
 from somite.agents.rollout.population import Population
-from somite.agents.rollout.stacked import get_parameters, set_parameters
+from somite.agents.rollout.stacked import get_parameters
 from somite.agents.storage.run_folder import list_checkpoints
 from somite.agents.training.faults import RunFault
 from somite.agents.training.loop import VALIDATION_SEED, Run
@@ -243,8 +243,7 @@ def test_bodies_are_searched_for_as_well(tmp_path: Path, more: tuple[str, ...]) 
     means = [float(row[f"bodies/{body}"]) for body in bodies]
     assert float(row["rollout/ep_rew_mean"]) == pytest.approx(np.mean(means))
     assert load_policy(tmp_path).policy.kind == "limbs"
-    scores = run.learner.search.best
-    set_parameters(run.policy, scores)
+    run.policy.set_flat(run.learner.search.best)
     assert np.isfinite(run.score(run.policy, 1))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from somite.agents.composition import sizes_for
 from somite.agents.policies import SensorMLP
-from somite.agents.rollout.stacked import count_parameters, split_parameters
+from somite.agents.rollout.stacked import get_parameters, split_parameters
 from somite.envs.sensors import CartPoleSwingUp
 
 
@@ -25,7 +25,7 @@ def at(values: np.ndarray, offset: int) -> np.ndarray:
 def test_candidates_that_begin_anywhere_are_split_into_the_same_memory(offset: int) -> None:
     env = CartPoleSwingUp().make_vec(num_envs=1)
     policy = SensorMLP(env.spec_of_tokens, **sizes_for(SensorMLP, env), width=8, layers=1)
-    values = np.random.default_rng(0).standard_normal((5, count_parameters(policy))).astype(np.float32)
+    values = np.random.default_rng(0).standard_normal((5, len(get_parameters(policy)))).astype(np.float32)
     expected = split_parameters(policy, at(values, 0))
     for name, part in split_parameters(policy, at(values, offset)).items():
         assert torch.equal(part, expected[name])

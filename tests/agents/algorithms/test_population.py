@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,9 +33,7 @@ from somite.agents.rollout.stacked import (
     ROWS_AT_ONCE,
     StackedAttentionNeuron,
     StackedPolicy,
-    count_parameters,
     get_parameters,
-    set_parameters,
     shares,
     split_parameters,
     stack,
@@ -76,7 +75,7 @@ def build(name: str) -> Policy:
 
 def draw(policy: Policy, size: int, seed: int = 0, scale: float = 0.5) -> np.ndarray:
     """(P, n) parameters that make every part of the network matter."""
-    return scale * np.random.default_rng(seed).standard_normal((size, count_parameters(policy)))
+    return scale * np.random.default_rng(seed).standard_normal((size, len(get_parameters(policy))))
 
 
 def observe(policy: Policy, sets: int, seed: int, missing: float = 0.3) -> dict[str, Tensor]:
@@ -104,7 +103,7 @@ class Alone:
 
     @torch.no_grad()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
-        set_parameters(self.policy, self.values)
+        self.policy.set_flat(self.values)
         prepared = self.policy.prepare(observation)
         features, self.memory = self.policy.encode(prepared, self.memory)
         return self.policy.act(features, prepared)
@@ -196,7 +195,7 @@ def test_parameters_go_in_and_out_in_the_same_order(name: str) -> None:
     policy = build(name)
     others = {key: value.clone() for key, value in policy.state_dict().items()}
     values = draw(policy, 1)[0]
-    set_parameters(policy, values)
+    policy.set_flat(values)
     assert np.array_equal(get_parameters(policy), values.astype(np.float32))
     acting = set(policy.acting_parameters())
     assert not acting & {"log_std", "value_head.limb.weight", "value_head.weight", "value_head.0.weight"}
@@ -205,14 +204,14 @@ def test_parameters_go_in_and_out_in_the_same_order(name: str) -> None:
 
 
 def test_the_published_agent_has_913_parameters() -> None:
-    assert count_parameters(sensors(AttentionNeuron, n_actions=1)) == 913
+    assert len(get_parameters(sensors(AttentionNeuron, n_actions=1))) == 913
 
 
 def alone_in(task: CartPoleSwingUp | BodySet, policy: Policy, values: np.ndarray, episodes: int) -> tuple:
     """Returns and lengths (P, M, E) of candidates that are evaluated one by one."""
     found = []
     for one in values:
-        set_parameters(policy, one)
+        policy.set_flat(one)
         results = run_episodes(
             Agent(policy).act, task, task.seen, episodes, 7, aligned=policy.aligned_slots, threads=1
         )
@@ -316,14 +315,25 @@ def test_shards_are_all_candidates_in_order_and_of_one_size(size: int, shard_siz
     assert 1 <= shards[-1].stop - shards[-1].start <= shard_size
 
 
+def automatic(size: int, bodies: int, episodes: int, kind: str, device: str = "cpu", **asked: object) -> int:
+    """The size of a shard of a task like this."""
+    parameter = SimpleNamespace(device=torch.device(device))
+    policy = SimpleNamespace(kind=kind, parameters=lambda: iter([parameter]))
+    task = SimpleNamespace(seen=range(bodies), simulation=asked.pop("simulation", "cpu"))
+    return automatic_shard_size(policy, task, size, episodes, **asked)
+
+
 def test_the_automatic_size_of_a_shard() -> None:
-    assert automatic_shard_size(256, 1, 16, "sensors") == 256
-    assert automatic_shard_size(256, 1, 16, "sensors", spread=True) == 64
-    assert automatic_shard_size(64, 1, 4, "limbs") == 32
-    assert automatic_shard_size(256, 12, 16, "limbs") == 2
-    assert automatic_shard_size(256, 200, 16, "limbs") == 2, "32 rows of each body"
-    assert automatic_shard_size(8, 12, 100, "limbs") == 1
-    assert automatic_shard_size(256, 12, 16, "limbs", "cuda") == 256
+    assert automatic(256, 1, 16, "sensors") == 256
+    assert automatic(256, 1, 16, "sensors", spread=True) == 64
+    assert automatic(64, 1, 4, "limbs") == 32
+    assert automatic(256, 12, 16, "limbs") == 2
+    assert automatic(256, 200, 16, "limbs") == 2, "32 rows of each body"
+    assert automatic(8, 12, 100, "limbs") == 1
+    assert automatic(256, 12, 16, "limbs", "cuda") == 256
+    assert automatic(256, 12, 16, "limbs", "cuda", spread=True) == 2, "the processors of a cluster"
+    assert automatic(500, 1, 16, "sensors", simulation="torch") == 500
+    assert automatic(256, 12, 16, "limbs", simulation="warp") == 256
 
 
 @pytest.mark.parametrize("name", ["swingup", "senses"])
@@ -400,7 +410,7 @@ def test_the_most_probable_choice_is_taken_where_actions_are_discrete(
     task.source = source
     env = task.make_vec(task.seen, 1)
     policy = cls(env.spec_of_tokens, **sizes_for(cls, env))
-    values = np.zeros((3, count_parameters(policy)))
+    values = np.zeros((3, len(get_parameters(policy))))
     values[0, -2:], values[1, -2:] = [5, -5], [-5, 5]  # the last bias: always 0, always 1
     population = Population(policy, task, 3, 40)
     returns = population.evaluate(values, [[1, i] for i in range(40)]).returns[:, 0]
@@ -432,7 +442,7 @@ def test_an_error_in_one_thread_ends_the_others() -> None:
     environments[0].step = broken
     for simulator, env in zip(population._simulators, environments, strict=True):
         simulator.make_env = lambda count, env=env: env
-    values = np.zeros((4, count_parameters(policy)))
+    values = np.zeros((4, len(get_parameters(policy))))
     steps, step = [], environments[1].step
     failed = threading.Event()
 

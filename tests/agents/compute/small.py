@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import hydra
 import numpy as np
@@ -14,8 +13,8 @@ from somite.agents.algorithms import CMAES
 from somite.agents.algorithms.cma_es import Search
 from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
-from somite.agents.rollout.compute import Compute, Evaluator, Local
-from somite.agents.rollout.stacked import count_parameters
+from somite.agents.rollout.compute import Compute, Evaluator, Local, Work
+from somite.agents.rollout.stacked import get_parameters
 from somite.envs.task_set import TaskSet
 
 from ..runs import compose
@@ -47,13 +46,13 @@ class Small:
     search: Search
 
     @property
-    def setup(self) -> SimpleNamespace:
-        """What of a run's `Setup` is asked for."""
-        cpu = torch.device("cpu")
-        return SimpleNamespace(task_set=self.task, environment=self.environment, threads=1, device=cpu)
+    def work(self) -> Work:
+        settings = self.settings
+        sizes = settings.population, settings.episodes, settings.shard_size
+        return Work(self.policy, self.task, self.environment, *sizes, threads=1)
 
     def evaluator(self, compute: Compute) -> Evaluator:
-        return compute.evaluator(self.settings, self.setup, self.policy)
+        return compute.evaluator(self.work)
 
     def starts(self) -> list[list[int]]:
         return [[7, self.search.generation, episode] for episode in range(self.settings.episodes)]
@@ -77,5 +76,5 @@ def make(task: str = "sensors", *more: str) -> Small:
     policy = build_policy(config.agent, env)
     env.close()
     settings = hydra.utils.instantiate(config.algorithm, _convert_="all")
-    search = Search(settings, np.zeros(count_parameters(policy)), 0)
+    search = Search(settings, np.zeros_like(get_parameters(policy)), 0)
     return Small(settings, policy, bodies, OmegaConf.to_container(config.env, resolve=True), search)

@@ -18,7 +18,6 @@ from somite.agents.training.train import train
 from somite.envs.errors import UserError
 
 from ..runs import TINY, compose
-from .small import make
 
 has_ray = importlib.util.find_spec("ray") is not None
 
@@ -77,14 +76,6 @@ def test_algorithms_of_one_machine_say_so_before_training(with_ray: None, tmp_pa
     assert make_algorithm(compose("compute=ray", "algorithm=cma_es")).spreads
     with pytest.raises(UserError, match="compute=ray .*algorithm=cma_es; algorithm=ppo learns on one"):
         train(compose(*TINY, "compute=ray"), tmp_path / "run")
-
-
-def test_who_computes_decides_the_automatic_size_of_a_shard(with_ray: None) -> None:
-    small = make("sensors", "algorithm.shard_size=auto", "algorithm.population=256", "algorithm.episodes=16")
-    given = small.settings, small.setup, small.policy
-    assert [choice.shard_size(*given) for choice in (Local(), Ray())] == [256, 64]
-    small.settings.shard_size = 5
-    assert {choice.shard_size(*given) for choice in (Local(), Ray())} == {5}
 
 
 @pytest.mark.skipif(not has_ray, reason="needs ray: pip install '.[ray]'")

@@ -67,7 +67,7 @@ def test_a_worker_scores_as_this_machine_does(task: str) -> None:
         for name, value in small.policy.normalizer.named_buffers():
             if "mean" in name:
                 value += 0.5
-    setup = worker.setup_of(small.policy, small.environment, small.task.hashes(), 3)
+    setup = worker.setup_of(small.work)
     assert json.dumps({**setup, "tensors": None}), "plain values"
     simulator = worker.simulator_of(pickle.loads(pickle.dumps(setup)))
     candidates, recipe = small.search.ask(), small.search.recipe()
@@ -81,9 +81,10 @@ def test_a_worker_scores_as_this_machine_does(task: str) -> None:
 
 def test_a_body_that_is_another_one_elsewhere_is_told() -> None:
     small = make("limbs")
-    hashes = {**small.task.hashes(), "cheetah_2_back": "0123"}
+    setup = worker.setup_of(small.work)
+    setup["hashes"]["cheetah_2_back"] = "0123"
     with pytest.raises(UserError, match="body cheetah_2_back is another one on .* wanted 0123"):
-        worker.simulator_of(worker.setup_of(small.policy, small.environment, hashes, 3))
+        worker.simulator_of(setup)
 
 
 def test_a_worker_keeps_one_thing_of_a_kind() -> None:
