@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -16,29 +19,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import file_name
-from ...envs.numbers import whole_number
 from ...envs.task_set import TaskSet, task_set_of
 from ..agent import Agent
 from ..device import resolve_device, set_threads, thread_limit
 from ..show.video import film_episode, to_film
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folders
-from .episodes import run_episodes
-from .plan import AgentPlan, Chunk, EpisodeStore, Planner, misfit, run_chunks
-from .runs import agent_name, beside, run_name, task_of, told_apart, trained_on
+from .episodes import Episodes, run_episodes
+from .plan import AgentPlan, EpisodeStore, Planner, misfit, run_chunks, told_apart
+from .report import Report
+from .runs import agent_name, beside, run_name, task_of, trained_on
+from .statistics import half_width
 from .suites import read_suite
-
-if TYPE_CHECKING:
-    from .report import Report
-
-# Pandas, SciPy and Matplotlib take seconds, and no episode needs them: they are imported after the episodes.
+from .tables import IN_THE_TERMINAL, markdown, returns_table, runs_table, suite_table, terminal_table
 
 log = logging.getLogger(__name__)
 
 EPISODES = 10
 """Of each body, where nothing else is said; suites have their own numbers."""
-
-STORE = "episodes.jsonl"
 
 
 @dataclass(frozen=True)
@@ -69,110 +67,92 @@ def evaluate(config: DictConfig) -> list[Row]:
         The rows of the table; of suites none.
 
     Raises:
-        UserError: a run, body or number that is not there or invalid.
+        UserError: a run or body that is not there, or what does not fit.
     """
     set_threads(config.threads)
-    if config.get("suite"):
-        evaluate_suites(config)
-        return []
+    device, folders = resolve_device(config.device), policy_folders(config.run)
     plain = OmegaConf.to_container(config, resolve=True)
-    episodes = EPISODES if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
-    seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
-    folders, threads = policy_folders(config.run), thread_limit(config.threads)
+    if plain.get("suite"):
+        evaluate_suites(plain, folders, device)
+        return []
     rows: list[Row] = []
     for folder in folders:
         agent, run = load_policy(folder, device), run_name(folder)
         task = task_of(agent, plain["env"]).for_evaluation()
         names = task.choose(_names(plain["bodies"] or "all"))
-        filmed = to_film(task) if config.video else None
-        own = _evaluate_agent(agent, run, task, names, episodes, seed, config.random_baseline, threads)
-        if config.output is None:
+        filmed = to_film(task) if plain["video"] else None
+        own = _evaluate_agent(agent, run, task, names, plain)
+        if plain["output"] is None:
             output = beside(folder, "evaluation")
         else:  # each of several has a folder of its own
-            output = Path(config.output) / (run.replace("/", "-") if len(folders) > 1 else "")
-        _write_results(own, output)
-        _print_returns(own, agent, task.notes())
+            output = Path(plain["output"]) / (run.replace("/", "-") if len(folders) > 1 else "")
+        output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps([asdict(row) for row in own], indent=1)
+        (output / "results.json").write_text(text + "\n", encoding="utf-8")
+        frame_of(own).to_csv(output / "results.csv", index=False)
+        steps = agent.description.get("training", {}).get("steps")
+        trained = f", {steps:,} steps" if steps else ""
+        title = "; ".join([f"{run} ({type(agent.policy).__name__}{trained})", *task.notes()])
+        Console().print(terminal_table(title, returns_table(frame_of(own))))
         if filmed:
-            _film(agent, filmed, plain["video"], output, seed)
+            _film(agent, filmed, plain["video"], output, plain["seed"])
         log.info("written to %s", output)
         rows += own
     if len(folders) > 1:
-        file = Path(config.output or "evaluation") / "summary.md"
-        _summarize(rows, file)
-        log.info("summary written to %s", file)
+        summarize(rows, Path(plain["output"] or "evaluation") / "summary.md")
     return rows
 
 
 def _evaluate_agent(
-    agent: Agent,
-    run: str,
-    task: TaskSet,
-    names: Sequence[str],
-    episodes: int,
-    seed: int,
-    random_baseline: bool,
-    threads: int,
+    agent: Agent, run: str, task: TaskSet, names: Sequence[str], plain: Mapping[str, Any]
 ) -> list[Row]:
-    seen, reason = trained_on(agent, task), None if task.kind == "limbs" else misfit(agent, task)
+    reason = None if task.kind == "limbs" else misfit(agent, task)
     if reason:
         raise UserError(reason)
-    actors = {f"{len(names)} bodies × {episodes} episodes": agent}
-    if random_baseline:
-        actors["random actions"] = None
-    found = []
+    seen, episodes = trained_on(agent, task), plain["episodes"] or EPISODES
     with Progress(transient=True) as progress:
-        for text, actor in actors.items():
-            bar = progress.add_task(text, total=task.max_episode_steps)
 
-            def show(step: int, bar: Any = bar) -> None:
-                progress.update(bar, completed=step)
+        def episodes_of(actor: Agent | None, what: str) -> list[Episodes]:
+            bar = progress.add_task(what, total=task.max_episode_steps)
+            options = {
+                "threads": thread_limit(plain["threads"]),
+                "progress": lambda step: progress.update(bar, completed=step),
+            }
+            return run_episodes(actor, task, names, episodes, plain["seed"], **options)
 
-            found.append(run_episodes(actor, task, names, episodes, seed, threads=threads, progress=show))
-    from .statistics import half_width
-
-    randoms = (
-        [float(random.returns.mean()) for random in found[1]] if random_baseline else [None] * len(names)
-    )
+        found = episodes_of(agent, f"{len(names)} bodies × {episodes} episodes")
+        randoms = episodes_of(None, "random actions") if plain["random_baseline"] else []
     rows = []
-    for result, random in zip(found[0], randoms, strict=True):
-        returns, several = result.returns, len(result.returns) > 1
-        deviation = float(returns.std(ddof=1)) if several else 0.0
-        interval = half_width(returns) if several else None
-        scores = (float(returns.mean()), deviation, interval, float(result.lengths.mean()), random)
-        rows.append(Row(run, agent_name(agent), result.body, result.body in seen, len(returns), *scores))
+    for result, random in itertools.zip_longest(found, randoms):
+        returns, several = result.returns, episodes > 1
+        row = Row(
+            run,
+            agent_name(agent),
+            result.body,
+            result.body in seen,
+            episodes,
+            mean=float(returns.mean()),
+            deviation=float(returns.std(ddof=1)) if several else 0.0,
+            interval=half_width(returns) if several else None,
+            mean_length=float(result.lengths.mean()),
+            random_mean=random and float(random.returns.mean()),
+        )
+        rows.append(row)
     return rows
 
 
-def _frame(rows: Sequence[Row]) -> Any:
-    import pandas
-
-    return pandas.DataFrame(rows).astype({"interval": float, "random_mean": float})
-
-
-def _write_results(rows: Sequence[Row], output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([asdict(row) for row in rows], indent=1)
-    (output / "results.json").write_text(text + "\n", encoding="utf-8")
-    _frame(rows).to_csv(output / "results.csv", index=False)
+def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a table, NaN for None."""
+    return pd.DataFrame(rows).astype({"interval": float, "random_mean": float})
 
 
-def _print_returns(rows: Sequence[Row], agent: Agent, notes: Sequence[str]) -> None:
-    from .tables import returns_table, terminal_table
-
-    steps = agent.description.get("training", {}).get("steps")
-    trained = f", {steps:,} steps" if steps else ""
-    title = "; ".join([f"{rows[0].run} ({type(agent.policy).__name__}{trained})", *notes])
-    Console().print(terminal_table(title, returns_table(_frame(rows))))
-
-
-def _summarize(rows: Sequence[Row], file: Path) -> None:
+def summarize(rows: Sequence[Row], file: Path) -> None:
     """Print what several runs returned, side by side, and write it as Markdown."""
-    from .tables import markdown, runs_table, terminal_table
-
-    table = runs_table(_frame(rows))
+    table = runs_table(frame_of(rows))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(markdown(table) + "\n", encoding="utf-8")
     Console().print(terminal_table("mean return ± 95 % over training runs", table))
+    log.info("summary written to %s", file)
 
 
 def _film(agent: Agent, task: TaskSet, wanted: Any, output: Path, seed: int) -> None:
@@ -189,42 +169,29 @@ def _names(given: Any) -> Any:
     return [str(name) for name in given] if isinstance(given, list) else given
 
 
-def evaluate_suites(config: DictConfig) -> Report:
+def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: torch.device) -> None:
     """Run the suites of ``conf/evaluate.yaml`` as far as they have not been run, and write ``report/``.
 
     Raises:
-        UserError: a run, suite, body or number that is not there, does not fit or is invalid.
+        UserError: a suite or body that is not there, or what does not fit.
     """
-    episodes = None if config.episodes is None else whole_number(config.episodes, "episodes", minimum=1)
-    seed, device = whole_number(config.seed, "seed"), resolve_device(config.device)
-    workers = _workers(config.workers, config.threads, device)
-    plain = OmegaConf.to_container(config, resolve=True)
+    workers = _workers(plain["workers"], plain["threads"], device)
     suites = [read_suite(str(name), node) for name, node in plain["suite"].items()]
-    folders = policy_folders(config.run)
-    if config.unfit not in ("fail", "skip"):
-        raise UserError(f"unfit={config.unfit!r}: a suite that does not fit fails, or is skipped: fail, skip")
-    skip, baseline = config.unfit == "skip", bool(config.random_baseline)
-    planner = Planner(suites, plain["env"], plain["bodies"], episodes, seed, baseline, skip, device.type)
+    planner = Planner(plain, suites, device.type)
     plans = [planner.plan(folder) for folder in folders]
-    names = [plan.run for plan in plans]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(
-                f"{names.count(name)} runs are called {name}: rename a folder, to tell them apart"
-            )
+    for name, count in Counter(plan.run for plan in plans).items():
+        if count > 1:
+            raise UserError(f"{count} runs are called {name}: rename a folder, to tell them apart")
     plans = told_apart(plans)
-    if config.output is not None:
-        output = Path(config.output)
+    if plain["output"] is not None:
+        output = Path(plain["output"])
     else:
         output = Path("report") if len(folders) > 1 else beside(folders[0], "report")
-    filmed = [to_film(task_set_of(plan.trials[0].environment)) for plan in plans] if config.video else []
-    store = EpisodeStore(output / STORE)
-    _run_missing(plans, store, device, workers, thread_limit(config.threads))
-
-    from .report import write_report
-    from .tables import IN_THE_TERMINAL, suite_table, terminal_table
-
-    report = write_report(plans, suites, store, output, seed, video=any(filmed))
+    filmed = [to_film(task_set_of(plan.trials[0].environment)) for plan in plans] if plain["video"] else []
+    store = EpisodeStore(output / "episodes.jsonl")
+    _run_missing(plans, store, device, workers, thread_limit(plain["threads"]))
+    report = Report(plans, suites, store, output, plain["seed"])
+    report.write(video=any(filmed))
     for suite in report.suites:
         rows = report.agents[report.agents["suite"] == suite.name]
         if len(rows):
@@ -233,18 +200,15 @@ def evaluate_suites(config: DictConfig) -> Report:
             left = 2 if "agent" in table else 1
             Console().print(terminal_table(suite.title, table, left, title_justify="left"))
     log.info("report: %s", output / "report.html")
-    return report
 
 
 def _run_missing(
     plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, workers: int, threads: int
 ) -> None:
     """Run the chunks that the store has not, each once."""
-    wanted: dict[str, Chunk] = {}
-    for trial in (trial for plan in plans for trial in plan.trials):
-        for chunk in (*trial.chunks, *trial.baseline):
-            wanted.setdefault(chunk.key, chunk)
-    missing = [chunk for key, chunk in wanted.items() if store.get(key) is None]
+    trials = [trial for plan in plans for trial in plan.trials]
+    wanted = {chunk.key: chunk for trial in trials for chunk in (*trial.chunks, *trial.baseline)}
+    missing = [chunk for key, chunk in wanted.items() if key not in store]
     if len(missing) < len(wanted):
         log.info("%d of %d parts were done before: %s", len(wanted) - len(missing), len(wanted), store.path)
     # The longest first, so that no worker is left with one at the end.
@@ -254,7 +218,7 @@ def _run_missing(
         with Progress(*columns, transient=True) as progress:
             bar = progress.add_task("parts of the evaluation", total=len(missing))
             for chunk, bodies in run_chunks(missing, device, workers, threads):
-                store.append(chunk.key, {"bodies": bodies})
+                store.keep(chunk.key, bodies)
                 progress.advance(bar)
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from what is in %s", store.path)
@@ -265,7 +229,6 @@ def _workers(given: Any, threads: Any, device: torch.device) -> int:
     """Processes: as many as threads; one where a GPU does the work. Raises UserError: more than threads."""
     if given == "auto":
         return 1 if device.type != "cpu" else thread_limit(threads)
-    workers = whole_number(given, "workers (or auto)", minimum=1)
-    if threads != "auto" and workers > thread_limit(threads):
-        raise UserError(f"workers={workers} are more than threads={threads}, which bounds all of them")
-    return workers
+    if threads != "auto" and given > thread_limit(threads):
+        raise UserError(f"workers={given} are more than threads={threads}, which bounds all of them")
+    return given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ..storage.policy import load_policy
 from ..storage.policy_json import installed_version
 from .episodes import recovery_steps, run_episodes
 from .runs import agent_name, changed_environment, run_name, saved_environment, task_of, trained_on
-from .suites import Condition, Suite, undisturbed
+from .suites import UNDISTURBED, VARIED, Condition, Suite, undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,12 @@ EPISODES = {"limbs": 20, "sensors": 200, "patches": 100}
 
 ROWS = {"limbs": 256, "sensors": 1000, "patches": 50}
 """Episodes that run side by side at most. A change would change numbers in their last digits."""
+
+LIKE_BUDGETS = 1.25
+"""Most that the training steps of two seeds of one agent differ by, as a factor."""
+
+_OF_DRAWING = ("variants", "seed", "draw", "extrapolation")
+"""Keys that say how something is drawn, not what varies."""
 
 
 @dataclass(frozen=True)
@@ -82,26 +89,21 @@ class AgentPlan:
 
 @dataclass(frozen=True)
 class Planner:
-    """What every policy is to do, of which `plan` makes its own."""
+    """Plans what every policy is to do; ``config`` is that of ``conf/evaluate.yaml``."""
 
+    config: Mapping[str, Any]
     suites: Sequence[Suite]  # in order
-    changes: Mapping[str, Any]  # of the environment, for all conditions
-    bodies: Any  # names, or a group, in place of the conditions' own; None: these
-    episodes: int | None  # of each body; None: as `EPISODES` has it
-    seed: int  # of the starts
-    random_baseline: bool  # whether random actions are tried as well
-    skip_unfit: bool  # leave out suites that do not fit the agent instead of failing
     device: str = "cpu"  # kind of it; another one rounds otherwise
 
     def plan(self, folder: Path) -> AgentPlan:
         """What the policy of a folder is to do. Raises UserError: an unfit suite, or an invalid value."""
-        agent, run = load_policy(folder), run_name(folder)
+        agent, run, changes = load_policy(folder), run_name(folder), self.config["env"]
         plain = undisturbed(saved_environment(agent))
-        base, task = changed_environment(agent, self.changes, plain), task_of(agent, self.changes, plain)
+        base, task = changed_environment(agent, changes, plain), task_of(agent, changes, plain)
         trials: list[Trial] = []
         for suite in self.suites:
             reason = suite.why_not(task.kind, base)
-            if reason and not self.skip_unfit:
+            if reason and self.config["unfit"] == "fail":
                 raise UserError(f"suite={suite.name} does not fit {run}: {reason}; suite=all skips it")
             if reason:
                 log.info("%s: suite %s is left out: %s", run, suite.name, reason)
@@ -114,22 +116,20 @@ class Planner:
             trials += own
         if not trials:
             raise UserError(f"no suite of {', '.join(s.name for s in self.suites)} fits {run}")
-        seen, kind = trained_on(agent, task), task.kind
-        parts = (run, agent_name(agent), kind, seen, agent.description, task.notes())
-        return AgentPlan(folder, *parts, tuple(trials))
+        seen, description = trained_on(agent, task), agent.description
+        name, notes = agent_name(agent), task.notes()
+        return AgentPlan(folder, run, name, task.kind, seen, description, notes, tuple(trials))
 
     def _trial(
         self, folder: Path, agent: Agent, base: Mapping[str, Any], suite: str, condition: Condition
     ) -> Trial:
-        environment = with_changes(base, condition.env)
+        environment, at = with_changes(base, condition.env), condition.disturbed_at
         try:
             task = task_set_of(environment).for_evaluation()
         except UserError as error:
             raise UserError(f"suite {suite}, condition {condition.name}: {error}") from error
-        names, at = (
-            task.choose(condition.bodies if self.bodies is None else self.bodies),
-            condition.disturbed_at,
-        )
+        bodies = self.config["bodies"]
+        names = task.choose(condition.bodies if bodies is None else bodies)
         why_not = None
         if not names:
             why_not = "there are no such bodies"
@@ -141,42 +141,39 @@ class Planner:
             return Trial(suite, condition.name, environment, why_not=why_not)
         # In a series disturbances come in equal distances, so that the second one ends the recovery.
         until = 2 * at if condition.sweep and at else None
-        chunks = self._chunks(folder, agent, environment, names, at, until)
-        baseline = self._chunks(None, agent, base, names, None, None) if self.random_baseline else ()
+        chunks = self._chunks(agent, folder, environment, names, (at, until))
+        baseline = self._chunks(agent, None, base, names) if self.config["random_baseline"] else ()
         return Trial(suite, condition.name, environment, chunks, baseline)
 
     def _chunks(
         self,
-        policy: Path | None,
         agent: Agent,
+        folder: Path | None,
         environment: Mapping[str, Any],
         names: tuple[str, ...],
-        at: int | None,
-        until: int | None,
+        disturbed: tuple[int | None, int | None] = (None, None),
     ) -> tuple[Chunk, ...]:
         """Their size depends on the kind of task and the number of bodies alone.
 
         So neither an interruption nor the number of workers can change a number.
         """
-        kind, made = agent.policy.kind, []
-        count = EPISODES[kind] if self.episodes is None else self.episodes
+        kind, seed, made = agent.policy.kind, self.config["seed"], []
+        count = self.config["episodes"] or EPISODES[kind]
         size = max(1, ROWS[kind] // len(names))
+        meant = {
+            "policy": folder and agent.description["sha256"],
+            "class": folder and agent.description["policy"],
+            "environment": environment,
+            "bodies": names,
+            "seed": seed,
+            "disturbed": disturbed,
+            "device": self.device,
+            "versions": [installed_version(name) for name in ("somite", "torch", "mujoco")],
+        }
         for first in range(0, count, size):
             episodes = min(size, count - first)
-            meant = {
-                "policy": None if policy is None else agent.description["sha256"],
-                "class": None if policy is None else agent.description["policy"],
-                "environment": environment,
-                "bodies": names,
-                "seed": self.seed,
-                "first": first,
-                "episodes": episodes,
-                "disturbed": [at, until],
-                "device": self.device,
-                "versions": [installed_version(name) for name in ("somite", "torch", "mujoco")],
-            }
-            key = key_of(meant)
-            made.append(Chunk(policy, environment, names, self.seed, first, episodes, at, until, key))
+            key = key_of(meant | {"first": first, "episodes": episodes})
+            made.append(Chunk(folder, environment, names, seed, first, episodes, *disturbed, key))
         return tuple(made)
 
 
@@ -190,6 +187,58 @@ def misfit(agent: Agent, task: TaskSet) -> str | None:
     return None
 
 
+def key_of(meant: Mapping[str, Any]) -> str:
+    """A name for a piece of work, of all that its numbers depend on: equal for equal work alone."""
+    text = json.dumps(meant, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def told_apart(plans: Sequence[AgentPlan]) -> list[AgentPlan]:
+    """The plans, with what some runs of an agent were trained under, and others not, in its name.
+
+    A report takes runs of one name for training seeds of one agent, and its intervals go over them. Runs that
+    were trained for longer, under other shuffles, or on varied bodies, are another experiment.
+    """
+    named = []
+    for plan in plans:
+        alike = [other.description for other in plans if other.agent == plan.agent]
+        disturbances = [_disturbances(description) for description in alike]
+        own = _disturbances(plan.description).items()
+        told = [f"{key}={value}" for key, value in own if any(d.get(key) != value for d in disturbances)]
+        steps, goes_on = zip(*map(_budget, alike), strict=True)
+        if max(steps) > LIKE_BUDGETS * min(steps) > 0 or len(set(goes_on)) > 1:
+            own_steps, own_goes_on = _budget(plan.description)
+            told.append(f"{own_steps / 1e6:.2g} M {'more ' if own_goes_on else ''}steps")
+        named.append(replace(plan, agent=" ".join([plan.agent, *told])))
+    return named
+
+
+def _budget(description: Mapping[str, Any]) -> tuple[int, bool]:
+    """Training steps, and whether they come after those of a run that this one started from."""
+    training = description.get("training", {})
+    goes_on = any(str(argument).startswith("start_from=") for argument in training.get("command", []))
+    return training.get("steps") or 0, goes_on
+
+
+def _disturbances(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training did beside the task itself, as ``variation.mass`` and its value."""
+    config, plain = description["environment"]["config"], dict(UNDISTURBED)
+    for node, kind in VARIED.items():
+        parameters = inspect.signature(kind).parameters.items()
+        plain[node] = {name: p.default for name, p in parameters if name not in _OF_DRAWING}
+    return {
+        f"{node}.{key}": value
+        for node, defaults in plain.items()
+        for key, value in (config.get(node) or {}).items()
+        if key in defaults and _listed(value) != _listed(defaults[key])
+    }
+
+
+def _listed(value: Any) -> Any:
+    """A file has lists where the code has tuples."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def run_chunk(chunk: Chunk, device: str, threads: int) -> dict[str, Any]:
     """The episodes of a chunk.
 
@@ -200,9 +249,8 @@ def run_chunk(chunk: Chunk, device: str, threads: int) -> dict[str, Any]:
     agent = None if chunk.policy is None else _agent(str(chunk.policy), device)
     disturbed = chunk.disturbed_at is not None
     options = {"threads": threads, "first": chunk.first, "keep_rewards": disturbed}
-    results = run_episodes(agent, task, chunk.bodies, chunk.episodes, chunk.seed, **options)
     record: dict[str, Any] = {}
-    for result in results:
+    for result in run_episodes(agent, task, chunk.bodies, chunk.episodes, chunk.seed, **options):
         record[result.body] = {"returns": result.returns.tolist(), "lengths": result.lengths.tolist()}
         if disturbed:
             until = chunk.until or task.max_episode_steps
@@ -245,21 +293,16 @@ def _begin_worker() -> None:
     set_threads(1)
 
 
-def key_of(meant: Mapping[str, Any]) -> str:
-    """A name for a piece of work, of all that its numbers depend on: equal for equal work alone."""
-    text = json.dumps(meant, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-class EpisodeStore:
-    """Episodes on disk as they come, one line for each chunk, so that what was interrupted goes on.
+class EpisodeStore(dict[str, dict[str, Any]]):
+    """Chunks' records on disk as they come, one line each, so that what was interrupted goes on; by key.
 
     Raises:
         UserError: a line that is damaged; the last one may have been cut by an interruption and is left out.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._records = path, {}
+        super().__init__()
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         content = path.read_bytes() if path.is_file() else b""
         whole = content[: content.rfind(b"\n") + 1]
@@ -268,21 +311,16 @@ class EpisodeStore:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 record = json.loads(line)
-                self._records[record["key"]] = record
+                self[record["key"]] = record["bodies"]
             except (ValueError, TypeError, KeyError) as error:
                 raise UserError(
                     f"{path}, line {number}, is damaged ({error}); move the file away to begin anew"
                 ) from error
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The piece of work of that key, if it has been done."""
-        return self._records.get(key)
-
-    def append(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep a piece of work; when this returns, it is on disk."""
-        record = {"key": key, **record}
+    def keep(self, key: str, bodies: dict[str, Any]) -> None:
+        """Keep a chunk's record; when this returns, it is on disk."""
+        self[key] = bodies
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            file.write(json.dumps({"key": key, "bodies": bodies}, separators=(",", ":")) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._records[key] = record

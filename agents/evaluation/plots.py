@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .statistics import profile
@@ -19,26 +18,19 @@ from .suites import Suite, Sweep
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#767676"
-DPI = 130
 COLUMNS = 3
 
-
-class Look:
-    """Colour and marker of each agent, the same in every picture."""
-
-    def __init__(self, agents: Sequence[str]) -> None:
-        self._agents = list(dict.fromkeys(agents))
-
-    def color(self, agent: str) -> str:
-        """Of its lines and dots."""
-        return COLORS[self._agents.index(agent) % len(COLORS)]
-
-    def marker(self, agent: str) -> str:
-        """Of its dots."""
-        return MARKERS[self._agents.index(agent) % len(MARKERS)]
+Looks = Mapping[str, Mapping[str, str]]
+"""``color`` and ``marker`` of each agent, the same in every picture."""
 
 
-def degradation(suite: Suite, agents: pd.DataFrame, look: Look, path: Path) -> Path | None:
+def looks_of(agents: Sequence[str]) -> Looks:
+    """A colour and a marker for each agent."""
+    looks = [{"color": color, "marker": marker} for color, marker in zip(COLORS, MARKERS, strict=True)]
+    return {name: looks[i % len(looks)] for i, name in enumerate(dict.fromkeys(agents))}
+
+
+def degradation(suite: Suite, agents: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
     """Mean return along every series of a suite, with bands of 95 %; None where there is no series."""
     rows = agents[agents["suite"] == suite.name]
     tried = [condition for condition in suite.conditions if condition.name in set(rows["condition"])]
@@ -47,13 +39,13 @@ def degradation(suite: Suite, agents: pd.DataFrame, look: Look, path: Path) -> P
         return None
     # All means and bands are seen, but for the bands of two runs, which would leave nothing else to see.
     known = rows[rows["runs"] != 2]
-    values = pd.concat([rows["mean"], rows["random"], known["mean_low"], known["mean_high"]]).dropna()
+    values = pd.concat([rows["mean"], rows["random"], known["mean_low"], known["mean_high"]])
     low, high = float(values.min()), float(values.max())
     margin = 0.06 * max(high - low, 1e-9)
     figure, grid = _grid(len(sweeps), 4.6, 3.5, 0.5)
     for axes, sweep in zip(grid, sweeps, strict=True):
         for agent, own in rows.groupby("agent", sort=False):
-            _curve(axes, suite, sweep, own, str(agent), look)
+            _curve(axes, suite, sweep, own, str(agent), looks)
         if rows["random"].notna().all():
             axes.axhline(rows["random"].mean(), color=GREY, ls=":", lw=1.2, label="random actions")
         if sweep.reference_at is None:
@@ -66,84 +58,72 @@ def degradation(suite: Suite, agents: pd.DataFrame, look: Look, path: Path) -> P
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set(ylim=(low - margin, high + margin), xlabel=sweep.label)
-    _legend(figure, figure.axes[0])
-    return _save(figure, path)
+    return _save(figure, path, figure.axes[0])
 
 
-def _curve(axes: Axes, suite: Suite, sweep: Sweep, rows: pd.DataFrame, agent: str, look: Look) -> None:
+def _curve(axes: Axes, suite: Suite, sweep: Sweep, rows: pd.DataFrame, agent: str, looks: Looks) -> None:
     places = {c.name: c.x for c in suite.conditions if c.sweep == sweep.name}
     own = rows[rows["condition"].isin(places)].assign(x=lambda f: f["condition"].map(places))
     first = rows[rows["condition"] == suite.conditions[0].name]
     if sweep.reference_at is not None:
         own = pd.concat([own, first.assign(x=sweep.reference_at)])
     own = own.sort_values("x")
-    x, color = own["x"].astype(float), look.color(agent)
-    axes.plot(x, own["mean"], color=color, marker=look.marker(agent), ms=5, lw=1.8, label=agent)
+    x, color = own["x"].astype(float), looks[agent]["color"]
+    axes.plot(x, own["mean"], ms=5, lw=1.8, label=agent, **looks[agent])
     axes.fill_between(x, own["mean_low"], own["mean_high"], color=color, alpha=0.2, lw=0)
     if sweep.reference_at is None and len(first):
         axes.axhline(float(first["mean"].iloc[0]), color=color, ls="--", lw=1.0)
 
 
-def bodies_as_dots(bodies: pd.DataFrame, look: Look, path: Path) -> Path | None:
+def bodies_as_dots(bodies: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
     """Mean return on each seen and unseen body with its interval; None where there are no several bodies."""
     rows = bodies[bodies["suite"] == "unseen_morphology"]
     # From the bottom upwards: unseen bodies, then seen ones, each in the family's order (10 links after 9).
-    order = rows.drop_duplicates("body")[::-1].sort_values("seen", kind="stable")
+    order = rows.drop_duplicates("body")[::-1].sort_values("seen", kind="stable").reset_index()
     if not 2 <= len(order) <= 40:  # of endless families there are too many to name
         return None
     heights = {body: i for i, body in enumerate(order["body"])}
-    agents = list(dict.fromkeys(rows["agent"]))
-    figure = _figure(8.4, 1.4 + len(heights) * (0.24 + 0.1 * len(agents)))
-    axes = figure.add_subplot()
+    agents = rows["agent"].unique()
+    figure, axes = _figure(8.4, 1.4 + len(order) * (0.24 + 0.1 * len(agents)))
     for i, agent in enumerate(agents):
-        own, color = rows[rows["agent"] == agent], look.color(agent)
-        shift = (i - (len(agents) - 1) / 2) * 0.7 / max(len(agents), 2)
-        for j, (body, group) in enumerate(own.groupby("body")):
+        shift, look = (i - (len(agents) - 1) / 2) * 0.7 / max(len(agents), 2), looks[agent]
+        for j, (body, group) in enumerate(rows[rows["agent"] == agent].groupby("body")):
             y, means = heights[body] - shift, group["mean"]
             # Of one run the interval over its episodes; of several the range of their means.
             ends = group[["low", "high"]].iloc[0] if len(group) == 1 else (means.min(), means.max())
-            axes.plot(ends, [y, y], color=color, lw=1.8)
-            axes.plot(means.mean(), y, look.marker(agent), color=color, ms=6, label=None if j else agent)
-    first = rows.drop_duplicates("body").set_index("body")
+            axes.plot(ends, [y, y], color=look["color"], lw=1.8)
+            axes.plot(means.mean(), y, ls="", ms=6, label=None if j else agent, **look)
     for column, marker, label in (("random", "|", "random actions"), ("specialist", "d", "specialist")):
-        if first[column].notna().any():
-            y = [heights[body] for body in first.index]
-            axes.plot(first[column], y, marker, color=GREY, ms=7, label=label)
+        if order[column].notna().any():
+            axes.plot(order[column], order.index, marker, color=GREY, ms=7, label=label)
     unseen = int((~order["seen"]).sum())
     if 0 < unseen < len(order):
         axes.axhspan(-0.5, unseen - 0.5, color="#EFEFEF", zorder=0)
     names = [f"{row.body} ({'seen' if row.seen else 'unseen'})" for row in order.itertuples()]
-    axes.set_yticks(range(len(order)), names)
-    axes.set_ylim(-0.5, len(order) - 0.5)
+    axes.set_yticks(order.index, names)
     several = rows.groupby(["agent", "body"]).size().max() > 1
     lines = "from the lowest run to the highest" if several else "95 % over episodes"
-    axes.set_xlabel(f"return of an episode; lines: {lines}")
-    _plain(axes)
-    _legend(figure, axes)
-    return _save(figure, path)
+    axes.set(ylim=(-0.5, len(order) - 0.5), xlabel=f"return of an episode; lines: {lines}")
+    return _save(figure, path, axes)
 
 
-def profiles(bodies: pd.DataFrame, look: Look, path: Path) -> Path | None:
+def profiles(bodies: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
     """Share of runs and bodies above each score, per agent; None for fewer than three of them."""
     rows = bodies[bodies["suite"] == "unseen_morphology"]
     if rows["body"].nunique() < 3:
         return None
     measure = "normalized" if rows["normalized"].notna().all() else "mean"
-    values = rows[measure]
-    thresholds = np.linspace(min(0.0, float(values.min())), float(values.max()) * 1.02, 60)
-    figure = _figure(6.2, 4.0)
-    axes = figure.add_subplot()
+    low, high = float(rows[measure].min()), float(rows[measure].max())
+    thresholds = np.linspace(min(0.0, low), high * 1.02, 60)
+    figure, axes = _figure(6.2, 4.0)
     for agent, own in rows.groupby("agent", sort=False):
-        scores = own.pivot_table(measure, "run", "body").dropna().to_numpy()
-        shares = np.array([(e.value, e.low, e.high) for e in profile(scores, thresholds)])
-        color = look.color(str(agent))
-        axes.plot(thresholds, shares[:, 0], color=color, lw=1.8, label=agent)
-        axes.fill_between(thresholds, shares[:, 1], shares[:, 2], color=color, alpha=0.2, lw=0)
+        share = profile(own.pivot_table(measure, "run", "body").dropna().to_numpy(), thresholds)
+        color = looks[str(agent)]["color"]
+        axes.plot(thresholds, share.value, color=color, lw=1.8, label=agent)
+        axes.fill_between(thresholds, share.low, share.high, color=color, alpha=0.2, lw=0)
     scale = "score τ (0: random actions, 1: specialist)" if measure == "normalized" else "return τ"
     axes.set(xlabel=scale, ylabel="share of runs and bodies above τ", ylim=(0, 1.02))
-    _plain(axes)
-    _legend(figure, axes)
-    return _save(figure, path)
+    return _save(figure, path, axes)
 
 
 def heat_map(agents: pd.DataFrame, suites: Sequence[Suite], path: Path) -> Path | None:
@@ -151,12 +131,12 @@ def heat_map(agents: pd.DataFrame, suites: Sequence[Suite], path: Path) -> Path 
     rows = agents[agents["kept"].notna()] if "kept" in agents else agents.iloc[:0]
     if rows.empty:
         return None
-    kinds = list(dict.fromkeys(agents["agent"]))
+    kinds = list(agents["agent"].unique())
     found = rows.set_index(["suite", "condition", "agent"])["kept"].unstack() * 100
     names = [(s.name, c.name) for s in suites for c in s.conditions if (s.name, c.name) in found.index]
     values = found.reindex(index=names, columns=kinds).to_numpy()
     # Conditions stand below one another, as their names are long and there are many.
-    figure = _figure(3.6 + 1.5 * len(kinds), 1.9 + 0.27 * len(names))
+    figure = Figure((3.6 + 1.5 * len(kinds), 1.9 + 0.27 * len(names)), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(np.clip(values, 0, 100), cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
@@ -178,10 +158,10 @@ def training_curves(folders: Mapping[str, Path], path: Path) -> Path | None:
     figure, grid = _grid(len(curves), 4.8, 3.4, 0.3)
     for axes, (name, curve) in zip(grid, curves.items(), strict=True):
         columns = [c for c in curve if c.startswith("bodies/")]
-        looks = dict.fromkeys(columns, {"color": GREY, "lw": 0.7, "alpha": 0.7})
-        for column, look in (looks | {"rollout/ep_rew_mean": {"color": COLORS[0], "lw": 1.8}}).items():
+        styles = dict.fromkeys(columns, {"color": GREY, "lw": 0.7, "alpha": 0.7})
+        for column, style in (styles | {"rollout/ep_rew_mean": {"color": COLORS[0], "lw": 1.8}}).items():
             part = curve[["step", column]].dropna()
-            axes.plot(part["step"] / 1e6, part[column], **look)
+            axes.plot(part["step"] / 1e6, part[column], **style)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("million environment steps")
     return _save(figure, path)
@@ -197,40 +177,37 @@ def read_curve(folder: Path) -> pd.DataFrame | None:
     return None
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """One picture, of a size in inches."""
+    figure = Figure((width, height), dpi=130, layout="constrained")
+    return figure, _plain(figure.add_subplot())
 
 
 def _grid(count: int, width: float, height: float, above: float) -> tuple[Figure, list[Axes]]:
     """So many axes of returns, side by side and below each other, of a size in inches."""
     columns = min(COLUMNS, count)
     lines = math.ceil(count / columns)
-    figure = _figure(width * columns + 0.4, height * lines + above)
-    grid = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
-    for i, axes in enumerate(grid):
-        _plain(axes)
-        if i % columns == 0:
-            axes.set_ylabel("return of an episode")
+    figure = Figure((width * columns + 0.4, height * lines + above), dpi=130, layout="constrained")
+    grid = [_plain(figure.add_subplot(lines, columns, i + 1)) for i in range(count)]
+    for axes in grid[::columns]:
+        axes.set_ylabel("return of an episode")
     return figure, grid
 
 
-def _plain(axes: Axes) -> None:
+def _plain(axes: Axes) -> Axes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
+    return axes
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
+def _save(figure: Figure, path: Path, named: Axes | None = None) -> Path:
+    """Write the picture, with a legend of what ``named`` has names for."""
+    handles, labels = named.get_legend_handles_labels() if named else ([], [])
     if handles:
         widest = 0.6 + 0.075 * max(map(len, labels))  # inches, of 8 points
         columns = min(len(handles), max(1, int((figure.get_figwidth() - 0.2) / widest)))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=8)
-
-
-def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
 from ...envs.task_set import task_set_of
 from ..device import set_threads, thread_limit
 from ..storage.policy import load_policy
@@ -74,18 +73,15 @@ def make_references(config: DictConfig) -> Path:
     Raises:
         UserError: a run that is not there, or that was trained on other than one body.
     """
-    episodes = whole_number(config.episodes, "episodes", minimum=1)
-    seed = whole_number(config.seed, "seed")
     set_threads(config.threads)
     threads, output = thread_limit(config.threads), Path(config.output)
     if output.suffix != ".json":
         raise UserError(f"output={config.output} must be a .json file")
     table = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else read_table()
     for folder in track(policy_folders(config.run), "specialists", transient=True):
-        _measure(table, folder, episodes, seed, threads)
+        _measure(table, folder, config.episodes, config.seed, threads)
     output.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(table, indent=1, sort_keys=True)
-    output.write_text(text + "\n", encoding="utf-8")
+    output.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     log.info("written to %s", output)
     return output
 

@@ -6,7 +6,7 @@ import base64
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -51,50 +51,42 @@ code { background: #f2f2f2; padding: .1rem .3rem; border-radius: 3px; }
 """
 
 
-def write_report(
-    plans: Sequence[AgentPlan],
-    suites: Sequence[Suite],
-    store: EpisodeStore,
-    output: Path,
-    seed: int,
-    video: bool = False,
-) -> Report:
-    """Write the report of plans, whose chunks the store has, into a folder; ``video``: film each agent."""
-    tried = {trial.suite for plan in plans for trial in plan.trials}
-    suites = [suite for suite in suites if suite.name in tried]
-    episodes = statistics.episodes_of(plans, lambda chunk: store.get(chunk.key)["bodies"])
-    bodies = statistics.by_body(episodes, suites, specialists_of(plans))
-    agents = statistics.by_agent(bodies, episodes)
-    compared = statistics.improvements(bodies), statistics.gaps(bodies)
-    report = Report(plans, suites, seed, output, bodies, agents, *compared)
-    bodies.to_csv(output / "results.csv", index=False)
-    (output / "results.json").write_text(json.dumps(report.values(), indent=1) + "\n", encoding="utf-8")
-    text = report.markdown(video)
-    (output / "report.md").write_text(text, encoding="utf-8")
-    write_html(text, output / "report.html", title="Somite: " + ", ".join(plan.run for plan in plans))
-    return report
-
-
-@dataclass(frozen=True)
 class Report:
-    """What an evaluation by suites gave: tables of `statistics`, and what they are of."""
+    """Statistics of plans whose chunks the store has, and their files in the folder ``output``."""
 
-    plans: Sequence[AgentPlan]
-    suites: Sequence[Suite]
-    seed: int
-    output: Path
-    bodies: pd.DataFrame
-    agents: pd.DataFrame
-    improvements: pd.DataFrame
-    gaps: pd.DataFrame
+    def __init__(
+        self,
+        plans: Sequence[AgentPlan],
+        suites: Sequence[Suite],
+        store: EpisodeStore,
+        output: Path,
+        seed: int,
+    ) -> None:
+        tried = {trial.suite for plan in plans for trial in plan.trials}
+        self.plans, self.output, self.seed = plans, output, seed
+        self.suites = [suite for suite in suites if suite.name in tried]
+        episodes = statistics.episodes_of(plans, lambda chunk: store[chunk.key])
+        self.bodies = statistics.by_body(episodes, self.suites, specialists_of(plans))
+        self.agents = statistics.by_agent(self.bodies, episodes)
+        self.improvements, self.gaps = statistics.improvements(self.bodies), statistics.gaps(self.bodies)
+        self.versions = {name: installed_version(name) for name in PACKAGES}
 
-    def values(self) -> dict[str, Any]:
-        """What ``results.json`` holds."""
+    def write(self, video: bool) -> None:
+        """Write all files; ``video``: film each agent."""
+        self.bodies.to_csv(self.output / "results.csv", index=False)
+        values = json.dumps(self._values(), indent=1)
+        (self.output / "results.json").write_text(values + "\n", encoding="utf-8")
+        text = self._markdown(video)
+        (self.output / "report.md").write_text(text, encoding="utf-8")
+        title = "Somite: " + ", ".join(plan.run for plan in self.plans)
+        write_html(text, self.output / "report.html", title)
+
+    def _values(self) -> dict[str, Any]:
         tables_by_name = ("agents", "bodies", "improvements", "gaps")
         return {
             "schema": SCHEMA,
             "seed": self.seed,
-            "versions": {name: installed_version(name) for name in PACKAGES},
+            "versions": self.versions,
             "runs": [
                 {
                     "run": plan.run,
@@ -120,50 +112,42 @@ class Report:
             ],
         }
 
-    def markdown(self, video: bool) -> str:
+    def _markdown(self, video: bool) -> str:
         """The report's text; its pictures and videos are made."""
-        plans, folder = self.plans, self.output / "plots"
-        look = plots.Look([plan.agent for plan in plans])
+        plans, agents, bodies, folder = self.plans, self.agents, self.bodies, self.output / "plots"
+        looks = plots.looks_of([plan.agent for plan in plans])
         lines = ["# Evaluation", "", tables.markdown(tables.agents_table(plans)), ""]
         lines += [f"- {plan.run}: {note}" for plan in plans for note in plan.notes]
         lines += ["", self._how_to_read()]
-        what = "per cent of the return kept under each condition"
-        lines += self._picture(what, plots.heat_map(self.agents, self.suites, folder / "kept.png"))
+        kept = plots.heat_map(agents, self.suites, folder / "kept.png")
+        lines += _picture("per cent of the return kept under each condition", kept)
         for suite in self.suites:
-            rows = self.agents[self.agents["suite"] == suite.name]
+            rows = agents[agents["suite"] == suite.name]
             lines += ["", f"## {suite.title[0].upper()}{suite.title[1:]} (`{suite.name}`)", ""]
             if len(rows):
-                lines += [tables.markdown(tables.suite_table(rows))]
+                lines.append(tables.markdown(tables.suite_table(rows)))
             lines += tables.left_out(plans, suite.name)
-            path = folder / f"degradation_{suite.name}.png"
-            what = f"return under {suite.title}"
-            lines += self._picture(what, plots.degradation(suite, self.agents, look, path))
+            curves = plots.degradation(suite, agents, looks, folder / f"degradation_{suite.name}.png")
+            lines += _picture(f"return under {suite.title}", curves)
             if suite.name == "unseen_morphology":
-                dots = plots.bodies_as_dots(self.bodies, look, folder / "bodies.png")
-                lines += self._picture("return on each body, seen and unseen", dots)
-                shares = plots.profiles(self.bodies, look, folder / "profiles.png")
-                lines += self._picture("share of runs and bodies above each score", shares)
+                dots = plots.bodies_as_dots(bodies, looks, folder / "bodies.png")
+                lines += _picture("return on each body, seen and unseen", dots)
+                shares = plots.profiles(bodies, looks, folder / "profiles.png")
+                lines += _picture("share of runs and bodies above each score", shares)
                 shown = self.gaps.map(lambda cell: cell if isinstance(cell, str) else tables.number(cell))
                 lines += ["", "" if shown.empty else tables.markdown(shown)]
-                own = self.bodies[self.bodies["suite"] == suite.name]
-                lines += ["", tables.markdown(tables.bodies_table(own))]
+                lines += ["", tables.markdown(tables.bodies_table(bodies[bodies["suite"] == suite.name]))]
         if len(self.improvements):
             compared = tables.markdown(tables.improvements_table(self.improvements))
             lines += ["", "## Agents against each other", "", compared]
-        curves = plots.training_curves({p.run: p.folder for p in plans}, folder / "training.png")
-        if curves is not None:
+        training = plots.training_curves({p.run: p.folder for p in plans}, folder / "training.png")
+        if training is not None:
             lines += ["", "## Training"]
-            lines += self._picture("return during training; thin grey lines: single bodies", curves)
+            lines += _picture("return during training; thin grey lines: single bodies", training)
         lines += self._agents_shown(video)
-        versions = ", ".join(f"{name} {version}" for name, version in self.values()["versions"].items())
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         lines += ["", "## How it was made", "", f"{versions}; Python {platform.python_version()}.", ""]
         return "\n".join(lines)
-
-    def _picture(self, text: str, path: Path | None) -> list[str]:
-        return [] if path is None else ["", f"![{text}]({self._link(path)})"]
-
-    def _link(self, path: Path) -> str:
-        return path.relative_to(self.output).as_posix()
 
     def _how_to_read(self) -> str:
         runs, parts = self.agents["runs"], []
@@ -205,14 +189,18 @@ class Report:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 inside_figure(record_inside(agent, own, body, self.seed, INSIDE_STEPS)).savefig(path)
                 what = f"what {plan.agent} attends to, and what its limbs tell each other, on {body}"
-                shown += [f"![{what}]({self._link(path)})", ""]
+                shown += [*_picture(what, path)[1:], ""]
             filmed = to_film(task) if video else None
-            path = self.output / "videos" / f"{file_name(plan.run)}_{file_name(body)}.mp4"
-            if filmed is not None and film_episode(agent, filmed, body, path, self.seed):
-                shown += [f"Video of {body}: [{path.name}]({self._link(path)})", ""]
+            name = f"{file_name(plan.run)}_{file_name(body)}.mp4"
+            if filmed and film_episode(agent, filmed, body, self.output / "videos" / name, self.seed):
+                shown += [f"Video of {body}: [{name}](videos/{name})", ""]
             if shown:
                 lines = ["", f"### {plan.run}", "", *shown, *lines]
         return ["", "## Inside the agents", *lines] if lines else []
+
+
+def _picture(text: str, path: Path | None) -> list[str]:
+    return [] if path is None else ["", f"![{text}](plots/{path.name})"]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from ...envs.errors import UserError, nearest
 from .report import SCHEMA
-from .tables import interval, markdown, number
+from .tables import counted, interval, markdown, number
 
 HEAD = """# Results
 
@@ -45,15 +45,14 @@ def _section(section: Mapping[str, Any], folder: Path) -> str:
     if "report" in section:
         given = [section["report"]] if isinstance(section["report"], str) else section["report"]
         # A row for each agent, suite and condition; of several reports the first counts.
-        agents = pd.concat([pd.DataFrame(_read_report(folder / name)["agents"]) for name in given])
+        agents = pd.concat([pd.DataFrame(_read(folder / name, "report")["agents"]) for name in given])
         agents["place"] = agents["suite"] + "/" + agents["condition"]
         names = agents["agent"].unique()
         for name in section.get("agents") or names:
             own = agents[agents["agent"] == name]
             if own.empty:
                 raise UserError(f"no report has an agent {name!r}; {nearest(name, names)}")
-            runs = own["runs"].max()
-            label = f"{name} ({runs} {'run' if runs == 1 else 'runs'})"
+            label = f"{name} ({counted(own['runs'].max())})"
             rows.append({"agent": label} | _cells(own, set(agents["place"]), section))
     for own in section.get("results", []):
         rows.append({name: _given(name, value, folder) for name, value in own.items()})
@@ -89,24 +88,22 @@ def _given(column: str, value: Any, folder: Path) -> str:
     if column == "agent" or ".json" not in str(value):
         return str(value)
     name, _, part = str(value).partition("#")
-    path = folder / name
-    if not path.is_file():
-        raise UserError(f"there are no results {path}; somite-evaluate output=... makes them")
-    rows = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+    rows = pd.DataFrame(_read(folder / name, "results"))
     if part:
         rows = rows[rows["seen"] == (part == "seen") if part in ("seen", "unseen") else rows["body"] == part]
     if rows.empty:
-        raise UserError(f"{path} has no body {part!r}")
+        raise UserError(f"{folder / name} has no body {part!r}")
     mean, half = rows["mean"].mean(), rows["interval"].iloc[0]
     if len(rows) > 1 or pd.isna(half):
         return number(mean)
     return f"{number(mean)} [{number(mean - half)}, {number(mean + half)}]"
 
 
-def _read_report(path: Path) -> dict[str, Any]:
+def _read(path: Path, what: str) -> Any:
     if not path.is_file():
-        raise UserError(f"there is no report {path}; somite-evaluate suite=... output=... makes one")
-    report = json.loads(path.read_text(encoding="utf-8"))
-    if report.get("schema") != SCHEMA:
-        raise UserError(f"{path} has the schema {report.get('schema')!r}; expected {SCHEMA!r}")
-    return report
+        suite = "suite=... " if what == "report" else ""
+        raise UserError(f"there is no {what} {path}; somite-evaluate {suite}output=... writes it")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if what == "report" and found.get("schema") != SCHEMA:
+        raise UserError(f"{path} has the schema {found.get('schema')!r}; expected {SCHEMA!r}")
+    return found

@@ -1,14 +1,13 @@
-"""The runs that an evaluation is of: their names, and the tasks and conditions they were trained in."""
+"""The runs that an evaluation is of: their names, and the tasks and bodies they were trained with."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...envs.errors import UserError, shown
 from ...envs.locomotion.body_set import OF_ROBOTS, with_morphology
@@ -18,19 +17,10 @@ from ..agent import Agent
 from ..bundled import is_bundled
 from ..policies.sensor_policy import fitting_critic
 from ..storage.untrusted import check_inside, check_links
-from .suites import UNDISTURBED, VARIED
-
-if TYPE_CHECKING:
-    from .plan import AgentPlan
 
 log = logging.getLogger(__name__)
 
-LIKE_BUDGETS = 1.25
-"""Most that the training steps of two seeds of one agent differ by, as a factor."""
-
 _OF_THE_TASK = ("n_privileged", "n_sensors", "grid", "discrete")
-_OF_DRAWING = ("variants", "seed", "draw", "extrapolation")
-"""Keys that say how something is drawn, not what varies."""
 
 
 def run_name(folder: Path) -> str:
@@ -71,6 +61,15 @@ def agent_name(agent: Agent) -> str:
     return " ".join([type(policy).__name__, *other])
 
 
+def saved_environment(agent: Agent) -> dict[str, Any]:
+    """The configuration of the environment that a policy was trained in. Raises UserError: it has none."""
+    if not agent.environment.get("config"):
+        raise UserError(
+            "this policy.json does not say in which environment it was trained (environment.config)"
+        )
+    return agent.environment["config"]
+
+
 def changed_environment(
     agent: Agent, changes: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -82,17 +81,15 @@ def changed_environment(
         config: of the environment, in place of the one that was saved.
 
     Raises:
-        UserError: another robot, and the policy has slots for the limbs of its own.
+        UserError: another robot, and the policy has slots for the limbs of its own; or keys that do not
+            belong to the task, or modules that the user has not named.
     """
     config, changes = config or saved_environment(agent), dict(changes or {})
     _check_imports(agent, changes)
     robot = changes.pop("morphology", None)
     if robot is not None:
         if agent.policy.aligned_slots:
-            raise UserError(
-                f"{type(agent.policy).__name__} has slots for the limbs it was trained on and fits no other "
-                f"({robot}); modular policies do: smp, limb_transformer"
-            )
+            raise UserError(fits_no_other(agent, robot))
         config = with_morphology(config, robot)
     own = sorted(key for key in OF_ROBOTS if changes.get(key) is not None)
     if own and "morphology" not in config:
@@ -101,6 +98,14 @@ def changed_environment(
             "out, or add env.morphology=<your robot>"
         )
     return with_changes(config, changes)
+
+
+def fits_no_other(agent: Agent, body: str) -> str:
+    """What is said where a policy with slots is to move a body that it was not trained on."""
+    return (
+        f"{type(agent.policy).__name__} has slots for the limbs it was trained on and does not fit {body}; "
+        "modular policies do: smp, limb_transformer"
+    )
 
 
 def _check_imports(agent: Agent, changes: Mapping[str, Any]) -> None:
@@ -120,34 +125,20 @@ def _check_imports(agent: Agent, changes: Mapping[str, Any]) -> None:
         )
 
 
-def saved_environment(agent: Agent) -> dict[str, Any]:
-    """The configuration of the environment that a policy was trained in. Raises UserError: it has none."""
-    if not agent.environment.get("config"):
-        raise UserError(
-            "this policy.json does not say in which environment it was trained (environment.config)"
-        )
-    return agent.environment["config"]
-
-
 def task_of(
     agent: Agent, changes: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
 ) -> TaskSet:
-    """The bodies and the task that a policy was trained with, from its ``policy.json``.
-
-    Args:
-        agent: the policy.
-        changes: as of `changed_environment`.
-        config: as of `changed_environment`.
+    """The bodies and the task that a policy was trained with; arguments as of `changed_environment`.
 
     Raises:
-        UserError: bodies have since changed sides of the split that was trained on.
+        UserError: as there; or bodies have since changed sides of the split that was trained on.
     """
     task = task_set_of(changed_environment(agent, changes, config))
-    trained = set(agent.environment.get("seen", ()))
-    if not (changes or {}).get("morphology") and set(task.unseen) & trained:
+    moved = set(task.unseen) & set(agent.environment.get("seen", ()))
+    if moved and not (changes or {}).get("morphology"):
         raise UserError(
-            f"the policy was trained on {sorted(set(task.unseen) & trained)}, which "
-            f"split {task.split.name!r} holds out today; it was saved by another version"
+            f"the policy was trained on {sorted(moved)}, which split {task.split.name!r} holds out today; it "
+            "was saved by another version"
         )
     return task
 
@@ -167,49 +158,3 @@ def trained_on(agent: Agent, task: TaskSet) -> frozenset[str]:
     for name in set(task.seen) & set(hashes) - same:
         log.warning("%s is not the body of that name that was trained on: it counts as unseen", name)
     return frozenset(same)
-
-
-def told_apart(plans: Sequence[AgentPlan]) -> list[AgentPlan]:
-    """The plans, with what some runs of an agent were trained under, and others not, in its name.
-
-    A report takes runs of one name for training seeds of one agent, and its intervals go over them. Runs that
-    were trained for longer, under other shuffles, or on varied bodies, are another experiment.
-    """
-    named = []
-    for plan in plans:
-        alike = [other for other in plans if other.agent == plan.agent]
-        disturbances = [_disturbances(other.description) for other in alike]
-        own = _disturbances(plan.description).items()
-        told = [f"{key}={value}" for key, value in own if any(d.get(key) != value for d in disturbances)]
-        steps, goes_on = zip(*(_budget(other.description) for other in alike), strict=True)
-        if max(steps) > LIKE_BUDGETS * min(steps) > 0 or len(set(goes_on)) > 1:
-            own_steps, own_goes_on = _budget(plan.description)
-            told.append(f"{own_steps / 1e6:.2g} M {'more ' if own_goes_on else ''}steps")
-        named.append(replace(plan, agent=" ".join([plan.agent, *told])))
-    return named
-
-
-def _budget(description: Mapping[str, Any]) -> tuple[int, bool]:
-    """Training steps, and whether they come after those of a run that this one started from."""
-    training = description.get("training", {})
-    goes_on = any(str(argument).startswith("start_from=") for argument in training.get("command", []))
-    return training.get("steps") or 0, goes_on
-
-
-def _disturbances(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What the training did beside the task itself, as ``variation.mass`` and its value."""
-    config, plain = description["environment"]["config"], dict(UNDISTURBED)
-    for node, kind in VARIED.items():
-        parameters = inspect.signature(kind).parameters.items()
-        plain[node] = {name: p.default for name, p in parameters if name not in _OF_DRAWING}
-    return {
-        f"{node}.{key}": value
-        for node, defaults in plain.items()
-        for key, value in (config.get(node) or {}).items()
-        if key in defaults and _listed(value) != _listed(defaults[key])
-    }
-
-
-def _listed(value: Any) -> Any:
-    """A file has lists where the code has tuples."""
-    return list(value) if isinstance(value, tuple) else value

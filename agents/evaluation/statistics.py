@@ -8,10 +8,8 @@ learning at the edge of the statistical precipice", NeurIPS 2021, sections 4 and
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,37 +19,38 @@ from .episodes import NEVER
 from .plan import AgentPlan, Chunk
 from .suites import Suite
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-SEED = 0
-"""Of the resampling, so that a report can be made again."""
+RESAMPLES, SEED = 2000, 0
+"""Of the bootstrap, which has a seed so that a report can be made again."""
+
+ENDS = 0.025, 0.975
+"""Of intervals of 95 %."""
 
 OF_A_BODY = ["agent", "run", "suite", "condition", "body", "seen"]
 OF_AN_AGENT = ["agent", "suite", "condition"]
+OPTIONAL = ("change", "change_low", "change_high", "recovered", "recovery_steps")
+"""Columns of a body that are NaN under some conditions."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A value with the ends of its 95 % interval; NaN where it cannot be computed."""
 
-    value: float
-    low: float
-    high: float
+    value: Any
+    low: Any
+    high: Any
 
     def columns(self, name: str) -> dict[str, float]:
         """``name``, ``name_low`` and ``name_high``, for a row of a table."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+        return {name: float(self.value), f"{name}_low": float(self.low), f"{name}_high": float(self.high)}
 
 
 def half_width(values: Sequence[float]) -> float:
     """Half width of the 95 % interval of Student's t of the mean of two or more values."""
-    return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+    return float(stats.sem(values) * stats.t.ppf(ENDS[1], len(values) - 1))
 
 
 def mean_of(values: np.ndarray) -> Estimate:
     """Mean of values (n,) with the interval of Student's t; of one value, without."""
-    values = np.asarray(values, float)
-    mean, half = float(values.mean()), half_width(values) if len(values) > 1 else np.nan
+    mean, half = float(np.mean(values)), half_width(values) if len(values) > 1 else np.nan
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -61,7 +60,7 @@ def interquartile_mean(scores: np.ndarray) -> Estimate:
     Runs are drawn as wholes. The publication draws the runs of each task by themselves, as each task had
     runs of its own; here one policy does all tasks, and to draw them apart would make intervals too narrow.
     """
-    return _over_runs([scores], lambda drawn: stats.trim_mean(_flat(drawn), 0.25, axis=-1))
+    return _over_runs(lambda drawn: stats.trim_mean(_flat(drawn), 0.25, axis=-1), scores)
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
@@ -76,20 +75,12 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
         a, b = own[..., :, None, :], others[..., None, :, :]  # (..., runs, other runs, tasks)
         return ((a > b) + 0.5 * (a == b)).mean((-3, -2, -1))
 
-    return _over_runs([x, y], statistic)
+    return _over_runs(statistic, x, y)
 
 
-def profile(scores: np.ndarray, thresholds: Sequence[float]) -> list[Estimate]:
-    """Share of the scores (runs, tasks) that lie above each threshold, bootstrapped over runs."""
-    return [
-        _over_runs([scores], lambda drawn, least=threshold: (_flat(drawn) > least).mean(-1))
-        for threshold in thresholds
-    ]
-
-
-def normalized(returns: np.ndarray, random: np.ndarray, specialist: np.ndarray) -> np.ndarray:
-    """Returns on the scale from random actions, 0, to a specialist of the same body, 1."""
-    return (np.asarray(returns) - random) / (np.asarray(specialist) - random)
+def profile(scores: np.ndarray, thresholds: np.ndarray) -> Estimate:
+    """Shares (T,) of the scores (runs, tasks) above each of T thresholds, bootstrapped over runs."""
+    return _over_runs(lambda drawn: (_flat(drawn)[..., None] > thresholds).mean(-2), scores)
 
 
 def _flat(scores: np.ndarray) -> np.ndarray:
@@ -97,29 +88,14 @@ def _flat(scores: np.ndarray) -> np.ndarray:
     return scores.reshape(*scores.shape[:-2], -1)
 
 
-def _over_runs(groups: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> Estimate:
-    """A statistic of one or more groups of scores (runs, tasks), with the runs of each group drawn anew."""
-    groups = [np.asarray(group, float) for group in groups]
-    value = float(statistic(*groups))
-    if min(len(group) for group in groups) < 2:
-        return Estimate(value, np.nan, np.nan)
-
-    def of_places(*places: np.ndarray, axis: int = -1) -> np.ndarray:
-        return statistic(*(group[place] for group, place in zip(groups, places, strict=True)))
-
-    with warnings.catch_warnings():
-        # Where all resamples agree, SciPy warns that the interval is a point, which it then is.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        interval = stats.bootstrap(
-            tuple(np.arange(len(group)) for group in groups),
-            of_places,
-            n_resamples=RESAMPLES,
-            vectorized=True,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(SEED),
-        ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
+def _over_runs(statistic: Callable[..., np.ndarray], *groups: np.ndarray) -> Estimate:
+    """A statistic of groups of scores (runs, tasks), with the runs of each group drawn anew."""
+    value = statistic(*groups)
+    if min(map(len, groups)) < 2:
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    rng = np.random.default_rng(SEED)
+    drawn = [group[rng.integers(0, len(group), (RESAMPLES, len(group)))] for group in groups]
+    return Estimate(value, *np.quantile(statistic(*drawn), ENDS, axis=0))
 
 
 def episodes_of(plans: Sequence[AgentPlan], record: Callable[[Chunk], dict[str, Any]]) -> pd.DataFrame:
@@ -129,9 +105,8 @@ def episodes_of(plans: Sequence[AgentPlan], record: Callable[[Chunk], dict[str, 
     numbers have equal starts), ``return``, ``length``, ``recovery`` (steps, -1 for never, NaN where nothing
     happened) and ``random``, the return of random actions from the same start on the same body, undisturbed.
     """
-    parts = []
-    pairs = [(plan, trial) for plan in plans for trial in plan.trials]
-    for plan, trial in pairs:
+    parts, tried = [], [(plan, trial) for plan in plans for trial in plan.trials]
+    for plan, trial in tried:
         baseline = {(c.first, body): record(c)[body]["returns"] for c in trial.baseline for body in c.bodies}
         for chunk in trial.chunks:
             nothing = [np.nan] * chunk.episodes
@@ -159,42 +134,40 @@ def by_body(
     """One row for each run, condition and body of `episodes_of`.
 
     ``change`` is the mean difference to the suite's first condition in the same episodes; intervals are
-    those of Student's t over episodes. ``normalized`` is on the scale from random actions to a specialist,
-    whose return ``specialists`` has by run and body.
+    those of Student's t over episodes. ``normalized`` is on the scale from random actions, 0, to a
+    specialist, 1, whose return ``specialists`` has by run and body.
     """
     references = {suite.name: suite.conditions[0].name for suite in suites}
     undisturbed = episodes[episodes["condition"] == episodes["suite"].map(references)]
     keys = ["run", "suite", "body", "episode"]
-    paired = episodes.merge(
-        undisturbed[[*keys, "return"]].rename(columns={"return": "reference"}), on=keys, how="left"
-    )
+    first = undisturbed[[*keys, "return"]].rename(columns={"return": "reference"})
     rows = []
-    for key, group in paired.groupby(OF_A_BODY, sort=False):
+    for key, group in episodes.merge(first, on=keys, how="left").groupby(OF_A_BODY, sort=False):
         row = dict(zip(OF_A_BODY, key, strict=True))
-        returns = group["return"].to_numpy()
-        mean = mean_of(returns)
+        returns, random = group["return"].to_numpy(), float(group["random"].mean())
+        mean, low, high = mean_of(returns)
+        specialist = specialists.get((row["run"], row["body"]), np.nan)
         row |= {
             "episodes": len(group),
-            "mean": mean.value,
+            "mean": mean,
             "deviation": float(returns.std(ddof=1)) if len(returns) > 1 else np.nan,
-            "low": mean.low,
-            "high": mean.high,
+            "low": low,
+            "high": high,
             "worst_tenth": float(np.quantile(returns, 0.1)),
             "length": float(group["length"].mean()),
-            "random": float(group["random"].mean()),
-            "specialist": specialists.get((row["run"], row["body"]), np.nan),
+            "random": random,
+            "specialist": specialist,
+            "normalized": float(np.divide(mean - random, specialist - random)),
+            **dict.fromkeys(OPTIONAL, np.nan),
         }
-        row["normalized"] = float(normalized(row["mean"], row["random"], row["specialist"]))
         if row["condition"] != references[row["suite"]] and group["reference"].notna().all():
             row |= mean_of((group["return"] - group["reference"]).to_numpy()).columns("change")
         recovery = group["recovery"].dropna()
         if len(recovery):
             came = recovery[recovery != NEVER]
-            row["recovered"] = len(came) / len(recovery)
-            row["recovery_steps"] = float(came.median()) if len(came) else np.nan
+            row |= {"recovered": len(came) / len(recovery), "recovery_steps": float(came.median())}
         rows.append(row)
-    optional = ("change", "change_low", "change_high", "recovered", "recovery_steps")
-    return pd.DataFrame([row | {name: row.get(name, np.nan) for name in optional} for row in rows])
+    return pd.DataFrame(rows)
 
 
 def by_agent(bodies: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
@@ -207,19 +180,18 @@ def by_agent(bodies: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
     # Agents stand below each other under each condition, in the order of the suites.
     for (suite, condition), rivals in bodies.groupby(["suite", "condition"], sort=False):
         for agent, group in rivals.groupby("agent", sort=False):
-            runs, worst = group["run"].nunique(), group.groupby("body")["mean"].mean()
+            runs, means = group["run"].nunique(), group.groupby("body")["mean"].mean()
             row = {"agent": agent, "suite": suite, "condition": condition, "runs": runs}
-            row |= {"bodies": group["body"].nunique(), "over": "runs" if runs > 1 else "episodes"}
-            scores = _matrix(group, "mean")
-            row |= _over_bodies(group, runs, "mean", "low", "high")
-            iqm = interquartile_mean(scores)
-            row |= iqm.columns("iqm") if runs > 1 else {"iqm": iqm.value}
+            row |= {"bodies": len(means), "over": "runs" if runs > 1 else "episodes"}
+            row |= _over_bodies(group, "mean", "low", "high")
+            iqm = interquartile_mean(_matrix(group, "mean")).columns("iqm")
+            row |= iqm if runs > 1 else {"iqm": iqm["iqm"]}
             own = episodes[(episodes[OF_AN_AGENT] == [agent, suite, condition]).all(axis=1)]
             row["deviation"] = float(own["return"].std(ddof=1)) if len(own) > 1 else np.nan
-            row |= {"episodes": len(own), "worst_body": worst.idxmin(), "worst": float(worst.min())}
+            row |= {"episodes": len(own), "worst_body": means.idxmin(), "worst": float(means.min())}
             row["random"] = float(group["random"].mean())
             if group["change"].notna().all():
-                row |= _over_bodies(group, runs, "change", "change_low", "change_high")
+                row |= _over_bodies(group, "change", "change_low", "change_high")
                 before = group["mean"].mean() - row["change"]
                 row["kept"] = float(group["mean"].mean() / before) if before > 0 else np.nan
             if group["normalized"].notna().all():
@@ -231,12 +203,12 @@ def by_agent(bodies: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _over_bodies(group: pd.DataFrame, runs: int, name: str, low: str, high: str) -> dict[str, float]:
+def _over_bodies(group: pd.DataFrame, name: str, low: str, high: str) -> dict[str, float]:
     """Mean over bodies: over the runs' means, or of one run, whose episodes are independent of each other."""
-    if runs > 1:
+    if group["run"].nunique() > 1:
         return mean_of(_matrix(group, name).mean(1)).columns(name)
     half = float(np.sqrt(np.square((group[high] - group[low]) / 2).sum(skipna=False)) / len(group))
-    value = float(group[name].mean())
+    value = group[name].mean()
     return Estimate(value, value - half, value + half).columns(name)
 
 
@@ -245,19 +217,18 @@ def improvements(bodies: pd.DataFrame) -> pd.DataFrame:
 
     Conditions and bodies count alike. Of agents with two runs or more; empty where there are no two.
     """
-    rows = []
-    counts = bodies.groupby("agent", sort=False)["run"].nunique()
+    rows, counts = [], bodies.groupby("agent", sort=False)["run"].nunique()
     for suite, group in bodies.groupby("suite", sort=False):
         for pair in itertools.combinations(counts.index[counts > 1], 2):
-            found = [
+            own, other = (
                 group[group["agent"] == agent].pivot_table("mean", "run", ["condition", "body"], sort=False)
                 for agent in pair
-            ]
-            shared = found[0].columns.intersection(found[1].columns)
+            )
+            shared = own.columns.intersection(other.columns)
             if len(shared):
-                estimate = probability_of_improvement(*(frame[shared].to_numpy() for frame in found))
+                found = probability_of_improvement(own[shared].to_numpy(), other[shared].to_numpy())
                 row = {"suite": suite, "agent": pair[0], "than": pair[1]}
-                rows.append(row | estimate.columns("probability"))
+                rows.append(row | found.columns("probability"))
     return pd.DataFrame(rows)
 
 

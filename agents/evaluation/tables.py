@@ -74,13 +74,21 @@ def runs_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     runs, lines = rows.groupby("agent", sort=False)["run"].nunique(), []
     for seen, group in _sides(rows):
-        parts = [*group.groupby("body", sort=False), (f"mean of {seen}", group)]
-        for body, part in parts:
+        for body, part in (*group.groupby("body", sort=False), (f"mean of {seen}", group)):
+            line = {"body": body, "in training": seen}
             means = part.groupby(["agent", "run"], sort=False)["mean"].mean()
-            cells = {f"{a} ({_runs(n)})": _mean(means.get(a, [])) for a, n in runs.items()}
-            random = _whole(part["random_mean"].mean(skipna=False))
-            lines.append({"body": body, "in training": seen, **cells, "random actions": random})
+            for agent, count in runs.items():
+                scores = means.get(agent, [])
+                cell = _whole(np.mean(scores)) if len(scores) else "-"
+                spread = f" ± {half_width(scores):.0f}" if len(scores) > 1 else ""
+                line[f"{agent} ({counted(count)})"] = cell + spread
+            lines.append(line | {"random actions": _whole(part["random_mean"].mean(skipna=False))})
     return pd.DataFrame(lines)
+
+
+def counted(runs: int) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{runs} {'run' if runs == 1 else 'runs'}"
 
 
 def _sides(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -88,17 +96,8 @@ def _sides(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(name, group) for name, group in sides if len(group)]
 
 
-def _runs(count: int) -> str:
-    return f"{count} {'run' if count == 1 else 'runs'}"
-
-
 def _whole(value: float) -> str:
     return "-" if pd.isna(value) else f"{value:z.0f}"
-
-
-def _mean(scores: Sequence[float]) -> str:
-    shown = _whole(np.mean(scores)) if len(scores) else "-"
-    return shown if len(scores) < 2 else f"{shown} ± {half_width(scores):.0f}"
 
 
 def agents_table(plans: Sequence[AgentPlan]) -> pd.DataFrame:
@@ -106,11 +105,15 @@ def agents_table(plans: Sequence[AgentPlan]) -> pd.DataFrame:
     lines = []
     for plan in plans:
         training = plan.description.get("training", {})
-        steps, seen = training.get("steps"), ", ".join(plan.seen)
-        line = {"run": plan.run, "agent": plan.agent}
-        line["trained on"] = f"{len(plan.seen)} bodies" if plan.kind == "limbs" else seen
-        line["steps"] = "–" if steps is None else f"{steps:,}"
-        lines.append(line | {"seed": training.get("seed", "–")})
+        steps = training.get("steps")
+        line = {
+            "run": plan.run,
+            "agent": plan.agent,
+            "trained on": f"{len(plan.seen)} bodies" if plan.kind == "limbs" else ", ".join(plan.seen),
+            "steps": "–" if steps is None else f"{steps:,}",
+            "seed": training.get("seed", "–"),
+        }
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
@@ -152,9 +155,9 @@ def bodies_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def improvements_table(improvements: pd.DataFrame) -> pd.DataFrame:
     """Probabilities of improvement."""
-    lines = improvements.rename(columns={"agent": "a run of", "than": "beats one of"}).astype(object)
-    lines["probability"] = [interval(row, "probability") for _, row in improvements.iterrows()]
-    return lines[["suite", "a run of", "beats one of", "probability"]]
+    lines = improvements.rename(columns={"agent": "a run of", "than": "beats one of"})
+    shown = [interval(row, "probability") for _, row in improvements.iterrows()]
+    return lines[["suite", "a run of", "beats one of"]].assign(probability=shown)
 
 
 def left_out(plans: Sequence[AgentPlan], suite: str) -> list[str]:

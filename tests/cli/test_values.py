@@ -145,6 +145,20 @@ def test_changes_for_an_evaluation_are_compared_with_what_they_change():
             check_changes(changes, "env")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("episodes", 0, "episodes must be a whole number from 1"),
+        ("episodes", "many", "episodes must be a whole number"),
+        ("unfit", "ignore", "unfit must be one of fail, skip"),
+        ("workers", 0, "workers must be auto or a whole number"),
+    ],
+)
+def test_numbers_of_an_evaluation_are_checked_before_anything_runs(key, value, message):
+    with pytest.raises(UserError, match=message):
+        KEYS["evaluate"][key].read(key, value)
+
+
 def test_declarations_say_what_they_take():
     assert (whole(1, 9) | NULL).wanted == "a whole number from 1 to 9 or null"
     assert between(SHARE).convert([0, 1]) == (0, 1)

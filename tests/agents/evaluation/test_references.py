@@ -79,7 +79,7 @@ def test_scores_are_normalised_by_the_same_task_alone(
             f"run={folder}", "suite=unseen_morphology", "episodes=2", "workers=1", "device=cpu", *more,
             name="evaluate",
         )  # fmt: skip
-        evaluation.evaluate_suites(config)
+        evaluation.evaluate(config)
         return json.loads((folder / "report" / "results.json").read_text())
 
     for row in report()["bodies"]:

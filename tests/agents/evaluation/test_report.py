@@ -175,8 +175,7 @@ def test_all_suites_that_fit_are_run_beside_the_policy(make_agent: Callable, tmp
     ("more", "message"),
     [
         (("suite=damage",), r"suite=damage does not fit transformer-0: it is for agents of limbs"),
-        (("suite=loss", "unfit=ignore"), "fail, skip"),
-        (("suite=loss", "workers=0"), "workers"),
+        (("suite=loss", "workers=9", "threads=2"), "workers=9 are more than threads=2"),
         (("suite=loss", "suite.loss.sweeps.missing.values=[2]"), "senses.missing must be .* below 1, got 2"),
         (("suite=loss", "+suite.loss.conditions.x.env.sense.stuck=1"), "sense"),
     ],

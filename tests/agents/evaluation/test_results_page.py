@@ -49,7 +49,7 @@ def test_figures_are_those_of_the_report(tmp_path: Path) -> None:
     [
         (
             {"report": "resluts.json"},
-            "no report .*resluts.json; somite-evaluate suite=... output=... makes one",
+            "no report .*resluts.json; somite-evaluate suite=... output=... writes it",
         ),
         ({"conditions": {"x": "permutation/shufled"}}, "did you mean 'permutation/shuffled'"),
         ({"agents": ["SMPP"]}, "no report has an agent 'SMPP'; did you mean 'SMP'"),

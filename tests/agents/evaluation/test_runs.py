@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from somite.agents.evaluation.plan import AgentPlan
-from somite.agents.evaluation.runs import told_apart
+from somite.agents.evaluation.plan import AgentPlan, told_apart
 
 VARIATION = {"_target_": "somite.envs.locomotion.BodyVariation", "length": None, "mass": None, "variants": 16}
 SENSES = {"_target_": "somite.envs.sensors.Senses", "shuffle": "never", "history": 3}

@@ -9,7 +9,6 @@ from scipy import stats
 from somite.agents.evaluation.statistics import (
     interquartile_mean,
     mean_of,
-    normalized,
     probability_of_improvement,
     profile,
 )
@@ -73,12 +72,9 @@ def test_improvement_is_that_of_mann_and_whitney() -> None:
 
 
 def test_a_profile_falls_from_all_to_none() -> None:
-    shares = [e.value for e in profile(np.array([[1.0, 2.0], [3.0, 4.0]]), [0.0, 1.5, 2.5, 5.0])]
-    assert shares == [1.0, 0.75, 0.5, 0.0]
-
-
-def test_random_is_nothing_and_a_specialist_all() -> None:
-    assert normalized(np.array([-100.0, 450.0, 1000.0]), -100.0, 1000.0).tolist() == [0.0, 0.5, 1.0]
+    found = profile(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.0, 1.5, 2.5, 5.0]))
+    assert found.value.tolist() == [1.0, 0.75, 0.5, 0.0]
+    assert (found.low <= found.value).all() and (found.value <= found.high).all()
 
 
 def test_a_report_made_again_says_the_same() -> None:

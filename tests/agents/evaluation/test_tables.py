@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from somite.agents.evaluation.evaluate import Row, _frame, _summarize
+from somite.agents.evaluation.evaluate import Row, frame_of, summarize
 from somite.agents.evaluation.tables import runs_table
 
 
@@ -27,7 +27,7 @@ ROWS = [
 
 
 def cells() -> dict[str, list[str]]:
-    table = runs_table(_frame(ROWS))
+    table = runs_table(frame_of(ROWS))
     return {line[0]: list(line[1:]) for line in (table.columns, *table.itertuples(index=False))}
 
 
@@ -53,7 +53,7 @@ def test_bodies_stand_by_group_and_the_file_is_the_table(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "150")
     assert list(cells())[1:] == ["seen_a", "seen_b", "mean of seen", "unseen_c", "mean of unseen"]
-    _summarize(ROWS, tmp_path / "new" / "summary.md")
+    summarize(ROWS, tmp_path / "new" / "summary.md")
     expected = [[name, *values] for name, values in cells().items()]
     for text in ((tmp_path / "new" / "summary.md").read_text(), capsys.readouterr().out):
         lines = [re.split(r"[|┃│]", line)[1:-1] for line in text.splitlines()]
@@ -62,11 +62,11 @@ def test_bodies_stand_by_group_and_the_file_is_the_table(
 
 
 def test_without_random_actions_there_is_a_dash() -> None:
-    (line,) = runs_table(_frame([row("s", "SMP", "seen_a", 1.0, random=None)])).head(1).to_numpy()
+    (line,) = runs_table(frame_of([row("s", "SMP", "seen_a", 1.0, random=None)])).head(1).to_numpy()
     assert list(line[2:]) == ["1", "-"]
 
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_one_group_alone_has_no_mean_of_the_other(seen: bool) -> None:
-    bodies = list(runs_table(_frame([r for r in ROWS if r.seen == seen]))["body"])
+    bodies = list(runs_table(frame_of([r for r in ROWS if r.seen == seen]))["body"])
     assert ("mean of seen" in bodies) == seen and ("mean of unseen" in bodies) != seen
