@@ -23,7 +23,7 @@ from ...envs.tokens import LIMB_KEYS, SENSOR_KEYS
 from ..policies import SMP, LimbTransformer, PatchCNN, PatchJigsaw, smp
 from ..policies.base import Memory, Observation, Policy
 from ..policies.limb_policy import parents_of
-from ..policies.patch_jigsaw import LEAST, Jigsaw
+from ..policies.patch_policy import Jigsaw
 
 DOUBLINGS = 10
 """Of the number of steps up a tree, which holds for trees of 1024 levels."""
@@ -249,29 +249,11 @@ class JigsawByGathering(nn.Module):
         beliefs = evidence  # beliefs: (B, N, R + C)
         for _ in range(jigsaw.rounds):
             heard = 0.0
-            for direction, messages in enumerate(self._messages(beliefs)):  # messages: (B, N, R + C)
+            for direction, messages in enumerate(jigsaw.messages(beliefs)):  # messages: (B, N, R + C)
                 index = slots[..., direction : direction + 1].expand(-1, -1, messages.shape[-1])
                 heard = heard + weights[..., direction : direction + 1] * messages.gather(1, index)
             beliefs = evidence + heard
         return beliefs
-
-    def _messages(self, beliefs: Tensor) -> tuple[Tensor, ...]:
-        """To whoever has the slot to its right, left, below, above; each (B, N, R + C)."""
-        rows, columns = (b.log_softmax(-1).clamp(min=LEAST) for b in beliefs.split(self.jigsaw.grid, -1))
-        pairs = (
-            (rows, _shifted(columns, -1)),
-            (rows, _shifted(columns, 1)),
-            (_shifted(rows, -1), columns),
-            (_shifted(rows, 1), columns),
-        )
-        return tuple(torch.cat(pair, -1) for pair in pairs)
-
-
-def _shifted(places: Tensor, by: int) -> Tensor:
-    """What is believed of place p is told of p + ``by``; of the place at the edge nothing is."""
-    if by < 0:
-        return functional.pad(places[..., 1:], (0, 1), value=LEAST)
-    return functional.pad(places[..., :-1], (1, 0), value=LEAST)
 
 
 def unit(values: Tensor) -> Tensor:

@@ -2,14 +2,10 @@
 
 from .attention_neuron import AttentionNeuron, PatchAttentionNeuron
 from .base import Memory, Observation, Policy
-from .deep_set import DeepSet
-from .limb_transformer import LimbTransformer
-from .mlp import MLP, SensorMLP
-from .patch_cnn import PatchCNN
-from .patch_jigsaw import PatchJigsaw
-from .patch_transformer import PatchTransformer
-from .sensor_policy import PatchPolicy, SensorPolicy
-from .sensor_transformer import SensorTransformer
+from .limb_policy import LimbTransformer
+from .ordinary import MLP, PatchCNN, SensorMLP
+from .patch_policy import PatchJigsaw, PatchPolicy, PatchTransformer
+from .sensor_policy import DeepSet, SensorPolicy, SensorTransformer
 from .smp import SMP
 
 __all__ = [

@@ -14,7 +14,8 @@ from ...envs.numbers import FLAG, checked, whole
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation
 from .layers import LARGEST_SIZE, NO_TOTAL, SIZE, TokenLSTM, linear, norm, perceptron
-from .sensor_policy import PatchPolicy, SensorPolicy
+from .patch_policy import PatchPolicy
+from .sensor_policy import SensorPolicy
 
 QUERY_SIZE = 8
 
@@ -34,14 +35,6 @@ class AttentionNeuron(SensorPolicy):
     last action into a key; M fixed queries gather m = tanh(sum over i of tanh(q k_i) o_i). There is no
     normaliser, as published. Section 4.1 (CartPole) has neither biases nor a scale in the attention and a
     linear head; section 4.2 (Ant) has both and a hidden layer.
-
-    Args:
-        rows: M, fixed queries.
-        hidden: State of a sensor's cell.
-        key_size: Of queries and keys.
-        bias: Of the query and key projections.
-        scaled: Divide scores by the root of ``key_size``.
-        head: Size of a hidden layer before the actions; 0 for none.
     """
 
     def __init__(
@@ -72,12 +65,9 @@ class AttentionNeuron(SensorPolicy):
 
     def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
         """What the queries gather, (B, M), and the sensors' next memory."""
-        tokens = self.normalizer.tokens(observation)  # tokens: (B, N, F)
-        memory = self.cell(tokens, self.recent(observation), memory, observation["mask"])
-        scores = self._scores(memory["hidden"])  # scores: (B, N, M)
+        tokens, weights, memory = self._weigh(observation, memory)
         # A missing sensor reads 0, so it adds nothing to the sum over sensors.
-        gathered = torch.matmul(tokens[..., :1].mT, torch.tanh(scores)).squeeze(-2)
-        return torch.tanh(gathered), memory
+        return torch.tanh(torch.matmul(tokens[..., :1].mT, weights).squeeze(-2)), memory
 
     def attention(self, observation: Observation, memory: Memory) -> Tensor:
         """Share of the fixed queries' attention that each sensor gets, (B, N).
@@ -85,37 +75,30 @@ class AttentionNeuron(SensorPolicy):
         Weights are signed here and no shares: this is the sum of their absolute values over queries,
         divided by that over all sensors.
         """
-        tokens = self.normalizer.tokens(observation)  # tokens: (B, N, F)
-        memory = self.cell(tokens, self.recent(observation), memory, observation["mask"])
-        sizes = torch.tanh(self._scores(memory["hidden"])).abs().sum(-1)  # sizes: (B, N)
-        sizes = sizes * (observation["mask"] != 0)
+        sizes = self._weigh(observation, memory)[1].abs().sum(-1) * (observation["mask"] != 0)  # (B, N)
         return sizes / (sizes.sum(-1, keepdim=True) + NO_TOTAL)
 
-    def _scores(self, hidden: Tensor) -> Tensor:
-        """Attention of the M queries to sensors, (B, N, M); both projections in one product."""
+    def _weigh(self, observation: Observation, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        """Tokens (B, N, F), the attention that M queries pay them, (B, N, M), and the next memory."""
+        tokens = self.normalizer.tokens(observation)
+        memory = self.cell(tokens, self.recent(observation), memory, observation["mask"])
         query = self.query(self.table)  # query: (M, key_size)
         if self.scaled:
             query = query / math.sqrt(self.key_size)
-        scores = torch.matmul(hidden, self.key.weight.mT @ query.mT)
-        return scores + self.key.bias @ query.mT if self.bias else scores
+        # Both projections in one product.
+        scores = torch.matmul(memory["hidden"], self.key.weight.mT @ query.mT)
+        return tokens, torch.tanh(scores + self.key.bias @ query.mT if self.bias else scores), memory
 
 
 @checked("agent")
 class PatchAttentionNeuron(PatchPolicy):
     """The agent of Tang and Ha, "The sensory neuron as a transformer", NeurIPS 2021, section 4.4 (CarRacing).
 
-    Fixed queries gather a map of S x S vectors from the patches, in any order; self-attention among the
-    map's places votes for the most important ones (Tang, Nguyen and Ha, "Neuroevolution of
-    self-interpretable agents", GECCO 2020), whose coordinates a recurrent cell turns into actions. The map
-    is mixed with that of the step before by a share that depends on the cell and the action. Choosing
-    places has no gradient: it is evolved. At the published sizes it has 7,212 parameters.
-
-    Args:
-        map_size: S.
-        size: of queries, keys, and the map's vectors.
-        vote_size: of the queries and keys among the map's places.
-        places: that are chosen.
-        hidden: State of the recurrent cell.
+    Fixed queries gather a map of S x S vectors (``map_size``) from the patches, in any order;
+    self-attention among the map's places votes for the most important ones (Tang, Nguyen and Ha,
+    "Neuroevolution of self-interpretable agents", GECCO 2020), whose coordinates a recurrent cell turns
+    into actions. The map is mixed with that of the step before by a share that depends on the cell and the
+    action. Choosing places has no gradient: it is evolved. At the published sizes it has 7,212 parameters.
     """
 
     has_gradient = False
@@ -170,23 +153,20 @@ class PatchAttentionNeuron(PatchPolicy):
 
     def _gather(self, observation: Observation) -> Tensor:
         """The map (B, S * S, size) of this step."""
-        frames = self._oldest_first(observation)
+        frames, weights = self._weigh(observation)
         values = self.gathered(norm(frames).flatten(-2))  # values: (B, N, size)
-        return norm(functional.relu(torch.matmul(self._weights(frames, observation), values)))
-
-    def _oldest_first(self, observation: Observation) -> Tensor:
-        """Frames (B, N, K, D)."""
-        return self.frames(observation).flip(-2)
+        return norm(functional.relu(torch.matmul(weights, values)))
 
     def attention(self, observation: Observation, memory: Memory) -> Tensor:
         """Share of the attention that each patch gets of this step's map, (B, N)."""
-        return self._weights(self._oldest_first(observation), observation).mean(-2)
+        return self._weigh(observation)[1].mean(-2)
 
-    def _weights(self, frames: Tensor, observation: Observation) -> Tensor:
-        """What each place of the map takes from each patch, (B, S * S, N), of frames (B, N, K, D)."""
+    def _weigh(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Frames (B, N, K, D), oldest first; what each place takes from each patch, (B, S * S, N)."""
+        frames = self.frames(observation).flip(-2)
         changes = (frames[..., 1:, :] - frames[..., :-1, :]).mT.flatten(-2)  # (B, N, D * (K - 1))
         last = observation["recent_actions"][..., -1:, :]  # last: (B, 1, A)
         told = torch.cat([changes, last.expand(*changes.shape[:-1], -1).to(changes)], -1)
         scores = torch.matmul(self.query(self.table), self.key(told).mT) / math.sqrt(self.size)
         missing = (observation["mask"] == 0).unsqueeze(-2)  # missing: (B, 1, N)
-        return scores.masked_fill(missing, -torch.inf).softmax(-1)
+        return frames, scores.masked_fill(missing, -torch.inf).softmax(-1)

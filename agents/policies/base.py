@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,13 +28,13 @@ class Policy(nn.Module, abc.ABC):
     """From sets of tokens to actions and a value.
 
     B is the batch, N the token slots, J the joint slots of a limb. A policy knows no RL library and
-    no simulator. Its forward code (:meth:`encode`, :meth:`act`, :meth:`value`) has no data-dependent
-    shapes and writes no buffers, so it runs under ``torch.func.vmap`` over stacked parameters; what
-    needs data-dependent shapes is done before, in :meth:`prepare`.
+    no simulator. Its forward code (`encode`, `act`, `value`) has no data-dependent shapes and writes no
+    buffers, so it runs under ``torch.func.vmap`` over stacked parameters; what needs data-dependent shapes
+    is done before, in `prepare`.
 
     A subclass keeps every argument of its constructor as an attribute of the same name, which is what
-    :meth:`architecture` reads. Arguments that its base class asks for by name it may take as ``**common``
-    and hand on; they count as its own.
+    `architecture` reads. Arguments that its base class asks for by name it may take as ``**common`` and hand
+    on; they count as its own. What the keys of ``agent`` mean stands in ``conf/agent``.
 
     Args:
         spec: What the columns of ``tokens`` and ``joints`` mean.
@@ -46,7 +46,6 @@ class Policy(nn.Module, abc.ABC):
     """What it reads: ``limbs``, ``sensors`` or ``patches``."""
 
     discrete: Discrete = False
-    """Whether actions are choices."""
 
     has_gradient = True
     """False where actions depend on a choice that has none: such a policy can only be evolved."""
@@ -87,18 +86,13 @@ class Policy(nn.Module, abc.ABC):
 
     def architecture(self) -> dict[str, int | float | bool | str | list[int]]:
         """The keyword arguments that, with ``spec``, build this policy anew; plain JSON values."""
-        return {
-            name: getattr(self, name) for name in inspect.signature(type(self)).parameters if name != "spec"
-        }
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if name != "spec"}
 
     def acting_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters that actions depend on, by name, in a fixed order: no critic, no exploration scale."""
-        of_training = ("log_std", "normalizer", *self.training_modules)
-        return {
-            name: parameter
-            for name, parameter in self.named_parameters()
-            if name.partition(".")[0] not in of_training
-        }
+        others = ("log_std", "normalizer", *self.training_modules)
+        return {name: value for name, value in self.named_parameters() if _module(name) not in others}
 
     def set_flat(self, values: Sequence[float]) -> None:
         """Set the acting parameters from one row of numbers, as agents are published.
@@ -108,9 +102,8 @@ class Policy(nn.Module, abc.ABC):
         """
         parameters = list(self.acting_parameters().values())
         sizes = [parameter.numel() for parameter in parameters]
-        flat = torch.as_tensor(np.asarray(values, np.float32))
+        flat, name = torch.as_tensor(np.asarray(values, np.float32)), type(self).__name__
         if flat.shape != (sum(sizes),):
-            name = type(self).__name__
             raise UserError(f"{tuple(flat.shape)} parameters given; this {name} has {sum(sizes)}")
         with torch.no_grad():
             for parameter, part in zip(parameters, flat.split(sizes), strict=True):
@@ -220,44 +213,52 @@ def check_policy(policy: Policy, observation: Observation) -> None:
             that are not in ``training_modules``, or some there that actions depend on.
     """
     name, (batch, n_tokens) = type(policy).__name__, observation["mask"].shape
-    prepared = policy.prepare(observation)
-    memory = policy.initial_memory(batch, n_tokens)
-    features, after = policy.encode(prepared, dict(memory))
-    actions, value = policy.act(features, prepared), policy.value(features, prepared)
-    wanted = observation["action_mask" if policy.kind == "limbs" else "recent_actions"].shape
-    pairs = [
-        ("act", actions.shape, wanted if policy.kind == "limbs" else (batch, wanted[-1])),
-        ("value", value.shape, (batch,)),
+    observation, memory = policy.prepare(observation), policy.initial_memory(batch, n_tokens)
+    features, after = policy.encode(observation, dict(memory))
+    actions, value = policy.act(features, observation), policy.value(features, observation)
+    if policy.kind == "limbs":
+        shape = tuple(observation["action_mask"].shape)
+    else:
+        shape = (batch, observation["recent_actions"].shape[-1])
+    for what, came, asked in (
+        ("act", tuple(actions.shape), shape),
+        ("value", tuple(value.shape), (batch,)),
         ("encode's memory", _shapes(after), _shapes(memory)),
-    ]
-    for what, came, asked in pairs:
+    ):
         if came != asked:
-            came, asked = (x if isinstance(x, dict) else tuple(x) for x in (came, asked))
             raise UserError(f"{name}: {what} gives {came}, expected {asked} for {batch} observations")
     if not policy.has_gradient:
         return  # what actions depend on cannot be told by a gradient
-    acting, told = policy.acting_parameters(), f"{name}.training_modules"
+    acting, declared = policy.acting_parameters(), policy.training_modules
     by_act, by_value = _reached(policy, actions), _reached(policy, value)
-    missing = {n.partition(".")[0]: None for n in by_value if n in acting and n not in by_act}
+    missing = _modules(n for n in by_value if n in acting and n not in by_act)
     if missing:
-        named = ", ".join(repr(n) for n in (*policy.training_modules, *missing))
         raise UserError(
             f"{name}.value uses {', '.join(missing)}, which act does not: evolution would search it, too; "
-            f"write {told} = ({named}{',' * (len(missing) + len(policy.training_modules) == 1)})"
+            f"write {name}.training_modules = {(*declared, *missing)}"
         )
-    wrong = {n.partition(".")[0]: None for n in by_act if n not in acting and n != "log_std"}
+    wrong = _modules(n for n in by_act if n not in acting and n != "log_std")
     if wrong:
-        raise UserError(f"{told} names {', '.join(wrong)}, which {name}.act uses; leave it out")
+        told = f"{name}.training_modules names {', '.join(wrong)}"
+        raise UserError(f"{told}, which {name}.act uses; leave it out")
 
 
 def _shapes(memory: Memory) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in memory.items()}
 
 
-def _reached(policy: Policy, outputs: Tensor) -> set[str]:
+def _reached(policy: Policy, outputs: Tensor) -> list[str]:
     """Names of the parameters that outputs depend on."""
     if not outputs.requires_grad:
-        return set()
+        return []
     names, parameters = zip(*policy.named_parameters(), strict=True)
     gradients = torch.autograd.grad(outputs.sum(), parameters, retain_graph=True, allow_unused=True)
-    return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+    return [name for name, gradient in zip(names, gradients, strict=True) if gradient is not None]
+
+
+def _modules(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(map(_module, names)))
+
+
+def _module(name: str) -> str:
+    return name.partition(".")[0]

@@ -49,11 +49,7 @@ def perceptron(
 
 
 def convolutions(*layers: Sequence[int]) -> nn.Sequential:
-    """Convolutions with orthogonal weights, each followed by a ReLU, and flattened in the end.
-
-    Args:
-        layers: inputs, outputs, size of the kernel, stride and padding of each.
-    """
+    """Convolutions of (inputs, outputs, size of the kernel, stride, padding), ReLUs, and flattened."""
     parts: list[nn.Module] = []
     for layer in layers:
         parts += [nn.Conv2d(*layer), nn.ReLU()]
@@ -76,11 +72,26 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weights).sum(-1) / weights.sum(-1).clamp(min=1)
 
 
+def existing(observation: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    """(B, 1, N), 1 where a token exists and 0 where none does, in the number type of ``like``."""
+    return (observation["mask"] != 0).to(like.dtype).unsqueeze(-2)
+
+
 def heads_divide_width(arguments: Mapping[str, Any]) -> None:
     """Raises UserError: the heads of attention do not share ``width`` evenly."""
     width, heads = arguments["width"], arguments["heads"]
     if width % heads:
         raise UserError(f"agent.width must be a multiple of agent.heads, got {width} and {heads}")
+
+
+def _attention(scores: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of softmax attention, not yet divided by their sums over the last dimension; these sums.
+
+    Bounded scores need no maximum subtracted, whose search over a few tokens would cost more than the
+    products; what is bounded is a ratio of attentions beyond exp(50).
+    """
+    weights = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
+    return weights, weights.sum(-1, keepdim=True) + NO_TOTAL
 
 
 class Block(nn.Module):
@@ -90,6 +101,9 @@ class Block(nn.Module):
     the residual stream, and the feed-forward layer mixes them (He and Hofmann, "Simplifying transformer
     blocks", ICLR 2024, find no loss). Attention is written out, because fused attention has no fast path
     under ``vmap`` and was no faster for a dozen tokens.
+
+    Methods take tokens x (B, N, width), ``exists`` (B, 1, N) of 0 and 1, and in ``related`` scores (B, N, N)
+    to add, one for each head, or None.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, residual_gain: float) -> None:
@@ -102,17 +116,13 @@ class Block(nn.Module):
         self.up = linear(width, feedforward, RELU_GAIN)
         self.down = linear(feedforward, width, residual_gain)
 
-    def forward(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
-        """From tokens (B, N, width) to tokens; ``related`` are scores (B, N, N) to add, one per head."""
-        x = x + self.attend(norm(x), exists, related)
+    def forward(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Tokens (B, N, width)."""
+        heads = self._heads(norm(x), exists, related)
+        x = x + torch.cat([torch.matmul(weights, value) / total for weights, total, value in heads], -1)
         return x + self.down(functional.relu(self.up(norm(x))))
 
-    def attend(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
-        """Softmax attention to tokens that exist, (B, 1, N) of 0 and 1; heads side by side, (B, N, width)."""
-        heads = self._heads(x, exists, related)
-        return torch.cat([torch.matmul(weights, value) / total for weights, total, value in heads], -1)
-
-    def shares(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None) -> Tensor:
+    def shares(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None = None) -> Tensor:
         """What `forward` lets each token take from each, (B, N, N), [reader, read], the mean over heads.
 
         A row sums to 1 over the tokens that exist. To look at: `forward` does not need it.
@@ -131,8 +141,7 @@ class Block(nn.Module):
         for head in range(self.heads):
             query, key, value = parts[head :: self.heads]
             scores = torch.matmul(query * (1 / math.sqrt(size)), key.mT)  # scores: (B, N, N)
-            weights = _weights(scores if related is None else scores + related[head], exists)
-            yield weights, weights.sum(-1, keepdim=True) + NO_TOTAL, value
+            yield *_attention(scores if related is None else scores + related[head], exists), value
 
 
 def blocks(layers: int, width: int, heads: int, feedforward: int) -> nn.ModuleList:
@@ -141,25 +150,11 @@ def blocks(layers: int, width: int, heads: int, feedforward: int) -> nn.ModuleLi
     return nn.ModuleList(Block(width, heads, feedforward, gain) for _ in range(layers))
 
 
-def _weights(scores: Tensor, exists: Tensor) -> Tensor:
-    """Of attention, not yet divided by their sum.
-
-    Bounded scores need no maximum subtracted, whose search over a few tokens would cost more than the
-    products; what is bounded is a ratio of attentions beyond exp(50).
-    """
-    return scores.clamp(-SCORE_LIMIT, SCORE_LIMIT).exp() * exists
-
-
 class Queries(nn.Module):
-    """Learned queries that read a set of tokens into a vector of constant size.
+    """Learned queries that read tokens (B, N, width) into a vector of constant size.
 
     After Lee et al., "Set transformer", ICML 2019, section 3.2 (pooling by attention), with one head for
-    every query and without the layers around it.
-
-    Args:
-        width: of the tokens.
-        queries: how many.
-        size: of a key and of a value.
+    every query and without the layers around it. ``size`` is that of a key and of a value.
     """
 
     def __init__(self, width: int, queries: int, size: int) -> None:
@@ -171,7 +166,7 @@ class Queries(nn.Module):
         self.value = linear(width, size, bias=False)
 
     def forward(self, x: Tensor, exists: Tensor) -> Tensor:
-        """From tokens (B, N, width) and (B, 1, N) of 0 and 1 to (B, queries * size)."""
+        """(B, queries * size); ``exists`` is (B, 1, N) of 0 and 1."""
         weights, total = self._weights(x, exists)
         return (torch.matmul(weights, self.value(x)) / total).flatten(-2)
 
@@ -182,19 +177,14 @@ class Queries(nn.Module):
 
     def _weights(self, x: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
         """What each query gives to each token, (B, queries, N), and its sums (B, queries, 1)."""
-        scores = torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT)  # (B, queries, N)
-        weights = _weights(scores, exists)
-        return weights, weights.sum(-1, keepdim=True) + NO_TOTAL
+        return _attention(torch.matmul(self.queries / math.sqrt(self.size), self.key(x).mT), exists)
 
 
 class TokenLSTM(nn.Module):
     """LSTM cell (Hochreiter and Schmidhuber 1997) with PyTorch's parameters, order of gates and start.
 
     It is written out: ``nn.LSTMCell`` has no rule for batches of parameters (``torch.func.vmap``).
-
-    Args:
-        inputs: of a token.
-        hidden: H, size of its state.
+    ``hidden`` is H, the size of its state.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:

@@ -1,4 +1,4 @@
-"""What policies of limbs have in common: how a limb and its tree are read, and heads for actions and values.
+"""Policies of limbs: what they have in common, how their tree is read, and the transformer.
 
 Shapes: B batch, N limb slots, J joint slots of a limb, F token features, G joint features. ``parent`` is
 (B, N), the index of the limb that each limb hangs from, -1 for a root; ``mask`` is (B, N). A parent's index
@@ -7,19 +7,33 @@ may be larger than its child's, there may be several roots, and padding may stan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...envs.numbers import FLAG, checked, one_of
 from ...envs.tokens import TokenSpec
 from .base import Memory, Observation, Policy
-from .layers import RELU_GAIN, linear, masked_mean, norm
+from .layers import (
+    RELU_GAIN,
+    REPEATS,
+    SIZE,
+    blocks,
+    existing,
+    heads_divide_width,
+    linear,
+    masked_mean,
+    norm,
+)
 
 CRITICS = ("pooled", "trunk", "shared")
-"""A network of its own that pools limbs, a trunk of its own like the actor's, or the actor's trunk."""
+
+TREE_LIMIT = 4
+"""Depths and steps along the tree above this number are not told apart."""
 
 
 class LimbReader(nn.Module):
@@ -85,12 +99,7 @@ class PooledCritic(nn.Module):
     After Zaheer et al., "Deep sets", NeurIPS 2017, with the mean and the largest over limbs. A value asks
     less of a network than actions do: it needs no messages between limbs. Having parameters of its own,
     it leaves the actor's trunk to the policy gradient; that a shared trunk costs returns is known
-    (Andrychowicz et al., "What matters in on-policy reinforcement learning?", 2021, section 3.2), and a
-    second trunk would cost half the learner's speed.
-
-    Args:
-        spec: What the columns of ``tokens`` and ``joints`` mean.
-        width: Size of a limb's embedding.
+    (Andrychowicz et al., section 3.2, as above), and a second trunk would cost half the learner's speed.
     """
 
     def __init__(self, spec: TokenSpec, width: int) -> None:
@@ -126,13 +135,7 @@ class LimbPolicy(Policy):
     training_modules = ("critic_trunk", "pooled_critic", "value_head")
 
     def __init__(
-        self,
-        spec: TokenSpec,
-        make_trunk: Callable[[], nn.Module],
-        width: int,
-        critic: str,
-        /,
-        **common: Any,
+        self, spec: TokenSpec, make_trunk: Callable[[], nn.Module], width: int, critic: str, /, **common: Any
     ) -> None:
         super().__init__(spec, **common)
         self.width, self.critic = width, critic
@@ -160,36 +163,48 @@ class LimbPolicy(Policy):
         return self.value_head(features, observation["mask"])
 
 
+def parents_of(parent: Tensor, mask: Tensor) -> Tensor:
+    """(..., N, N) float32: [i, j] is 1 where limb j is the parent of limb i and both exist."""
+    limbs = torch.arange(parent.shape[-1], device=parent.device)
+    exists = mask != 0
+    return ((parent.unsqueeze(-1) == limbs) & exists.unsqueeze(-1) & exists.unsqueeze(-2)).float()
+
+
 def depths(parent: Tensor, mask: Tensor) -> Tensor:
     """Number of limbs above each limb, (..., N) int64, 0 for roots and -1 at padding.
 
     Raises:
         ValueError: A parent is itself, absent or out of range, or limbs hang from each other.
     """
-    exists = mask != 0
-    given, parent = parent, torch.where(exists, parent.long(), -1)
-    n_limbs = parent.shape[-1]
-    above = parent.clamp(0, n_limbs - 1)
-    has_parent = parent != -1
-    wrong = (parent < -1) | (parent >= n_limbs) | (has_parent & ~exists.gather(-1, above))
-    if wrong.any():
-        raise ValueError(_complaint("parents must be -1 or the index of an existing limb", wrong, given))
-    depth = has_parent.long()
-    ancestor = parent.gather(-1, above)
+    exists, n_limbs = mask != 0, parent.shape[-1]
+    above = torch.where(exists, parent.long(), -1)
+    is_missing = (above != -1) & ~exists.gather(-1, above.clamp(0, n_limbs - 1))
+    _refuse((above < -1) | (above >= n_limbs) | is_missing, "the index of an existing limb", parent)
+    depth, ancestor = torch.zeros_like(above), above
     for _ in range(n_limbs):
-        climbing = has_parent & (ancestor >= 0)
+        climbing = ancestor >= 0
         if not climbing.any():
-            return torch.where(exists, depth, -1)
+            break
         depth = depth + climbing
-        ancestor = torch.where(climbing, parent.gather(-1, ancestor.clamp(min=0)), -1)
-    raise ValueError(_complaint("limbs hang from each other in a cycle", has_parent & (ancestor >= 0), given))
+        ancestor = torch.where(climbing, above.gather(-1, ancestor.clamp(min=0)), -1)
+    _refuse(ancestor >= 0, "a limb that does not hang from it in a cycle", parent)
+    return torch.where(exists, depth, -1)
+
+
+def _refuse(wrong: Tensor, wanted: str, parent: Tensor) -> None:
+    if wrong.any():
+        body = tuple(wrong.nonzero()[0][:-1].tolist())
+        found = f"body {list(body)} of the batch has parents {parent[body].tolist()}"
+        raise ValueError(f"the parent of a limb must be -1 or {wanted}; {found}")
 
 
 def schedule(parent: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Order limbs by depth, so that messages can pass through all trees of a batch at once.
 
     A slot (level, place) holds one limb of that depth or nothing; D is the largest number of levels,
-    W the largest number of limbs on one level, both over the whole batch.
+    W the largest number of limbs on one level, both over the whole batch. Matrices of zeros and ones, not
+    indices: small products are faster than gathering and, above all, than the scattering in its gradient,
+    and they run under ``vmap`` with or without a batch of trees.
 
     Returns:
         ``tree_place`` (..., D * W, N) float32: 1 where the slot holds the limb. Multiplied from the left
@@ -197,11 +212,8 @@ def schedule(parent: Tensor, mask: Tensor) -> dict[str, Tensor]:
         ``tree_child`` (..., D - 1, W, W) float32: [level, p, c] is 1 where the limb in place c of the
         next level hangs from the limb in place p of this level.
 
-    Matrices of zeros and ones, not indices: small products are faster than gathering and, above all,
-    than the scattering in its gradient, and they run under ``vmap`` with or without a batch of trees.
-
     Raises:
-        ValueError: As :func:`depths`.
+        ValueError: As `depths`.
     """
     depth = depths(parent, mask)  # depth: (..., N)
     n_levels = max(int(depth.max()) + 1, 1)
@@ -237,10 +249,9 @@ def relations(
         So 0 is the limb itself, 1 the parent, limit + 1 a child, limit + 2 a sibling; their sum is the
         distance in the graph. The last number stands for limbs of different trees and padding.
     """
-    exists = (mask != 0).float()
     if doublings is None:
         doublings = max(parent.shape[-1] - 1, 1).bit_length()
-    reach = parents_of(parent, mask) + torch.diag_embed(exists)  # [i, j]: j is i or its parent
+    reach = parents_of(parent, mask) + torch.diag_embed((mask != 0).float())  # [i, j]: j is i or its parent
     for _ in range(doublings):
         reach = (reach @ reach).clamp(max=1)  # doubles the number of steps: then all ancestors
     common = reach @ reach.mT  # common: (..., N, N), number of common ancestors, the limbs included
@@ -251,13 +262,82 @@ def relations(
     return (depth - 1).clamp(0, limit).long(), relation.long()
 
 
-def parents_of(parent: Tensor, mask: Tensor) -> Tensor:
-    """(..., N, N) float32: [i, j] is 1 where limb j is the parent of limb i and both exist."""
-    limbs = torch.arange(parent.shape[-1], device=parent.device)
-    exists = mask != 0
-    return ((parent.unsqueeze(-1) == limbs) & exists.unsqueeze(-1) & exists.unsqueeze(-2)).float()
+class Trunk(nn.Module):
+    """Reader and blocks."""
+
+    doublings: int | None = None
+    """See `relations`."""
+
+    def __init__(
+        self, spec: TokenSpec, width: int, layers: int, heads: int, feedforward: int, tree_encoding: bool
+    ) -> None:
+        super().__init__()
+        self.reader = LimbReader(spec, width)
+        self.blocks = blocks(layers, width, heads, feedforward)
+        self.tree_encoding = tree_encoding
+        if tree_encoding:
+            self.depth = nn.Parameter(torch.zeros(TREE_LIMIT + 1, width))
+            self.relation = nn.Parameter(torch.zeros((TREE_LIMIT + 1) ** 2 + 1, heads))
+            nn.init.normal_(self.depth, std=0.1)
+            nn.init.normal_(self.relation, std=0.1)
+
+    def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
+        """(B, N, width), from tokens (B, N, F) and joints (B, N, J, G), both normalised."""
+        x, exists, related = self._read(tokens, joints, observation)
+        for block in self.blocks:
+            x = block(x, exists, related)
+        return norm(x)
+
+    def attention(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
+        """What each limb takes from each in `forward`, (B, layers, N, N), [layer, reader, read]."""
+        x, exists, related = self._read(tokens, joints, observation)
+        layers = []
+        for block in self.blocks:
+            layers.append(block.shares(x, exists, related) * exists.mT)
+            x = block(x, exists, related)
+        return torch.stack(layers, 1)
+
+    def _read(
+        self, tokens: Tensor, joints: Tensor, observation: Observation
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+        """Limbs (B, N, width), which exist (B, 1, N), and the scores of their relations."""
+        x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
+        related = None
+        if self.tree_encoding:
+            parent, mask = observation["parent"], observation["mask"]
+            depth, relation = relations(parent, mask, TREE_LIMIT, self.doublings)
+            x = x + functional.embedding(depth, self.depth)
+            related = functional.embedding(relation, self.relation).unbind(-1)  # each: (B, N, N)
+        return x, existing(observation, x), related
 
 
-def _complaint(message: str, wrong: Tensor, parent: Tensor) -> str:
-    row = wrong.nonzero()[0][:-1]
-    return f"{message}; body {row.tolist()} of the batch has parents {parent[tuple(row)].tolist()}"
+@checked("agent", heads_divide_width)
+class LimbTransformer(LimbPolicy):
+    """Transformer over limb tokens.
+
+    After Amorpheus (Kurin et al., "My body is a cage", ICLR 2021) and MetaMorph (Gupta et al., ICLR
+    2022), with ``tree_encoding`` after SWAT (Hong et al., "Structure-aware transformer policy for
+    inhomogeneous multi-task RL", ICLR 2022). SWAT numbers limbs by traversals, which depend on the
+    order of children; here a limb is told its depth, and attention the path between two limbs (steps
+    up, steps down), which do not.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        width: Annotated[int, SIZE] = 64,
+        layers: Annotated[int, REPEATS] = 2,
+        heads: Annotated[int, REPEATS] = 2,
+        feedforward: Annotated[int, SIZE] = 64,
+        tree_encoding: Annotated[bool, FLAG] = False,
+        critic: Annotated[str, one_of(*CRITICS)] = "pooled",
+        **common: Any,
+    ) -> None:
+        make_trunk = functools.partial(Trunk, spec, width, layers, heads, feedforward, tree_encoding)
+        super().__init__(spec, make_trunk, width, critic, **common)
+        self.layers, self.heads, self.feedforward = layers, heads, feedforward
+        self.tree_encoding = tree_encoding
+
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
+        """What each limb takes from each, (B, layers, N, N), [layer, reader, read]."""
+        return self.trunk.attention(*self.normalizer(observation), observation)

@@ -29,12 +29,11 @@ class TokenNormalizer(nn.Module):
     commutes with any permutation and fits any body. (With ``slots``, for ordinary networks, whose slots
     have fixed meanings, each slot has its own for the columns of tokens.) Descriptor columns are left alone
     (scale 1, shift 0, unclipped): they stand in fixed units, and in training on one body their deviation
-    would be zero. Before the first :meth:`update` the state columns are left alone, too, but for the
-    clipping.
+    would be zero. Before the first `update` the state columns are left alone, too, but for the clipping.
 
-    :meth:`update` alone writes buffers. Statistics are kept in float64 and merged by the parallel
-    formula of Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-    variances", 1979, so that the size of the chunks does not matter.
+    `update` alone writes buffers. Statistics are kept in float64 and merged by the parallel formula of
+    Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979,
+    so that the size of the chunks does not matter.
 
     Args:
         spec: What the columns mean, F of a token and G of a joint row.
@@ -58,34 +57,29 @@ class TokenNormalizer(nn.Module):
         slots: int = 0,
     ) -> None:
         super().__init__()
-        self.slots = slots
-        self.floor = floor
-        self.limit = limit
+        self.slots, self.floor, self.limit = slots, floor, limit
         kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
         if spec.trace_size:
             kinds["trace"] = np.ones(spec.trace_size, bool)
         if n_privileged:
             kinds["privileged"] = np.ones(n_privileged, bool)
         self.kinds = tuple(kinds)
-        for kind, is_state in kinds.items():
-            per_slot = (slots,) if slots and kind == "token" else ()
-            size = (*per_slot, len(is_state))
+        for kind, columns in kinds.items():
+            is_state, per_slot = torch.from_numpy(columns), (slots,) if slots and kind == "token" else ()
+            size = (*per_slot, len(columns))
             # Known from the spec, hence not part of what is saved.
-            self.register_buffer(f"{kind}_is_state", torch.from_numpy(is_state), persistent=False)
-            limits = torch.where(getattr(self, f"{kind}_is_state"), limit, torch.inf)
+            self.register_buffer(f"{kind}_is_state", is_state, persistent=False)
+            limits = torch.where(is_state, limit, torch.inf)
             self.register_buffer(f"{kind}_limit", limits, persistent=False)
-            counts = (*per_slot, 1) if per_slot else ()
-            self.register_buffer(f"{kind}_count", torch.zeros(counts, dtype=torch.float64))
+            count = torch.zeros((*per_slot, 1) if per_slot else (), dtype=torch.float64)
+            self.register_buffer(f"{kind}_count", count)
             self.register_buffer(f"{kind}_mean", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{kind}_squares", torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"{kind}_shift", torch.zeros(size))
             self.register_buffer(f"{kind}_scale", torch.ones(size))
 
     def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Normalised tokens (..., N, F) and joints (..., N, J, G), zero at padding.
-
-        ``joints`` is None where the observation has none.
-        """
+        """Normalised tokens (..., N, F), and joints (..., N, J, G) or None where there are none."""
         return self.tokens(observation), self.joints(observation) if "joints" in observation else None
 
     def tokens(self, observation: Mapping[str, Tensor]) -> Tensor:
@@ -106,35 +100,33 @@ class TokenNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, observation: Mapping[str, Tensor]) -> None:
-        """Merge the valid tokens and joint rows of a batch into the statistics.
-
-        Args:
-            observation: Raw token sets with any leading dimensions.
+        """Merge the valid tokens and joint rows of a batch, with any leading dimensions, into the statistics.
 
         Raises:
             ValueError: A state feature of a valid token or joint row is not finite.
         """
         for kind in self.kinds:
-            if KEYS[kind][0] in observation:
-                values, mask = _part(kind, observation)
+            if KEYS[kind][0] in observation and getattr(self, f"{kind}_is_state").any():
+                values, exists = _part(kind, observation)
                 if kind == "trace":  # slots are many: a part of the samples tells as much
-                    stride = -(-mask.numel() // TRACES_AT_ONCE)
-                    values, mask = values.flatten(0, -3)[::stride], mask.flatten(0, -2)[::stride]
-                self._merge(kind, values, mask)
+                    stride = -(-exists.numel() // TRACES_AT_ONCE)
+                    values, exists = values.flatten(0, -3)[::stride], exists.flatten(0, -2)[::stride]
+                self._merge(kind, values, exists)
 
     def _normalize(self, kind: str, observation: Mapping[str, Tensor]) -> Tensor:
-        values, mask = _part(kind, observation)
-        shift, scale = getattr(self, f"{kind}_shift"), getattr(self, f"{kind}_scale")
-        limit = getattr(self, f"{kind}_limit")
+        values, exists = _part(kind, observation)
+        shift, scale, limit = (getattr(self, f"{kind}_{name}") for name in ("shift", "scale", "limit"))
         values = ((values.to(shift.dtype) - shift) * scale).clamp(-limit, limit)
         # Selecting, not multiplying: nothing that stands at padding gets through, not even NaN.
-        return torch.where((mask != 0).unsqueeze(-1), values, 0.0)
+        return torch.where(exists.unsqueeze(-1), values, 0.0)
 
-    def _merge(self, kind: str, values: Tensor, mask: Tensor) -> None:
+    def _merge(self, kind: str, values: Tensor, exists: Tensor) -> None:
         is_state = getattr(self, f"{kind}_is_state")
-        if not is_state.any():
-            return
-        rows, exists = self._rows(kind, values, mask)
+        if self.slots and kind == "token":  # all rows (R, N, F), and which exist, (R, N, 1)
+            rows, exists = values.flatten(0, -3), exists.flatten(0, -2).unsqueeze(-1)
+        else:  # those that exist, (R, F)
+            rows = values[exists]
+            exists = torch.ones_like(rows[:, :1], dtype=torch.bool)
         rows = torch.where(is_state & exists, rows.to(torch.float64), 0.0)
         if not torch.isfinite(rows).all():
             columns = (~torch.isfinite(rows)).flatten(0, -2).any(0).nonzero().flatten().tolist()
@@ -152,16 +144,10 @@ class TokenNormalizer(nn.Module):
         getattr(self, f"{kind}_shift").copy_(mean)  # descriptors: mean 0
         getattr(self, f"{kind}_scale").copy_(torch.where(is_state & (count > 0), 1 / deviation, 1.0))
 
-    def _rows(self, kind: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Valid rows (R, F) and (R, 1), or, where slots differ, all of them (R, N, F) and which exist."""
-        if self.slots and kind == "token":
-            return values.flatten(0, -3), (mask != 0).flatten(0, -2).unsqueeze(-1)
-        rows = values[mask != 0]
-        return rows, torch.ones_like(rows[:, :1], dtype=torch.bool)
-
 
 def _part(kind: str, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Values of a kind, and where they exist."""
     key, mask = KEYS[kind]
     values = observation[key]
-    return values, torch.ones_like(values[..., 0]) if mask is None else observation[mask]
+    is_there = torch.ones_like(values[..., 0], dtype=torch.bool) if mask is None else observation[mask] != 0
+    return values, is_there

@@ -1,9 +1,8 @@
-"""What policies of sensors and of patches have in common: an action from the whole set, and a critic."""
+"""Policies of sensors in any order: what they have in common, the deep set, and the transformer."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -11,16 +10,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import checked, one_of
+from ...envs.numbers import FLAG, checked, one_of, real
 from ...envs.tokens import TokenSpec
-from .base import Discrete, Observation, Policy, checked_discrete
-from .layers import masked_mean, perceptron
+from .base import Discrete, Memory, Observation, Policy, checked_discrete
+from .layers import (
+    RELU_GAIN,
+    REPEATS,
+    SIZE,
+    Queries,
+    TokenLSTM,
+    blocks,
+    existing,
+    heads_divide_width,
+    linear,
+    masked_mean,
+    norm,
+    perceptron,
+)
 from .normalizer import TokenNormalizer
 
 CRITIC_WIDTH = 64
-
-CHANGE_SCALE = 4.0
-"""Of the differences between frames, which are small against the grey levels themselves."""
 
 
 def fitting_critic(n_privileged: int) -> str:
@@ -82,13 +91,12 @@ class SensorPolicy(Policy):
         self.n_actions, self.n_recent = n_actions, n_recent
         self.discrete = checked_discrete(discrete, n_actions)
         self.n_privileged, self.critic = n_privileged, critic
-        inputs = n_privileged if critic == "privileged" else feature_size
-        layers = 2 if critic == "privileged" else 1
+        inputs, layers = (n_privileged, 2) if critic == "privileged" else (feature_size, 1)
         self.value_head = perceptron(inputs, CRITIC_WIDTH, layers, 1, 1.0)
 
     @property
     def action_inputs(self) -> int:
-        """Numbers that the recent actions are."""
+        """K * A, the numbers that the recent actions are."""
         return self.n_recent * self.n_actions
 
     @property
@@ -112,57 +120,114 @@ class SensorPolicy(Policy):
         return self.value_head(features).squeeze(-1)
 
 
-class PatchPolicy(SensorPolicy):
-    """From a set of patches to one action vector: frames as numbers, and no running statistics.
+@checked("agent")
+class DeepSet(SensorPolicy):
+    """One network for every sensor, their mean, an ordinary network.
 
-    K is the number of frames that a patch is known in (``n_recent``), D that of its grey levels.
-
-    Args:
-        spec: What the columns of ``tokens`` mean: K * D, newest frame first.
-        feature_size, task: as in `SensorPolicy`.
-
-    Raises:
-        UserError: tokens that are no K frames.
+    After Zaheer et al., "Deep sets", NeurIPS 2017, and with ``recurrent`` after Pedersen and Risi,
+    "Minimal neural network models for permutation invariant agents", GECCO 2022.
     """
 
-    kind = "patches"
+    def __init__(
+        self,
+        spec: TokenSpec,
+        width: Annotated[int, SIZE] = 32,
+        recurrent: Annotated[bool, FLAG] = True,
+        **task: Any,
+    ) -> None:
+        super().__init__(spec, width, **task)
+        self.width, self.recurrent = width, recurrent
+        if recurrent:
+            self.cell = TokenLSTM(spec.token_size + self.action_inputs, width)
+        else:
+            self.sensor = linear(spec.token_size, width, RELU_GAIN)
+            self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
+            self.embed = linear(width, width, RELU_GAIN)
+        self.action = perceptron(width, width, 1, self.n_actions, 0.01)
 
-    def __init__(self, spec: TokenSpec, feature_size: int, /, **task: Any) -> None:
-        super().__init__(spec, feature_size, {"fixed": True}, **task)  # pixels have a scale already
-        self.pixels, rest = divmod(spec.token_size, self.n_recent)
-        if rest:
-            raise UserError(f"{spec.token_size} numbers of a patch are not those of {self.n_recent} frames")
+    def initial_memory(self, batch_size: int, n_tokens: int) -> Memory:
+        """Hidden and cell state of every sensor, zero; empty without recurrence."""
+        return self.cell.initial(batch_size, n_tokens) if self.recurrent else {}
 
-    def frames(self, observation: Observation) -> Tensor:
-        """(B, N, K, D) in [0, 1], newest first."""
-        tokens = observation["tokens"].to(self.log_std.dtype) / 255
-        return tokens.unflatten(-1, (self.n_recent, self.pixels))
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """The mean over sensors, (B, width), and the sensors' next memory."""
+        tokens, mask = self.normalizer.tokens(observation), observation["mask"]  # (B, N, F), (B, N)
+        recent = self.recent(observation)  # recent: (B, K * A)
+        if self.recurrent:
+            memory = self.cell(tokens, recent, memory, mask)
+            x = memory["hidden"]  # x: (B, N, width)
+        else:
+            x = torch.relu(self.sensor(tokens) + self.actions(recent).unsqueeze(-2))
+            x = functional.relu(self.embed(x))
+        return masked_mean(x.mT, mask.unsqueeze(-2)), memory
 
 
-def difference_weights(weight: Tensor, frames: int) -> Tensor:
-    """Weights (W, K * D) for the newest frame and the differences of K frames, as weights for the frames.
+@checked("agent", heads_divide_width)
+class SensorTransformer(SensorPolicy):
+    """Each sensor's short history through one network, self-attention among sensors, learned queries.
 
-    What reads differences between frames reads frames: it is the weights that are combined, which are few,
-    and not the pixels, 0 to 255.
+    Softmax attention takes means over sensors, so that doubling every sensor changes nothing. What a
+    sensor means shows in how its history goes along with the others' and with the last actions.
+
+    With ``identify``, training asks of every sensor's embedding which of the task's sensors it is (as an
+    auxiliary loss after Jaderberg et al., "Reinforcement learning with unsupervised auxiliary tasks", ICLR
+    2017): a small head learns to tell the S of the task (``n_sensors``) and channels of noise apart, and is
+    not used for acting.
     """
-    newest, changes = (weight / 255).unflatten(-1, (frames, -1)).split((1, frames - 1), -2)
-    changes = CHANGE_SCALE * changes  # of frame k - 1 less frame k
-    later = functional.pad(changes, (0, 0, 0, 1))
-    return (torch.cat((newest, -changes), -2) + later).flatten(-2)
 
+    training_modules = (*SensorPolicy.training_modules, "identity")
 
-def losses_of_places(logits: Tensor, observation: Observation, grid: Sequence[int]) -> Tensor:
-    """Cross-entropies (B,) of the row and the column of every patch, averaged over those that exist.
+    def __init__(
+        self,
+        spec: TokenSpec,
+        width: Annotated[int, SIZE] = 32,
+        layers: Annotated[int, REPEATS] = 2,
+        heads: Annotated[int, REPEATS] = 2,
+        feedforward: Annotated[int, SIZE] = 64,
+        queries: Annotated[int, SIZE] = 8,
+        head: Annotated[int, SIZE] = 64,
+        identify: Annotated[float, real(0)] = 0.0,
+        n_sensors: int = 0,
+        **task: Any,
+    ) -> None:
+        size = width // heads
+        super().__init__(spec, queries * size, **task)
+        self.width, self.layers, self.heads, self.feedforward = width, layers, heads, feedforward
+        self.queries, self.head = queries, head
+        self.identify, self.n_sensors = identify, n_sensors
+        self.sensor = linear(spec.token_size, width, RELU_GAIN)
+        self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
+        self.embed = linear(width, width)
+        self.blocks = blocks(layers, width, heads, feedforward)
+        self.gather = Queries(width, queries, size)
+        self.action = perceptron(queries * size, head, 1, self.n_actions, 0.01)
+        if identify:
+            self.identity = linear(width, n_sensors + 1)
 
-    Args:
-        logits: (B, N, R + C).
-        observation: which sensor each slot shows.
-        grid: R and C.
-    """
-    where, (_, columns), losses = observation["sensor"].long(), grid, 0.0
-    is_patch = (where < math.prod(grid)) & (observation["mask"] != 0)  # noise is nowhere
-    where = where.clamp(max=math.prod(grid) - 1)
-    rows_and_columns = logits.mT.split(tuple(grid), 1)  # (B, R, N) and (B, C, N)
-    for guesses, right in zip(rows_and_columns, (where // columns, where % columns), strict=True):
-        losses = losses + functional.cross_entropy(guesses, right, reduction="none")  # (B, N)
-    return masked_mean(losses, is_patch)
+    def encode(self, observation: Observation, memory: Memory) -> tuple[Tensor, Memory]:
+        """What the queries gather, (B, queries * size), and the empty memory."""
+        return self._read(*self._embed(observation)), memory
+
+    def encode_to_learn(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """The same, and the cross-entropy of what each sensor is, (B,), times ``identify``."""
+        x, exists = self._embed(observation)
+        guesses = self.identity(x).mT  # guesses: (B, S + 1, N)
+        losses = functional.cross_entropy(guesses, observation["sensor"].long(), reduction="none")  # (B, N)
+        return self._read(x, exists), self.identify * masked_mean(losses, observation["mask"])
+
+    def _embed(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Sensors that know of each other, (B, N, width), and which exist, (B, 1, N)."""
+        tokens = self.normalizer.tokens(observation)  # tokens: (B, N, F)
+        recent = self.actions(self.recent(observation)).unsqueeze(-2)  # recent: (B, 1, width)
+        x = self.embed(functional.relu(self.sensor(tokens) + recent))  # x: (B, N, width)
+        exists = existing(observation, x)
+        for block in self.blocks:
+            x = block(x, exists)
+        return norm(x), exists
+
+    def _read(self, x: Tensor, exists: Tensor) -> Tensor:
+        return norm(self.gather(x, exists))
+
+    def attention(self, observation: Observation, memory: Memory) -> Tensor:
+        """Share of the learned queries' attention that each sensor gets, (B, N)."""
+        return self.gather.shares(*self._embed(observation))

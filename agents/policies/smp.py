@@ -19,7 +19,7 @@ MESSAGES = ("both", "up", "down", "none")
 
 
 class Messages(nn.Module):
-    """Messages of length 1, E hidden, along the tree: up to each limb's parent, or down to its children.
+    """Messages of length 1 along the tree: up to each limb's parent, or down to its children.
 
     Up, hidden = tanh(A limb + C sum of the children's messages); down, hidden = relu(A limb + C message of
     the parent), of which a root reads 0.
@@ -54,7 +54,7 @@ class Messages(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Reader and messages: from normalised tokens and joints to limb features (B, N, width)."""
+    """Reader and messages."""
 
     def __init__(self, spec: TokenSpec, width: int, message: int, messages: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Trunk(nn.Module):
         self.alone = linear(width, width, RELU_GAIN) if self.top_down is None else None
 
     def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
-        """From (B, N, F) and (B, N, J, G) to (B, N, width)."""
+        """(B, N, width), from tokens (B, N, F) and joints (B, N, J, G), both normalised."""
         x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
         if self.bottom_up is None and self.top_down is None:
             return functional.relu(self.alone(x))
@@ -111,15 +111,6 @@ class SMP(LimbPolicy):
     number of children in any order.
 
     All trees of a batch go through the networks level by level, each limb once.
-
-    Args:
-        width: Size of a limb's embedding.
-        message: Size of a message.
-        messages: ``both`` (up, then down), ``up``, ``down``, or ``none``: each limb for itself.
-        critic: as in `LimbPolicy`.
-
-    Raises:
-        UserError: ``messages`` or ``critic`` is none of these.
     """
 
     def __init__(

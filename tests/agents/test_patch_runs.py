@@ -110,7 +110,7 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
         (("agent=cnn", "env.view=state"), "PatchCNN reads patches, but this .* tokens are sensors"),
         (
             ("agent=patch_jigsaw",),
-            r"guess where patches are, which shows in env.senses.traces=\[30,250\]",
+            r"guess where patches are: say env.senses.traces=\[30,250\]",
         ),
         (
             ("agent=cnn", "agent.critic=both"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from somite.agents.policies.patch_jigsaw import LEAST, Jigsaw
+from somite.agents.policies.patch_policy import LEAST_BELIEF, Jigsaw
 from tests.envs.sensors.test_neighbors import COLUMNS, ROWS, N, truth
 
 GRID = (ROWS, COLUMNS)
@@ -38,7 +38,7 @@ def by_hand(made: Jigsaw, evidence: Tensor, matches: Tensor, around: Tensor, mas
     beliefs = evidence.clone()
     weights = made.trust(matches).sigmoid()
     for _ in range(made.rounds):
-        rows, columns = (b.log_softmax(-1).clamp(min=LEAST) for b in beliefs.split(GRID, -1))
+        rows, columns = (b.log_softmax(-1).clamp(min=LEAST_BELIEF) for b in beliefs.split(GRID, -1))
         new = evidence.clone()
         for b, i, side in np.ndindex(*around.shape):
             j = around[b, i, side].item()
@@ -50,7 +50,7 @@ def by_hand(made: Jigsaw, evidence: Tensor, matches: Tensor, around: Tensor, mas
             for told, shift, first, size in parts:
                 for place in range(size):
                     origin = place - shift
-                    message = told[b, j, origin] if 0 <= origin < size else torch.tensor(LEAST)
+                    message = told[b, j, origin] if 0 <= origin < size else torch.tensor(LEAST_BELIEF)
                     new[b, i, first + place] += weights[b, i, side] * message
         beliefs = new
     return beliefs
@@ -104,9 +104,9 @@ def test_gradients_are_those_of_the_last_round() -> None:
     made(evidence, matches, around, everywhere).square().sum().backward()
     with torch.no_grad():
         before = jigsaw(2)(evidence, matches, around, everywhere)
-    told, weights = made._messages(before.flatten(0, 1)), made.trust(matches).sigmoid()
+    told, weights = made.messages(before), made.trust(matches).sigmoid()
     weights = weights.masked_fill(around == torch.arange(N)[:, None], 0.0)
-    sums = sum(weights[..., side, None] * told[4 * around[..., side] + side] for side in range(4))
+    sums = sum(weights[..., side, None] * told[side][0, around[..., side]] for side in range(4))
     wanted = torch.autograd.grad((evidence + sums).square().sum(), [evidence, *made.trust.parameters()])
     for found, right in zip([evidence.grad, *(p.grad for p in made.trust.parameters())], wanted, strict=True):
         torch.testing.assert_close(found, right)

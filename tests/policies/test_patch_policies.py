@@ -339,7 +339,7 @@ def test_what_the_traces_tell_matters_and_is_needed() -> None:
     policy = build("jigsaw")
     other = [{**o, "neighbors": o["neighbors"].flip(1)} for o in observations]
     assert (play(policy, observations) - play(policy, other))[..., :A].abs().max() > 1e-3
-    with pytest.raises(UserError, match=r"guess where patches are, which shows in env.senses.traces"):
+    with pytest.raises(UserError, match=r"guess where patches are: say env.senses.traces"):
         PatchJigsaw(SPEC, GRID, **TOLD)
-    with pytest.raises(UserError, match=r"asks where a patch is, which shows in env.senses.traces"):
+    with pytest.raises(UserError, match=r"asks where a patch is: say env.senses.traces"):
         PatchTransformer(SPEC, **TOLD, identify=0.1, grid=GRID)
