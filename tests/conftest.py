@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import gc
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +11,16 @@ import pytest
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 
 from .faults.processes import Nursery
+
+# Else every process that tests start compiles the package anew, and pytest rewrites every test anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected, a million objects, stays: garbage is not looked for in it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
