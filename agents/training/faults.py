@@ -28,12 +28,7 @@ class RunFault(RuntimeError):
 
 
 class NotFinite(FloatingPointError):
-    """A loss, a gradient or a parameter is not finite.
-
-    Args:
-        what: the tensor, in words.
-        step: environment steps made.
-    """
+    """A gradient or a parameter, told in words, is not finite after so many environment steps."""
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(f"{what} is not finite at step {step:,}")
@@ -43,12 +38,7 @@ class NotFinite(FloatingPointError):
 class GradientGuard:
     """Looks at all gradients before each step of an optimiser: one reduction of each, one transfer.
 
-    Args:
-        module: whose parameters the optimiser changes; names the tensors.
-        optimizer: guarded from now on.
-
-    Attributes:
-        step: environment steps made, for messages; set by the learner.
+    The module names the tensors; ``step`` is how many environment steps have been made, for messages.
     """
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -79,14 +69,7 @@ class GradientGuard:
 def diagnose(
     error: NotFinite, run: Path, module: nn.Module, learnt_from: Mapping[str, np.ndarray | Tensor]
 ) -> RunFault:
-    """Writes what led to numbers that are not finite; returns what to raise.
-
-    Args:
-        error: what was noticed.
-        run: folder of the run.
-        module: whose parameters and gradients are written.
-        learnt_from: the rollout, by name.
-    """
+    """Writes what led to numbers that are not finite into a run's folder; returns what to raise."""
     import safetensors.torch
     import torch
 
@@ -97,7 +80,7 @@ def diagnose(
     described = {name: _described(value) for name, value in tensors.items()}
     kept, size = {}, 0
     for name, value in tensors.items():
-        size += value.numel() * value.element_size()
+        size += value.nbytes
         if size <= LARGEST:
             kept[name] = value.cpu().contiguous().clone()
     try:

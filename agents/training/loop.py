@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 import numpy as np
@@ -48,21 +47,15 @@ VALIDATION_SEED = 7_000_001
 
 
 class Interval:
-    """Tells when the next multiple of ``every`` has been reached; 0 for never. ``done``: made before."""
+    """Tells when another multiple of ``every`` has been reached, ``done`` made before; 0 for never."""
 
     def __init__(self, every: int, done: int) -> None:
-        self.every = every
-        self._next = self._after(done)
+        self.every, self._last = every, done
 
     def reached(self, done: int) -> bool:
-        """Whether ``done`` is past the next multiple; the one after it is waited for then."""
-        if not self.every or done < self._next:
-            return False
-        self._next = self._after(done)
-        return True
-
-    def _after(self, done: int) -> int:
-        return (done // self.every + 1) * self.every if self.every else 0
+        """Whether one lies between the last ``done`` that was asked about and this one."""
+        before, self._last = self._last, done
+        return bool(self.every) and done // self.every > before // self.every
 
 
 def make_algorithm(config: DictConfig) -> Algorithm:
@@ -144,10 +137,7 @@ class Run:
         device: of the learner.
 
     Attributes:
-        algorithm: its settings.
         task_set: what is trained on.
-        learner: improves the policy.
-        state: what the run goes on from; None: it starts.
         changes: what makes it another than it would have been without a stop.
 
     Raises:
@@ -160,6 +150,8 @@ class Run:
         self._begun, self.save_seconds = time.monotonic(), 0.0
         self.save_errors = SaveErrors(folder, config.get("on_save_error", "stop"))
         self.algorithm = make_algorithm(config)
+        # How long the run is, in the algorithm's units.
+        self.budget: int = getattr(self.algorithm, self.algorithm.budget)
         resumes = bool(list_checkpoints(folder))
         self.state = read_training_state(last_checkpoint(folder)) if resumes else None
         self.start_steps: int = self.state["steps"] if self.state else 0
@@ -173,13 +165,9 @@ class Run:
         goes_on = self.state and not self.changes.new_episodes
         self._random = self.state["random"] if goes_on else take_random_states(device)
         self.records = Records(folder, self.start_steps, self.save_errors)
+        bodies = len(self.task_set.seen)
         self.dashboard = Dashboard(
-            self.records.events,
-            config,
-            self.policy,
-            self.algorithm,
-            len(self.task_set.seen),
-            self.start_steps,
+            self.records.events, config, self.policy, self.algorithm, bodies, self.start_steps
         )
         plain = relative_to_run(OmegaConf.to_container(config), folder)
         replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)).encode())
@@ -195,11 +183,6 @@ class Run:
         return self.learner.steps
 
     @property
-    def budget(self) -> int:
-        """How long the run is, in the algorithm's units."""
-        return getattr(self.algorithm, self.algorithm.budget)
-
-    @property
     def seconds(self) -> float:
         """How long the run has taken so far, what was interrupted included."""
         return (self.state or {}).get("seconds", 0.0) + time.monotonic() - self._begun
@@ -212,31 +195,31 @@ class Run:
             UserError: the run has made all its steps before.
             RunFault: it cannot go on.
         """
-        learner, units = self.learner, self.algorithm.budget.removeprefix("total_")
+        learner, key, budget = self.learner, self.algorithm.budget, self.budget
+        units = key.removeprefix("total_")
         # Closed after saving: a cluster that is told to stop, too, takes its time.
         with closing(learner):
-            if learner.done >= self.budget:
-                raise UserError(
-                    f"{self.folder} has made {learner.done:,} of {self.budget:,} {units}; to go on, raise "
-                    f"algorithm.{self.algorithm.budget}"
-                )
+            if learner.done >= budget:
+                made = f"{learner.done:,} of {budget:,} {units}"
+                raise UserError(f"{self.folder} has made {made}; to go on, raise algorithm.{key}")
             seen, unseen = ", ".join(self.task_set.seen), ", ".join(self.task_set.unseen) or "none"
             log.info("training on %s; held out: %s", seen, unseen)
             log.info("run folder: %s", self.folder)
             put_random_states(self._random, self.device)
-            with (
-                StopSignals() as signals,
-                closing(Progress(self.budget if units == "steps" else 0)) as progress,
-            ):
+            total = budget if units == "steps" else 0
+            with StopSignals() as signals, closing(Progress(total)) as progress:
                 progress.start(self.steps)
                 self._learn_until(signals, progress)
             self.save()
-        is_done = learner.done >= self.budget
+        is_done = learner.done >= budget
         if is_done:
             self.dashboard.finish()
         self.records.close()
         if signals.received is not None and not is_done:
-            self._leave(signals.received)
+            self.save_errors.check_end()
+            name, again = signals.received.name, self._command_to("somite-train", "resume")
+            log.info("stopped by %s at step %s; go on with: %s", name, f"{self.steps:,}", again)
+            raise SystemExit(128 + signals.received)
         log.info("done; evaluate with: %s", self._command_to("somite-evaluate", "run"))
 
     def _learn_until(self, signals: StopSignals, progress: Progress) -> None:
@@ -297,14 +280,14 @@ class Run:
         Raises:
             SystemExit: it cannot be written, and the configuration says that the run stops then.
         """
-        begun = time.perf_counter()
-        with self.save_errors.attempt(CHECKPOINT):
+        with self._timed_saving(CHECKPOINT):
             with new_checkpoint(self.folder, self.steps) as writing:
+                typed = self.folder / ".hydra" / "overrides.yaml"
                 training = {
                     "algorithm": OmegaConf.to_container(self.config.algorithm, resolve=True),
                     "precision": self.setup.precision,
                     "simulation": self.task_set.simulation,
-                    "command": self._command(),
+                    "command": OmegaConf.to_container(OmegaConf.load(typed)) if typed.is_file() else [],
                     "seconds": round(self.seconds),
                     "machine": machine_name(),
                 }
@@ -329,48 +312,39 @@ class Run:
                 write_training_state(writing / STATE_FOLDER, state, facts)
             publish(last_checkpoint(self.folder), self.folder)
             keep_newest(self.folder, self.algorithm.keep_checkpoints)
+
+    @contextmanager
+    def _timed_saving(self, what: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        with self.save_errors.attempt(what):
+            yield
         self.save_seconds += time.perf_counter() - begun
 
-    def _command(self) -> list[str]:
-        """The arguments that the run was started with, where the command line started it."""
-        file = self.folder / ".hydra" / "overrides.yaml"
-        return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
-
     def _save_policy(self, folder: Path, training: Mapping[str, Any]) -> None:
-        about = {"seed": int(self.config.seed), "steps": self.steps, **training}
-        save_policy(folder, self.policy, environment=self.environment(), training=about)
-
-    def environment(self) -> dict[str, Any]:
-        """What is saved beside a policy of what it was trained in."""
-        return {
+        task = self.task_set
+        environment = {
             "config": self._compared()["env"],
-            "seen": list(self.task_set.seen),
-            "unseen": list(self.task_set.unseen),
-            "hashes": self.task_set.hashes(),
-            "identities": self.task_set.identities(),
+            "seen": list(task.seen),
+            "unseen": list(task.unseen),
+            "hashes": task.hashes(),
+            "identities": task.identities(),
         }
+        about = {"seed": int(self.config.seed), "steps": self.steps, **training}
+        save_policy(folder, self.policy, environment=environment, training=about)
 
     def _validate(self) -> float:
         """The present policy's score; a better one than ever becomes ``best/``."""
         score = self.score(self.policy, self.algorithm.validation_episodes)
         if score > self.best_score:
-            begun = time.perf_counter()
-            with self.save_errors.attempt("best/"):
+            with self._timed_saving("best/"):
                 self._save_policy(self.folder / "best", {"validation_return": score})
                 self.best_score = score  # not where it could not be kept: the next one better is
-            self.save_seconds += time.perf_counter() - begun
         return score
 
     def score(self, policy: Policy, episodes: int) -> float:
         """Mean return of a policy on the training bodies, deterministic, from starts kept for this."""
-        results = run_episodes(
-            Agent(policy),
-            self.task_set.simulated_by("cpu").for_evaluation(),
-            self.task_set.seen,
-            episodes,
-            VALIDATION_SEED,
-            threads=self.setup.threads,
-        )
+        task, threads = self.task_set.simulated_by("cpu").for_evaluation(), self.setup.threads
+        results = run_episodes(Agent(policy), task, task.seen, episodes, VALIDATION_SEED, threads=threads)
         return float(np.mean([result.returns.mean() for result in results]))
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -421,13 +395,3 @@ class Run:
             target = self.config[section]._target_
             again += [] if target.startswith(OURS) else [f"{section}._target_={target}"]
         return command(program, *again, **{key: self.folder})
-
-    def _leave(self, told: signal.Signals) -> NoReturn:
-        self.save_errors.check_end()
-        log.info(
-            "stopped by %s at step %s; go on with: %s",
-            told.name,
-            f"{self.steps:,}",
-            self._command_to("somite-train", "resume"),
-        )
-        raise SystemExit(128 + told)

@@ -13,11 +13,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Steps made, steps/s, return and time left.
-
-    Args:
-        total: steps of the whole run.
-    """
+    """Steps made, of a ``total`` of the whole run, steps/s, return and time left."""
 
     def __init__(self, total: int) -> None:
         self.total = total

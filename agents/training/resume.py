@@ -29,11 +29,9 @@ WITHOUT_INFLUENCE = frozenset(Algorithm.__dataclass_fields__) - {"max_diverged"}
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs from when a training state was written.
+    """What differs from when a training state was written, in words; none: the run is exact, to the last bit.
 
-    Attributes:
-        notes: in words, one for each; none: the run is exact, to the last bit.
-        new_episodes: the environments are others, so that episodes cannot be gone on with.
+    If ``new_episodes``, the environments are others, so that episodes cannot be gone on with.
     """
 
     notes: tuple[str, ...] = ()
@@ -47,10 +45,10 @@ def find_changes(
     own_facts: Mapping[str, Any],
     harmless: Collection[str] = (),
 ) -> Changes:
-    """Compares then and now.
+    """Compares a training state, with the configuration that it was written under, and now.
 
     Args:
-        state: the training state, with the configuration that it was written under.
+        state: the training state.
         facts: its description.
         config: the present configuration, resolved.
         own_facts: of the description, what influences numbers, as it is now.
@@ -123,10 +121,12 @@ def take_over(policy: Policy, start_from: str) -> None:
     """
     folder = policy_folder_of(start_from)
     other = load_policy(folder).policy
-    own, theirs = (_acting_architecture(policy) for policy in (policy, other))
+    theirs, own = ({"agent": type(one).__name__} for one in (other, policy))
+    if type(other) is type(policy):  # another agent has other keys
+        theirs, own = (one.architecture() | {"features": _reads(one)} for one in (other, policy))
     names = [name for name in {**theirs, **own} if own.get(name) != theirs.get(name)]
+    names = [name for name in names if not of_learning(policy, name, theirs.get(name))]
     if names:
-        names = ["agent"] if "agent" in names else names  # another agent has other keys
         held, asked = (", ".join(f"{n}={found.get(n)}" for n in names) for found in (theirs, own))
         raise UserError(f"start_from={start_from} holds {held}; the configuration asks for {asked}")
     policy.normalizer.load_state_dict(other.normalizer.state_dict())
@@ -143,9 +143,25 @@ def take_over(policy: Policy, start_from: str) -> None:
     log.info("starting with what %s has learnt; new: %s", folder, " and ".join(anew) or "nothing")
 
 
-def _acting_architecture(policy: Policy) -> dict[str, Any]:
-    """What acts, and what it reads: without what only learning needs."""
-    of_learning = ("critic", "initial_log_std", "identify", "n_sensors", "grid")
-    found = {name: value for name, value in policy.architecture().items() if name not in of_learning}
-    reads = {f.name: f.size for f in (*policy.spec.token, *policy.spec.joint, *policy.spec.trace)}
-    return {"agent": type(policy).__name__, **found, "features": reads}
+def _reads(policy: Policy) -> dict[str, int]:
+    return {f.name: f.size for f in (*policy.spec.token, *policy.spec.joint, *policy.spec.trace)}
+
+
+def of_learning(policy: Policy, name: str, value: Any) -> bool:
+    """Whether an argument of a policy has another value without influence on what acts.
+
+    So it is where the states of the two differ in modules that only training uses, and in no others.
+    """
+    # What a critic reads of the task has a scale in the normaliser, which is taken over whole.
+    if name in ("initial_log_std", "identify", *set(policy.training_sizes) - {"n_privileged"}):
+        return True
+    if name not in policy.architecture():
+        return False
+    try:
+        with torch.random.fork_rng(devices=[]):
+            other = type(policy)(spec=policy.spec, **{**policy.architecture(), name: value})
+    except UserError:  # this value does not go with the others
+        return False
+    one, two = ({n: tuple(v.shape) for n, v in p.state_dict().items()} for p in (policy, other))
+    changed = {n.partition(".")[0] for n in {**one, **two} if one.get(n) != two.get(n)}
+    return bool(changed) and changed <= set(policy.training_modules)

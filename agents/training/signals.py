@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from types import FrameType, TracebackType
+from types import FrameType
+from typing import Any
 
 ONE_REQUEST = 1.0
 """Seconds in which signals are one request: ``timeout`` sends two, to the program and to its group."""
@@ -50,9 +51,7 @@ class StopSignals:
             self._previous[number] = signal.signal(number, self._remember)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         if StopSignals._outermost is self:
             StopSignals._outermost = None
         for number, handler in self._previous.items():

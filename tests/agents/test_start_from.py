@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from somite.agents import load_policy
+from somite.agents.policies import SensorTransformer
 from somite.agents.training.loop import Run
+from somite.agents.training.resume import of_learning
 from somite.envs.errors import UserError
+from somite.envs.sensors import Senses
+from somite.envs.tokens import TokenSpec
 
 from .runs import compose
 
@@ -84,6 +88,32 @@ def test_another_agent_is_refused(first: Path, tmp_path: Path) -> None:
         Run(compose(*GIVEN, f"start_from={first}", "agent=deep_set"), tmp_path / "a", CPU)
     with pytest.raises(UserError, match="no run 'nobody'"):
         Run(compose(*GIVEN, "start_from=nobody"), tmp_path / "b", CPU)
+
+
+class Judged(SensorTransformer):
+    """A user's own, with a critic of its own size."""
+
+    training_modules = (*SensorTransformer.training_modules, "judge")
+
+    def __init__(self, spec: TokenSpec, judge_width: int = 8, **others: object) -> None:
+        super().__init__(spec, **others)
+        self.judge_width = judge_width
+        self.judge = torch.nn.Linear(self.width, judge_width)
+
+
+def test_states_tell_which_arguments_only_learning_needs() -> None:
+    policy = Judged(Senses().spec(), n_actions=1, n_recent=1, n_privileged=5)
+    state = torch.get_rng_state()
+    found = {name: of_learning(policy, name, value) for name, value in OTHERS.items()}
+    assert torch.equal(torch.get_rng_state(), state)
+    of_learning_only = {"judge_width", "critic", "identify", "initial_log_std", "n_sensors"}
+    assert {name for name, harmless in found.items() if harmless} == of_learning_only
+
+
+OTHERS = {
+    "judge_width": 4, "critic": "shared", "identify": 0.5, "initial_log_std": -1.0, "n_sensors": 9,
+    "width": 16, "heads": 1, "n_privileged": 7, "features": {},
+}  # fmt: skip
 
 
 def test_a_search_starts_there(first: Path, tmp_path: Path) -> None:
