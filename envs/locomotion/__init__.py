@@ -21,7 +21,7 @@ from .bodies.morphology import Morphology
 from .body_set import BodySet, RobotSet
 from .env import LocomotionEnv
 from .gym import make_vec
-from .observation import LIMB_SPEC
+from .limb_spec import LIMB_SPEC
 from .task import LocomotionTask
 from .varied.damage import Damage
 from .varied.variation import BodyVariation

@@ -18,17 +18,18 @@ from ..snapshots import put, take
 from ..token_env import Step, TokenEnv
 from ..tokens import limb_action_space, limb_observation_space
 from .backends import Simulation
-from .backends.mujoco import KIND, MujocoRows, MujocoSimulation
+from .backends.mujoco import KIND, MujocoSimulation
 from .backends.warp import WarpSimulation
 from .bodies.morphology import Morphology
-from .goals import Goals
-from .layout import adjacent_rows, limb_slots, make_layout, padded_sizes, spread_rows
-from .observation import LIMB_SPEC, Observer
+from .goals import Goals, Reward
+from .layout import adjacent_groups, limb_slots, make_layout, padded_sizes, spread_rows
+from .limb_spec import LIMB_SPEC
+from .observation import Observer
 from .readings import Readings
-from .task import LocomotionTask, Reward
+from .task import LocomotionTask
 from .varied.conditions import STREAMS, Conditions, Prepared, PreparedVariants, Varied
 from .varied.damage import DEAD, Damage, Part, parts_of
-from .varied.variants import Variant, compile_variants
+from .varied.variants import compile_variants
 from .varied.variation import BodyVariation
 from .varied.world import Ground, World
 
@@ -57,13 +58,8 @@ class LocomotionEnv(TokenEnv):
         device: of all tensors.
         simulation: ``cpu`` (MuJoCo, on the CPU) or ``warp``.
         frame_skip: substeps of a step; None: each body's own, of about 0.02 s.
-        aligned: place each limb in the slot of the family's full body (for the padded network) instead
-            of packing limbs together.
-        stagger: give the first episode of every row a random age, so that time limits do not fall
-            together. ``Step.whole`` tells such shortened episodes apart.
+        aligned, stagger, autoreset, threads: as of `TaskSet.make_env`.
         once: of no effect: rows go on with new episodes.
-        autoreset: False: the caller resets rows that ended.
-        threads: threads that step the simulations on the CPU; 0 for one per core.
         physical_controls: actions are physical controls, unclipped, and so is the control cost.
         variation, damage, world: what varies between and within episodes.
         editable: bodies can be damaged and pushed by hand, by `damage` and `push`.
@@ -106,28 +102,31 @@ class LocomotionEnv(TokenEnv):
         self.num_envs = b = len(self.body_of_row)
         self.task, self.device = task or LocomotionTask(), torch.device(device)
         self.physical_controls, self.stagger, self.autoreset = physical_controls, stagger, autoreset
-        self._make_spaces(aligned)
+        self._frame_skip, self._aligned = frame_skip, aligned
+        self.n_limbs, self.n_joints = n, j = padded_sizes(self.bodies, aligned)
+        self.sizes = {"n_tokens": n, "n_joints": j}
+        self.single_observation_space = limb_observation_space(LIMB_SPEC, n, j)
+        self.single_action_space = limb_action_space(n, j)
+        if physical_controls:
+            self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
+        check_memory_of_environments(b, self.single_observation_space, COPIES)
+        self.body_names = tuple(body.name for body in self.bodies)
+        self.max_episode_steps = self.task.max_episode_steps
+
         varied = Varied.read(variation, damage, world)
         self._varied = (varied or Varied()) if varied or editable else None
         self._conditions: list[Conditions] = []  # of each block, what varies on the CPU
         self._prepared: list[PreparedVariants] = []  # and on a device
+        self._told: dict[str, Tensor] = {}  # what was drawn for the present episodes
         if simulation == "cpu":
-            self._simulate_by_mujoco(frame_skip, aligned, threads)
+            self._simulate_by_mujoco(threads)
         else:
-            self._simulate_by_warp(frame_skip, aligned, (contacts, constraints), prepared)
-        self._blocks = self._simulation.blocks
-        durations = [torch.full((block.n,), block.dt, **self._kind) for block in self._blocks]
+            self._simulate_by_warp((contacts, constraints), prepared)
         self.step_duration = self._blocks[0].dt
-        can_fall = torch.tensor([body.can_fall for body in self.bodies])[torch.from_numpy(self.body_of_row)]
-        self._reward = Reward(
-            self.task,
-            can_fall.to(self.device),
-            torch.cat(durations),
-            self._layout,
-            self._readings,
-            self._goals,
-        )
-        self._make_commands()
+        durations = torch.cat([torch.full((block.n,), block.dt, **self._kind) for block in self._blocks])
+        can_fall = torch.tensor([body.can_fall for body in self.bodies])[self.body_of_row].to(self.device)
+        self._reward = Reward(self.task, can_fall, durations, self._layout, self._readings, self._goals)
+        self._place_commands()
         self._steps = torch.zeros(b, dtype=torch.int64, device=self.device)
         self._start_age = torch.zeros_like(self._steps)
         self._finished = torch.zeros(b, dtype=torch.bool, device=self.device)
@@ -135,113 +134,88 @@ class LocomotionEnv(TokenEnv):
         self._rngs: list[np.random.Generator] = []
         self._streams: list[list[np.random.Generator]] = []  # of what varies, for each row
         self._generator = torch.Generator(self.device)
-        self.body_names = tuple(body.name for body in self.bodies)
-        self.max_episode_steps = self.task.max_episode_steps
 
-    def _make_spaces(self, aligned: bool) -> None:
-        self.n_limbs, self.n_joints = n, j = padded_sizes(self.bodies, aligned)
-        self.sizes = {"n_tokens": n, "n_joints": j}
-        self.single_observation_space = limb_observation_space(LIMB_SPEC, n, j)
-        self.single_action_space = limb_action_space(n, j)
-        if self.physical_controls:
-            self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
-        check_memory_of_environments(self.num_envs, self.single_observation_space, COPIES)
-
-    def _simulate_by_mujoco(self, frame_skip: int | None, aligned: bool, threads: int) -> None:
-        self._kind = KIND
-        varied = self._varied or Varied()
+    def _simulate_by_mujoco(self, threads: int) -> None:
+        self._kind, varied = KIND, self._varied or Varied()
         pools = [
             compile_variants(body, varied.variation, varied.world, self.task.direction)
             for body in self.bodies
         ]
-        groups = _groups([pools[i][0].body for i in self.body_of_row], aligned)
-        self._simulation: Simulation = MujocoSimulation(
-            groups, frame_skip, thread_count(threads, self.num_envs)
-        )
-        self._read([pool[0].body for pool in pools], aligned)
-        self._told = varied.told(self.num_envs, self.n_limbs, self.n_joints)
+        first = [pool[0].body for pool in pools]
+        groups = adjacent_groups([first[i] for i in self.body_of_row], self._aligned)
+        threads = thread_count(threads, self.num_envs)
+        self._read(MujocoSimulation(groups, self._frame_skip, threads), first)
         terrains = [variant.terrain for pool in pools for variant in pool if variant.terrain is not None]
         self._readings.terrain = Ground(self.num_envs, terrains[0]) if terrains else None
-        if self._varied:
-            self._conditions = [self._vary(varied, block, pools) for block in self._simulation.blocks]
+        self._told = varied.told(self.num_envs, self.n_limbs, self.n_joints)
+        for block in self._blocks if self._varied else ():
+            own = [pools[i] for i in self.body_of_row[block.rows]]
+            told = {name: values[block.rows] for name, values in self._told.items()}
+            layout = self._layout.rows(block.rows)  # shares memory
+            conditions = Conditions(varied, block, own, layout, self.task, told, self._readings.terrain)
+            self._conditions.append(conditions)
 
-    def _vary(self, varied: Varied, block: MujocoRows, pools: list[list[Variant]]) -> Conditions:
-        own = [pools[i] for i in self.body_of_row[block.rows]]
-        told = {name: values[block.rows] for name, values in self._told.items()}
-        layout = self._layout.rows(block.rows)  # shares memory
-        return Conditions(varied, block, own, layout, self.task, told, self._readings.terrain)
-
-    def _simulate_by_warp(
-        self, frame_skip: int | None, aligned: bool, room: tuple[int | None, int | None], prepared: int
-    ) -> None:
+    def _simulate_by_warp(self, room: tuple[int | None, int | None], prepared: int) -> None:
         why_not = self._varied and self._varied.why_not_on_device()
         if why_not:
             raise UserError(f"this cannot be simulated on a device: {why_not}. Use simulation=cpu")
         self._kind = {"dtype": torch.float32, "device": self.device}
-        pools = [self._prepare(body, frame_skip, aligned, prepared) for body in self.bodies]
-        groups = _groups([self.bodies[i] for i in self.body_of_row], aligned)
+        pools = [self._prepare(body, prepared) for body in self.bodies]
+        groups = adjacent_groups([self.bodies[i] for i in self.body_of_row], self._aligned)
         models = [
             [model for i in dict.fromkeys(self.body_of_row[rows].tolist()) for model in pools[i].models]
             for _, rows, _ in groups
         ]
-        self._simulation = WarpSimulation(groups, frame_skip, self.device, models, room)
-        self._read(self.bodies, aligned)
-        self._told = {}
+        self._read(WarpSimulation(groups, self._frame_skip, self.device, models, room), self.bodies)
         self._prepared = [
             PreparedVariants(
                 block, [pools[i] for i in self.body_of_row[block.rows]], self._layout.rows(block.rows)
             )
-            for block in self._simulation.blocks
+            for block in self._blocks
         ]
 
-    def _prepare(self, body: Morphology, frame_skip: int | None, aligned: bool, count: int) -> Prepared:
+    def _prepare(self, body: Morphology, count: int) -> Prepared:
         """Draw variants of a body as those of its episodes on a CPU; the body alone where nothing varies."""
-        varied = self._varied
+        varied, aligned = self._varied, self._aligned
         if varied is None:
             slots = limb_slots(body, aligned)
-            layout = make_layout([(body, slots)], *padded_sizes([body], aligned), self.task)
+            layout = make_layout([(body, slots)], self.n_limbs, self.n_joints, self.task)
             return Prepared([body.model], torch.from_numpy(body.initial_qpos[None]), layout)
-        parts = {"variation": varied.variation, "world": varied.world}
-        env = LocomotionEnv(
-            [body], count, self.task, frame_skip=frame_skip, aligned=aligned, threads=1, **parts
-        )
+        options = {"variation": varied.variation, "world": varied.world, "aligned": aligned}
+        env = LocomotionEnv([body], count, self.task, frame_skip=self._frame_skip, threads=1, **options)
         env.reset(seed=_PREPARATION_SEED)
         (block,) = env._blocks
-        found = Prepared(list(block.models), block.starts, env._layout)
+        found = Prepared(list(block.models), block.starts, env._layout.widened(self.n_limbs, self.n_joints))
         env.close()
         return found
 
-    def _read(self, simulated: Sequence[Morphology], aligned: bool) -> None:
-        """What is fixed of rows, wanted of them, read of them and observed."""
-        kind = self._kind
-        self._goals = Goals(self.task, self.bodies, self.body_of_row, kind)
-        described = [(body, limb_slots(body, aligned)) for body in simulated]
+    def _read(self, simulation: Simulation, bodies: Sequence[Morphology]) -> None:
+        """What is fixed of rows of simulated ``bodies``, wanted of them, read of them and observed."""
+        self._simulation, self._blocks = simulation, simulation.blocks
+        self._goals = Goals(self.task, self.bodies, self.body_of_row, self._kind)
+        described = [(body, limb_slots(body, self._aligned)) for body in bodies]
         layout = make_layout(described, self.n_limbs, self.n_joints, self.task)
-        layout = layout.rows(torch.from_numpy(self.body_of_row)).to(**kind)
+        layout = layout.rows(torch.from_numpy(self.body_of_row)).to(**self._kind)
         self._observer = Observer(layout, self._goals)
         self._layout = self._observer.layout
-        self._readings = Readings(self._simulation.blocks, self._layout, self.task, self._goals.any_reaches)
+        self._readings = Readings(self._blocks, self._layout, self.task, self._goals.any_reaches)
 
-    def _make_commands(self) -> None:
+    def _place_commands(self) -> None:
         """Where the controls of all actuators are found among those of the padded joint slots."""
         b, n, j = self._layout.joint_mask.shape
         # The last numbers are 0: of actuators that no joint slot has, and of rows that have fewer.
-        self._actions, self._commands = torch.zeros(2, b * n * j + 1, **self._kind)
-        commanded, acted = (
-            [],
-            np.full((max(int(block.body.model.nu) for block in self._blocks), b), b * n * j),
-        )
+        nowhere = b * n * j
+        self._actions, self._commands = torch.zeros(2, nowhere + 1, **self._kind)
+        most = max(int(block.body.model.nu) for block in self._blocks)
+        commanded, acted = [], np.full((most, b), nowhere)
         for block in self._blocks:
-            places = np.full(block.body.model.nu, -1)
-            order = []
-            for limb, slot in zip(block.body.limbs, block.slots, strict=True):
-                for k, joint in enumerate(limb.slots):
-                    if joint.actuator >= 0:
-                        places[joint.actuator] = slot * j + k
-                        order.append(slot * j + k)
-            rows = np.arange(block.rows.start, block.rows.stop)[:, None] * n * j
-            commanded.append(np.where(places < 0, b * n * j, rows + places).ravel())
-            acted[: len(order), block.rows] = (rows + np.array(order)).T
+            driven = [(limb * j + k, row.actuator) for limb, k, row in block.joints if row.actuator >= 0]
+            order, actuators = np.array(driven).T
+            rows = np.arange(block.rows.start, block.rows.stop) * n * j
+            own = np.full((block.n, block.body.model.nu), nowhere)
+            own[:, actuators] = rows[:, None] + order
+            commanded.append(own.ravel())
+            acted[: len(order), block.rows] = rows + order[:, None]
         self._commanded = torch.from_numpy(np.concatenate(commanded)).to(self.device)
         self._commands_of_block = [len(own) for own in commanded]
         self._acted = torch.from_numpy(acted).to(self.device)
@@ -294,32 +268,29 @@ class LocomotionEnv(TokenEnv):
 
     def _start_by_streams(self, rows: Tensor, chosen: np.ndarray) -> None:
         """New episodes in ``rows`` (B,) bool, those of ``chosen``, drawn from each row's own stream."""
-        task, moves, goals = self.task, {}, {}
+        moves, goals = {}, {}
         for row in chosen.tolist():
             rng, model = self._rngs[row], self.bodies[self.body_of_row[row]].model
-            moves[row] = draw_moves(task, model.nq, model.nv, rng)
+            moves[row] = draw_moves(self.task, model.nq, model.nv, rng)
             goals[row] = self._goals.draw(row, rng)
         self._goals.set(goals)
         for index, block in enumerate(self._blocks):
-            first, last = np.searchsorted(chosen, [block.rows.start, block.rows.stop])
-            local = chosen[first:last]
-            if not len(local):
+            own = chosen[(block.rows.start <= chosen) & (chosen < block.rows.stop)]
+            if not len(own):
                 continue
-            own, places = rows[block.rows], local - block.rows.start
+            places = own - block.rows.start
             if self._prepared:
-                self._prepared[index].start(own, self._generator)
+                self._prepared[index].start(rows[block.rows], self._generator)
             if self._conditions:
-                streams = [self._streams[row] for row in local]
-                self._conditions[index].start(places, streams, self._goals.direction.numpy()[local])
-            shapes = (block.body.model.nq, block.body.model.nv)
+                streams = [self._streams[row] for row in own]
+                self._conditions[index].start(places, streams, self._goals.direction.numpy()[own])
             drawn = []
-            for part, size in enumerate(shapes):
+            for part, size in enumerate((block.body.model.nq, block.body.model.nv)):
                 values = np.zeros((block.n, size))
-                values[places] = [moves[row][part] for row in local.tolist()]
+                values[places] = [moves[row][part] for row in own.tolist()]
                 drawn.append(torch.from_numpy(values).to(**self._kind))
-            block.start(own, *drawn)
-        self._steps.masked_fill_(rows, 0)
-        self._start_age.masked_fill_(rows, 0)
+            block.start(rows[block.rows], *drawn)
+        self._begin_clocks(rows)
 
     def _start_on_device(self, rows: Tensor) -> None:
         """New episodes in ``rows`` (B,) bool, drawn from the device's generator, without waiting for it."""
@@ -334,6 +305,9 @@ class LocomotionEnv(TokenEnv):
                 speeds = task.reset_speed_noise * torch.randn(block.n, model.nv, **random)
             variants.start(own, self._generator)
             block.start(own, moves, speeds)
+        self._begin_clocks(rows)
+
+    def _begin_clocks(self, rows: Tensor) -> None:
         self._steps.masked_fill_(rows, 0)
         self._start_age.masked_fill_(rows, 0)
 
@@ -418,11 +392,10 @@ class LocomotionEnv(TokenEnv):
     # Going on from elsewhere
 
     @property
-    def _kept(self) -> tuple[str, ...]:
-        always = ("_blocks", "_readings", "_goals", "_steps", "_start_age", "_finished")
-        drawn = ("_rngs", "_streams", "_told")
-        own = ("_prepared", "_generator") if self._prepared else ("_conditions",)
-        return (*always, *drawn, *own, *(("_terrain",) if self._terrain else ()))
+    def _kept(self) -> list[str]:
+        always = ["_blocks", "_readings", "_goals", "_steps", "_start_age", "_finished"]
+        drawn = ["_rngs", "_streams", "_told"] + ["_terrain"] * (self._terrain is not None)
+        return always + drawn + (["_prepared", "_generator"] if self._prepared else ["_conditions"])
 
     @property
     def _terrain(self) -> Ground | None:
@@ -537,12 +510,3 @@ def draw_moves(
         rng.uniform(-noise, noise, nv) if task.speed_noise == "uniform" else noise * rng.standard_normal(nv)
     )
     return moves, speeds
-
-
-def _groups(
-    bodies: Sequence[Morphology], aligned: bool
-) -> list[tuple[list[Morphology], slice, tuple[int, ...]]]:
-    """Rows, given by their bodies, that can be simulated together: bodies, rows, slots of limbs."""
-    return [
-        (list(bodies[rows]), rows, limb_slots(bodies[rows.start], aligned)) for rows in adjacent_rows(bodies)
-    ]

@@ -1,7 +1,8 @@
-"""Where each row is to go or to reach, drawn at the start of its episodes."""
+"""Where each row is to go or to reach, drawn at the start of its episodes, and what its steps are worth."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from ..in_place import replace
 from ..snapshots import Kept
-from .bodies.model import is_held, joint_range
+from .bodies.model import BALL, FREE, HINGE, is_held, joint_range
 from .bodies.morphology import UNLIMITED_SLIDE, Morphology
+from .layout import Layout
+from .readings import Readings
 from .task import LocomotionTask
 
 POSES = 256
@@ -49,7 +52,7 @@ class Goals(Kept):
         body_of_row: np.ndarray,
         kind: Mapping[str, Any],
     ) -> None:
-        self.task, self._body_of_row = task, body_of_row
+        self._task, self._body_of_row = task, body_of_row
         reaching = [task.reaches(body.name, body.can_travel) for body in bodies]
         self.any_reaches = any(reaching)
         self.reaching = torch.from_numpy(np.array(reaching)[body_of_row]).to(kind["device"])
@@ -73,7 +76,7 @@ class Goals(Kept):
         places = self._places[self._body_of_row[row]]
         if places is not None:
             return places[rng.integers(len(places))]
-        if self.task.direction == "random":
+        if self._task.direction == "random":
             angle = rng.uniform(-np.pi, np.pi)
             return np.cos(angle), np.sin(angle)
         return None
@@ -97,22 +100,9 @@ class Goals(Kept):
             number = torch.randint(POSES, (len(rows), 1, 1), generator=generator, device=kind["device"])
             drawn = self._places_of_row.gather(1, number.expand(-1, 1, 3))[:, 0]
             replace(self.target, rows & self.reaching, drawn)
-        if self.task.direction == "random":
+        if self._task.direction == "random":
             angle = torch.pi * (2 * torch.rand(len(rows), generator=generator, **kind) - 1)
             replace(self.direction, rows & ~self.reaching, torch.stack((angle.cos(), angle.sin()), 1))
-
-    def reward(self, velocity: Tensor) -> Tensor:
-        """(B,) reward of ``velocity`` (B,) m/s along the direction, 0 for rows that reach."""
-        task = self.task
-        if task.target_speed is not None:
-            velocity = 1 - (velocity - task.target_speed).abs() / task.target_speed
-        forward = task.forward_weight * velocity
-        return torch.where(self.reaching, 0.0, forward) if self.any_reaches else forward
-
-    def reach_reward(self, distance: Tensor) -> Tensor:
-        """(B,) reward of a tip at ``distance`` (B,) m from its target, 0 for rows that go forward."""
-        closeness = 1 - (4 * distance / self.reach).tanh()
-        return torch.where(self.reaching, self.task.reach_weight * closeness, 0.0)
 
 
 def tip_places(body: Morphology) -> np.ndarray:
@@ -124,20 +114,18 @@ def tip_places(body: Morphology) -> np.ndarray:
     model, rng = body.model, np.random.default_rng(0)
     data, home = mujoco.MjData(model), body.initial_qpos
     tip, places = body.limbs[body.tip].bodies[0], []
-    own = {part for limb in body.limbs for part in limb.bodies}
     for _ in range(POSES):
         data.qpos[:] = home
         for joint in range(model.njnt):
-            if int(model.jnt_bodyid[joint]) not in own or is_held(model, joint):
+            kind = int(model.jnt_type[joint])
+            # A free joint is that of a root that is tied.
+            if int(model.jnt_bodyid[joint]) not in body.parts or is_held(model, joint) or kind == FREE:
                 continue
-            address, kind = int(model.jnt_qposadr[joint]), int(model.jnt_type[joint])
-            if kind == int(mujoco.mjtJoint.mjJNT_FREE):  # of a root that is tied
-                continue
-            ends = joint_range(model, joint)
-            if kind == int(mujoco.mjtJoint.mjJNT_BALL):
+            address, ends = int(model.jnt_qposadr[joint]), joint_range(model, joint)
+            if kind == BALL:
                 _turn_ball(data.qpos[address : address + 4], ends[1] if ends else np.pi, rng)
                 continue
-            half = np.pi if kind == int(mujoco.mjtJoint.mjJNT_HINGE) else UNLIMITED_SLIDE
+            half = np.pi if kind == HINGE else UNLIMITED_SLIDE
             data.qpos[address] = rng.uniform(*ends or (home[address] - half, home[address] + half))
         mujoco.mj_kinematics(model, data)
         places.append(data.xpos[tip] + data.xmat[tip].reshape(3, 3) @ body.tip_center)
@@ -151,3 +139,97 @@ def _turn_ball(quaternion: np.ndarray, largest: float, rng: np.random.Generator)
     axis, turn = rng.standard_normal(3), np.empty(4)
     mujoco.mju_axisAngle2Quat(turn, axis / np.linalg.norm(axis), rng.uniform(0, largest))
     mujoco.mju_mulQuat(quaternion, quaternion.copy(), turn)
+
+
+class Reward:
+    """Rewards of B rows, and which bodies are still in shape.
+
+    Args:
+        task: says how.
+        can_fall: (B,) bool.
+        durations: (B,) s, of a step of each row.
+        layout, readings, goals: of the rows.
+    """
+
+    def __init__(
+        self,
+        task: LocomotionTask,
+        can_fall: Tensor,
+        durations: Tensor,
+        layout: Layout,
+        readings: Readings,
+        goals: Goals,
+    ) -> None:
+        self._task, self._layout, self._readings, self._goals = task, layout, readings, goals
+        self._can_fall, self._durations = can_fall, durations
+        self._zero = torch.zeros_like(durations)
+
+    def of_step(
+        self, before: Tensor, cost: Tensor, diverged: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What the step that has just been read is worth.
+
+        Args:
+            before: (B, 2) m, `Readings.progress` before it.
+            cost: (B,) sum of squared actions.
+            diverged: (B,) bool, rows that are not where they were any more: their episode ends here.
+
+        Returns:
+            Rewards (B,), healthy (B,) bool, and the parts (B,) by the names that ``info`` has for them.
+        """
+        task, readings, goals, zero = self._task, self._readings, self._goals, self._zero
+        velocity = ((readings.progress - before) * goals.direction).sum(1) / self._durations
+        velocity = torch.where(diverged, zero, velocity)
+        progress = velocity
+        if task.target_speed is not None:
+            progress = 1 - (velocity - task.target_speed).abs() / task.target_speed
+        forward = task.forward_weight * progress
+        if goals.any_reaches:
+            forward = torch.where(goals.reaching, 0.0, forward)
+        control = -task.control_cost * cost
+        healthy = self._healthy() & ~diverged
+        bonus = torch.where(healthy & ~goals.reaching, task.alive_bonus, zero)
+        parts = {
+            "forward_velocity": velocity,
+            "reward_forward": forward,
+            "reward_control": control,
+            "reward_alive": bonus,
+        }
+        reward = forward + bonus + control
+        if goals.any_reaches:
+            tips = readings.points(self._layout.tip_slot, self._layout.tip_center)  # one substep behind
+            distance = torch.linalg.vector_norm(goals.target - tips, dim=1)
+            distance = torch.where(goals.reaching, distance, zero)
+            closeness = 1 - (4 * distance / goals.reach).tanh()
+            reached = torch.where(goals.reaching & ~diverged, task.reach_weight * closeness, 0.0)
+            parts |= {"target_distance": distance, "reward_reach": reached}
+            reward = reward + reached
+        return reward, healthy, parts
+
+    def _healthy(self) -> Tensor:
+        task, readings, limits = self._task, self._readings, self._layout.height_limits
+        height = readings.root[:, 2] - readings.raised
+        good = (limits[:, 0] < height) & (height < limits[:, 1])
+        if task.max_tilt is not None:
+            good &= ~self._can_fall | (readings.cos_tilt > math.cos(task.max_tilt))
+        if task.max_state is not None:
+            good &= readings.largest < task.max_state
+        return good
+
+    def why_ended(self, row: int) -> str:
+        """Half a sentence on what of a row is beyond a limit, with the key of that; "" if nothing is."""
+        task, readings = self._task, self._readings
+        height = float(readings.root[row, 2] - readings.raised[row])
+        low, high = self._layout.height_limits[row].tolist()
+        if not low < height < high:
+            key = "height" if task.height is not None else "relative_height"
+            return f"its root is at {height:.3g} m, not between {low:.3g} and {high:.3g} m (env.task.{key})"
+        tilt = math.acos(min(max(float(readings.cos_tilt[row]), -1.0), 1.0))
+        if task.max_tilt is not None and self._can_fall[row] and tilt >= task.max_tilt:
+            return f"it leans by {tilt:.3g} rad, more than {task.max_tilt:g} (env.task.max_tilt)"
+        largest = float(readings.largest[row])
+        if task.max_state is not None and largest >= task.max_state:
+            return (
+                f"a position or velocity is {largest:.3g}, more than {task.max_state:g} (env.task.max_state)"
+            )
+        return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -13,30 +14,23 @@ from torch import Tensor
 
 from ..errors import UserError
 from .bodies import families
-from .bodies.model import body_joints
+from .bodies.limbs import JointSlot
+from .bodies.model import BALL, FREE, body_joints
 from .bodies.morphology import Morphology
-from .observation import joint_descriptor_slice
+from .limb_spec import joint_descriptor_slice
 from .task import LocomotionTask
 
 SMALLEST_RANGE = 1e-4
 """Of a joint (rad, m) in whose range a position is told; limits are soft, and give way as far."""
 
-_LIMITED, _RANGE = joint_descriptor_slice("is_limited"), joint_descriptor_slice("range")
+_AXIS, _LIMITED, _RANGE = map(joint_descriptor_slice, ("axis", "is_limited", "range"))
 _CONTROLS = ("center", "half", "low", "high")
-_PADDING = {"parent": -1, "half_range": torch.inf}
 
 
 def spread_rows(
     bodies: Sequence[str | Morphology] | str | Morphology, num_envs: int | None
 ) -> tuple[tuple[Morphology, ...], np.ndarray]:
-    """Bodies, and which of them each row is of; rows of a body lie together.
-
-    Args:
-        bodies: names or morphologies.
-        num_envs: B; None: one for each body.
-
-    Returns:
-        The morphologies, and their index for each row (B,).
+    """The morphologies of ``bodies``, and which of them each row (B,) is of; rows of a body lie together.
 
     Raises:
         UserError: no body, an unknown one, or fewer rows than bodies.
@@ -55,32 +49,25 @@ def spread_rows(
 def padded_sizes(bodies: Sequence[Morphology], aligned: bool) -> tuple[int, int]:
     """Limbs and joint slots (N, J) that token sets of these bodies are padded to.
 
-    Args:
-        bodies: of all rows.
-        aligned: limbs stand where the family's full body has them.
-
     Raises:
         UserError: aligned bodies of several families.
     """
     sized = [b.full_body or b for b in bodies] if aligned else bodies
-    if aligned and len({body.name for body in sized}) > 1:
-        raise UserError(
-            "aligned slots need bodies of one family; got those of "
-            + ", ".join(sorted({body.name for body in sized}))
-        )
+    names = sorted({body.name for body in sized})
+    if aligned and len(names) > 1:
+        raise UserError(f"aligned slots need bodies of one family; got those of {', '.join(names)}")
     return max(b.n_limbs for b in sized), max(b.n_joints for b in sized)
 
 
 def limb_slots(body: Morphology, aligned: bool) -> tuple[int, ...]:
-    """Where each limb stands among the padded ones."""
+    """Where each limb stands among the padded ones; ``aligned``: where the family's full body has it."""
     return body.aligned_slots if aligned else tuple(range(body.n_limbs))
 
 
-def joint_places(body: Morphology, slots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Limb slots and joint slots (S,), (S,) of every joint row of a body."""
-    places = [(slots[i], k) for i, limb in enumerate(body.limbs) for k in range(len(limb.slots))]
-    limb, joint = np.array(places).T
-    return limb, joint
+def joint_rows(body: Morphology, slots: Sequence[int]) -> list[tuple[int, int, JointSlot]]:
+    """Every joint row of a body, in order: its limb slot, its joint slot, and what it is."""
+    limbs = zip(slots, body.limbs, strict=True)
+    return [(place, k, row) for place, limb in limbs for k, row in enumerate(limb.slots)]
 
 
 @dataclass(frozen=True)
@@ -91,28 +78,29 @@ class Layout:
 
     Attributes:
         mask, parent: (B, N) int8, int32. joint_mask, action_mask: (B, N, J) int8.
-        limb_descriptors: (B, N, 19), joint_descriptors: (B, N, J, 22) float32, 0 at padding.
-        root_slot, tip_slot: (B,) int64, of the root and of the limb that reaches farthest.
-        tip_center: (B, 3) m, of that limb, in its frame. height_limits: (B, 2) m, of the root.
-        ground: (B, N) height of the ground, m.
+        root_slot: (B,) int64. ground: (B, N) height of the ground, m.
         untilt: (B, 3, 3), takes the root's tilt at its start out of its rotation.
+        turned_axis: (B, N, J, 3), in the limb's frame, of joints whose axis MuJoCo does not give.
+        limb_descriptors: (B, N, 19), joint_descriptors: (B, N, J, 22) float32, 0 at padding.
+        tip_slot: (B,) int64, of the limb that reaches farthest. tip_center: (B, 3) m, in its frame.
+        height_limits: (B, 2) m, of the root.
         reference, middle, half_range: (B, N, J) of every joint; half_range is inf if unlimited.
         center, half, low, high: (B, N, J) physical controls ``center + half * action`` from low to high.
-        turned_axis: (B, N, J, 3), in the limb's frame, of joints whose axis MuJoCo does not give.
     """
 
     mask: Tensor
     parent: Tensor
     joint_mask: Tensor
     action_mask: Tensor
+    root_slot: Tensor
+    ground: Tensor
+    untilt: Tensor
+    turned_axis: Tensor
     limb_descriptors: Tensor
     joint_descriptors: Tensor
-    root_slot: Tensor
     tip_slot: Tensor
     tip_center: Tensor
     height_limits: Tensor
-    ground: Tensor
-    untilt: Tensor
     reference: Tensor
     middle: Tensor
     half_range: Tensor
@@ -120,7 +108,28 @@ class Layout:
     half: Tensor
     low: Tensor
     high: Tensor
-    turned_axis: Tensor
+
+    @staticmethod
+    def padding(b: int, n: int, j: int) -> Layout:
+        """Rows without a body."""
+        real = {"dtype": torch.float64}
+        return Layout(
+            mask=torch.zeros(b, n, dtype=torch.int8),
+            parent=torch.full((b, n), -1, dtype=torch.int32),
+            joint_mask=torch.zeros(b, n, j, dtype=torch.int8),
+            action_mask=torch.zeros(b, n, j, dtype=torch.int8),
+            root_slot=torch.zeros(b, dtype=torch.int64),
+            ground=torch.zeros(b, n, **real),
+            untilt=torch.zeros(b, 3, 3, **real),
+            turned_axis=torch.zeros(b, n, j, 3, **real),
+            limb_descriptors=torch.zeros(b, n, 19),
+            joint_descriptors=torch.zeros(b, n, j, 22),
+            tip_slot=torch.zeros(b, dtype=torch.int64),
+            tip_center=torch.zeros(b, 3, **real),
+            height_limits=torch.zeros(b, 2, **real),
+            half_range=torch.full((b, n, j), torch.inf, **real),
+            **{name: torch.zeros(b, n, j, **real) for name in ("reference", "middle", *_CONTROLS)},
+        )
 
     def rows(self, rows: slice | Tensor | np.ndarray) -> Layout:
         """Only these rows; of a slice the same memory."""
@@ -133,32 +142,14 @@ class Layout:
 
     def widened(self, n: int, j: int) -> Layout:
         """With padding to more limbs and joint slots."""
-        wide = {}
+        wide = Layout.padding(len(self.mask), n, j)
         for name, own in vars(self).items():
-            sizes = list(own.shape)
-            if name not in _OF_ROWS:
-                sizes[1] = n
-            if name not in _OF_ROWS | _OF_LIMBS:
-                sizes[2] = j
-            wide[name] = torch.full(sizes, _PADDING.get(name, 0), dtype=own.dtype)
-            wide[name][tuple(slice(size) for size in own.shape)] = own
-        return Layout(**wide)
+            getattr(wide, name)[tuple(map(slice, own.shape))] = own
+        return wide
 
 
-_OF_ROWS = {"root_slot", "tip_slot", "tip_center", "height_limits", "untilt"}
-_OF_LIMBS = {"mask", "parent", "limb_descriptors", "ground"}
-_OF_STRUCTURE = {
-    "mask",
-    "parent",
-    "joint_mask",
-    "action_mask",
-    "root_slot",
-    "ground",
-    "untilt",
-    "turned_axis",
-}
-
-VARIED = tuple(field.name for field in dataclasses.fields(Layout) if field.name not in _OF_STRUCTURE)
+_FIELDS = [field.name for field in dataclasses.fields(Layout)]
+VARIED = tuple(_FIELDS[_FIELDS.index("limb_descriptors") :])
 """What differs between the variants of a body."""
 
 
@@ -166,66 +157,45 @@ def make_layout(
     bodies: Sequence[tuple[Morphology, tuple[int, ...]]], n_limbs: int, n_joints: int, task: LocomotionTask
 ) -> Layout:
     """One row for each body, given with the slots of its limbs."""
-    b, n, j = len(bodies), n_limbs, n_joints
-    joints = {"dtype": torch.float64}
-    layout = Layout(
-        mask=torch.zeros(b, n, dtype=torch.int8),
-        parent=torch.full((b, n), -1, dtype=torch.int32),
-        joint_mask=torch.zeros(b, n, j, dtype=torch.int8),
-        action_mask=torch.zeros(b, n, j, dtype=torch.int8),
-        limb_descriptors=torch.zeros(b, n, 19),
-        joint_descriptors=torch.zeros(b, n, j, 22),
-        root_slot=torch.zeros(b, dtype=torch.int64),
-        tip_slot=torch.zeros(b, dtype=torch.int64),
-        tip_center=torch.zeros(b, 3, **joints),
-        height_limits=torch.zeros(b, 2, **joints),
-        ground=torch.zeros(b, n, **joints),
-        untilt=torch.zeros(b, 3, 3, **joints),
-        half_range=torch.full((b, n, j), torch.inf, **joints),
-        turned_axis=torch.zeros(b, n, j, 3, **joints),
-        **{name: torch.zeros(b, n, j, **joints) for name in ("reference", "middle", *_CONTROLS)},
-    )
+    layout = Layout.padding(len(bodies), n_limbs, n_joints)
     for row, (body, slots) in enumerate(bodies):
-        _describe(layout.rows(slice(row, row + 1)), body, slots, task)
+        _describe(layout.rows(row), body, slots, task)
     return layout
 
 
 def _describe(row: Layout, body: Morphology, slots: tuple[int, ...], task: LocomotionTask) -> None:
-    """Write what a body is into a layout of one row."""
-    row.root_slot[0] = slots[0]
-    row.ground[0] = body.ground
-    row.untilt[0] = torch.from_numpy(_untilt(body.start_rotation))
+    """Write what a body is into a row of a layout."""
+    row.root_slot.fill_(slots[0])
+    row.ground.fill_(body.ground)
+    row.untilt.copy_(torch.from_numpy(_untilt(body.start_rotation)))
     low, high = -np.inf, np.inf
     if body.can_fall:
         low, high = task.height_range(body.standing_height, body.height_unit)
-    row.height_limits[0] = torch.tensor([low + body.ground, high + body.ground], dtype=torch.float64)
+    row.height_limits.copy_(torch.tensor([low + body.ground, high + body.ground], dtype=torch.float64))
     if body.tip >= 0:
-        row.tip_slot[0] = slots[body.tip]
-        row.tip_center[0] = torch.from_numpy(np.asarray(body.tip_center, float))
-    axis = joint_descriptor_slice("axis")
-    ball = int(mujoco.mjtJoint.mjJNT_BALL)
-    for limb, slot, limbs, joints in zip(
-        body.limbs, slots, body.limb_descriptors, body.joint_descriptors, strict=True
-    ):
-        row.mask[0, slot] = 1
-        row.parent[0, slot] = slots[limb.parent] if limb.parent >= 0 else -1
-        row.limb_descriptors[0, slot] = torch.from_numpy(limbs)
-        for k, (joint, descriptors) in enumerate(zip(limb.slots, joints, strict=True)):
-            place = 0, slot, k
-            row.joint_mask[place] = 1
-            row.joint_descriptors[place] = torch.from_numpy(descriptors)
-            row.reference[place] = reference = body.reference(joint)
-            if descriptors[_LIMITED]:
-                low, high = (float(end) for end in descriptors[_RANGE])
-                row.middle[place] = reference + (low + high) / 2
-                if high - low > SMALLEST_RANGE:
-                    row.half_range[place] = (high - low) / 2
-            if joint.joint < 0 or int(body.model.jnt_type[joint.joint]) == ball:
-                row.turned_axis[place] = torch.from_numpy(descriptors[axis])
-            if joint.actuator >= 0:
-                row.action_mask[place] = 1
-                for name in _CONTROLS:
-                    getattr(row, name)[place] = float(getattr(body.controls, name)[joint.actuator])
+        row.tip_slot.fill_(slots[body.tip])
+        row.tip_center.copy_(torch.from_numpy(np.asarray(body.tip_center, float)))
+    for limb, slot, own in zip(body.limbs, slots, body.limb_descriptors, strict=True):
+        row.mask[slot] = 1
+        row.parent[slot] = slots[limb.parent] if limb.parent >= 0 else -1
+        row.limb_descriptors[slot] = torch.from_numpy(own)
+    described = [own for limb in body.joint_descriptors for own in limb]
+    for (*place, joint), own in zip(joint_rows(body, slots), described, strict=True):
+        place = tuple(place)
+        row.joint_mask[place] = 1
+        row.joint_descriptors[place] = torch.from_numpy(own)
+        row.reference[place] = reference = body.reference(joint)
+        if own[_LIMITED]:
+            low, high = (float(end) for end in own[_RANGE])
+            row.middle[place] = reference + (low + high) / 2
+            if high - low > SMALLEST_RANGE:
+                row.half_range[place] = (high - low) / 2
+        if joint.joint < 0 or int(body.model.jnt_type[joint.joint]) == BALL:
+            row.turned_axis[place] = torch.from_numpy(own[_AXIS])
+        if joint.actuator >= 0:
+            row.action_mask[place] = 1
+            for name in _CONTROLS:
+                getattr(row, name)[place] = float(getattr(body.controls, name)[joint.actuator])
 
 
 def _untilt(rotation: np.ndarray) -> np.ndarray:
@@ -241,29 +211,32 @@ def _untilt(rotation: np.ndarray) -> np.ndarray:
     return (heading.T @ rotation).T
 
 
-# Bodies that are simulated together
+class Group(NamedTuple):
+    """Rows that one batch can simulate: the body of each, which they are, and the slots of their limbs."""
 
-_STRUCTURE = (
-    "body_parentid",
-    "jnt_type",
-    "jnt_bodyid",
-    "jnt_qposadr",
-    "dof_bodyid",
-    "geom_bodyid",
-    "actuator_trntype",
-    "actuator_trnid",
-    "actuator_dyntype",
-)
-_NO_SIZES = ("nname", "npath", "ntext", "nmat", "nnumeric", "nkey", "nmesh", "ntex")
+    bodies: list[Morphology]
+    rows: slice
+    slots: tuple[int, ...]
 
 
-def adjacent_rows(bodies: Sequence[Morphology]) -> list[slice]:
-    """Rows, given by their bodies, in runs that one batch can simulate."""
+def adjacent_groups(bodies: Sequence[Morphology], aligned: bool) -> list[Group]:
+    """Rows, given by their bodies, in runs that share a layout."""
     starts = [0]
     for row in range(1, len(bodies)):
         if not share_layout(bodies[starts[-1]], bodies[row]):
             starts.append(row)
-    return [slice(first, last) for first, last in zip(starts, [*starts[1:], len(bodies)], strict=True)]
+    ends = [*starts[1:], len(bodies)]
+    return [
+        Group(list(bodies[start:end]), slice(start, end), limb_slots(bodies[start], aligned))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+_STRUCTURE = (
+    *("body_parentid", "jnt_type", "jnt_bodyid", "jnt_qposadr", "dof_bodyid", "geom_bodyid"),
+    *("actuator_trntype", "actuator_trnid", "actuator_dyntype"),
+)
+_NO_SIZES = ("nname", "npath", "ntext", "nmat", "nnumeric", "nkey", "nmesh", "ntex")
 
 
 def share_layout(one: Morphology, other: Morphology) -> bool:
@@ -284,8 +257,7 @@ def share_layout(one: Morphology, other: Morphology) -> bool:
         == [(x.bodies, x.parent, x.slots) for x in other.limbs]
         and all(slot.joint >= 0 for limb in one.limbs for slot in limb.slots)
         and one.aligned_slots == other.aligned_slots
-        and np.array_equal(_activation(one), _activation(other))
-        and all(np.array_equal(x, y) for x, y in zip(_root(one), _root(other), strict=True))
+        and all(np.array_equal(x, y) for x, y in zip(_start(one), _start(other), strict=True))
     )
 
 
@@ -294,14 +266,11 @@ def _sizes(model: mujoco.MjModel) -> Mapping[str, int]:
     return {name: size for name in names if isinstance(size := getattr(model, name), int)}
 
 
-def _activation(body: Morphology) -> np.ndarray:
-    return np.zeros(0) if body.home_activation is None else body.home_activation
-
-
-def _root(body: Morphology) -> list[np.ndarray]:
-    """Where the root is as a function of its joints' positions."""
+def _start(body: Morphology) -> list[np.ndarray]:
+    """The states of actuators at a start, and where the root is as a function of its joints' positions."""
     model, root = body.model, body.root
     joints = list(body_joints(model, root))
-    free = [int(kind) for kind in model.jnt_type[joints]] == [int(mujoco.mjtJoint.mjJNT_FREE)]
+    free = model.jnt_type[joints].tolist() == [FREE]
     place = [] if free else [model.body_pos[root], model.jnt_pos[joints], model.jnt_axis[joints], model.qpos0]
-    return [model.body_quat[root], body.start_rotation, *place]
+    activation = np.zeros(0) if body.home_activation is None else body.home_activation
+    return [activation, model.body_quat[root], body.start_rotation, *place]

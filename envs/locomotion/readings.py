@@ -8,11 +8,10 @@ computed from ``qpos`` and are current.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,19 +19,14 @@ from torch import Tensor
 from ..in_place import at_a_time
 from ..snapshots import Kept
 from .backends import COORDINATES, DOFS, SimulatedRows
-from .bodies.limbs import JointSlot, Limb
 from .bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
 from .layout import Layout
 from .task import LocomotionTask
 from .varied.world import Ground
 
-Address = tuple[int, int]
 REMOTE = -1
 """As the kind of a joint: an actuator that acts on none."""
-
-_NONE, _ONE = (-2, 0), (-1, 0)
-"""Addresses of 0, for what a body does not have, and of 1."""
 
 
 class Readings(Kept):
@@ -58,26 +52,20 @@ class Readings(Kept):
     """
 
     kept = ("_values",)
+    terrain: Ground | None = None
 
     def __init__(
         self, blocks: Sequence[SimulatedRows], layout: Layout, task: LocomotionTask, reaches: bool = False
     ) -> None:
         self._task, self._layout = task, layout
         b, n, j = layout.joint_mask.shape
-        self._kind = kind = {"dtype": layout.reference.dtype, "device": layout.reference.device}
+        kind = {"dtype": layout.reference.dtype, "device": layout.reference.device}
         memories = [memory.view(-1) for block in blocks for memory in block.memory]
         total = sum(map(len, memories))
         self._flat = torch.zeros(total + 2, **kind)
         self._flat[-1] = 1.0
         self._copies = _few(memories, self._flat[:total])
-        first, planes = 0, []
-        for block in blocks:
-            planes.append(_Addresses(block, first, n, j).parts(task, reaches))
-            first += sum(memory.numel() for memory in block.memory)
-        widths = {name: max(len(own[name]) for own in planes) for name in planes[0]}
-        index = np.empty((sum(widths.values()), b), np.int64)
-        for block, own in zip(blocks, planes, strict=True):
-            index[:, block.rows] = _index(block, own, widths, total + 2)
+        index, widths = _places(blocks, layout, task, reaches, total)
         self._values, self._now = torch.zeros(2, *index.shape, **kind)
         self._most = at_a_time(self._values)
         self._index = torch.from_numpy(index).to(kind["device"]).view(-1).split(self._most)
@@ -90,11 +78,10 @@ class Readings(Kept):
         self.activation = self._parts["activation"] if widths["activation"] else None
         self._turned = layout.turned_axis.permute(3, 1, 2, 0).reshape(3, n * j, b)
         self._ball_axes = _ball_axes(blocks, n, j, b).to(**kind)
-        self._roots = _Root.groups(blocks, kind)
+        self._roots = _root_groups(blocks, kind)
         self.root, self.progress = torch.zeros(b, 3, **kind), torch.zeros(b, 2, **kind)
         self.cos_tilt, self.largest = torch.ones(b, **kind), torch.zeros(b, **kind)
         self.ground, self.raised = layout.ground.t().contiguous(), torch.zeros(b, **kind)
-        self.terrain: Ground | None = None
         self._every = torch.arange(b, device=kind["device"])
 
     def read(self, rows: Tensor | None = None) -> None:
@@ -147,179 +134,159 @@ class Readings(Kept):
 
 def _few(memories: Sequence[Tensor], copies: Tensor) -> list[tuple[list[Tensor], Tensor]]:
     """Memories that are copied by one call, and where to."""
-    groups, first, most = [], 0, at_a_time(copies)
+    groups, sizes, most = [], [], at_a_time(copies)
     for memory in memories:
-        if not groups or sum(map(len, groups[-1])) + len(memory) > most:
+        if not groups or sizes[-1] + len(memory) > most:
             groups.append([])
+            sizes.append(0)
         groups[-1].append(memory)
-    found = []
-    for group in groups:
-        last = first + sum(map(len, group))
-        found.append((group, copies[first:last]))
-        first = last
-    return found
+        sizes[-1] += len(memory)
+    return list(zip(groups, copies.split(sizes), strict=True))
 
 
-class _Addresses:
-    """Where the numbers of a body are found among the copies of all simulators' memory.
+def _places(
+    blocks: Sequence[SimulatedRows], layout: Layout, task: LocomotionTask, reaches: bool, total: int
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Where each number of (planes, B) is among ``total`` copied ones, and how many planes each part has.
 
-    An address is the place of the first row's number, and how far that of the next row is.
+    Behind the last copied number are a 0, for what a body does not have, and a 1.
+    """
+    b, n, j = layout.joint_mask.shape
+    first, found = 0, []
+    for block in blocks:
+        found.append(_BlockPlaces(block, first, n, j, total).parts(task, reaches))
+        first += sum(memory.numel() for memory in block.memory)
+    kinds = {int(kind) for block in blocks for kind in kinds_of_joints(block)}
+    unused = [] if any(block.body.model.na for block in blocks) else ["activation"]
+    unused += [] if BALL in kinds else ["quaternions"]
+    unused += [] if kinds & {BALL, REMOTE} else ["rotations_of_joints"]
+    widths = {name: max(len(own[name]) for own in found) for name in found[0]} | dict.fromkeys(unused, 0)
+    index, start = np.full((sum(widths.values()), b), total), 0
+    for name, width in widths.items():
+        for block, own in zip(blocks, found, strict=True):
+            end = start + min(width, len(own[name]))
+            index[start:end, block.rows] = own[name][:width]
+        start += width
+    return index, widths
+
+
+def kinds_of_joints(block: SimulatedRows) -> list[int]:
+    """Of each joint row."""
+    types = block.body.model.jnt_type
+    return [int(types[row.joint]) if row.joint >= 0 else REMOTE for *_, row in block.joints]
+
+
+class _BlockPlaces:
+    """Where the numbers of a block's n rows are among the copies of all simulators' memory.
 
     Args:
-        block: that simulates it.
+        block: simulates them.
         first: where the copies of its memory begin.
-        n, j: limbs and joint slots that rows are padded to.
+        limbs, joints: N, J that rows are padded to.
+        zero: where a 0 is; behind it is a 1.
     """
 
-    def __init__(self, block: SimulatedRows, first: int, n: int, j: int) -> None:
-        self._block, self._first, self._model = block, first, block.body.model
-        self._found: dict[str, Address] = {}
-        limbs = dict(zip(block.slots, block.body.limbs, strict=True))
-        self._limbs = [limbs.get(slot) for slot in range(n)]
-        self._joints = [
-            (limb, limb.slots[k], self._kind(limb.slots[k])) if limb and k < len(limb.slots) else None
-            for limb in self._limbs
-            for k in range(j)
-        ]
-        self._kinds = {joint[2] for joint in self._joints if joint}
+    def __init__(self, block: SimulatedRows, first: int, limbs: int, joints: int, zero: int) -> None:
+        self._block, self._first, self._zero = block, first, zero
+        self._n_limbs, self._j = limbs, joints
+        self._bodies = [limb.bodies[0] for limb in block.body.limbs]
+        self._slots = list(block.slots)
+        self._of = functools.cache(self._places_of)
 
-    def _kind(self, slot: JointSlot) -> int:
-        return int(self._model.jnt_type[slot.joint]) if slot.joint >= 0 else REMOTE
-
-    def _find(self, name: str, column: int) -> Address:
-        if name not in self._found:
-            array, start = self._block.array(name), self._first
-            for memory in self._block.memory:
-                offset = (array.data_ptr() - memory.data_ptr()) // memory.element_size()
-                if 0 <= offset < memory.numel():
-                    self._found[name] = start + offset, array.stride(0)
-                    break
-                start += memory.numel()
-        start, stride = self._found[name]
-        return start + column, stride
-
-    def _of_limbs(self, name: str, width: int, column: int, otherwise: int | None = None) -> list[Address]:
-        """A column of each limb's row of an array; at padding 0, or what another body has."""
-        bodies = [limb.bodies[0] if limb else otherwise for limb in self._limbs]
-        return [_NONE if body is None else self._find(name, width * body + column) for body in bodies]
-
-    def _of_joints(
-        self, address: Callable[[Limb, JointSlot, int], Address], otherwise: Address = _NONE
-    ) -> list[Address]:
-        return [address(*joint) if joint else otherwise for joint in self._joints]
-
-    def parts(self, task: LocomotionTask, reaches: bool) -> dict[str, list[Address]]:
-        """Of all that is read of the body, by the name of the part."""
-        model, root, limbs = self._model, self._block.body.root, self._block.body.limbs
-        trees = [int(model.body_rootid[limb.bodies[0] if limb else root]) for limb in self._limbs]
+    def parts(self, task: LocomotionTask, reaches: bool) -> dict[str, np.ndarray]:
+        """Of all that is read of the bodies, (planes, n) by the name of the part."""
+        model, root, of = self._block.body.model, self._block.body.root, self._of
         joints = list(body_joints(model, root))
         start = int(model.jnt_qposadr[joints[0]]) if joints else 0
-        positions, velocities = _bounded(model, limbs) if task.max_state is not None else ([], [])
-        return {
-            "vectors": [address for c in range(3) for address in self._vectors(c)],
-            "centers": [self._find("subtree_com", 3 * tree + c) for c in range(3) for tree in trees],
-            "joint_position": self._of_joints(self._position),
-            "joint_speed": self._of_joints(self._speed),
-            "activation": self._of_joints(self._state) if model.na else [],
-            "root_origin": [self._find("xpos", 3 * root + c) for c in range(3)],
-            "root_rotation": [self._find("xmat", 9 * root + element) for element in range(6)],
-            "root_qpos": [
-                self._find("qpos", start + k)
-                for k in range(sum(COORDINATES[int(model.jnt_type[joint])] for joint in joints))
-            ],
-            "mass_center": [self._find("subtree_com", 3 * root + c) for c in range(2)],
-            "bounded": [self._find("qpos", k) for k in positions]
-            + [self._find("qvel", k) for k in velocities],
-            "quaternions": [a for c in range(4) for a in self._quaternion(c)] if BALL in self._kinds else [],
-            "rotations_of_joints": (
-                [a for e in range(9) for a in self._turning(e)] if self._kinds & {BALL, REMOTE} else []
-            ),
-            "rotations": [a for e in range(9) for a in self._of_limbs("xmat", 9, e)] if reaches else [],
-        }
-
-    def _vectors(self, c: int) -> list[Address]:
-        """One component of what `Readings.vectors` has."""
-
-        def axis(_: Limb, slot: JointSlot, kind: int) -> Address:
-            # Of the others MuJoCo gives none: their axis in the limb's frame turns with the limb.
-            return self._find("xaxis", 3 * slot.joint + c) if kind in (SLIDE, HINGE) else _NONE
-
-        return [
-            *self._of_limbs("xpos", 3, c, self._block.body.root),  # so that padding is where the root is
-            *self._of_limbs("cvel", 6, 3 + c),
-            *self._of_limbs("cvel", 6, c),
-            *self._of_limbs("xmat", 9, 3 * c),
-            *self._of_limbs("xmat", 9, 3 * c + 2),
-            *self._of_joints(axis),
+        coordinates = sum(COORDINATES[int(model.jnt_type[joint])] for joint in joints)
+        positions, velocities = _bounded(self._block.body) if task.max_state is not None else ([], [])
+        axes, of_joints = self._of_joints()
+        vectors = [
+            self._of_limbs(of("xpos", 3), of("xpos", 3)[root]),  # so that padding is where the root is
+            self._of_limbs(of("cvel", 6)[:, 3:]),
+            self._of_limbs(of("cvel", 6)[:, :3]),
+            self._of_limbs(of("xmat", 9)[:, 0::3]),
+            self._of_limbs(of("xmat", 9)[:, 2::3]),
+            axes,
         ]
+        centers = of("subtree_com", 3)[model.body_rootid]
+        found = of_joints | {
+            "vectors": np.concatenate(vectors, 1),
+            "centers": self._of_limbs(centers, centers[root]),
+            "root_origin": of("xpos", 3)[root],
+            "root_rotation": of("xmat", 9)[root, :6],
+            "root_qpos": of("qpos")[start : start + coordinates],
+            "mass_center": of("subtree_com", 3)[root, :2],
+            "bounded": np.concatenate((of("qpos")[positions], of("qvel")[velocities])),
+            "rotations": self._of_limbs(of("xmat", 9)) if reaches else np.zeros(0, int),
+        }
+        return {name: own.reshape(-1, self._block.n) for name, own in found.items()}
 
-    def _position(self, _: Limb, slot: JointSlot, kind: int) -> Address:
-        if kind == REMOTE:
-            return self._find("actuator_length", slot.actuator)
-        return _NONE if kind == BALL else self._find("qpos", int(self._model.jnt_qposadr[slot.joint]))
+    def _places_of(self, name: str, width: int = 1) -> np.ndarray:
+        """(k, width, n), or (k, n), of all numbers of an array, which has ``width`` of each of k things."""
+        array, start = self._block.array(name), self._first
+        for memory in self._block.memory:
+            offset = (array.data_ptr() - memory.data_ptr()) // memory.element_size()
+            if 0 <= offset < memory.numel():
+                break
+            start += memory.numel()
+        columns = start + offset + np.arange(array[0].numel())
+        found = columns[:, None] + array.stride(0) * np.arange(len(array))
+        return found if width == 1 else found.reshape(-1, width, len(array))
 
-    def _speed(self, _: Limb, slot: JointSlot, kind: int) -> Address:
-        if kind == REMOTE:
-            return self._find("actuator_velocity", slot.actuator)
-        return self._find("qvel", int(self._model.jnt_dofadr[slot.joint]) + slot.axis)
+    def _of_limbs(self, of_bodies: np.ndarray, padding: np.ndarray | None = None) -> np.ndarray:
+        """(width, N, n) of (bodies, width, n); at padding 0, or what (width, n) says."""
+        found = np.full((of_bodies.shape[1], self._n_limbs, self._block.n), self._zero)
+        if padding is not None:
+            found[:] = padding[:, None]
+        found[:, self._slots] = of_bodies[self._bodies].swapaxes(0, 1)
+        return found
 
-    def _state(self, _: Limb, slot: JointSlot, kind: int) -> Address:
-        model, actuator = self._model, slot.actuator
-        if actuator < 0 or model.actuator_actadr[actuator] < 0:
-            return _NONE
-        return self._find("act", int(model.actuator_actadr[actuator] + model.actuator_actnum[actuator] - 1))
-
-    def _quaternion(self, component: int) -> list[Address]:
-        """Of ball joints; of others that of no rotation."""
-        still = _NONE if component else _ONE
-
-        def address(_: Limb, slot: JointSlot, kind: int) -> Address:
-            start = int(self._model.jnt_qposadr[slot.joint])
-            return self._find("qpos", start + component) if kind == BALL else still
-
-        return self._of_joints(address, still)
-
-    def _turning(self, element: int) -> list[Address]:
-        """Of the rotations of limbs whose joints' axes turn with them."""
-
-        def address(limb: Limb, _: JointSlot, kind: int) -> Address:
-            turns = kind in (BALL, REMOTE)
-            return self._find("xmat", 9 * limb.bodies[0] + element) if turns else _NONE
-
-        return self._of_joints(address)
-
-
-def _index(
-    block: SimulatedRows, planes: Mapping[str, Sequence[Address]], widths: Mapping[str, int], end: int
-) -> np.ndarray:
-    """(planes, n) where the numbers of a block's rows are; ``end``: behind the last of all."""
-    every = []
-    for name, width in widths.items():
-        own, missing = list(planes[name]), width - len(planes[name])
-        if name == "quaternions" and missing:
-            own, missing = [_ONE] * (width // 4) + [_NONE] * (width // 4 * 3), 0
-        every += own + [_NONE] * missing
-    starts, strides = np.array(every, np.int64).T
-    starts = np.where(starts < 0, end + starts, starts)
-    return starts[:, None] + strides[:, None] * np.arange(block.rows.stop - block.rows.start)
+    def _of_joints(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Axes of all joint slots (3, N J, n), and what else is read of them; at padding 0."""
+        model, of = self._block.body.model, self._of
+        shape = self._n_limbs * self._j, self._block.n
+        axes, quaternions, turning = (np.full((width, *shape), self._zero) for width in (3, 4, 9))
+        position, speed, activation = (np.full(shape, self._zero) for _ in range(3))
+        quaternions[0] += 1  # no rotation
+        body_of = dict(zip(self._slots, self._bodies, strict=True))
+        for (limb, k, row), kind in zip(self._block.joints, kinds_of_joints(self._block), strict=True):
+            place, actuator = limb * self._j + k, row.actuator
+            if kind == REMOTE:
+                position[place] = of("actuator_length")[actuator]
+                speed[place] = of("actuator_velocity")[actuator]
+            else:
+                at = int(model.jnt_qposadr[row.joint])
+                speed[place] = of("qvel")[model.jnt_dofadr[row.joint] + row.axis]
+                if kind == BALL:
+                    quaternions[:, place] = of("qpos")[at : at + 4]
+                else:
+                    position[place], axes[:, place] = of("qpos")[at], of("xaxis", 3)[row.joint]
+            if kind in (BALL, REMOTE):  # MuJoCo gives no axis: that in the limb's frame turns with the limb
+                turning[:, place] = of("xmat", 9)[body_of[limb]]
+            if actuator >= 0 and model.actuator_actadr[actuator] >= 0:
+                last = model.actuator_actadr[actuator] + model.actuator_actnum[actuator] - 1
+                activation[place] = of("act")[last]
+        of_slots = {"joint_position": position, "joint_speed": speed, "activation": activation}
+        return axes, of_slots | {"quaternions": quaternions, "rotations_of_joints": turning}
 
 
-def _bounded(model: mujoco.MjModel, limbs: tuple[Limb, ...]) -> tuple[list[int], list[int]]:
+def _bounded(body: Morphology) -> tuple[list[int], list[int]]:
     """Addresses in ``qpos`` and ``qvel`` of the limbs' joints.
 
     Left out are the positions that say where the body stands: its root's unactuated slides, and the
     place of a free joint.
     """
-    positions, velocities = [], []
-    for limb in limbs:
+    model, positions, velocities = body.model, [], []
+    for limb in body.limbs:
         actuated = {slot.joint for slot in limb.slots if slot.actuator >= 0}
         for joint in body_joints(model, limb.bodies[0]):
-            kind = int(model.jnt_type[joint])
-            velocities += range(model.jnt_dofadr[joint], model.jnt_dofadr[joint] + DOFS[kind])
+            kind, at, dof = (int(a[joint]) for a in (model.jnt_type, model.jnt_qposadr, model.jnt_dofadr))
+            velocities += range(dof, dof + DOFS[kind])
             place = 0
             if limb.parent < 0 and joint not in actuated:
                 place = {FREE: 3, SLIDE: 1}.get(kind, 0)
-            positions += range(model.jnt_qposadr[joint] + place, model.jnt_qposadr[joint] + COORDINATES[kind])
+            positions += range(at + place, at + COORDINATES[kind])
     return positions, velocities
 
 
@@ -327,10 +294,9 @@ def _ball_axes(blocks: Sequence[SimulatedRows], n: int, j: int, b: int) -> Tenso
     """(3, N J, B) which part of its joint's rotation vector each row of a ball joint is."""
     axes = torch.zeros(3, n, j, b)
     for block in blocks:
-        for slot, limb in zip(block.slots, block.body.limbs, strict=True):
-            for k, joint in enumerate(limb.slots):
-                if joint.joint >= 0 and int(block.body.model.jnt_type[joint.joint]) == BALL:
-                    axes[joint.axis, slot, k, block.rows] = 1.0
+        for (limb, k, row), kind in zip(block.joints, kinds_of_joints(block), strict=True):
+            if kind == BALL:
+                axes[row.axis, limb, k, block.rows] = 1.0
     return axes.view(3, n * j, b)
 
 
@@ -343,94 +309,48 @@ def rotation_vectors(quaternions: Tensor) -> Tensor:
     return torch.where(sine > 1e-9, angle / sine.clamp_min(1e-9), 2.0) * q[1:]
 
 
-# Where a root is and how it leans, as functions of ``qpos``: MuJoCo's kinematics of that body
-
-
-@dataclass(frozen=True)
-class _RootJoint:
-    """Of n rows: kind and column of the first coordinate, and what differs from row to row, (n, ...)."""
-
-    kind: int
-    column: int
-    axis: Tensor
-    anchor: Tensor
-    reference: Tensor
-
-
 class _Root:
-    """The roots of n rows, whose joints are of the same kinds.
+    """Where n roots are and how they lean, as functions of ``qpos``: MuJoCo's kinematics of that body.
 
     Joints act one after the other, each in the frame that those before it have left. In planar bodies slides
     come first and the hinge turns about the origin, so that the position needs no rotation.
 
     Args:
-        kinds: of the joints.
-        bodies: the body of each row.
+        bodies: the body of each row, their roots' joints of the same kinds.
         rows: of the environment, (n,); None: all.
         kind: type and device of tensors.
     """
 
-    def __init__(
-        self, kinds: tuple[int, ...], bodies: Sequence[Morphology], rows: Tensor | None, kind: dict[str, Any]
-    ) -> None:
-        self.rows, self._kinds = rows, kinds
-        unique = list(dict.fromkeys(bodies))
+    def __init__(self, bodies: Sequence[Morphology], rows: Tensor | None, kind: Mapping[str, Any]) -> None:
+        self.rows, unique = rows, list(dict.fromkeys(bodies))
         of_row = [unique.index(body) for body in bodies]
-        models = [(body.model, body.root, list(body_joints(body.model, body.root))) for body in unique]
 
         def tensor(values: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.array(values, float)[of_row]).to(**kind)
 
-        first = [int(model.jnt_qposadr[joints[0]]) if joints else 0 for model, _, joints in models]
-        self._joints = [
-            _RootJoint(
-                kind=kinds[k],
-                column=sum(COORDINATES[kind] for kind in kinds[:k]),
-                axis=tensor([model.jnt_axis[joints[k]] for model, _, joints in models]),
-                anchor=tensor([model.jnt_pos[joints[k]] for model, _, joints in models]),
-                reference=tensor([model.qpos0[model.jnt_qposadr[joints[k]]] for model, _, joints in models]),
-            )
-            for k in range(len(kinds))
-        ]
-        starts = [quaternion_matrix(model.body_quat[root]) for model, root, _ in models]
-        self._start = tensor(starts)
+        models = [(body.model, body.root, list(body_joints(body.model, body.root))) for body in unique]
+        self._kinds = kinds = root_kinds(unique[0])
+        columns = [sum(COORDINATES[kind] for kind in kinds[:k]) for k in range(len(kinds))]
+        references = [model.qpos0[model.jnt_qposadr[joints]] for model, _, joints in models]
+        anchors = [model.jnt_pos[joints] for model, _, joints in models]
+        axes = [model.jnt_axis[joints] for model, _, joints in models]
+        of_joints = [tensor(own).transpose(0, 1).contiguous() for own in (axes, anchors, references)]
+        self._joints = list(zip(kinds, columns, *of_joints, strict=True))
+        turns = [quaternion_matrix(model.body_quat[root]) for model, root, _ in models]
+        self._start = tensor(turns)
         # What points up at the start, in the body's frame.
         self._up = tensor([body.start_rotation[2] for body in unique])
         self._place = tensor([model.body_pos[root] for model, root, _ in models])
         slides = kinds.count(SLIDE)
-        turning = [joints[slides:] for _, _, joints in models]
-        beside = [model.jnt_pos[own].any() for (model, _, _), own in zip(models, turning, strict=True)]
-        self._slides = slides if kinds[:slides] == (SLIDE,) * slides and not any(beside) else None
-        axes = [
-            model.jnt_axis[joints[:slides]] @ s.T
-            for (model, _, joints), s in zip(models, starts, strict=True)
-        ]
+        beside = any(own[slides:].any() for own in anchors)
+        self._slides = slides if kinds[:slides] == (SLIDE,) * slides and not beside else None
+        axes = [own[:slides] @ turn.T for own, turn in zip(axes, turns, strict=True)]
         self._axes = tensor(axes)  # (n, slides, 3)
-        references = [model.qpos0[at : at + slides] for (model, _, _), at in zip(models, first, strict=True)]
         origins = [
-            model.body_pos[root] - reference @ own
+            model.body_pos[root] - reference[:slides] @ own
             for (model, root, _), reference, own in zip(models, references, axes, strict=True)
         ]
         self._origin = tensor(origins)
-
-    @staticmethod
-    def groups(blocks: Sequence[SimulatedRows], kind: dict[str, Any]) -> list[_Root]:
-        """All rows of an environment, those of equal kinds of joints together."""
-        found: dict[tuple[int, ...], list[tuple[int, Morphology]]] = {}
-        for block in blocks:
-            model = block.body.model
-            kinds = tuple(int(model.jnt_type[joint]) for joint in body_joints(model, block.body.root))
-            rows = range(block.rows.start, block.rows.stop)
-            found.setdefault(kinds, []).extend((row, block.body) for row in rows)
-        return [
-            _Root(
-                kinds,
-                [body for _, body in own],
-                None if len(found) == 1 else torch.tensor([row for row, _ in own], device=kind["device"]),
-                kind,
-            )
-            for kinds, own in found.items()
-        ]
 
     def position(self, qpos: Tensor) -> Tensor:
         """(n, 3) m, of the root's origin; ``qpos`` (n, coordinates) of the root's joints."""
@@ -438,39 +358,51 @@ class _Root:
             return qpos[:, :3].clone()
         if self._slides is not None:
             return self._origin + (qpos[:, : self._slides, None] * self._axes).sum(1)
-        return self._general_position(qpos)
-
-    def _general_position(self, qpos: Tensor) -> Tensor:
         position, rotation = self._place, self._start
-        for joint in self._joints:
-            at = joint.column
-            if joint.kind == SLIDE:
-                position = position + (qpos[:, at] - joint.reference)[:, None] * _apply(rotation, joint.axis)
+        for kind, at, axis, anchor, reference in self._joints:
+            if kind == SLIDE:
+                position = position + (qpos[:, at] - reference)[:, None] * _apply(rotation, axis)
                 continue
-            anchor = position + _apply(rotation, joint.anchor)
-            if joint.kind == HINGE:
-                half = (qpos[:, at] - joint.reference)[:, None] / 2
-                rotation = rotation @ _matrices(torch.cat((half.cos(), half.sin() * joint.axis), 1))
+            fixed = position + _apply(rotation, anchor)
+            if kind == HINGE:
+                half = (qpos[:, at] - reference)[:, None] / 2
+                rotation = rotation @ _matrices(torch.cat((half.cos(), half.sin() * axis), 1))
             else:
                 rotation = rotation @ _matrices(qpos[:, at : at + 4])
-            position = anchor - _apply(rotation, joint.anchor)
+            position = fixed - _apply(rotation, anchor)
         return position
 
     def cos_tilt(self, qpos: Tensor) -> Tensor:
         """(n,) cosine of the angle between the root's up and the vertical."""
         vertical = self._start[:, 2]  # the world's, in the body's frame
-        for joint in self._joints:
-            at = joint.column
-            if joint.kind == HINGE:
-                angle = (qpos[:, at] - joint.reference)[:, None]
-                along = (vertical * joint.axis).sum(1, keepdim=True) * joint.axis
-                across = torch.linalg.cross(vertical, joint.axis)
+        for kind, at, axis, _, reference in self._joints:
+            if kind == HINGE:
+                angle = (qpos[:, at] - reference)[:, None]
+                along = (vertical * axis).sum(1, keepdim=True) * axis
+                across = torch.linalg.cross(vertical, axis)
                 vertical = along + (vertical - along) * angle.cos() + across * angle.sin()
-            elif joint.kind == FREE:
+            elif kind == FREE:
                 vertical = _matrices(qpos[:, at + 3 : at + 7])[:, 2]
-            elif joint.kind == BALL:
+            elif kind == BALL:
                 vertical = (vertical[:, None] @ _matrices(qpos[:, at : at + 4]))[:, 0]
         return (vertical * self._up).sum(1)
+
+
+def root_kinds(body: Morphology) -> tuple[int, ...]:
+    """Of the root's joints."""
+    return tuple(body.model.jnt_type[list(body_joints(body.model, body.root))].tolist())
+
+
+def _root_groups(blocks: Sequence[SimulatedRows], kind: Mapping[str, Any]) -> list[_Root]:
+    """The roots of all rows of an environment, those of equal kinds of joints together."""
+    found: dict[tuple[int, ...], list[tuple[int, Morphology]]] = {}
+    for block in blocks:
+        rows = [(row, block.body) for row in range(block.rows.start, block.rows.stop)]
+        found.setdefault(root_kinds(block.body), []).extend(rows)
+    groups = [([body for _, body in own], [row for row, _ in own]) for own in found.values()]
+    if len(groups) == 1:
+        return [_Root(groups[0][0], None, kind)]
+    return [_Root(bodies, torch.tensor(rows, device=kind["device"]), kind) for bodies, rows in groups]
 
 
 def _of_groups(groups: Sequence[_Root], ask: Callable[[_Root, Tensor], Tensor], qpos: Tensor) -> Tensor:

@@ -10,29 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-import torch
-from torch import Tensor
+from typing import Annotated
 
 from ..errors import UserError
-from ..numbers import (
-    EPISODE_STEPS,
-    NOISE,
-    NULL,
-    POSITIVE,
-    WEIGHT,
-    between,
-    checked,
-    listed,
-    one_of,
-    real,
-)
-
-if TYPE_CHECKING:
-    from .goals import Goals
-    from .layout import Layout
-    from .readings import Readings
+from ..numbers import EPISODE_STEPS, NOISE, NULL, POSITIVE, WEIGHT, between, checked, listed, one_of, real
 
 _LIMITS = between(real(endless=True), "<") | NULL
 
@@ -125,103 +106,3 @@ class LocomotionTask:
                 offset = standing_height - unit
                 return low * unit + offset, high * unit + offset
         return -math.inf, math.inf
-
-    def healthy(
-        self, height: Tensor, limits: Tensor, cos_tilt: Tensor | None, largest_state: Tensor
-    ) -> Tensor:
-        """(B,) bool: whether a body is still in shape.
-
-        Args:
-            height: (B,) of the root.
-            limits: (B, 2) of `height_range`.
-            cos_tilt: (B,) of the root against its start; None without ``max_tilt``.
-            largest_state: (B,) largest absolute position or velocity.
-        """
-        good = (limits[:, 0] < height) & (height < limits[:, 1])
-        if cos_tilt is not None:
-            good &= cos_tilt > math.cos(self.max_tilt)
-        if self.max_state is not None:
-            good &= largest_state < self.max_state
-        return good
-
-
-class Reward:
-    """Rewards of B rows, and which bodies are still in shape.
-
-    Args:
-        task: says how.
-        can_fall: (B,) bool.
-        durations: (B,) s, of a step of each row.
-        layout: of the rows; says which heights a body may not leave, and where its tip is.
-        readings: of the rows.
-        goals: of the rows.
-    """
-
-    def __init__(
-        self,
-        task: LocomotionTask,
-        can_fall: Tensor,
-        durations: Tensor,
-        layout: Layout,
-        readings: Readings,
-        goals: Goals,
-    ) -> None:
-        self._task, self._layout, self._readings, self._goals = task, layout, readings, goals
-        self._can_fall, self._durations = can_fall, durations
-        self._zero = torch.zeros_like(durations)
-
-    def of_step(
-        self, before: Tensor, cost: Tensor, diverged: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """What the step that has just been read is worth.
-
-        Args:
-            before: (B, 2) m, `Readings.progress` before it.
-            cost: (B,) sum of squared actions.
-            diverged: (B,) bool, rows that are not where they were any more: their episode ends here.
-
-        Returns:
-            Rewards (B,), healthy (B,) bool, and the parts (B,) by the names that ``info`` has for them.
-        """
-        task, readings, goals = self._task, self._readings, self._goals
-        velocity = ((readings.progress - before) * goals.direction).sum(1) / self._durations
-        velocity = torch.where(diverged, self._zero, velocity)
-        cos_tilt = torch.where(self._can_fall, readings.cos_tilt, 1.0) if task.max_tilt is not None else None
-        height = readings.root[:, 2] - readings.raised
-        healthy = task.healthy(height, self._layout.height_limits, cos_tilt, readings.largest) & ~diverged
-        forward = goals.reward(velocity)
-        control = -task.control_cost * cost
-        bonus = torch.where(healthy & ~goals.reaching, task.alive_bonus, self._zero)
-        parts = {
-            "forward_velocity": velocity,
-            "reward_forward": forward,
-            "reward_control": control,
-            "reward_alive": bonus,
-        }
-        reward = forward + bonus + control
-        if goals.any_reaches:
-            tips = readings.points(self._layout.tip_slot, self._layout.tip_center)  # one substep behind
-            distance = torch.linalg.vector_norm(goals.target - tips, dim=1)
-            distance = torch.where(goals.reaching, distance, self._zero)
-            reached = torch.where(diverged, self._zero, goals.reach_reward(distance))
-            parts |= {"target_distance": distance, "reward_reach": reached}
-            reward = reward + reached
-        return reward, healthy, parts
-
-    def why_ended(self, row: int) -> str:
-        """Half a sentence on what of a row is beyond a limit, with the key of that; "" if nothing is."""
-        task, readings = self._task, self._readings
-        height = float(readings.root[row, 2] - readings.raised[row])
-        low, high = self._layout.height_limits[row].tolist()
-        if not low < height < high:
-            key = "height" if task.height is not None else "relative_height"
-            return f"its root is at {height:.3g} m, not between {low:.3g} and {high:.3g} m (env.task.{key})"
-        tilt = math.acos(min(max(float(readings.cos_tilt[row]), -1.0), 1.0))
-        if task.max_tilt is not None and self._can_fall[row] and tilt >= task.max_tilt:
-            return f"it leans by {tilt:.3g} rad, more than {task.max_tilt:g} (env.task.max_tilt)"
-        largest = float(readings.largest[row])
-        if task.max_state is not None and largest >= task.max_state:
-            return (
-                f"a position or velocity is {largest:.3g}, more than {task.max_state:g} (env.task.max_state)"
-            )
-        return ""

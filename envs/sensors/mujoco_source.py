@@ -335,16 +335,15 @@ class WarpSource(_MujocoTask):
         contacts: int | None = None,
         constraints: int | None = None,
     ) -> None:
-        from ..locomotion.backends.capacities import capacities  # which few need
-        from ..locomotion.backends.warp import Launcher, WarpWorlds
+        from ..locomotion.backends.warp import Launcher, WarpWorlds  # which few need
 
         super().__init__(env_id, kwargs, max_episode_steps, sensor_scales, device)
         self.num_envs = num_envs
         if int(self._model.opt.solver) == int(mujoco.mjtSolver.mjSOL_PGS):
             # MuJoCo Warp has no PGS. Newton's method solves the same problem, and to the end.
             self._model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
-        room = capacities(self._model, contacts, constraints)
-        self._worlds = worlds = WarpWorlds(self._model, num_envs, self._frame_skip, device, room, env_id)
+        room = contacts, constraints
+        self._worlds = worlds = WarpWorlds([self._model], num_envs, self._frame_skip, device, env_id, room)
         self._launcher = Launcher([worlds], device)
         self.qpos, self.qvel = worlds.array("qpos"), worlds.array("qvel")
         self._warm_start = worlds.array("qacc_warmstart")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...snapshots import Kept
 from ..bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, is_held
 from ..bodies.morphology import Morphology
+from ..layout import Group, joint_rows
 
 CONTROL_INTERVAL, MOST_SUBSTEPS = 0.02, 25
 """Seconds between two actions of a body whose task names no frame skip, and the most substeps of one."""
@@ -30,14 +32,12 @@ class SimulatedRows(Kept, abc.ABC):
     """Rows of an environment that are simulated together: of one body, or of several of one layout.
 
     Args:
-        bodies: the body of each of the n rows.
-        rows: of the environment.
-        slots: limb slot of each limb.
-        frame_skip: substeps of a step; None: as many as take about ``CONTROL_INTERVAL``.
+        group: n rows.
+        frame_skip: substeps of a step; None: `frame_skip_of`.
         kind: ``dtype`` and ``device`` of all tensors.
 
     Attributes:
-        body: the first of the bodies. root: its root's body id.
+        body: the first of the bodies. root: its root's body id. joints: its `joint_rows`.
         dt: s, of a step.
         starts: (n, nq) start position of every row.
         memory: contiguous tensors that every array of the simulator is a part of.
@@ -47,21 +47,15 @@ class SimulatedRows(Kept, abc.ABC):
     memory: Sequence[Tensor]
     controls: Tensor
 
-    def __init__(
-        self,
-        bodies: Sequence[Morphology],
-        rows: slice,
-        slots: tuple[int, ...],
-        frame_skip: int | None,
-        kind: dict,
-    ) -> None:
-        self.bodies, self.rows, self.slots, self.n = list(bodies), rows, slots, len(bodies)
-        self.body = bodies[0]
+    def __init__(self, group: Group, frame_skip: int | None, kind: Mapping[str, Any]) -> None:
+        bodies, self.rows, self.slots = group
+        self.n, self.body = len(bodies), bodies[0]
         self.root, model = self.body.root, self.body.model
+        self.joints = joint_rows(self.body, self.slots)
         self.frame_skip = frame_skip_of(model) if frame_skip is None else frame_skip
         self.dt = model.opt.timestep * self.frame_skip
         self.starts = torch.from_numpy(np.array([body.initial_qpos for body in bodies])).to(**kind)
-        self._own = tuple(torch.from_numpy(own).to(**kind) for own in own_coordinates(self.body))
+        self._own = [torch.from_numpy(own).to(**kind) for own in own_coordinates(self.body)]
 
     def start(self, rows: Tensor, moves: Tensor, speeds: Tensor) -> None:
         """Put ``rows`` (n,) bool at their starts, ``moves`` (n, nq) away, with ``speeds`` (n, nv).
@@ -81,12 +75,7 @@ class SimulatedRows(Kept, abc.ABC):
 
 
 class Simulation(abc.ABC):
-    """All rows of an environment.
-
-    Attributes:
-        blocks: of the rows, in order.
-        diverged: (B,) bool, rows whose last step diverged.
-    """
+    """All rows of an environment: ``blocks`` of them, in order; ``diverged`` (B,) bool in the last step."""
 
     blocks: Sequence[SimulatedRows]
     diverged: Tensor
@@ -114,10 +103,8 @@ def own_coordinates(body: Morphology) -> tuple[np.ndarray, np.ndarray]:
     model = body.model
     positions, speeds = np.zeros(model.nq), np.zeros(model.nv)
     soft = {*model.flex_vertbodyid.tolist(), *model.flex_nodebodyid.tolist()}
-    for part in (part for limb in body.limbs for part in limb.bodies if part not in soft):
-        for joint in body_joints(model, part):
-            if is_held(model, joint):
-                continue
+    for joint in (joint for part in body.parts if part not in soft for joint in body_joints(model, part)):
+        if not is_held(model, joint):
             kind, at, dof = (int(a[joint]) for a in (model.jnt_type, model.jnt_qposadr, model.jnt_dofadr))
             positions[at : at + COORDINATES[kind]] = 1
             speeds[dof : dof + DOFS[kind]] = 1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...cores import thread_count
-from ..bodies.morphology import Morphology
+from ..layout import Group
 from . import SimulatedRows, Simulation
 
 logger = logging.getLogger(__name__)
@@ -35,34 +35,19 @@ _OF_TRANSMISSIONS = ("actuator_length", "actuator_velocity")
 
 
 class MujocoRows(SimulatedRows):
-    """Rows of one body, or of several of one layout, in a batch.
-
-    Args:
-        bodies, rows, slots, frame_skip: as of `SimulatedRows`.
-        threads: C++ threads that step the rows.
-
-    Attributes:
-        batch: of the rows. models: of each; `RowModels` gives them models of their own.
-    """
+    """Rows of a ``batch``, of ``models``, stepped by so many C++ ``threads``."""
 
     kept = ("_state", "starts")
 
-    def __init__(
-        self,
-        bodies: Sequence[Morphology],
-        rows: slice,
-        slots: tuple[int, ...],
-        frame_skip: int | None,
-        threads: int,
-    ) -> None:
-        super().__init__(bodies, rows, slots, frame_skip, KIND)
+    def __init__(self, group: Group, frame_skip: int | None, threads: int) -> None:
+        super().__init__(group, frame_skip, KIND)
         model = self.body.model
         self.batch = mujoco.batch.Batch(model, nsim=self.n, nthread=thread_count(threads, self.n))
-        self.models = [body.model for body in bodies]
+        self.models = [body.model for body in group.bodies]
         if any(own is not model for own in self.models):
             self.batch.set_models(self.models)
         self._state = self.batch.state  # (n, all that MuJoCo integrates)
-        remote = any(slot.joint < 0 for limb in self.body.limbs for slot in limb.slots)
+        remote = any(row.joint < 0 for *_, row in self.joints)
         outputs = _OUTPUTS + _OF_TRANSMISSIONS * remote
         self.memory = [_tensor(self._state), *(self.array(name) for name in outputs)]
         self.controls = self.array("ctrl")
@@ -86,29 +71,18 @@ class MujocoRows(SimulatedRows):
 
 
 class MujocoSimulation(Simulation):
-    """All rows of an environment, in batches.
+    """Batches, one for each group, stepped by so many ``threads`` at once."""
 
-    Args:
-        groups: of rows of one layout: the body of each, the rows, and the slots of its limbs.
-        frame_skip: substeps of a step; None: each body's own.
-        threads: that may step at once.
-    """
-
-    def __init__(
-        self,
-        groups: Sequence[tuple[Sequence[Morphology], slice, tuple[int, ...]]],
-        frame_skip: int | None,
-        threads: int,
-    ) -> None:
+    def __init__(self, groups: Sequence[Group], frame_skip: int | None, threads: int) -> None:
         self._workers = Workers(threads, len(groups))
-        self.blocks = [MujocoRows(*group, frame_skip, self._workers.threads_each) for group in groups]
+        self.blocks = [MujocoRows(group, frame_skip, self._workers.threads_each) for group in groups]
         # Where batches are stepped beside each other, the last one should be a short one.
         longest = sorted(self.blocks, key=lambda block: -block.n * block.frame_skip * block.body.model.nv)
         self._calls = [block.step for block in longest]
-        warnings = [block.warnings.view(-1) for block in self.blocks]
+        self._warnings = [block.warnings.view(-1) for block in self.blocks]
         kinds = self.blocks[0].warnings.shape[1]
-        self._warnings = warnings
-        self._fatal = torch.arange(sum(map(len, warnings))).view(-1, kinds, 2)[:, DIVERGED, 1].flatten()
+        numbers = torch.arange(sum(map(len, self._warnings)))
+        self._fatal = numbers.view(-1, kinds, 2)[:, DIVERGED, 1].flatten()
         self.diverged = torch.zeros(sum(block.n for block in self.blocks), dtype=torch.bool)
 
     def step(self) -> None:
@@ -126,7 +100,7 @@ class MujocoSimulation(Simulation):
 
 
 class Workers:
-    """Shares threads among batches.
+    """Shares threads among batches, ``threads_each`` for each.
 
     Few batches are stepped one after another, each on all threads. Where there are several for each
     thread, each is stepped by one thread and they beside each other: then threads wait for each other
@@ -135,16 +109,13 @@ class Workers:
     Args:
         threads: that may compute at once.
         batches: how many there are.
-
-    Attributes:
-        threads_each: threads that a batch is to have.
     """
 
     def __init__(self, threads: int, batches: int) -> None:
         beside = threads > 1 and batches >= 2 * threads
         self.threads_each = 1 if beside else threads
-        self._pool = ThreadPoolExecutor(threads - 1) if beside else None
-        self._others = threads - 1
+        self._others = threads - 1 if beside else 0
+        self._pool = ThreadPoolExecutor(self._others) if beside else None
 
     def run(self, calls: Sequence[Callable[[], None]]) -> None:
         """Call each function, in this order as far as it can be said."""
@@ -158,7 +129,7 @@ class Workers:
                     return
                 call()
 
-        started = [self._pool.submit(work) for _ in range(self._others)] if self._pool else []
+        started = [self._pool.submit(work) for _ in range(self._others)]
         work()
         for other in started:
             other.result()

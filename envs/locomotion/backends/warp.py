@@ -14,12 +14,14 @@ from torch import Tensor
 from ...errors import UserError
 from ...in_place import clear, replace
 from ...snapshots import Kept
-from ..bodies.morphology import Morphology
+from ..layout import Group
 from ..varied.row_models import differing_arrays
 from . import SimulatedRows, Simulation
 from .capacities import Capacities, capacities
 
-GRAVITY = "gravity"
+Room = tuple[int | None, int | None]
+"""Contacts and constraints of a simulation; None each: as many as its models need."""
+
 _LOOKS = ("mesh_", "bvh_", "mat_", "tex_", "light_", "cam_", "geom_rgba")
 _STATE = ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time")
 _OUTPUTS = ("xpos", "xmat", "cvel", "xaxis", "subtree_com", "actuator_length", "actuator_velocity")
@@ -43,61 +45,78 @@ def warp_modules() -> tuple[Any, Any]:
     return warp, mujoco_warp
 
 
-class WarpModels:
-    """The model of n worlds.
+class WarpWorlds(Kept):
+    """``n`` worlds of Warp, each of one of several models of one layout.
 
     Args:
-        models: every compiled body that a world can be given, of one layout. The worlds begin with the first.
+        models: every compiled model that a world can be given; all begin with the first.
         n: worlds.
-        device: of the arrays.
-        name: of the body, for errors.
+        frame_skip: substeps of a step.
+        device: of all arrays; on a CPU Warp's kernels run there, one world after another.
+        name: of the models, for errors.
+        room: for contacts and constraints.
 
     Attributes:
-        model: of ``mujoco_warp``.
-        fields: what differs between ``models``: (n, ...) by name, the memory of ``model``.
-        values: the same of each of ``models``, (len(models), ...).
+        fields: what differs between ``models``: (n, ...) by name, the memory that is simulated.
+        reads_transmissions: whether `kinematics` tells of tendons and actuators, too.
+        home: (na,) states of actuators after a reset.
 
     Raises:
-        UserError: Warp cannot simulate such a body, or such bodies beside each other.
+        UserError: Warp is not installed, or cannot simulate such a model, or such models beside each other.
     """
 
-    def __init__(self, models: Sequence[mujoco.MjModel], n: int, device: torch.device, name: str) -> None:
-        warp, mujoco_warp = warp_modules()
-        first, self._name = models[0], name
-        each_world = _fields_of_each_world(mujoco_warp)
+    kept = ("_state",)  # which is integrated; what each world's model is, is kept by who gave it
+    reads_transmissions = False
+
+    def __init__(
+        self,
+        models: Sequence[mujoco.MjModel],
+        n: int,
+        frame_skip: int,
+        device: torch.device,
+        name: str,
+        room: Room = (None, None),
+    ) -> None:
+        warp, self._mjw = warp_modules()
+        self.models, self._frame_skip, self._name = list(models), frame_skip, name
+        self._room = Capacities(*map(max, zip(*(capacities(model, *room) for model in models), strict=True)))
+        each_world = {
+            field.name
+            for field in dataclasses.fields(self._mjw.Model)
+            if getattr(field.type, "shape", None) and field.type.shape[0] == "*"
+        }
         batched = [field for field in differing_arrays(models) if field in each_world]
         with warp.ScopedDevice(str(device)):
             try:
-                self.model = mujoco_warp.put_model(first, batch_sizes=dict.fromkeys(batched, n))
+                self._model = self._mjw.put_model(models[0], batch_sizes=dict.fromkeys(batched, n))
             except (NotImplementedError, ValueError) as error:
                 raise UserError(f"MuJoCo Warp cannot simulate {name!r}: {error}") from error
-            self._check_what_is_shared(mujoco_warp, models, set(batched))
-        # Kernels print when a capacity is too small; here that is looked at, see `WarpWorlds.check`.
-        self.model.opt.warn_overflow = 0
-        self.fields: dict[str, Tensor] = {}
-        self.values: dict[str, Tensor] = {}
-        for field in batched:
-            own = warp.to_torch(getattr(self.model, field))
-            self._keep(field, own, [getattr(model, field) for model in models])
+            self._check_what_is_shared(set(batched))
+            self._data = self._mjw.make_data(
+                models[0], nworld=n, nconmax=self._room.contacts, njmax=self._room.constraints
+            )
+        # Kernels print when a capacity is too small; here that is looked at, see `check`.
+        self._model.opt.warn_overflow = 0
+        values = {field: [getattr(model, field) for model in models] for field in batched}
+        self.fields = {field: warp.to_torch(getattr(self._model, field)) for field in batched}
         gravities = [model.opt.gravity for model in models]
         if any(not np.array_equal(gravity, gravities[0]) for gravity in gravities):
-            wide = torch.zeros(n, 3, device=device)
-            self.model.opt.gravity = warp.from_torch(wide, dtype=warp.vec3)
-            self._keep(GRAVITY, wide, gravities)
+            values["gravity"], self.fields["gravity"] = gravities, torch.zeros(n, 3, device=device)
+            self._model.opt.gravity = warp.from_torch(self.fields["gravity"], dtype=warp.vec3)
+        self._values = {
+            field: torch.from_numpy(np.array(values[field])).to(own).reshape(len(models), *own.shape[1:])
+            for field, own in self.fields.items()
+        }
+        self.give(torch.ones(n, dtype=torch.bool, device=device), torch.zeros(n, dtype=int, device=device))
+        self._state = {name: self.array(name) for name in _STATE}
+        self._overflow = self.array("overflow")
+        self.home = torch.zeros(models[0].na, device=device)
 
-    def _keep(self, field: str, own: Tensor, values: Sequence[np.ndarray]) -> None:
-        stacked = torch.from_numpy(np.array(values)).to(own.device, own.dtype)
-        self.values[field] = stacked.reshape(len(values), *own.shape[1:])
-        own.copy_(self.values[field][:1].expand_as(own))
-        self.fields[field] = own
-
-    def _check_what_is_shared(
-        self, mujoco_warp: Any, models: Sequence[mujoco.MjModel], batched: set[str]
-    ) -> None:
-        """What Warp holds once for all worlds must be equal in all bodies."""
-        for other in models[1:2]:
-            found = _shared_values(mujoco_warp.put_model(other), batched)
-            for field, value in _shared_values(self.model, batched).items():
+    def _check_what_is_shared(self, batched: set[str]) -> None:
+        """What Warp holds once for all worlds must be equal in all models."""
+        for other in self.models[1:2]:
+            found = _shared_values(self._mjw.put_model(other), batched)
+            for field, value in _shared_values(self._model, batched).items():
                 if not np.array_equal(value, found[field], equal_nan=value.dtype.kind == "f"):
                     raise UserError(
                         f"MuJoCo Warp cannot simulate variants of {self._name!r} beside each other: they "
@@ -105,86 +124,9 @@ class WarpModels:
                     )
 
     def give(self, worlds: Tensor, numbers: Tensor) -> None:
-        """Give worlds other models.
-
-        Args:
-            worlds: (n,) bool.
-            numbers: (n,) which of the models.
-        """
+        """Give ``worlds`` (n,) bool the models of these ``numbers`` (n,)."""
         for field, own in self.fields.items():
-            replace(own, worlds, self.values[field][numbers])
-
-
-def _fields_of_each_world(mujoco_warp: Any) -> set[str]:
-    """Names of arrays that Warp can hold for every world."""
-    return {
-        field.name
-        for field in dataclasses.fields(mujoco_warp.Model)
-        if getattr(field.type, "shape", None) and field.type.shape[0] == "*"
-    }
-
-
-def _shared_values(model: Any, batched: set[str]) -> dict[str, np.ndarray]:
-    """Numbers of a model of Warp that all its worlds share, but for what no dynamics depend on."""
-    found = {}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if field.name in batched or field.name.startswith(_LOOKS):
-            continue
-        if isinstance(value, (bool, int, float)):
-            found[field.name] = np.asarray(value)
-        elif hasattr(value, "numpy") and hasattr(value, "shape"):
-            found[field.name] = value.numpy()
-    return {name: value for name, value in found.items() if value.dtype.names is None}
-
-
-class WarpWorlds(Kept):
-    """``n`` rows (Warp's worlds) of one model, or of several of one layout.
-
-    Args:
-        model: the compiled model.
-        n: number of rows.
-        frame_skip: substeps of a step.
-        device: of all arrays; on a CPU Warp's kernels run there, one row after another.
-        capacities: of contacts and constraints.
-        name: of the model, for errors.
-        models: every model that a row can be given, of the layout of ``model``; rows begin with the first.
-            None: ``model`` is the only one.
-
-    Attributes:
-        models: of the rows.
-        dt: s, of a step.
-        reads_transmissions: whether `kinematics` tells of tendons and actuators, too.
-        home: (na,) states of actuators after a reset.
-
-    Raises:
-        UserError: Warp is not installed or cannot simulate this model.
-    """
-
-    kept = ("_state",)  # which is integrated; what each row's model is, is kept by who gave it
-    reads_transmissions = False
-
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        n: int,
-        frame_skip: int,
-        device: torch.device,
-        capacities: Capacities,
-        name: str,
-        models: Sequence[mujoco.MjModel] | None = None,
-    ) -> None:
-        warp, self._mjw = warp_modules()
-        self.n, self.device, self.name = n, device, name
-        self.frame_skip, self.dt = frame_skip, model.opt.timestep * frame_skip
-        self.models, self.capacities = WarpModels(models or [model], n, device, name), capacities
-        with warp.ScopedDevice(str(device)):
-            self._data = self._mjw.make_data(
-                model, nworld=n, nconmax=capacities.contacts, njmax=capacities.constraints
-            )
-        self._state = {name: self.array(name) for name in _STATE}
-        self._overflow = self.array("overflow")
-        self.home = torch.zeros(model.na, device=device)
+            replace(own, worlds, self._values[field][numbers])
 
     def array(self, name: str) -> Tensor:
         """(n, ...) an array of the data by MuJoCo's name, the same memory."""
@@ -196,34 +138,34 @@ class WarpWorlds(Kept):
         self._state["ctrl"].copy_(controls)
 
     def substeps(self) -> None:
-        """Advance all rows by ``frame_skip`` substeps. Launches kernels and waits for nothing."""
-        for _ in range(self.frame_skip):
-            self._mjw.step(self.models.model, self._data)
+        """Advance all worlds by a step. Launches kernels and waits for nothing."""
+        for _ in range(self._frame_skip):
+            self._mjw.step(self._model, self._data)
 
     def diverged(self) -> Tensor:
-        """(n,) bool: rows whose state is no number, or beyond what MuJoCo allows."""
+        """(n,) bool: worlds whose state is not finite, or beyond what MuJoCo allows."""
         positions, speeds = self._state["qpos"], self._state["qvel"]
-        # No comparison is true of what is no number.
+        # No comparison is true of NaN.
         fine = (positions.abs() < mujoco.mjMAXVAL).all(1) & (speeds.abs() < mujoco.mjMAXVAL).all(1)
         return ~fine
 
-    def reset(self, rows: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        """Put rows into a state, with controls of zero; `kinematics` then tells where their bodies are.
+    def reset(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Put ``worlds`` (n,) bool into states, with controls of zero; `kinematics` then has to be computed.
 
         Args:
-            rows: (n,) bool.
-            qpos: (n, nq), of which those rows are taken; or (nq,) for all of them.
+            worlds: which.
+            qpos: (n, nq), of which those worlds are taken; or (nq,) for all of them.
             qvel: (n, nv) or (nv,), the same.
         """
         state = self._state
         for name, value in (("qpos", qpos), ("qvel", qvel), ("act", self.home)):
-            replace(state[name], rows, value)
+            replace(state[name], worlds, value)
         for name in ("ctrl", "qacc_warmstart", "time"):
-            clear(state[name], rows)
+            clear(state[name], worlds)
 
     def kinematics(self) -> None:
-        """Compute what is read of the bodies from the present state of all rows."""
-        mjw, model, data = self._mjw, self.models.model, self._data
+        """Compute what is read of the bodies from the present state of all worlds."""
+        mjw, model, data = self._mjw, self._model, self._data
         mjw.kinematics(model, data)
         mjw.com_pos(model, data)
         if self.reads_transmissions:
@@ -243,18 +185,29 @@ class WarpWorlds(Kept):
         for bits in self._overflow.unique().tolist():
             found |= bits
         kinds = self._mjw.OverflowType
-        few_constraints = found & (kinds.NEFC | kinds.NJMAX_NNZ)
-        few_contacts = found & (kinds.BROADPHASE | kinds.NARROWPHASE | kinds.CCD | kinds.HFIELD)
-        if few_constraints:
-            raise UserError(self._too_few("constraints", self.capacities.constraints))
-        if few_contacts:
-            raise UserError(self._too_few("contacts", self.capacities.contacts))
+        of_contacts = kinds.BROADPHASE | kinds.NARROWPHASE | kinds.CCD | kinds.HFIELD
+        of_constraints = kinds.NEFC | kinds.NJMAX_NNZ
+        for what, bits in (("constraints", of_constraints), ("contacts", of_contacts)):
+            if found & bits:
+                now = getattr(self._room, what)
+                raise UserError(
+                    f"{self._name!r} has had more {what} in a step than there is room for, and some were "
+                    f"left out: {now} for each simulation. Raise warp.{what}, for example to {2 * now}"
+                )
 
-    def _too_few(self, what: str, now: int) -> str:
-        return (
-            f"{self.name!r} has had more {what} in a step than there is room for, and some were "
-            f"left out: {now} for each simulation. Raise warp.{what}, for example to {2 * now}"
-        )
+
+def _shared_values(model: Any, batched: set[str]) -> dict[str, np.ndarray]:
+    """Numbers of a model of Warp that all its worlds share, but for what no dynamics depend on."""
+    found = {}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if field.name in batched or field.name.startswith(_LOOKS):
+            continue
+        if isinstance(value, (bool, int, float)):
+            found[field.name] = np.asarray(value)
+        elif hasattr(value, "numpy") and hasattr(value, "shape"):
+            found[field.name] = value.numpy()
+    return {name: value for name, value in found.items() if value.dtype.names is None}
 
 
 class Launcher:
@@ -276,11 +229,11 @@ class Launcher:
         self._streams: list[Any] = []
 
     def launch(self) -> None:
-        """Advance all rows by a step."""
+        """Advance all worlds by a step."""
         self._run("substeps", WarpWorlds.substeps)
 
     def kinematics(self) -> None:
-        """Compute what is read of the limbs from the present state of all rows."""
+        """Compute what is read of the bodies from the present state of all worlds."""
         self._run("kinematics", WarpWorlds.kinematics)
 
     def _run(self, name: str, work: Callable[[WarpWorlds], None]) -> None:
@@ -325,39 +278,22 @@ class Launcher:
 
 
 class WarpRows(SimulatedRows):
-    """Rows of one body, or of several of one layout, as worlds.
-
-    Args:
-        bodies, rows, slots, frame_skip: as of `SimulatedRows`.
-        device: of all tensors.
-        models: every compiled model that a row can be given, of the layout; rows begin with the first.
-        room: contacts and constraints of a simulation; None each: as many as the body needs.
-
-    Attributes:
-        worlds: which are simulated. given: ``models``.
-
-    Raises:
-        UserError: Warp is not installed or cannot simulate these bodies.
-    """
+    """Rows as ``worlds``, each given one of ``models``, of the group's layout."""
 
     kept = ("worlds", "starts")
 
     def __init__(
         self,
-        bodies: Sequence[Morphology],
-        rows: slice,
-        slots: tuple[int, ...],
+        group: Group,
         frame_skip: int | None,
         device: torch.device,
         models: Sequence[mujoco.MjModel],
-        room: tuple[int | None, int | None],
+        room: Room,
     ) -> None:
-        super().__init__(bodies, rows, slots, frame_skip, {"dtype": torch.float32, "device": device})
-        self.given, body = list(models), self.body
-        needed = [capacities(model, *room) for model in models]
-        largest = Capacities(max(c.contacts for c in needed), max(c.constraints for c in needed))
-        self.worlds = WarpWorlds(body.model, self.n, self.frame_skip, device, largest, body.name, models)
-        self.worlds.reads_transmissions = any(slot.joint < 0 for limb in body.limbs for slot in limb.slots)
+        super().__init__(group, frame_skip, {"dtype": torch.float32, "device": device})
+        body = self.body
+        self.worlds = WarpWorlds(models, self.n, self.frame_skip, device, body.name, room)
+        self.worlds.reads_transmissions = any(row.joint < 0 for *_, row in self.joints)
         if body.home_activation is not None:
             self.worlds.home = torch.from_numpy(body.home_activation).to(device, torch.float32)
         self.controls = self.array("ctrl")
@@ -374,26 +310,23 @@ class WarpSimulation(Simulation):
     """All rows of an environment, on a device.
 
     Args:
-        groups: of rows of one layout: the body of each, the rows, and the slots of its limbs.
+        groups: one for each simulation.
         frame_skip: substeps of a step; None: each body's own.
-        device: of all tensors; on a CPU Warp's kernels run there, one row after another.
+        device: of all tensors.
         models: of each group, every compiled model that one of its rows can be given.
-        room: contacts and constraints of a simulation; None each: as many as the body needs.
-
-    Attributes:
-        launcher: of what all simulations do.
+        room: for contacts and constraints, in each.
     """
 
     def __init__(
         self,
-        groups: Sequence[tuple[Sequence[Morphology], slice, tuple[int, ...]]],
+        groups: Sequence[Group],
         frame_skip: int | None,
         device: torch.device,
         models: Sequence[Sequence[mujoco.MjModel]],
-        room: tuple[int | None, int | None],
+        room: Room,
     ) -> None:
         self.blocks = [
-            WarpRows(*group, frame_skip, device, own, room) for group, own in zip(groups, models, strict=True)
+            WarpRows(group, frame_skip, device, own, room) for group, own in zip(groups, models, strict=True)
         ]
         self.launcher = Launcher([block.worlds for block in self.blocks], device)
         self.diverged = torch.zeros(sum(block.n for block in self.blocks), dtype=torch.bool, device=device)

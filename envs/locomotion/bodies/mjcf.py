@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 
 from ...errors import UserError, nearest, one_line
-from ..observation import LIMB_SPEC
+from ..limb_spec import LIMB_SPEC
 from .actuators import actuator_label, held_activation, listed
 from .descriptors import LARGEST_FEATURE
 from .limbs import JointSlot

@@ -32,7 +32,7 @@ from ..bodies.model import (
 )
 from ..bodies.morphology import Morphology
 from ..env import LocomotionEnv
-from ..observation import LIMB_SPEC
+from ..limb_spec import LIMB_SPEC
 from ..task import LocomotionTask
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +13,8 @@ from torch import Tensor
 from ...snapshots import Kept, Misfit, put, take
 from ..backends.mujoco import MujocoRows
 from ..backends.warp import WarpRows
-from ..layout import VARIED, Layout, joint_places
-from ..observation import LIMB_SPEC, joint_descriptor_slice
+from ..layout import VARIED, Layout
+from ..limb_spec import joint_descriptor_slice, limb_descriptor_slice
 from ..task import LocomotionTask
 from .damage import DEAD, LOCKED, Damage, DamagePlan
 from .row_models import RowModels
@@ -27,7 +26,7 @@ STREAMS = len(DRAWS) + 2
 """Of every row, spawned from its own: one for each draw of the variation, damage, world."""
 
 _DAMAGE, _WORLD = len(DRAWS), len(DRAWS) + 1
-_TOKEN_STATES = int(LIMB_SPEC.token_is_state().sum())
+_MASS, _FRICTION = (limb_descriptor_slice(name).start for name in ("mass", "friction"))
 _COLUMNS = {
     "gear": ("strength", "position_gain", "velocity_gain"),
     "damping": ("damping",),
@@ -75,8 +74,10 @@ class Varied:
         return None
 
 
-class Conditions:
+class Conditions(Kept):
     """Draws what varies at the start of episodes, and does in them what has been drawn.
+
+    What is done by hand, a `push` that is still to come, is in no snapshot.
 
     Args:
         varied: what varies.
@@ -101,25 +102,26 @@ class Conditions:
         self._varied, self._block, self._pools, self._layout = varied, block, pools, layout
         self._task, self._ground = task, ground
         self._told = {name: values.numpy() for name, values in told.items()}
-        body, self._age = block.body, np.zeros(block.n, int)
-        self._slots, self._joint_places = list(block.slots), joint_places(body, block.slots)
+        self._age, self._slots = np.zeros(block.n, int), list(block.slots)
         self._variants = variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
         for variant in variants:  # once, and not at the start of an episode
             self._layout_of(variant)
-        self.variant_of = [pool[0] for pool in pools]
-        self.models = RowModels(
-            block.batch, body, [v.body.model for v in variants], [pool[0].body.model for pool in pools]
+        self._variant_of = [pool[0] for pool in pools]
+        sources = [variant.body.model for variant in variants]
+        self._models = RowModels(
+            block.batch, block.body, sources, [variant.body.model for variant in self._variant_of]
         )
-        block.models = self.models.models
+        block.models = self._models.models
         damage, world = varied.damage, varied.world
-        self._damage = DamagePlan(damage, body, block.n) if damage else None
+        self._damage = DamagePlan(damage, block.body, block.n) if damage else None
         self._pushes = Pushes(world, block.n, block.dt) if world and world.push is not None else None
         self._forces = block.batch.bind("xfrc_applied") if self._pushes else None
         self._pushed: list[int] = []
         self._by_hand: list[tuple[int, np.ndarray]] = []  # rows, and how they are pushed in the next step
-        self._joints = [slot for limb in body.limbs for slot in limb.slots]
-        self._on_joint = np.array([slot.joint >= 0 for slot in self._joints])
-        self._limb_of = np.repeat(np.arange(body.n_limbs), [len(limb.slots) for limb in body.limbs])
+        self._on_joint = np.array([row.joint >= 0 for *_, row in block.joints])
+        self._limb_slots, self._joint_slots = np.array([place for *place, _ in block.joints]).T
+        self._limbs = np.array([self._slots.index(slot) for slot in self._limb_slots])
+        self.kept = ("_age", "_pushed") + ("_damage",) * bool(damage) + ("_pushes",) * bool(self._pushes)
 
     def start(
         self, rows: np.ndarray, streams: Sequence[Sequence[np.random.Generator]], directions: np.ndarray
@@ -131,35 +133,38 @@ class Conditions:
             streams: ``STREAMS`` generators for each.
             directions: (k, 2) of the task.
         """
-        for row, own, direction in zip(rows, streams, directions, strict=True):
-            self._start(int(row), own, direction)
+        for row, own, direction in zip(rows.tolist(), streams, directions, strict=True):
+            self._start(row, own, direction)
         self._age[rows] = 0
-        self.models.commit()
+        self._models.commit()
 
     def _start(self, row: int, streams: Sequence[np.random.Generator], direction: np.ndarray) -> None:
-        variation, world = self._varied.variation, self._varied.world
+        variation, world, told = self._varied.variation, self._varied.world, self._told
         pool = self._pools[row]
         # The number is drawn of many, so that draws do not depend on how many variants there are.
         place = streams[variation.stream if variation else _WORLD].random()
-        variant = pool[min(int(place * len(pool)), len(pool) - 1)]
-        self.variant_of[row] = variant
-        self.models.load(row, variant.body.model)
-        self._describe(row, variant)
+        self._variant_of[row] = variant = pool[min(int(place * len(pool)), len(pool) - 1)]
+        self._models.load(row, variant.body.model)
+        if len(pool) > 1 or variation:
+            own = self._layout_of(variant)
+            for name in VARIED:
+                getattr(self._layout, name)[row] = getattr(own, name)[0]
+            self._block.starts[row] = torch.from_numpy(variant.body.initial_qpos)
         if variation:
             factors = variation.draw_edits(streams[variation.stream], variant.body.n_limbs)
-            self.models.scale(row, factors)
+            self._models.scale(row, factors)
             self._rescale(row, variant, factors)
             for name in variation.varied:
                 values = variant.lengths if name == "length" else factors[name]
-                self._told[f"factor_{name}"][row, self._slots] = values
+                told[f"factor_{name}"][row, self._slots] = values
         if world and world.slope is not None:
             size = float(np.linalg.norm(variant.body.model.opt.gravity))
             gravity = world.draw_gravity(streams[_WORLD], size, direction)
-            self.models.set_gravity(row, gravity)
-            self._told["slope"][row] = np.degrees(np.arcsin(-(gravity[:2] @ direction) / size))
+            self._models.set_gravity(row, gravity)
+            told["slope"][row] = np.degrees(np.arcsin(-(gravity[:2] @ direction) / size))
         if self._damage:
             self._damage.draw(row, streams[_DAMAGE])
-            self._told["damage"][row], self._told["damaged_since"][row] = 0, -1
+            told["damage"][row], told["damaged_since"][row] = 0, -1
         if self._ground:
             self._ground.put(self._block.rows.start + row, variant.terrain)
         if self._pushes:
@@ -167,14 +172,6 @@ class Conditions:
         if self._forces is not None:
             self._forces[row] = 0.0
         self._by_hand = [(other, velocity) for other, velocity in self._by_hand if other != row]
-
-    def _describe(self, row: int, variant: Variant) -> None:
-        """Write what a compiled variant is into the layout, and where it starts."""
-        if len(self._pools[row]) > 1 or self._varied.variation:
-            own = self._layout_of(variant)
-            for name in VARIED:
-                getattr(self._layout, name)[row] = getattr(own, name)[0]
-            self._block.starts[row] = torch.from_numpy(variant.body.initial_qpos)
 
     def _layout_of(self, variant: Variant) -> Layout:
         return variant.layout(self._block.slots, *self._layout.joint_mask.shape[1:], self._task)
@@ -184,22 +181,20 @@ class Conditions:
         layout, slots = self._layout, self._slots
         limbs, joints = layout.limb_descriptors[row].numpy(), layout.joint_descriptors[row].numpy()
         if "mass" in factors:
-            limbs[slots, _limb_column("mass")] *= factors["mass"].astype(np.float32)
+            limbs[slots, _MASS] *= factors["mass"].astype(np.float32)
         if "friction" in factors:
-            model, column = variant.body.model, _limb_column("friction")
+            model, own = variant.body.model, limbs[slots, _FRICTION]
             ground = model.geom_friction[model.geom_bodyid == 0, 0].max(initial=0.0)
-            own = limbs[slots, column]
             # A limb that touches nothing has none.
-            limbs[slots, column] = np.where(own > 0, np.maximum(own, ground) * factors["friction"], 0.0)
-        limb_slots, joint_slots = self._joint_places
+            limbs[slots, _FRICTION] = np.where(own > 0, np.maximum(own, ground) * factors["friction"], 0.0)
         for name, columns in _COLUMNS.items():
             if name in factors:
-                factor = factors[name][self._limb_of]
+                factor = factors[name][self._limbs]
                 if name != "gear":  # a tendon's own damping stays
                     factor = np.where(self._on_joint, factor, 1.0)
                 for column in columns:
                     at = joint_descriptor_slice(column).start
-                    joints[limb_slots, joint_slots, at] *= factor.astype(np.float32)
+                    joints[self._limb_slots, self._joint_slots, at] *= factor.astype(np.float32)
 
     def before_step(self) -> None:
         """Break and push what is due in the step that comes."""
@@ -208,16 +203,17 @@ class Conditions:
             self._pushed = []
             due = self._pushes.due(self._age) if self._pushes else []
             for row, velocity in due + self._by_hand:
-                force = self.models.mass(row) * velocity / self._block.dt
+                force = self._models.mass(row) * velocity / self._block.dt
                 self._forces[row, self._block.root, :2] += force
                 self._pushed.append(row)
             self._by_hand = []
         if self._damage:
-            due = np.flatnonzero(self._damage.due == self._age)
+            due = np.flatnonzero(self._damage.due == self._age).tolist()
             for row in due:
-                self._break(int(row))
-            if len(due):
-                self.models.commit()
+                for part, kind in self._damage.parts[row]:
+                    self._break(row, part, kind)
+            if due:
+                self._models.commit()
         self._age += 1
 
     def push(self, row: int, velocity: np.ndarray) -> None:
@@ -228,63 +224,36 @@ class Conditions:
 
     def damage(self, row: int, part: int, kind: int) -> None:
         """Break a joint row of a row now, ``DEAD`` or ``LOCKED``, until its episode ends."""
-        self._break_part(row, part, kind)
-        self.models.commit()
+        self._break(row, part, kind)
+        self._models.commit()
 
-    def _break(self, row: int) -> None:
-        for part, kind in self._damage.parts(row):
-            self._break_part(row, part, kind)
-
-    def _break_part(self, row: int, part: int, kind: int) -> None:
-        slot = self._joints[part]
+    def _break(self, row: int, part: int, kind: int) -> None:
+        limb_slot, joint_slot, joint = self._block.joints[part]
         if kind == DEAD:
-            self.models.scale_force(row, slot.actuator, 0.0)
+            self._models.scale_force(row, joint.actuator, 0.0)
         elif kind == LOCKED:
-            self.models.lock(row, slot.joint)
+            self._models.lock(row, joint.joint)
         if self._damage:
-            limb_slots, joint_slots = self._joint_places
-            self._told["damage"][row, limb_slots[part], joint_slots[part]] = kind
+            self._told["damage"][row, limb_slot, joint_slot] = kind
             self._told["damaged_since"][row] = self._age[row]
 
-    def snapshot(self) -> dict[str, Any]:
-        """What was drawn for the present episodes, and what has happened to their bodies.
-
-        What is done by hand, `push` that is still to come, is not kept.
-        """
+    def snapshot(self) -> dict[str, Any]:  # noqa: D102
         return {
-            **take(self, self._kept),
-            "variants": [self._variants.index(variant) for variant in self.variant_of],
-            "models": self.models.snapshot(self._sources),
+            **super().snapshot(),
+            "variants": [self._variants.index(variant) for variant in self._variant_of],
+            "models": self._models.snapshot(),
             "layout": take(self._layout, VARIED),
         }
 
-    def restore(self, taken: Mapping[str, Any]) -> None:
-        """Inverse of `snapshot`.
-
-        Raises:
-            Misfit: of other rows.
-        """
+    def restore(self, taken: Mapping[str, Any]) -> None:  # noqa: D102
         taken = dict(taken)
         numbers, models, layout = (taken.pop(name) for name in ("variants", "models", "layout"))
-        if len(numbers) != len(self.variant_of) or max(numbers) >= len(self._variants):
-            raise Misfit(f"{len(self.variant_of)} rows of {len(self._variants)} variants, not {len(numbers)}")
-        put(self, self._kept, taken)
+        if len(numbers) != self._block.n or max(numbers) >= len(self._variants):
+            raise Misfit(f"{self._block.n} rows of {len(self._variants)} variants, not {len(numbers)}")
+        super().restore(taken)
         put(self._layout, VARIED, layout)
-        self.variant_of = [self._variants[number] for number in numbers]
-        self.models.restore(models, self._sources)
-
-    @property
-    def _sources(self) -> list[mujoco.MjModel]:
-        return [variant.body.model for variant in self.variant_of]
-
-    @property
-    def _kept(self) -> tuple[str, ...]:
-        parts = ("_damage", "_pushes")
-        return ("_age", "_pushed", *(name for name in parts if getattr(self, name) is not None))
-
-
-def _limb_column(name: str) -> int:
-    return LIMB_SPEC.token_slice(name).start - _TOKEN_STATES
+        self._variant_of = [self._variants[number] for number in numbers]
+        self._models.restore(models, [variant.body.model for variant in self._variant_of])
 
 
 @dataclass(frozen=True)
@@ -295,7 +264,7 @@ class Prepared:
         models: K compiled models. starts: (K, nq) start positions. layout: of K rows.
     """
 
-    models: list[mujoco.MjModel]
+    models: list[Any]
     starts: Tensor
     layout: Layout
 
@@ -312,22 +281,18 @@ class PreparedVariants(Kept):
     kept = ("_number",)
 
     def __init__(self, block: WarpRows, pools: Sequence[Prepared], layout: Layout) -> None:
-        self._block, self._own_layout = block, layout
+        self._block, self._own_layout, device = block, layout, block.starts.device
         distinct = list({id(pool): pool for pool in pools}.values())
         sizes = [len(pool.models) for pool in distinct]
         of_row = [next(k for k, pool in enumerate(distinct) if pool is own) for own in pools]
-        device = block.starts.device
-
-        def of_rows(values: Sequence[int]) -> Tensor:
-            return torch.tensor(values, device=device)[torch.tensor(of_row, device=device)]
-
-        self._first, self._count = of_rows([0, *np.cumsum(sizes[:-1])]), of_rows(sizes)
+        ends = np.cumsum(sizes)
+        self._first = torch.from_numpy((ends - sizes)[of_row]).to(device)
+        self._count = torch.tensor(sizes)[of_row].to(device)
         self._varies = max(sizes) > 1
         self._number = self._first.clone()
         self._starts = torch.cat([pool.starts for pool in distinct]).to(block.starts)
-        n, j = layout.joint_mask.shape[1:]
-        wide = [pool.layout.widened(n, j).to(layout.reference.dtype, device) for pool in distinct]
-        self._layout = {name: torch.cat([getattr(own, name) for own in wide]) for name in VARIED}
+        layouts = [pool.layout.to(layout.reference.dtype, device) for pool in distinct]
+        self._layout = {name: torch.cat([getattr(own, name) for own in layouts]) for name in VARIED}
         self._adopt(torch.ones(block.n, dtype=torch.bool, device=device))
 
     def start(self, rows: Tensor, generator: torch.Generator) -> None:
@@ -345,7 +310,7 @@ class PreparedVariants(Kept):
     def _adopt(self, rows: Tensor) -> None:
         """Give rows the models of their numbers, and say so in the layout."""
         number = self._number
-        self._block.worlds.models.give(rows, number)
+        self._block.worlds.give(rows, number)
         self._block.starts = self._starts[number]
         for name, values in self._layout.items():
             getattr(self._own_layout, name).copy_(values[number])

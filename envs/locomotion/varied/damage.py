@@ -81,35 +81,29 @@ class DamagePlan(Kept):
 
     Attributes:
         due: (n,) step of the episode at which each row breaks; -1: never.
+        parts: of each row, (joint row among all limbs', ``DEAD`` or ``LOCKED``) of what breaks then.
 
     Raises:
         UserError: nothing can break in this way.
     """
 
-    kept = ("due", "_parts")
+    kept = ("due", "parts")
 
     def __init__(self, damage: Damage, body: Morphology, count: int) -> None:
-        self.damage = damage
+        self._damage = damage
         asked = {"actuator": (DEAD,), "joint": (LOCKED,), "any": (DEAD, LOCKED)}[damage.kind]
-        self._choices: list[tuple[int, list[int]]] = []
-        for index, part in enumerate(parts_of(body)):
-            ways = [way for way in part.ways if way in asked]
-            if ways:
-                self._choices.append((index, ways))
+        ways = [[way for way in part.ways if way in asked] for part in parts_of(body)]
+        self._choices = [(index, own) for index, own in enumerate(ways) if own]
         if not self._choices:
             raise UserError(f"env.damage.kind={damage.kind}: {body.name!r} has no such part; try another")
         self.due = np.full(count, -1)
-        self._parts: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+        self.parts: list[list[tuple[int, int]]] = [[] for _ in range(count)]
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """What breaks in a row's next episode. Equally many numbers are drawn whether anything does."""
-        damage = self.damage
+        damage = self._damage
         breaks, step = rng.random() < damage.probability, rng.integers(damage.step[0], damage.step[1] + 1)
         order, ways = rng.permutation(len(self._choices)), rng.random(len(self._choices))
         self.due[row] = step if breaks else -1
         hit = [self._choices[i] + (ways[i],) for i in order[: damage.parts]]
-        self._parts[row] = [(index, kinds[int(way * len(kinds))]) for index, kinds, way in hit]
-
-    def parts(self, row: int) -> list[tuple[int, int]]:
-        """(joint row among all limbs', ``DEAD`` or ``LOCKED``) of what breaks."""
-        return self._parts[row]
+        self.parts[row] = [(index, kinds[int(way * len(kinds))]) for index, kinds, way in hit]

@@ -21,18 +21,9 @@ RIGID = 1e10
 """Rotor inertia (kg m^2) of a locked joint. Nothing accelerates it, and unlike a limit or dry friction it
 needs no constraint that could give."""
 
-_EDITS = (
-    "body_mass",
-    "body_inertia",
-    "actuator_gainprm",
-    "actuator_biasprm",
-    "actuator_forcerange",
-    "jnt_actfrcrange",
-    "jnt_limited",
-    "dof_damping",
-    "dof_armature",
-    "geom_friction",
-)
+_OF_BODIES_AND_GEOMS = ("body_mass", "body_inertia", "geom_friction")
+_OF_JOINTS = ("jnt_actfrcrange", "jnt_limited", "dof_damping", "dof_armature")
+_OF_ACTUATORS = ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange")
 _MUSCLE_FORCE, _MUSCLE_SCALE = 2, 3
 
 
@@ -53,41 +44,33 @@ class RowModels:
         sources: Sequence[mujoco.MjModel],
         initial: Sequence[mujoco.MjModel],
     ) -> None:
-        self._batch, self._model = batch, body.model
-        self.models = [copy.copy(model) for model in initial]
-        self._fields = list(dict.fromkeys((*_EDITS, *differing_arrays(sources))))
-        self._views = {id(m): self._arrays(m) for m in (*sources, *self.models)}
-        self._sources = list(sources)  # keeps them, and so their addresses, alive
+        self._batch, self._qvel = batch, batch.bind("qvel")
+        self.models, self._loaded = [copy.copy(model) for model in initial], list(initial)
+        edited = (*_OF_BODIES_AND_GEOMS, *_OF_JOINTS, *_OF_ACTUATORS)
+        self._fields = list(dict.fromkeys((*edited, *differing_arrays(sources))))
         self._data = mujoco.MjData(body.model)
-        self._qvel = batch.bind("qvel")
-        self._limb_of = _limb_indices(body)
+        self._limb_of, self._n_limbs = _limb_indices(body), body.n_limbs
         self._forces = _force_columns(body.model)
         self._ground = np.flatnonzero(body.model.geom_bodyid == 0)
         self._edited = list(dict.fromkeys((*self._fields, *_derived(body.model, self._data))))
         self._edits: list[dict[str, Any] | None] = [None] * len(self.models)  # of rows, where found before
         self.commit()
 
-    def _arrays(self, model: mujoco.MjModel) -> dict[str, np.ndarray]:
-        return {name: getattr(model, name) for name in self._fields}
-
-    def snapshot(self, sources: Sequence[mujoco.MjModel]) -> list[dict[str, Any]]:
-        """Of each row, the arrays in which its model differs from the one that was loaded.
-
-        Args:
-            sources: the model that was loaded into each row.
-        """
-        for row, (own, source) in enumerate(zip(self.models, sources, strict=True)):
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Of each row, the arrays in which its model differs from the one that was loaded."""
+        for row, (own, source) in enumerate(zip(self.models, self._loaded, strict=True)):
             if self._edits[row] is None:
-                self._edits[row] = self._find_edits(own, source)
+                edits = {name: getattr(own, name) for name in self._edited}
+                self._edits[row] = {
+                    "meaninertia": own.stat.meaninertia,
+                    "gravity": own.opt.gravity.tolist(),
+                    **{
+                        name: torch.from_numpy(array.copy())
+                        for name, array in edits.items()
+                        if not np.array_equal(array, getattr(source, name))
+                    },
+                }
         return list(self._edits)
-
-    def _find_edits(self, own: mujoco.MjModel, source: mujoco.MjModel) -> dict[str, Any]:
-        edits: dict[str, Any] = {"meaninertia": own.stat.meaninertia, "gravity": own.opt.gravity.tolist()}
-        for name in self._edited:
-            array = getattr(own, name)
-            if not np.array_equal(array, getattr(source, name)):
-                edits[name] = torch.from_numpy(array.copy())
-        return edits
 
     def restore(self, taken: Sequence[Mapping[str, Any]], sources: Sequence[mujoco.MjModel]) -> None:
         """Inverse of `snapshot`: loads ``sources`` and edits them again."""
@@ -96,23 +79,23 @@ class RowModels:
             model = self.models[row]
             model.stat.meaninertia, model.opt.gravity[:] = edits["meaninertia"], edits["gravity"]
             for name in self._edited:
-                array = getattr(model, name)
-                array[...] = edits[name].numpy() if name in edits else getattr(source, name)
+                getattr(model, name)[...] = edits[name].numpy() if name in edits else getattr(source, name)
         self.commit()
 
     def commit(self) -> None:
         """Tell the batch of edits (10 microseconds)."""
         self._batch.set_models(self.models)
 
+    def _edit(self, row: int) -> mujoco.MjModel:
+        self._edits[row] = None
+        return self.models[row]
+
     def load(self, row: int, source: mujoco.MjModel) -> None:
         """Make a row's model equal to a source, whatever was done to it."""
-        self._edits[row] = None
-        own, given = self._views[id(self.models[row])], self._views[id(source)]
-        for name, array in own.items():
-            array[...] = given[name]
-        stat, given_stat = self.models[row].stat, source.stat
-        stat.meaninertia = given_stat.meaninertia
-        self.models[row].opt.gravity[:] = source.opt.gravity
+        own, self._loaded[row] = self._edit(row), source
+        for name in self._fields:
+            getattr(own, name)[...] = getattr(source, name)
+        own.stat.meaninertia, own.opt.gravity[:] = source.stat.meaninertia, source.opt.gravity
 
     def scale(self, row: int, factors: Mapping[str, np.ndarray]) -> None:
         """Multiply parameters of limbs in a row that has just been loaded.
@@ -121,70 +104,63 @@ class RowModels:
             row: which.
             factors: (N,) of the limbs, by quantity.
         """
-        self._edits[row] = None
-        own, limb_of = self._views[id(self.models[row])], self._limb_of
+        own = self._edit(row)
         for name, limbs in factors.items():
             extended = np.append(limbs, 1.0)  # for what belongs to no limb
+            of = {kind: extended[limb_of] for kind, limb_of in self._limb_of.items()}
             if name == "mass":
-                own["body_mass"] *= extended[limb_of["body"]]
-                own["body_inertia"] *= extended[limb_of["body"]][:, None]
+                own.body_mass[:] *= of["body"]
+                own.body_inertia[:] *= of["body"][:, None]
             elif name == "gear":
-                self._scale_forces(own, slice(None), extended[limb_of["actuator"]])
-                own["jnt_actfrcrange"] *= extended[limb_of["joint"]][:, None]
+                self._scale_forces(own, slice(None), of["actuator"])
+                own.jnt_actfrcrange[:] *= of["joint"][:, None]
             elif name in ("damping", "armature"):
-                array = own[f"dof_{name}"]
-                array *= extended[limb_of["dof"]].reshape(-1, *[1] * (array.ndim - 1))
+                array = getattr(own, f"dof_{name}")
+                array *= of["dof"].reshape(-1, *[1] * (array.ndim - 1))
             elif name == "friction":
-                self._scale_friction(own["geom_friction"], extended)
+                self._scale_friction(own.geom_friction, of["geom"])
         if "mass" in factors or "armature" in factors:
-            mujoco.mj_setConst(self.models[row], self._data)
+            mujoco.mj_setConst(own, self._data)
 
-    def _scale_friction(self, friction: np.ndarray, extended: np.ndarray) -> None:
+    def _scale_friction(self, friction: np.ndarray, factors: np.ndarray) -> None:
         # The larger friction of two geoms holds. So limbs get the one that they have with the ground, and
         # the ground none, that a factor below 1 shows.
-        limb_of, ground = self._limb_of["geom"], self._ground
+        ground = self._ground
         if len(ground):
-            own = limb_of < len(extended) - 1
-            friction[own] = np.maximum(friction[own], friction[ground].max(0))
+            of_limbs = self._limb_of["geom"] < self._n_limbs
+            friction[of_limbs] = np.maximum(friction[of_limbs], friction[ground].max(0))
             friction[ground] = 0.0
-        friction *= extended[limb_of][:, None]
+        friction *= factors[:, None]
 
     def scale_force(self, row: int, actuator: int, factor: float) -> None:
         """Multiply the force of an actuator, whatever it is; 0: it is dead."""
-        self._edits[row] = None
-        self._scale_forces(self._views[id(self.models[row])], [actuator], np.array([factor]))
+        self._scale_forces(self._edit(row), [actuator], np.array([factor]))
 
-    def _scale_forces(
-        self, own: Mapping[str, np.ndarray], actuators: slice | list[int], factors: np.ndarray
-    ) -> None:
+    def _scale_forces(self, own: mujoco.MjModel, actuators: slice | list[int], factors: np.ndarray) -> None:
         for name, columns in self._forces.items():
-            own[name][actuators] *= np.where(columns[actuators], factors[:, None], 1.0)
-        own["actuator_forcerange"][actuators] *= factors[:, None]
+            getattr(own, name)[actuators] *= np.where(columns[actuators], factors[:, None], 1.0)
+        own.actuator_forcerange[actuators] *= factors[:, None]
 
     def set_gravity(self, row: int, gravity: np.ndarray) -> None:
         """Gravity (3,) of a row."""
-        self._edits[row] = None
-        self.models[row].opt.gravity[:] = gravity
+        self._edit(row).opt.gravity[:] = gravity
 
     def lock(self, row: int, joint: int) -> None:
         """Stop a hinge or slide joint for good, by the blow between its two sides that this takes."""
-        model, data = self.models[row], self._batch.get_data(row, self._data)
+        model, data = self._edit(row), self._batch.get_data(row, self._data)
         dof = int(model.jnt_dofadr[joint])
         mujoco.mj_fwdPosition(model, data)
-        unit, answer = np.zeros((1, model.nv)), np.zeros((1, model.nv))
+        unit, answer = np.zeros((2, 1, model.nv))
         unit[0, dof] = 1.0
         mujoco.mj_solveM(model, data, answer, unit)
         self._qvel[row] -= answer[0] * (self._qvel[row, dof] / answer[0, dof])
         self._qvel[row, dof] = 0.0
-        self._edits[row] = None
-        own = self._views[id(model)]
-        own["dof_armature"][dof] = RIGID
-        own["jnt_limited"][joint] = 0  # the limit would pull it back
+        model.dof_armature[dof] = RIGID
+        model.jnt_limited[joint] = 0  # the limit would pull it back
 
     def mass(self, row: int) -> float:
         """Mass of all limbs of a row, kg."""
-        limb_of = self._limb_of["body"]
-        return float(self.models[row].body_mass[limb_of < self._limb_of["count"]].sum())
+        return float(self.models[row].body_mass[self._limb_of["body"] < self._n_limbs].sum())
 
 
 def _derived(model: mujoco.MjModel, data: mujoco.MjData) -> list[str]:
@@ -202,16 +178,14 @@ def _derived(model: mujoco.MjModel, data: mujoco.MjData) -> list[str]:
 
 def differing_arrays(sources: Sequence[mujoco.MjModel]) -> list[str]:
     """Names of the arrays in which models of one layout differ."""
-    first, names = sources[0], []
-    if len(sources) == 1:
-        return names
-    for name in dir(first):
-        if name.startswith("_") or not isinstance(getattr(first, name), np.ndarray):
-            continue
-        values = getattr(first, name)
-        if any(not np.array_equal(values, getattr(model, name)) for model in sources[1:]):
-            names.append(name)
-    return names
+    first, *others = sources
+    names = [name for name in dir(first) if others and not name.startswith("_")]
+    arrays = {name: array for name in names if isinstance(array := getattr(first, name), np.ndarray)}
+    return [
+        name
+        for name, array in arrays.items()
+        if any(not np.array_equal(array, getattr(other, name)) for other in others)
+    ]
 
 
 def _force_columns(model: mujoco.MjModel) -> dict[str, np.ndarray]:
@@ -222,14 +196,13 @@ def _force_columns(model: mujoco.MjModel) -> dict[str, np.ndarray]:
         ("actuator_biasprm", model.actuator_biastype, mujoco.mjtBias.mjBIAS_MUSCLE),
     ):
         parameters = getattr(model, name)
-        chosen = np.zeros(parameters.shape, bool)
+        columns[name] = chosen = np.zeros(parameters.shape, bool)
         for actuator, kind in enumerate(kinds):
             if int(kind) != int(muscle):
                 chosen[actuator, :3] = True
             else:  # a muscle without a force of its own has one that is scaled from what it moves
                 own = parameters[actuator, _MUSCLE_FORCE] >= 0
                 chosen[actuator, _MUSCLE_FORCE if own else _MUSCLE_SCALE] = True
-        columns[name] = chosen
     return columns
 
 
@@ -239,22 +212,14 @@ def _limb_indices(body: Morphology) -> dict[str, np.ndarray]:
     Joints that place the root in the world, and their dofs, belong to none.
     """
     model, none = body.model, body.n_limbs
-    bodies, joints = np.full(model.nbody, none), np.full(model.njnt, none)
-    dofs, actuators = np.full(model.nv, none), np.full(model.nu, none)
+    sizes = {"body": model.nbody, "joint": model.njnt, "dof": model.nv, "actuator": model.nu}
+    found = {kind: np.full(size, none) for kind, size in sizes.items()}
     for index, limb in enumerate(body.limbs):
-        bodies[list(limb.bodies)] = index
+        found["body"][list(limb.bodies)] = index
         for slot in limb.slots:
             if slot.joint >= 0:
-                joints[slot.joint] = index
-                dofs[int(model.jnt_dofadr[slot.joint]) + slot.axis] = index
+                found["joint"][slot.joint] = index
+                found["dof"][int(model.jnt_dofadr[slot.joint]) + slot.axis] = index
             if slot.actuator >= 0:
-                actuators[slot.actuator] = index
-    geoms = bodies[model.geom_bodyid] if model.ngeom else np.zeros(0, int)
-    return {
-        "body": bodies,
-        "joint": joints,
-        "dof": dofs,
-        "geom": geoms,
-        "actuator": actuators,
-        "count": np.array(none),
-    }
+                found["actuator"][slot.actuator] = index
+    return found | {"geom": found["body"][model.geom_bodyid]}

@@ -20,7 +20,7 @@ from somite.envs.locomotion import (
 from somite.envs.locomotion.bodies.descriptors import joint_descriptors, limb_descriptors
 from somite.envs.locomotion.bodies.model_edits import with_fixed_inertias
 from somite.envs.locomotion.layout import share_layout
-from somite.envs.locomotion.observation import LIMB_SPEC
+from somite.envs.locomotion.limb_spec import LIMB_SPEC
 from somite.envs.locomotion.varied.variants import compile_variants, lengthen
 from somite.envs.locomotion.varied.variation import EDITED, QUANTITIES
 

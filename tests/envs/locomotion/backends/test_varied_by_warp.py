@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp: pip install 'somite[gpu]'")
 
 from somite.envs.locomotion import LocomotionEnv
-from somite.envs.locomotion.observation import LIMB_SPEC
+from somite.envs.locomotion.limb_spec import LIMB_SPEC
 from somite.envs.locomotion.task import LocomotionTask
 from somite.envs.locomotion.varied.variation import BodyVariation
 from somite.envs.locomotion.varied.world import World
@@ -47,7 +47,7 @@ def model_of(env, row):
         (k, b) for k, b in enumerate(env._simulation.blocks) if b.rows.start <= row < b.rows.stop
     )
     place = row - block.rows.start
-    return block.given[int(env._prepared[index]._number[place])], block, place
+    return block.worlds.models[int(env._prepared[index]._number[place])], block, place
 
 
 def state_of(block, name, place):
@@ -83,7 +83,7 @@ def test_a_row_with_the_neighbours_model_would_move_otherwise(env):
     """The control of the test above."""
     env.reset(seed=1)
     model, block, place = model_of(env, 0)
-    other = next(m for m in block.given if m is not model)
+    other = next(m for m in block.worlds.models if m is not model)
     ends = []
     for simulated in (model, other):
         data = mujoco.MjData(simulated)
@@ -122,7 +122,7 @@ def test_new_episodes_draw_new_variants_and_leave_the_others(env):
 
 
 def test_gravity_is_of_each_row(env):
-    gravities = torch.cat([block.worlds.models.fields["gravity"] for block in env._simulation.blocks])
+    gravities = torch.cat([block.worlds.fields["gravity"] for block in env._simulation.blocks])
     assert len({round(float(g), 4) for g in gravities[:, 0]}) > 1
     torch.testing.assert_close(gravities.norm(dim=1), torch.full((ROWS,), 9.81), atol=1e-3, rtol=0)
 
