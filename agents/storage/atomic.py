@@ -1,9 +1,8 @@
 """Files and folders that are written as a whole or not at all.
 
-A folder is written under a hidden name beside its place and renamed when it is complete and on the disk.
-No system call that Python offers replaces a folder that is not empty, so an old one steps aside first,
-to the name that :func:`standing` knows: at every moment either ``folder`` or the one that stepped aside
-is complete.
+A folder is written under a hidden name beside its place and renamed when it is complete and on the disk. No
+system call that Python offers replaces a folder that is not empty, so an old one steps aside first, to the
+name that `standing` knows: at every moment either ``folder`` or the one that stepped aside is complete.
 """
 
 from __future__ import annotations
@@ -84,16 +83,6 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         raise
 
 
-def copy_folder(source: str | Path, target: str | Path) -> None:
-    """Copies a folder so that ``target`` is the old or the new one at every moment.
-
-    Raises:
-        FileNotFoundError: ``source`` is missing.
-    """
-    with replace_folder(target) as writing:
-        shutil.copytree(standing(source), writing, dirs_exist_ok=True)
-
-
 def remove_folder(folder: str | Path) -> None:
     """Removes a folder so that half of it can never be taken for the whole."""
     folder = Path(folder)
@@ -103,10 +92,7 @@ def remove_folder(folder: str | Path) -> None:
 
 
 def standing(folder: str | Path) -> Path:
-    """The complete folder: ``folder``, or the one that stepped aside if a replacement was cut short.
-
-    ``folder`` itself where neither is there.
-    """
+    """The complete folder: ``folder``, or the one that stepped aside if a replacement was cut short."""
     folder = Path(folder)
     previous = _previous(folder)
     return previous if not folder.exists() and previous.is_dir() else folder
@@ -114,30 +100,24 @@ def standing(folder: str | Path) -> Path:
 
 def stepped_aside(path: Path) -> str | None:
     """The name of the folder that ``path`` is the stepped-aside one of; None if it is of none."""
-    if path.name.startswith(".") and path.name.endswith(_PREVIOUS):
-        return path.name[1 : -len(_PREVIOUS)]
-    return None
+    is_aside = path.name.startswith(".") and path.name.endswith(_PREVIOUS)
+    return path.name[1 : -len(_PREVIOUS)] if is_aside else None
 
 
 def clear_leftovers(folder: str | Path) -> None:
-    """Tidies what a process that was killed while writing has left in a folder, if that is there.
+    """Tidies what a killed process has left in a folder; no other process may write into it.
 
     A folder that had stepped aside for one that never came takes its place again; what was half written or
-    half removed is deleted. Call it only where no other process writes into ``folder``.
+    half removed is deleted.
     """
     for path in sorted(Path(folder).glob(".*")):
         name = stepped_aside(path)
-        if name is not None:
-            place = path.with_name(name)
-            if place.exists():
-                remove_folder(path)
-            else:
-                os.rename(path, place)
+        if name is not None and not path.with_name(name).exists():
+            os.rename(path, path.with_name(name))
+        elif name is not None:
+            remove_folder(path)
         elif path.name.endswith((_WRITING, _REMOVING)):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _previous(folder: Path) -> Path:

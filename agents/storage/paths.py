@@ -19,12 +19,12 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError
 from ..bundled import PREFIX
 from .atomic import replace_file
-from .run_folder import ROOT, find_run
+from .run_folder import CHECKPOINTS, ROOT, find_run
 from .untrusted import check_inside, read_json
 
 RUN, ROBOT, PICTURE, FILE = "run", "robot", "picture", "file"
@@ -46,9 +46,6 @@ PATHS = {
 WHERE = "paths.json"
 """Beside Hydra's record of a run: from where on this machine its relative paths were."""
 
-_BRACES = re.compile(r"(\\*)\$\{")
-_PATTERN = set("*?[")
-_LARGEST_FILE = 2**20
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_/.@%+-]*[A-Za-z_/.@%-][A-Za-z0-9_/.@%+-]*")
 _WORDS = ("null", "true", "false", "nan", "inf", "last")
 
@@ -75,7 +72,7 @@ def absolute(text: str, kind: str, here: Path) -> str:
             return os.path.realpath(place) if ".." in place.parts else str(place)
     if kind == RUN and text == "last":
         return str(find_run("last", here / ROOT))
-    if kind == RUN and not text.startswith(PREFIX) and _PATTERN & set(text):
+    if kind == RUN and not text.startswith(PREFIX) and set("*?[") & set(text):
         return os.path.join(glob.escape(str(here)), os.path.expanduser(text))
     return str(here / os.path.expanduser(text)) if kind == FILE and text else text
 
@@ -98,30 +95,32 @@ def absolute_argument(argument: str, here: Path) -> str:
     kind = PATHS.get(key.lstrip("+"))
     if kind is None or not equals:
         return argument
-    if any(os.path.lexists(place) for place in _places(raw, kind, here)):
-        return f"{key}={hydra_quoted(absolute(raw, kind, here))}"
-    try:
-        return _with_values(argument, lambda text: absolute(text, kind, here))
-    except HydraException:
-        # A bare name or pattern, of something that is not there or several; a list is Hydra's to refuse.
-        is_bare = not raw.startswith(("[", "'", '"'))
-        return f"{key}={hydra_quoted(absolute(raw, kind, here))}" if is_bare else argument
+    if not any(os.path.lexists(place) for place in _places(raw, kind, here)):
+        try:
+            return _with_values(argument, lambda text: absolute(text, kind, here))
+        except HydraException:
+            # A bare name or pattern, of something that is not there or several; a list is Hydra's to refuse.
+            if raw.startswith(("[", "'", '"')):
+                return argument
+    return f"{key}={hydra_quoted(absolute(raw, kind, here))}"
 
 
 def _with_values(argument: str, changed: Callable[[str], str]) -> str:
     """An argument with each text of its value, or of the values that it sweeps over, changed and quoted."""
     override = OverridesParser.create().parse_override(argument)
     value, key = override.value(), argument.partition("=")[0]
-    given, changed = changed, lambda text: given(_unescaped(text))
+
+    def quoted(text: str) -> str:
+        return hydra_quoted(changed(_unescaped(text)))
+
     if isinstance(value, str):
-        return f"{key}={hydra_quoted(changed(value))}" if changed(value) != value else argument
-    if isinstance(value, ChoiceSweep) and not value.shuffle and not value.tags:
-        swept = [Override._convert_value(item) for item in value.list]
-        if all(isinstance(item, str) for item in swept):
-            return f"{key}={','.join(hydra_quoted(changed(item)) for item in swept)}"
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return f"{key}=[{','.join(hydra_quoted(changed(item)) for item in value)}]"
-    return argument
+        return f"{key}={quoted(value)}" if changed(_unescaped(value)) != value else argument
+    swept = isinstance(value, ChoiceSweep) and not value.shuffle and not value.tags
+    items = [Override._convert_value(item) for item in value.list] if swept else value
+    if not isinstance(items, list) or not items or not all(isinstance(item, str) for item in items):
+        return argument
+    found = ",".join(map(quoted, items))
+    return f"{key}={found}" if swept else f"{key}=[{found}]"
 
 
 def named_run(text: str, here: Path) -> str:
@@ -143,41 +142,40 @@ def make_absolute(config: DictConfig, here: Path) -> None:
     """Makes the paths of a composed configuration absolute, in place."""
     for key, kind in PATHS.items():
         value = OmegaConf.select(config, key, default=None)
-        if isinstance(value, ListConfig):
-            found: Any = [absolute(v, kind, here) if isinstance(v, str) else v for v in value]
-        else:
-            found = absolute(value, kind, here) if isinstance(value, str) else value
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        found = _with_texts(value, lambda text, kind=kind: absolute(text, kind, here))
         if found != value:
-            OmegaConf.update(config, key, _literal(found), merge=False)
+            OmegaConf.update(config, key, _with_texts(found, _literal), merge=False)
 
 
-def _literal(value: Any) -> Any:
+def _with_texts(value: Any, changed: Callable[[str], str]) -> Any:
+    """A text, or those of a list, changed; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return [changed(item) if isinstance(item, str) else item for item in value]
+    return changed(value) if isinstance(value, str) else value
+
+
+def _literal(text: str) -> str:
     """The same for OmegaConf, which looks up what stands in ``${...}``."""
-    if isinstance(value, list):
-        return [_literal(item) for item in value]
-    return _BRACES.sub(r"\1\1\\${", value) if isinstance(value, str) else value
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _unescaped(text: str) -> str:
     return re.sub(r"((?:\\\\)*)\\\$\{", lambda found: found[1][::2] + "${", text)
 
 
-def with_paths(node: Any, changed: Callable[[str, str], str], where: str = "") -> Any:
-    """A configuration of plain values with every path in it changed, given its text and its kind."""
+def _with_paths(node: Any, changed: Callable[[str], str], where: str = "") -> Any:
+    """A configuration of plain values with every path in it changed."""
     if isinstance(node, Mapping):
         inner = ((key, value, f"{where}.{key}" if where else str(key)) for key, value in node.items())
-        return {key: with_paths(value, changed, place) for key, value, place in inner}
-    if where not in PATHS:
-        return node
-    if isinstance(node, (list, tuple)):
-        return [changed(item, PATHS[where]) if isinstance(item, str) else item for item in node]
-    return changed(node, PATHS[where]) if isinstance(node, str) else node
+        return {key: _with_paths(value, changed, place) for key, value, place in inner}
+    return _with_texts(node, changed) if where in PATHS else node
 
 
 def relative_to_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]:
     """A configuration of plain values as it is saved: its absolute paths relative to the run's folder."""
     root = os.path.realpath(run)
-    return with_paths(config, lambda text, kind: _relative(text, root))
+    return _with_paths(config, lambda text: _relative(text, root))
 
 
 def _relative(text: str, root: str) -> str:
@@ -186,21 +184,17 @@ def _relative(text: str, root: str) -> str:
 
 def training_to_share(training: Mapping[str, Any], run: str | Path) -> dict[str, Any]:
     """What ``policy.json`` tells of a policy's training, its algorithm and command, without folders."""
-    root = os.path.realpath(run)
-    told = relative_to_run(training, run)
+    root, told = os.path.realpath(run), relative_to_run(training, run)
+
+    def shared(argument: str) -> str:
+        if argument.partition("=")[0].lstrip("+") in PATHS:
+            with suppress(HydraException):
+                return _with_values(argument, lambda text: _relative(text, root))
+        return argument
+
     if isinstance(training.get("command"), list):
-        given = [argument for argument in training["command"] if isinstance(argument, str)]
-        told["command"] = [_relative_argument(argument, root) for argument in given]
+        told["command"] = [shared(given) for given in training["command"] if isinstance(given, str)]
     return told
-
-
-def _relative_argument(argument: str, root: str) -> str:
-    if argument.partition("=")[0].lstrip("+") not in PATHS:
-        return argument
-    try:
-        return _with_values(argument, lambda text: _relative(text, root))
-    except HydraException:
-        return argument
 
 
 def found_from_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]:
@@ -211,9 +205,9 @@ def found_from_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]
     """
     root, where = Path(os.path.realpath(run)), Path(run) / ".hydra" / WHERE
     check_inside(where, run)
-    before = read_json(where, _LARGEST_FILE) if where.is_file() else {}
+    before = read_json(where, 2**20) if where.is_file() else {}
 
-    def found(text: str, kind: str) -> str:
+    def found(text: str) -> str:
         if os.path.isabs(text) or "\0" in text or len(text) > 4096:
             return text
         there, was = os.path.normpath(root / text), before.get(text) if isinstance(before, dict) else None
@@ -223,19 +217,19 @@ def found_from_run(config: Mapping[str, Any], run: str | Path) -> dict[str, Any]
             return was
         return there if text.startswith("..") else text  # a name stays as it is
 
-    return with_paths(config, found)
+    return _with_paths(config, found)
 
 
 def keep_where(config: Mapping[str, Any], run: str | Path) -> None:
     """Notes where the absolute paths of a configuration are on this machine, for `found_from_run`."""
     root, kept = os.path.realpath(run), {}
 
-    def keep(text: str, kind: str) -> str:
+    def keep(text: str) -> str:
         if os.path.isabs(text):
             kept[_relative(text, root)] = text
         return text
 
-    with_paths(config, keep)
+    _with_paths(config, keep)
     if kept:
         text = json.dumps(kept, indent=1) + "\n"
         replace_file(Path(run) / ".hydra" / WHERE, text.encode("ascii"))
@@ -247,7 +241,7 @@ def run_of(policy: str | Path) -> Path:
     Of a policy that was copied elsewhere, the folder that it lies in.
     """
     policy = Path(policy).absolute()
-    return policy.parents[2] if policy.parent.parent.name == "checkpoints" else policy.parent
+    return policy.parents[2] if policy.parent.parent.name == CHECKPOINTS else policy.parent
 
 
 def check_folder(folder: str | Path) -> None:
@@ -269,10 +263,10 @@ def command(program: str, *arguments: str, **keys: str | Path) -> str:
 
     ``arguments`` are further ones, as they are; ``keys`` are paths by their keys.
     """
-    texts = {key: str(value) for key, value in keys.items()}
-    given = [f"{key}={text if _is_plain(text) else hydra_quoted(text)}" for key, text in texts.items()]
+
+    def value(text: str) -> str:
+        is_plain = _PLAIN_WORD.fullmatch(text) and text.lower() not in _WORDS
+        return text if is_plain else hydra_quoted(text)
+
+    given = [f"{key}={value(str(path))}" for key, path in keys.items()]
     return " ".join([program, *map(shlex.quote, given), *arguments])
-
-
-def _is_plain(text: str) -> bool:
-    return bool(_PLAIN_WORD.fullmatch(text)) and text.lower() not in _WORDS

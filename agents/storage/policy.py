@@ -3,7 +3,7 @@
 ``policy.safetensors`` holds every parameter and buffer (the normaliser's too), ``policy.json`` all that is
 needed to build the network and the environments it was trained in. Neither can carry code: the class is
 chosen by name among the policies of this package and those that the user has imported himself, nothing is
-unpickled, and no memory is taken before the shapes in the file are those that the description asks for.
+unpickled, and the network is built without memory first, to be compared with what the file holds.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
@@ -52,29 +51,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointError", "load_policy", "policy_folder_of", "read_policy_json", "save_policy"]
 
-TARGET_PREFIX = "somite.agents.policies."
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3")
 
-MOST_BYTES = 256 * 2**20
-"""Of ``policy.safetensors``: 64 million parameters."""
-
-MOST_HEADER, MOST_TENSORS = 4 * 2**20, 10_000
-"""Bytes of the part that names the tensors, and how many it may name."""
-
-_KINDS = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-_Made = TypeVar("_Made")
+MOST_BYTES, MOST_HEADER = 256 * 2**20, 4 * 2**20
+"""Of ``policy.safetensors``, which is 64 million parameters, and of its part that names the tensors."""
 
 
 def save_policy(
@@ -89,11 +69,11 @@ def save_policy(
         training: How it was trained: the algorithm's configuration, steps so far, seed.
 
     Raises:
-        CheckpointError: The policy's class is not one that :func:`load_policy` could build.
+        CheckpointError: The policy's class is not one that `load_policy` could build.
     """
     network = describe_policy(policy)
     # Whatever it computes in (float32, bfloat16), it is written as what its class has, which is asked for.
-    kinds = _shapes_only(lambda: described_policy(network, "the policy to save")).state_dict()
+    kinds = _without_memory(network, "the policy to save")
     # safetensors takes neither views that are not contiguous nor tensors that share memory.
     tensors = {
         key: value.detach().cpu().to(kinds[key].dtype).contiguous().clone()
@@ -117,7 +97,7 @@ def save_policy(
 
 
 def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent:
-    """Loads what :func:`save_policy` wrote; runs no code from the files.
+    """Loads what `save_policy` wrote; runs no code from the files.
 
     Args:
         folder: A ``policy/`` folder, a run folder, whose ``policy/`` is then taken, or ``bundled/<name>``.
@@ -136,11 +116,13 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
     found = policy_folder_of(str(folder)) if is_bundled else find_policy_folder(folder)
     description, data = _read(found)
     file = f"{folder}: {DESCRIPTION}"
-    expected = _shapes_only(lambda: described_policy(description, file)).state_dict()
+    wanted = _without_memory(description, file)
     try:
-        _check_header(data, expected)
-        tensors = _read_tensors(data)
-    except _TensorError as error:
+        tensors = _read_tensors(data, wanted)
+    except (SafetensorError, RuntimeError, ValueError, LookupError, ArithmeticError) as error:
+        said = one_line(str(error))[:300]
+        raise CheckpointError(f"{folder}: {TENSORS} is damaged: {type(error).__name__}: {said}.") from error
+    except _Misfit as error:
         raise CheckpointError(f"{folder}: {TENSORS} {error}.") from error
     with _NoInitialisation():
         policy = described_policy(description, file)
@@ -162,7 +144,7 @@ def describe_policy(policy: nn.Module) -> dict[str, Any]:
     """
     cls = type(policy)
     is_exported = getattr(policies, cls.__name__, None) is cls
-    target = f"{TARGET_PREFIX}{cls.__name__}" if is_exported else f"{cls.__module__}.{cls.__qualname__}"
+    target = f"{policies.__name__ if is_exported else cls.__module__}.{cls.__qualname__}"
     if _named(target, "the policy to save") is not cls:
         raise CheckpointError(f"{cls} is not what {target} names.")
     return {"policy": {"_target_": target, **policy.architecture()}, "spec": policy.spec.to_dict()}
@@ -205,7 +187,7 @@ def _named(target: Any, file: str | Path) -> type[Policy]:
         )
     exported = [name for name, value in vars(policies).items() if isinstance(value, type)]
     raise CheckpointError(
-        f"{file} asks for the policy class {target!r}; only policies of {TARGET_PREFIX[:-1]} are built: "
+        f"{file} asks for the policy class {target!r}; only policies of {policies.__name__} are built: "
         f"{nearest(target.rpartition('.')[2], exported)}"
     )
 
@@ -230,66 +212,37 @@ def _read(folder: Path, attempts: int = 3) -> tuple[dict[str, Any], bytes]:
     )
 
 
-class _TensorError(ValueError):
-    """A file of tensors that is damaged, or not of the network that it is said to be of."""
+class _Misfit(Exception):
+    """Tensors that are damaged, or not of the network that they are said to be of."""
 
 
-def _check_header(data: bytes, wanted: Mapping[str, torch.Tensor]) -> None:
-    """Refuses a file whose tensors are not those of the network, by its header."""
-    found = _header(data)
-    problems = [f"{key} is missing" for key in wanted if key not in found]
-    problems += [f"{key[:100]} is not part of the policy" for key in found if key not in wanted]
-    for key, tensor in wanted.items():
-        kind, shape = found.get(key, (_KINDS[tensor.dtype], tuple(tensor.shape)))
-        if shape != tuple(tensor.shape):
-            problems.append(f"{key} has shape {shape}, wanted {tuple(tensor.shape)}")
-        elif kind != _KINDS[tensor.dtype]:
-            problems.append(f"{key} has numbers of kind {str(kind)[:20]}, wanted {_KINDS[tensor.dtype]}")
+def _read_tensors(data: bytes, wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a file, which takes its own size of memory, if they are those of the network."""
+    header = int.from_bytes(data[:8], "little")
+    if header > min(MOST_HEADER, len(data) - 8):
+        raise _Misfit(f"is damaged: it says that its header has {header:,} bytes, of {len(data):,} in all")
+    tensors = safetensors.torch.load(data)
+    problems = [f"{key} is missing" for key in wanted if key not in tensors]
+    problems += [f"{key[:100]} is not part of the policy" for key in tensors if key not in wanted]
+    for key in wanted.keys() & tensors.keys():
+        for what in ("shape", "dtype"):
+            found, meant = (getattr(of[key], what) for of in (tensors, wanted))
+            if found != meant:
+                found, meant = (str(value).removeprefix("torch.") for value in (found, meant))
+                problems.append(f"{key} has {what} {found}, wanted {meant}")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise _TensorError(f"does not fit the network: {'; '.join(problems[:3])}{more}")
-
-
-def _header(data: bytes) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """Name: kind of number and shape, as the file says."""
-    if len(data) < 8:
-        raise _TensorError(f"is damaged: it has {len(data)} bytes, which is no safetensors file")
-    (size,) = struct.unpack("<Q", data[:8])
-    if size > min(MOST_HEADER, len(data) - 8):
-        raise _TensorError(
-            f"is damaged: it says that its header has {size:,} bytes, in a file of {len(data):,}"
-        )
-    try:
-        header = json.loads(data[8 : 8 + size])
-    except (ValueError, RecursionError) as error:
-        raise _TensorError(f"is damaged: its header is not JSON ({error})") from error
-    if not isinstance(header, dict) or len(header) > MOST_TENSORS:
-        raise _TensorError(f"is damaged: its header is no table of at most {MOST_TENSORS:,} tensors")
-    header.pop("__metadata__", None)
-    found = {}
-    for name, told in header.items():
-        shape = told.get("shape") if isinstance(told, dict) else None
-        if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-            raise _TensorError(f"is damaged: {name[:100]!r} has no shape")
-        found[name] = (told.get("dtype"), tuple(shape))
-    return found
-
-
-def _read_tensors(data: bytes) -> dict[str, torch.Tensor]:
-    try:
-        tensors = safetensors.torch.load(data)
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise _TensorError(f"is damaged: {error}") from error
+        raise _Misfit(f"does not fit the network: {'; '.join(problems[:3])}{more}")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise _TensorError(f"contains NaN or infinite numbers in {name}")
+            raise _Misfit(f"contains NaN or infinite numbers in {name}")
     return tensors
 
 
-def _shapes_only(make: Callable[[], _Made]) -> _Made:
-    """What a function makes, with modules whose tensors have shapes and no memory, whatever their size."""
+def _without_memory(description: Mapping[str, Any], file: str | Path) -> dict[str, torch.Tensor]:
+    """Shapes and dtypes of the policy's tensors, whatever its size."""
     with torch.device("meta"), _NoInitialisation():
-        return make()
+        return described_policy(description, file).state_dict()
 
 
 class _NoInitialisation(TorchFunctionMode):
@@ -303,7 +256,7 @@ class _NoInitialisation(TorchFunctionMode):
             return arguments[0] if arguments else keywords["tensor"]
         if function is torch.linalg.qr:
             # What nn.init.orthogonal_ asks for: factors of the shapes that it expects.
-            rows, columns = arguments[0].shape
+            columns = arguments[0].shape[1]
             return arguments[0][:, :columns], arguments[0][:columns]
         return function(*arguments, **keywords)
 

@@ -10,7 +10,7 @@ import fnmatch
 import functools
 import glob
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from typing import Any
 from omegaconf import ListConfig
 
 from ...envs.errors import UserError, nearest, shown
+from ...envs.numbers import FLAG, NULL, TEXT, VALUES, listed, one_of, real, whole
 from ...envs.task_set import MOST_DEPTH, check_environment, values_of
 from ...envs.tokens import CONTRACT_VERSION
+from ...envs.user_modules import NAME
 from ..bundled import PREFIX, bundled_folder, bundled_names
 from .atomic import standing
 from .run_folder import ROOT, find_run
@@ -34,22 +36,22 @@ MOST_BYTES, MOST_VALUES = 8 * 2**20, 200_000
 
 REQUIRED = ("format", "contract", "policy", "spec", "environment", "training", "sha256")
 
-MOST_FEATURES, MOST_COLUMNS = 1000, 65_536
-"""Features of a token, and their columns."""
-
-LONGEST_LIST, MOST_DECISIONS = 16, 4096
-"""Numbers of one argument of a network, and of ``discrete``, which has one for each decision."""
+MOST_COLUMNS, LONGEST_LIST, MOST_DECISIONS = 65_536, 16, 4096
+"""Columns of all features of a token; numbers of one argument of a network, and of its ``discrete``."""
 
 LARGEST_SIZE, LARGEST = 65_536, {"layers": 64, "heads": 64, "rounds": 256}
 """Of an argument of a network, and of those by which parts are repeated."""
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
-"""Of a class, with its module."""
-
 _LOOKED_UP = ("policy._target_", "environment.config._target_")
 _OURS = re.compile(rf"(?=somite\.){NAME.pattern}")
-_HASH = re.compile(r"[0-9a-f]{64}")
-_FEATURE = {"name": str, "size": int, "kind": str, "unit": str, "meaning": str}
+_NAMES = listed(TEXT).told("a list of names")
+_FEATURE = {
+    "name": TEXT,
+    "size": whole(1, MOST_COLUMNS),
+    "kind": one_of("state", "descriptor"),
+    "unit": TEXT,
+    "meaning": TEXT,
+}
 
 
 class CheckpointError(UserError):
@@ -170,7 +172,7 @@ def _check_description(values: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}; it has {', '.join(map(repr, values))[:500]}")
     for key in ("policy", "spec", "environment", "training"):
-        _expect(key, values[key], "an object", lambda v: isinstance(v, dict))
+        VALUES.read(key, values[key])
     for count, (where, name, value) in enumerate(values_of(values)):
         if count > MOST_VALUES:
             raise ValueError(f"it has more than {MOST_VALUES:,} values; a policy's description has hundreds")
@@ -178,79 +180,43 @@ def _check_description(values: Mapping[str, Any]) -> None:
             raise ValueError(f"objects inside each other more than {MOST_DEPTH} times, at {where[:100]}...")
         # Policies and environments are looked up where they are built; of what trained it nothing is built.
         known = NAME if where.startswith("training.") else _OURS
-        if name == "_target_" and where not in _LOOKED_UP and not _is_text(value, known):
-            raise ValueError(f"{where} is {_repr(value)}; only names that start with somite. are known")
-    _expect("sha256", values["sha256"], "64 hexadecimal digits", lambda v: _is_text(v, _HASH))
+        is_known = isinstance(value, str) and known.fullmatch(value)
+        if name == "_target_" and where not in _LOOKED_UP and not is_known:
+            raise ValueError(f"{where} is {shown(repr(value))}; only names that start with somite. are known")
+    if not re.fullmatch("[0-9a-f]{64}", str(values["sha256"])):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(repr(values['sha256']))}")
     _check_policy(values["policy"])
     _check_spec(values["spec"])
     environment = values["environment"]
     for key in ("seen", "unseen"):
-        _expect(f"environment.{key}", environment.get(key, []), "a list of names", _is_list_of(str))
+        _NAMES.read(f"environment.{key}", environment.get(key, []))
     for key in ("hashes", "identities"):
-        _expect(
-            f"environment.{key}",
-            environment.get(key, {}),
-            "names and hashes",
-            lambda v: isinstance(v, Mapping) and _is_list_of(str)(list(v.values())),
-        )
-    config = environment.get("config", {})
-    _expect("environment.config", config, "an object", lambda v: isinstance(v, Mapping))
+        table = VALUES.read(f"environment.{key}", environment.get(key, {}))
+        _NAMES.read(f"environment.{key}", list(table.values()))
+    config = VALUES.read("environment.config", environment.get("config", {}))
     check_environment(config, "environment.config")
 
 
 def _check_policy(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
-        if name == "_target_":
-            continue
-        longest = MOST_DECISIONS if name == "discrete" else LONGEST_LIST
-        for number in value if isinstance(value, list) else [value]:
-            if number is None or isinstance(number, (bool, str)):
-                continue
-            where, most = f"policy.{name}", LARGEST.get(name, LARGEST_SIZE)
-            is_short = not isinstance(value, list) or len(value) <= longest
-            if not isinstance(number, (int, float)) or not is_short:
-                raise ValueError(f"{where} is {_repr(value)}; expected a number, a word or a short list")
-            if not abs(number) <= most:  # NaN is not, either
-                raise ValueError(f"{where} is {_repr(number)}; networks are built with {most:,} at most")
+        most = LARGEST.get(name, LARGEST_SIZE)
+        valid = real(-most, most) | NULL | FLAG | TEXT
+        if isinstance(value, list):
+            valid = listed(valid, most=MOST_DECISIONS if name == "discrete" else LONGEST_LIST)
+        valid.read(f"policy.{name}", value)
 
 
 def _check_spec(spec: Mapping[str, Any]) -> None:
     for part, features in spec.items():
-        if part not in ("token", "joint", "trace"):
-            raise ValueError(f"spec has {_repr(part)}; cannot be built from more than token, joint and trace")
-        where, columns = f"spec.{part}", 0
-        _expect(where, features, "a list of features", _is_list_of(dict))
-        if len(features) > MOST_FEATURES:
-            raise ValueError(f"{where} has {len(features):,} features; at most {MOST_FEATURES:,} are read")
+        one_of("token", "joint", "trace").read("a part of spec", part)
+        listed(VALUES, most=1000).told("a list of at most 1,000 features").read(f"spec.{part}", features)
+        columns = 0
         for number, feature in enumerate(features):
-            at = f"{where}[{number}]"
+            where = f"spec.{part}[{number}]"
             if set(feature) != set(_FEATURE):
-                raise ValueError(f"{at} has {', '.join(map(_repr, feature))}; expected {', '.join(_FEATURE)}")
-            for name, kind in _FEATURE.items():
-                if not isinstance(feature[name], kind) or isinstance(feature[name], bool):
-                    raise ValueError(f"{at}.{name} is {_repr(feature[name])}; expected {kind.__name__}")
-            if feature["kind"] not in ("state", "descriptor"):
-                raise ValueError(f"{at}.kind is {_repr(feature['kind'])}; expected state or descriptor")
-            if not 1 <= feature["size"] <= MOST_COLUMNS:
-                raise ValueError(f"{at}.size is {feature['size']}; expected 1 to {MOST_COLUMNS:,}")
-            columns += feature["size"]
+                found = ", ".join(map(repr, feature))[:200]
+                raise ValueError(f"{where} has {found}; expected {', '.join(_FEATURE)}")
+            read = {name: valid.read(f"{where}.{name}", feature[name]) for name, valid in _FEATURE.items()}
+            columns += read["size"]
         if columns > MOST_COLUMNS:
-            raise ValueError(f"{where} has {columns:,} columns; at most {MOST_COLUMNS:,} are read")
-
-
-def _expect(where: str, value: Any, wanted: str, holds: Callable[[Any], bool]) -> None:
-    if not holds(value):
-        got = _repr(value) if isinstance(value, str) else type(value).__name__
-        raise ValueError(f"{where} must be {wanted}, got {got}")
-
-
-def _is_list_of(kind: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(isinstance(item, kind) for item in value)
-
-
-def _is_text(value: Any, pattern: re.Pattern[str]) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _repr(value: Any) -> str:
-    return shown(repr(value))
+            raise ValueError(f"spec.{part} has {columns:,} columns; at most {MOST_COLUMNS:,} are read")

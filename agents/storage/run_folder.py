@@ -18,28 +18,27 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO
 
 from ...envs.errors import UserError, nearest
-from .atomic import clear_leftovers, copy_folder, remove_folder, replace_folder, standing, stepped_aside
+from .atomic import clear_leftovers, remove_folder, replace_folder, standing, stepped_aside
 
 log = logging.getLogger(__name__)
 
-ROOT = "runs"
-CHECKPOINTS = "checkpoints"
-SET_ASIDE = ".set_aside"
-LOCK = ".lock"
+ROOT, CHECKPOINTS, SET_ASIDE, LOCK = "runs", "checkpoints", ".set_aside", ".lock"
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"
 """With which the name of a run begins, as in ``conf/train.yaml``."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}")
 # Jobs of one multirun start at one time and end in their number.
 _NAME = re.compile(rf"({_TIME.pattern})-.*?(?:-(\d+))?$")
+_TAKEN = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 _held: dict[Path, int] = {}
@@ -55,7 +54,7 @@ def find_run(run: str | Path, root: str | Path = ROOT, needs: str = "policy") ->
         needs: A folder that the run must have: ``policy`` to evaluate it, ``checkpoints`` to resume it.
 
     Raises:
-        UserError: no such run; the nearest names are told.
+        UserError: No such run; the nearest names are told.
     """
     root = Path(root)
     folders = [folder for folder in root.glob("*") if not folder.name.startswith(".")]
@@ -86,7 +85,7 @@ def _started(folder: Path) -> tuple[str, int, str]:
 
 def _content(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return f"it holds {', '.join(names[:10])}." if names else "it is empty."
+    return f"it holds {', '.join(names[:10])}" if names else "it is empty"
 
 
 def claim_folder(folder: str | Path) -> Path:
@@ -130,7 +129,7 @@ def list_checkpoints(run: str | Path) -> list[Path]:
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """The step of one of :func:`list_checkpoints`."""
+    """The step of one of `list_checkpoints`."""
     checkpoint = Path(checkpoint)
     return int(stepped_aside(checkpoint) or checkpoint.name)
 
@@ -143,17 +142,13 @@ def last_checkpoint(run: str | Path) -> Path:
     return checkpoints[-1]
 
 
-def keep_newest(run: str | Path, count: int) -> None:
-    """Removes all but the ``count`` newest checkpoints; one always stays."""
-    for folder in list_checkpoints(run)[: -max(1, count)]:
-        remove_folder(folder)
-
-
-def publish(checkpoint: str | Path, run: str | Path, name: str = "policy") -> Path:
-    """Copies a checkpoint's policy to ``policy/`` or ``best/`` of its run; gives the folder written."""
-    target = Path(run) / name
-    copy_folder(Path(checkpoint) / "policy", target)
-    return target
+def find_checkpoint(run: str | Path, step: int) -> Path:
+    """The checkpoint of a step. Raises UserError: there is none, with the steps that there are."""
+    checkpoints = {step_of(path): path for path in list_checkpoints(run)}
+    if step not in checkpoints:
+        there = nearest(str(step), map(str, checkpoints))
+        raise UserError(f"{run} has no checkpoint of step {step}; {there}")
+    return checkpoints[step]
 
 
 def split_checkpoint(path: str | Path) -> tuple[Path, int | None]:
@@ -164,13 +159,18 @@ def split_checkpoint(path: str | Path) -> tuple[Path, int | None]:
     return path, None
 
 
-def find_checkpoint(run: str | Path, step: int) -> Path:
-    """The checkpoint of a step. Raises UserError: there is none, with the steps that there are."""
-    checkpoints = {step_of(path): path for path in list_checkpoints(run)}
-    if step not in checkpoints:
-        there = nearest(str(step), map(str, checkpoints))
-        raise UserError(f"{run} has no checkpoint of step {step}; {there}")
-    return checkpoints[step]
+def keep_newest(run: str | Path, count: int) -> None:
+    """Removes all but the ``count`` newest checkpoints; one always stays."""
+    for folder in list_checkpoints(run)[: -max(1, count)]:
+        remove_folder(folder)
+
+
+def publish(checkpoint: str | Path, run: str | Path, name: str = "policy") -> Path:
+    """Copies a checkpoint's policy to ``policy/`` or ``best/`` of its run; gives the folder written."""
+    target = Path(run) / name
+    with replace_folder(target) as writing:
+        shutil.copytree(standing(Path(checkpoint) / "policy"), writing, dirs_exist_ok=True)
+    return target
 
 
 def go_back_to(run: str | Path, step: int) -> list[Path]:
@@ -190,8 +190,7 @@ def go_back_to(run: str | Path, step: int) -> list[Path]:
         while aside.exists():
             count += 1
             aside = later.with_name(f"{step_of(later)}{SET_ASIDE}-{count}")
-        later.rename(aside)
-        moved.append(aside)
+        moved.append(later.rename(aside))
     publish(checkpoint, run)
     return moved
 
@@ -206,10 +205,10 @@ def tidy(run: str | Path) -> None:
 def hold(folder: str | Path) -> Iterator[None]:
     """Keeps a run's folder, which must be there, for this process; within the block it may be held again.
 
-    A record lock (``fcntl``) belongs to the process: the system gives it back when the process ends, however
-    it ends, so a lock that a dead process has left does not exist. Child processes do not inherit it. On a
-    network file system it holds between machines only where the server keeps locks (NFS 4, or NFS 3 with its
-    lock daemon); where it keeps none, that is said and the run goes on unguarded.
+    A record lock (``fcntl``) belongs to the process: the system gives it back however the process ends, and
+    child processes do not inherit it. On a network file system it holds between machines only where the
+    server keeps locks (NFS 4, or NFS 3 with its lock daemon); where it keeps none, that is said and the run
+    goes on unguarded.
 
     Raises:
         UserError: Another process holds it, which is named, or nothing can be written into it.
@@ -237,41 +236,36 @@ def holder(folder: str | Path) -> str | None:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         # A folder without a lock file, a read-only one, or a file system without locks: nobody can hold it.
-        is_taken = error.errno in (errno.EAGAIN, errno.EACCES) and os.access(path, os.W_OK)
-        return _described(path) if is_taken else None
+        return _described(path) if error.errno in _TAKEN and os.access(path, os.W_OK) else None
     return None
 
 
 def _lock(folder: Path) -> IO[bytes]:
     path = folder / LOCK
-    try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written into: {error.strerror}") from error
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            log.warning(
-                "%s cannot be locked (%s): nothing keeps a second run out of it", folder, error.strerror
-            )
-            return file
-        file.close()
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise UserError(f"{path} cannot be locked: {error.strerror}") from error
-        raise UserError(
-            f"{folder} is in use by {_described(path)}; wait for it, stop it, or start a run of its own"
-        ) from error
     said = {"process": os.getpid(), "host": socket.gethostname()}
     said["since"] = datetime.now().isoformat(timespec="seconds")
     try:
-        file.truncate(0)
-        file.write(json.dumps(said).encode() + b"\n")
-        file.flush()
+        with ExitStack() as closing:
+            file = closing.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _TAKEN:
+                    user = _described(path)
+                    advice = "wait for it, stop it, or start a run of its own"
+                    raise UserError(f"{folder} is in use by {user}; {advice}") from error
+                if error.errno not in _NO_LOCKS:
+                    raise
+                unguarded = "nothing keeps a second run out of it"
+                log.warning("%s cannot be locked (%s): %s", folder, error.strerror, unguarded)
+            else:
+                file.truncate(0)
+                file.write(json.dumps(said).encode() + b"\n")
+                file.flush()
+            closing.pop_all()  # it stays open, and with it the lock
+            return file
     except OSError as error:
-        file.close()
         raise UserError(f"{folder} cannot be written into: {error.strerror}") from error
-    return file
 
 
 def _described(path: Path) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...envs.errors import UserError
 from .paths import command
 from .run_folder import list_checkpoints, step_of
 
@@ -39,18 +37,9 @@ class SaveErrors:
         self.folder, self.stops = folder, on_error == "stop"
         self._failing: set[str] = set()
 
-    @property
-    def unsaved(self) -> bool:
-        """Whether the last checkpoint that was to be written could not be."""
-        return CHECKPOINT in self._failing
-
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """A block that writes something, named in words; its `OSError` is taken.
-
-        Raises:
-            SystemExit: It could not be written, and the run is to stop then.
-        """
+        """A block that writes something, named in words; its `OSError` is taken as by `failed`."""
         try:
             yield
         except OSError as error:
@@ -69,9 +58,8 @@ class SaveErrors:
             log.error("%s; the run stops (on_save_error=stop). %s", reason, self._kept())
             raise SystemExit(EXIT_UNSAVED) from error
         if what not in self._failing or what == CHECKPOINT:
-            log.warning(
-                "%s; the run goes on and tries again (on_save_error=continue). %s", reason, self._kept()
-            )
+            then = "the run goes on and tries again (on_save_error=continue)"
+            log.warning("%s; %s. %s", reason, then, self._kept())
         self._failing.add(what)
 
     def succeeded(self, what: str) -> None:
@@ -82,7 +70,7 @@ class SaveErrors:
 
     def check_end(self) -> None:
         """For a run that ends. Raises SystemExit: its last checkpoint could not be written."""
-        if self.unsaved:
+        if CHECKPOINT in self._failing:
             log.error("the end of this run could not be saved. %s", self._kept())
             raise SystemExit(EXIT_UNSAVED)
 
@@ -97,35 +85,3 @@ class SaveErrors:
             f"Its last checkpoint, of step {step_of(kept[-1]):,}, is whole; when there is room again, go on "
             f"from it with: {command('somite-train', resume=self.folder)}"
         )
-
-
-def cannot_begin(folder: Path, error: OSError) -> UserError | None:
-    """The message for a run whose folder cannot be written when it begins; None for errors of other kinds."""
-    if error.errno not in OF_THE_DISK:
-        return None
-    where = f" ({error.filename})" if error.filename else ""
-    return UserError(f"the run cannot begin in {folder}: {error.strerror}{where}")
-
-
-def keep_log_going() -> None:
-    """Log files that cannot be written are said once, without a trace for every line.
-
-    The terminal has every line in any case, and lines go into the file again as soon as they can.
-    """
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handleError = _SaidOnce(handler)
-
-
-class _SaidOnce:
-    def __init__(self, handler: logging.FileHandler) -> None:
-        self._handler, self._said = handler, False
-
-    def __call__(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):  # a fault of ours, as any other
-            logging.FileHandler.handleError(self._handler, record)
-        elif not self._said:
-            self._said = True
-            said = f"{self._handler.baseFilename} cannot be written ({error.strerror})"
-            print(f"{said}: lines are on the terminal only", file=sys.stderr)

@@ -35,9 +35,6 @@ STATE = "state.pt"
 DESCRIPTION = "state.json"
 FORMAT_VERSION = 2
 PACKAGES = ("somite", "torch", "numpy", "mujoco", "gymnasium", "stable-baselines3", "cma")
-LARGEST_DESCRIPTION = 2**20
-"""Bytes; a larger state.json is none of ours."""
-
 _PLAIN = (bool, int, float, type(None))
 
 
@@ -51,8 +48,8 @@ def write_training_state(folder: str | Path, state: Mapping[str, Any], facts: Ma
     Args:
         folder: Where to. Its parent is to be renamed into place when all of it is written.
         state: Tensors and plain values.
-        facts: What the description is to tell beside format, size, checksum and versions, such as how far the
-            run has come (``done``) of which key of its algorithm (``of``), the device and the machine.
+        facts: What the description tells beside format, size, checksum and versions: how far the run has come
+            (``done``) of which key of its algorithm (``of``), the device, the machine.
 
     Raises:
         OSError: Something cannot be written.
@@ -109,7 +106,7 @@ def read_facts(checkpoint: str | Path) -> dict[str, Any]:
     path = Path(checkpoint) / FOLDER / DESCRIPTION
     if not path.is_file():
         raise UserError(f"{path} is missing: the checkpoint is not whole")
-    said = read_json(path, LARGEST_DESCRIPTION)
+    said = read_json(path, 2**20)
     for name, kind in {"format": int, "sha256": str, "size": int}.items():
         if not isinstance(said, dict) or not isinstance(said.get(name), kind):
             raise UserError(f"{path} is damaged: it has no {name}")
@@ -123,29 +120,27 @@ def read_facts(checkpoint: str | Path) -> dict[str, Any]:
 
 def find_fault(checkpoint: str | Path) -> str | None:
     """What is wrong with the files of a checkpoint, in words; None if all are as they were written."""
-    policy = Path(checkpoint) / "policy"
+    policy, state = Path(checkpoint) / "policy", Path(checkpoint) / FOLDER / STATE
     try:
         said, of_policy = read_facts(checkpoint), read_description(policy / POLICY_DESCRIPTION)
     except UserError as error:
         return str(error).rstrip(".")
-    state = Path(checkpoint) / FOLDER / STATE
-    return _difference(state, said["sha256"], said["size"]) or _difference(
-        policy / TENSORS, of_policy["sha256"]
-    )
-
-
-def _difference(path: Path, sha256: str, size: int | None = None) -> str | None:
-    try:
-        found = path.stat().st_size
-        if size is not None and found != size:
-            what = "truncated" if found < size else "damaged"
-            return f"{path} is {what}: it has {found:,} bytes, {size:,} were written"
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
-    if digest != sha256:
-        return f"{path} was altered or truncated: its sha256 is {digest[:12]}, {sha256[:12]} was written"
+    for path, sha256, size in (
+        (state, said["sha256"], said["size"]),
+        (policy / TENSORS, of_policy["sha256"], None),
+    ):
+        try:
+            found = path.stat().st_size
+            if size is not None and found != size:
+                what = "truncated" if found < size else "damaged"
+                return f"{path} is {what}: it has {found:,} bytes, {size:,} were written"
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror}"
+        if digest != sha256:
+            was = sha256[:12]
+            return f"{path} was altered or truncated: its sha256 is {digest[:12]}, {was} was written"
     return None
 
 
@@ -171,52 +166,27 @@ def take_graph(root: Any, left: Iterable[Any] = ()) -> list[Any]:
     Returns:
         Nodes, the first of them the root; plain values and tensors.
     """
-    return _Taker(root, left).nodes
+    import torch
 
+    nodes: list[Any] = []
+    numbers: dict[int, int] = {}
+    alive = list(left)  # so that no other object gets an id that is taken
+    left = {id(one) for one in alive}
 
-def put_graph(root: Any, nodes: Any) -> None:
-    """Inverse of `take_graph`, in place, for a ``root`` that was built like the one that was taken from.
-
-    Arrays, lists and dictionaries are made anew, shared by whoever shared them; objects and streams of
-    ``root`` are written into.
-
-    Raises:
-        Misfit: It was built otherwise, or these are no nodes. ``root`` may be half written then.
-    """
-    name = type(root).__name__
-    try:
-        _check(nodes[0]["kind"] == "object", root, f"something that is {nodes[0]['kind']}", name)
-        _Putter(nodes).node(0, root, name)
-    except Misfit:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise Misfit(f"this is no saved {name}: {type(error).__name__}: {error}") from error
-
-
-class _Taker:
-    def __init__(self, root: Any, left: Iterable[Any]) -> None:
-        self.nodes: list[Any] = []
-        self._numbers: dict[int, int] = {}
-        self._alive: list[Any] = []  # so that no other object gets an id that is taken
-        self._left = {id(one) for one in left}
-        self._value(root)
-
-    def _value(self, value: Any) -> Any:
+    def taken(value: Any) -> Any:
         if type(value) in _PLAIN:
             return value
         if isinstance(value, str):
             return {"word": value}
-        if id(value) not in self._numbers:
-            self._numbers[id(value)] = len(self.nodes)
-            self._alive.append(value)
-            self.nodes.append(None)
-            self.nodes[self._numbers[id(value)]] = self._node(value)
-        return {"node": self._numbers[id(value)]}
+        if id(value) not in numbers:
+            number = numbers[id(value)] = len(nodes)
+            alive.append(value)
+            nodes.append(None)
+            nodes[number] = node(value)
+        return {"node": numbers[id(value)]}
 
-    def _node(self, value: Any) -> dict[str, Any]:
-        import torch
-
-        if id(value) in self._left:
+    def node(value: Any) -> dict[str, Any]:
+        if id(value) in left:
             return {"kind": "left"}
         if isinstance(value, np.ndarray) and value.dtype != object:
             # Which of two orders an array lies in decides how its products are rounded.
@@ -229,22 +199,30 @@ class _Taker:
             return {"kind": "stream", "state": value.bit_generator.state}
         parts: dict[str, Any] = {}
         if isinstance(value, dict):
-            parts["items"] = [[_key(key), self._value(item)] for key, item in value.items()]
+            parts["items"] = [[_key(key), taken(item)] for key, item in value.items()]
         elif isinstance(value, (list, tuple)):
-            parts["items"] = [self._value(item) for item in value]
+            parts["items"] = [taken(item) for item in value]
         if hasattr(value, "__dict__") and not isinstance(value, type) and not _is_code(value):
-            parts["attributes"] = [[name, self._value(item)] for name, item in vars(value).items()]
-        if parts:
-            return {"kind": "object", "class": _name(value), **parts}
-        return {"kind": "left"}
+            parts["attributes"] = [[name, taken(item)] for name, item in vars(value).items()]
+        return {"kind": "object", "class": _name(value), **parts} if parts else {"kind": "left"}
+
+    taken(root)
+    return nodes
 
 
-class _Putter:
-    def __init__(self, nodes: Any) -> None:
-        self._nodes = nodes
-        self._made: dict[int, Any] = {}
+def put_graph(root: Any, nodes: Any) -> None:
+    """Inverse of `take_graph`, in place, for a ``root`` that was built like the one that was taken from.
 
-    def _value(self, value: Any, now: Any, where: str) -> Any:
+    Arrays, lists and dictionaries are made anew, shared by whoever shared them; objects and streams of
+    ``root`` are written into.
+
+    Raises:
+        Misfit: It was built otherwise, or these are no nodes. ``root`` may be half written then.
+    """
+    made: dict[int, Any] = {}
+
+    def put(value: Any, now: Any, where: str) -> Any:
+        """What takes the place of ``now``."""
         if type(value) in _PLAIN:
             _check(not _is_part(now), now, "a number or nothing", where)
             return value
@@ -252,61 +230,64 @@ class _Putter:
             # A word may be a name, a place or a formula: none of them comes from a file.
             _check(isinstance(now, str) and now == value["word"], now, repr(value["word"]), where)
             return now
-        return self.node(value["node"], now, where)
+        number = value["node"]
+        if number not in made:
+            node = nodes[number]
+            if node["kind"] == "object":
+                put_object(number, node, now, where)
+            else:
+                made[number] = leaf(node, now, where)
+        return made[number]
 
-    def node(self, number: int, now: Any, where: str) -> Any:
-        """What a node stands for, made of what stands in its place now."""
-        if number in self._made:
-            return self._made[number]
-        node = self._nodes[number]
+    def leaf(node: dict[str, Any], now: Any, where: str) -> Any:
         kind = node["kind"]
         if kind == "left":
             _check(now is not None and not isinstance(now, _PLAIN), now, "something that is no number", where)
-            made = now
-        elif kind == "array":
-            _check(not _is_part(now), now, "an array", where)
-            made = node["values"].numpy().copy()
-            made = made.T if node["order"] == "F" else made
-        elif kind == "number":
-            _check(not _is_part(now), now, "a number", where)
-            made = node["values"].numpy().copy()[()]
-        elif kind == "stream":
+            return now
+        if kind == "stream":
             _check(isinstance(now, np.random.Generator), now, "a random stream", where)
             now.bit_generator.state = node["state"]
-            made = now
-        else:
-            return self._object(number, node, now, where)
-        self._made[number] = made
-        return made
+            return now
+        _check(not _is_part(now), now, f"an {kind}" if kind == "array" else f"a {kind}", where)
+        values = node["values"].numpy().copy()
+        if kind == "number":
+            return values[()]
+        return values.T if node["order"] == "F" else values
 
-    def _object(self, number: int, node: dict[str, Any], now: Any, where: str) -> Any:
-        plain = {"dict": {}, "list": [], "tuple": ()}.get(node["class"])
-        if plain is not None and type(now) is not type(plain):
+    def put_object(number: int, node: dict[str, Any], now: Any, where: str) -> None:
+        plain = {"dict": dict, "list": list, "tuple": tuple}.get(node["class"])
+        if plain is not None and type(now) is not plain:
             _check(not _is_part(now), now, f"a {node['class']}", where)
-            now = type(plain)()
+            now = plain()
         _check(_name(now) == node["class"], now, f"a {node['class']}", where)
-        if isinstance(now, tuple):
-            before = list(now) + [None] * len(node["items"])
-            made = tuple(self._value(v, before[i], f"{where}[{i}]") for i, v in enumerate(node["items"]))
-            self._made[number] = made
-            return made
-        made = type(plain)() if plain is not None else now
-        self._made[number] = made  # before its parts: they may lead back to it
+        if not isinstance(now, tuple):  # before its parts, which may lead back to it
+            made[number] = plain() if plain is not None else now
         if isinstance(now, dict):
-            earlier, found = dict(now), {}
-            for key, value in node["items"]:
-                found[key] = self._value(value, earlier.get(key), f"{where}[{key!r}]")
-            made.clear()
-            dict.update(made, found)
-        elif isinstance(now, list):
-            earlier = list(now) + [None] * len(node["items"])
-            made[:] = [self._value(v, earlier[i], f"{where}[{i}]") for i, v in enumerate(node["items"])]
+            before = dict(now)
+            items = {k: put(v, before.get(k), f"{where}[{k!r}]") for k, v in node["items"]}
+            made[number].clear()
+            dict.update(made[number], items)
+        elif isinstance(now, (list, tuple)):
+            before = [*now, *[None] * len(node["items"])]
+            items = [put(v, before[i], f"{where}[{i}]") for i, v in enumerate(node["items"])]
+            if isinstance(now, tuple):
+                made[number] = tuple(items)
+                return
+            made[number][:] = items
         if "attributes" in node:
             attributes = vars(now)
-            found = {n: self._value(v, attributes.get(n), f"{where}.{n}") for n, v in node["attributes"]}
+            found = {n: put(v, attributes.get(n), f"{where}.{n}") for n, v in node["attributes"]}
             attributes.clear()
             attributes.update(found)
-        return made
+
+    name = type(root).__name__
+    try:
+        _check(nodes[0]["kind"] == "object", root, f"something that is {nodes[0]['kind']}", name)
+        put({"node": 0}, root, name)
+    except Misfit:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise Misfit(f"this is no saved {name}: {type(error).__name__}: {error}") from error
 
 
 def _is_code(value: Any) -> bool:

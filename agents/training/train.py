@@ -7,9 +7,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ...envs.errors import UserError
 from ..device import out_of_memory, resolve_device, set_threads, use_precision
 from ..storage.run_folder import hold, tidy
-from ..storage.save_errors import cannot_begin, keep_log_going
+from ..storage.save_errors import OF_THE_DISK
 from .loop import Run, make_algorithm
 from .signals import StopSignals
 
@@ -28,7 +29,6 @@ def train(config: DictConfig, folder: Path) -> None:
         device = resolve_device(config.device)
         set_threads(config.threads)
         use_precision(config.precision, device)
-        keep_log_going()
         key, value = algorithm.memory_setting()
         stack.enter_context(out_of_memory("this run", device, f"algorithm.{key}", value))
         try:
@@ -37,9 +37,9 @@ def train(config: DictConfig, folder: Path) -> None:
             tidy(folder)
             run = Run(config, folder, device)
         except OSError as error:
-            message = cannot_begin(folder, error)
-            if message is None:
+            if error.errno not in OF_THE_DISK:
                 raise
-            raise message from error
+            where = f" ({error.filename})" if error.filename else ""
+            raise UserError(f"the run cannot begin in {folder}: {error.strerror}{where}") from error
         run.learn()
         run.save_errors.check_end()

@@ -27,11 +27,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ...agents.storage.paths import absolute_argument
 from ...envs.errors import UserError, nearest, one_line, shown
-from ...envs.user_modules import own_class
+from ...envs.task_set import values_of
+from ...envs.user_modules import OURS, own_class
 from .own_classes import named_targets
 
 CONFIG_MODULE = "somite.conf"
-TARGET_PREFIX = "somite."
 LONGEST_KEY = 200
 MAX_COMBINATIONS = 64
 """Of swept group choices whose keys are looked up before a multirun starts."""
@@ -119,17 +119,16 @@ def check_names(arguments: Sequence[str], config_name: str) -> None:
             group = override.key_or_group
             choices = loader.get_group_options(group, None, config_name, search) if group in groups else []
             if choices:
-                chosen.append(override)
                 _check_choices(override, choices)
-            else:
-                values.append(override)
+            (chosen if choices else values).append(override)
         for combination in _combinations(chosen):
             composed = defaults
             if combination:
                 composed = hydra.compose(config_name, [*search, *combination], return_hydra_config=True)
             _check_experiment(composed, config_name, search)
+            known = _known_keys(composed)
             for override in values:
-                _check_key(override, composed, groups)
+                _check_key(override, known, groups)
 
 
 def _values(override: Override) -> list[str]:
@@ -153,14 +152,18 @@ def _check_choices(override: Override, choices: list[str]) -> None:
 
 
 def _combinations(chosen: list[Override]) -> Iterator[list[str]]:
-    """The group overrides, each sweep replaced by each of its values."""
+    """The choices of groups of each job of a multirun, as overrides; one combination if it is none."""
     lines = []
     for override in chosen:
         key = override.input_line.partition("=")[0]
         swept = override.is_sweep_override()
         lines.append([f"{key}={value}" for value in _values(override)] if swept else [override.input_line])
-    for combination in itertools.islice(itertools.product(*lines), MAX_COMBINATIONS):
-        yield list(combination)
+    yield from map(list, itertools.islice(itertools.product(*lines), MAX_COMBINATIONS))
+
+
+def _known_keys(config: DictConfig) -> dict[str, Any]:
+    """Every key of a configuration, with dots, and its value as it is written."""
+    return {where: value for where, _, value in values_of(OmegaConf.to_container(config))}
 
 
 def _check_experiment(composed: DictConfig, config_name: str, search: list[str]) -> None:
@@ -169,73 +172,53 @@ def _check_experiment(composed: DictConfig, config_name: str, search: list[str])
     if not choices.get("experiment"):
         return
     plain = [f"{group}={choices[group]}" for group in choices if "/" not in group and group != "experiment"]
-    without = hydra.compose(config_name, [*search, *plain])
-    for key in _keys(composed, skip="hydra"):
-        parent = key.rpartition(".")[0]
-        if parent and OmegaConf.select(without, parent) is None and _exists(without, parent):
-            continue  # null by default, here a dictionary; what is built from it checks its keys
-        if not _exists(without, key):
+    without = _known_keys(hydra.compose(config_name, [*search, *plain]))
+    for key in _known_keys(OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])):
+        # What is null by default and here a dictionary, or in a list, is checked by what is built from it.
+        if key not in without and isinstance(without.get(key.rpartition(".")[0]), dict):
             hint = _nearest_key(key, without)
             raise UserError(f"experiment={choices.experiment} sets {key}, which does not exist; {hint}")
 
 
-def _check_key(override: Override, composed: DictConfig, groups: set[str]) -> None:
+def _check_key(override: Override, known: Mapping[str, Any], groups: set[str]) -> None:
     key, line = override.key_or_group, shown(override.input_line)
     if override.is_delete() and "." not in key:
         raise UserError(f"{line}: {key} cannot be left out; give it a value: {key}=")
-    if key == "env" and "env" not in groups and isinstance(composed.get("env"), DictConfig):
+    if key == "env" and "env" not in groups and isinstance(known.get("env"), dict):
         raise UserError(
             f"{line}: the environment is that which the policy was trained in; drop {line} "
             "(env.morphology=<your robot> and other keys of env change it)"
         )
-    if key == "hydra.searchpath" or _exists(composed, key):
+    if key == "hydra.searchpath" or key in known:
         return
     if key in _OF_ROBOTS and "env" in groups:
-        environment = composed.hydra.runtime.choices.env
+        environment = known["hydra.runtime.choices.env"]
         more = "" if key == _MORPHOLOGY else f", and say {_MORPHOLOGY}=<your robot>"
         raise UserError(
             f"{line}: {key} is a key of your own robots, not of env={environment}; "
             f"drop env={environment}{more}"
         )
     parent = key.rpartition(".")[0]
-    if (override.is_add() or override.is_force_add()) and parent and _exists(composed, parent):
+    if (override.is_add() or override.is_force_add()) and parent and parent in known:
         return  # an entry of a dictionary; what is built from it checks it
-    if "." not in key:
-        top = [str(name) for name in composed if name != "hydra"]
-        top += ["resume"] if "start_from" in top else []  # which is read before Hydra is asked
-        names = sorted({*top, *(group for group in groups if not group.startswith("hydra"))})
-        raise UserError(f"{line}: there is no key or group {shown(key)!r}; {nearest(key, names)}")
-    raise UserError(f"{line}: there is no key {shown(key)!r}; {_nearest_key(key, composed)}")
+    if "." in key:
+        raise UserError(f"{line}: there is no key {shown(key)!r}; {_nearest_key(key, known)}")
+    resume = ["resume"] if "start_from" in known else []  # which is read before Hydra is asked
+    names = {*known[""], *resume, *(group for group in groups if not group.startswith("hydra"))} - {"hydra"}
+    raise UserError(f"{line}: there is no key or group {shown(key)!r}; {nearest(key, map(str, names))}")
 
 
-def _nearest_key(key: str, config: DictConfig) -> str:
+def _nearest_key(key: str, known: Mapping[str, Any]) -> str:
     """Names beside the first part of a dotted key that does not exist."""
     parts, depth = key.split("."), 0
-    while depth < len(parts) and _exists(config, ".".join(parts[: depth + 1])):
+    while ".".join(parts[: depth + 1]) in known:
         depth += 1
-    node = OmegaConf.select(config, ".".join(parts[:depth])) if depth else config
-    if not isinstance(node, DictConfig):
-        return f"{'.'.join(parts[:depth])} has no keys of its own"
+    parent = ".".join(parts[:depth])
+    if not isinstance(known[parent], dict):
+        return f"{parent} has no keys of its own"
     hidden = ("_target_",) if depth else ("hydra",)
-    beside = [".".join([*parts[:depth], str(name)]) for name in node if name not in hidden]
+    beside = [".".join([*parts[:depth], str(name)]) for name in known[parent] if name not in hidden]
     return nearest(".".join(parts[: depth + 1]), beside)
-
-
-def _keys(config: DictConfig, prefix: str = "", skip: str = "") -> Iterator[str]:
-    for name in config:
-        if str(name) != skip:
-            key = f"{prefix}{name}"
-            yield key
-            if not OmegaConf.is_missing(config, name) and isinstance(config._get_node(name), DictConfig):
-                node = config._get_node(name)
-                if not node._is_none() and not node._is_interpolation():
-                    yield from _keys(node, f"{key}.")
-
-
-def _exists(config: DictConfig, key: str) -> bool:
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, DictConfig) and not node._is_none() and name in node.keys()
 
 
 @functools.cache
@@ -252,10 +235,13 @@ def known_targets() -> frozenset[str]:
     return frozenset(found)
 
 
-def check_targets(config: DictConfig) -> None:
+def check_targets(config: DictConfig) -> dict[str, Mapping[str, Any]]:
     """Refuses a composed configuration that builds anything but parts of this package, with their keys.
 
     And but classes that the user has named himself, whose modules are imported.
+
+    Returns:
+        The sections that are built, in lists, too, by where they stand.
 
     Raises:
         UserError: A ``_target_`` that no configuration of ours has, or a key beside it, forced in with ``+``,
@@ -265,30 +251,24 @@ def check_targets(config: DictConfig) -> None:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(one_line(str(error))) from error
-    for where, node in sections_built(values):
+    nodes = values_of(values)
+    built = {where: node for where, _, node in nodes if isinstance(node, Mapping) and "_target_" in node}
+    for where, node in built.items():
         prefix = f"{where}." if where else ""
-        built = _known(node["_target_"], f"{prefix}_target_")
-        allowed = [name for name in inspect.signature(built).parameters if name != "self"]
+        parameters = inspect.signature(_target(node["_target_"], f"{prefix}_target_")).parameters
+        allowed = [name for name in parameters if name != "self"]
         for name in node:
             if name not in (*allowed, "_target_"):
                 raise UserError(f"there is no key '{prefix}{shown(name)}'; {nearest(str(name), allowed)}")
+    return built
 
 
-def sections_built(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Sections that are built, in lists, too, and where they stand."""
-    if isinstance(node, Mapping) and "_target_" in node:
-        yield where, node
-    inner = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in inner:
-        yield from sections_built(value, f"{where}.{key}" if where else str(key))
-
-
-def _known(target: Any, key: str) -> Any:
+def _target(target: Any, key: str) -> Any:
     """What a ``_target_`` names. Raises UserError: nothing that this package's configurations build."""
-    if not isinstance(target, str) or not target.startswith(TARGET_PREFIX):
-        if isinstance(target, str) and target in named_targets():
+    if not isinstance(target, str) or not target.startswith(OURS):
+        if target in named_targets():
             return own_class(target, key)
-        raise UserError(f"{key} is {target!r}; only names that start with {TARGET_PREFIX} are built")
+        raise UserError(f"{key} is {target!r}; only names that start with {OURS} are built")
     if target not in known_targets():
         hint = nearest(target, known_targets())
         raise UserError(f"{key} is {target!r}, which no configuration builds; {hint}")

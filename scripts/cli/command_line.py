@@ -16,15 +16,15 @@ from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ...agents.storage.paths import check_folder
 from ...agents.storage.run_folder import go_back_to
 from ...envs.errors import UserError
 from ...envs.user_modules import look_in
-from .arguments import CONFIG_MODULE, check_names, parse, with_implied
-from .jobs import asks_for_several, do_task, exit_code, own_folder, user_message
-from .multirun import arguments_of_sweep, has_basic_sweeper, read_sweep, run_sweep, sweep_to_resume
+from .arguments import CONFIG_MODULE, check_names, key_of, parse, with_implied
+from .jobs import Task, asks_for_several, do_task, exit_code, own_folder, user_message
+from .multirun import arguments_of_sweep, run_sweep, sweep_to_resume
 from .own_classes import with_own_classes
 from .resume import checkpoint_to_resume, rewrite_for_resume
 from .streams import patient_streams
@@ -33,10 +33,11 @@ _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if 
 
 
 def run(
-    task: Callable[[DictConfig], None],
+    task: Task,
     config_name: str,
     arguments: Sequence[str] | None = None,
     resumable: bool = True,
+    prepare: Callable[[list[str]], list[str]] = list,
 ) -> None:
     """Runs a task under Hydra with the arguments of the command line.
 
@@ -45,6 +46,7 @@ def run(
         config_name: The primary configuration in ``conf/``.
         arguments: Of the command line, without the program's name; ``sys.argv`` if None.
         resumable: Whether ``resume=<run>`` goes on with an earlier run.
+        prepare: Makes them those that Hydra understands.
 
     Raises:
         SystemExit: Its message printed, with code 2 after a `UserError` or a wrong argument, 1 after a
@@ -53,37 +55,42 @@ def run(
     # Before torch starts: see somite.agents.device.set_threads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    job = _Job(task, config_name)
+    # Hydra gives its exceptions to us, instead of printing and leaving.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     with patient_streams():
         try:
             look_in(_folder())  # before Hydra may go to a job's folder
-            given = sys.argv[1:] if arguments is None else list(arguments)
+            given = prepare(sys.argv[1:] if arguments is None else list(arguments))
             given = with_implied(given, chooses_env=config_name not in ("evaluate", "view"))
             given = with_own_classes(given, config_name)
             if resumable:
-                _run_resumable(job, given)
+                errors = _run_resumable(task, config_name, given)
             else:
                 check_names(given, config_name)
-                _run_hydra(job, given)
+                errors = _run_hydra(task, config_name, given)
         except KeyboardInterrupt:
             print("interrupted; what had been saved before stays", file=sys.stderr)
             raise SystemExit(128 + signal.SIGINT) from None
         except Exception as error:
-            message = user_message(error, before_job=not job.started)
-            if message is None:
-                raise
-            print(message, file=sys.stderr)
-            raise SystemExit(exit_code(error)) from None
+            _leave(error, in_job=False)
+        if errors:
+            _leave(errors[0], in_job=True)
 
 
-def program(name: str, function: str, resumable: bool = False) -> Callable[..., None]:
+def program(
+    name: str,
+    function: str,
+    resumable: bool = False,
+    prepare: Callable[[list[str]], list[str]] = list,
+) -> Callable[..., None]:
     """The ``main`` of a console script, which runs a function with the configuration ``conf/<name>.yaml``.
 
     Args:
         name: Of the command, without ``somite-``.
         function: ``module:name``, imported when a job begins: torch takes seconds, ``--help`` does not need
             it. It is given the configuration and, if the command is resumable, the run's folder.
-        resumable: Whether ``resume=<run>`` goes on with an earlier run.
+        resumable: As of `run`.
+        prepare: As of `run`.
     """
 
     def task(config: DictConfig) -> None:
@@ -92,7 +99,7 @@ def program(name: str, function: str, resumable: bool = False) -> Callable[..., 
         getattr(importlib.import_module(module), attribute)(*given)
 
     def main(arguments: Sequence[str] | None = None) -> None:
-        run(task, name, arguments, resumable)
+        run(task, name, arguments, resumable, prepare)
 
     return main
 
@@ -112,70 +119,65 @@ def _folder() -> Path:
     return here
 
 
-class _Job:
-    """The task, as Hydra calls it.
-
-    Errors are kept until Hydra is done, which would print them in its own words: so the other jobs of a
-    multirun go on, and the message is ours.
-    """
-
-    def __init__(self, task: Callable[[DictConfig], None], command: str) -> None:
-        self.task, self.command = task, command
-        self.started = False
-        self.errors: list[Exception] = []
-
-        def job(config: DictConfig) -> None:
-            self.started = True
-            try:
-                do_task(task, config, command)
-            except Exception as error:
-                self.errors.append(error)
-                number = OmegaConf.select(HydraConfig.get(), "job.num")
-                if number is not None:
-                    message = user_message(error) or f"{type(error).__name__}: {error}"
-                    print(f"job {number} failed: {message}", file=sys.stderr)
-
-        self.function = job
+def _leave(error: Exception, in_job: bool) -> None:
+    """Ends the program with a message, or raises the error if it is a fault that needs its trace."""
+    message = user_message(error, before_job=not in_job)
+    if message is None:
+        raise error
+    print(message, file=sys.stderr)
+    raise SystemExit(exit_code(error)) from None
 
 
-def _run_resumable(job: _Job, arguments: list[str]) -> None:
-    """A run that can be resumed, a sweep of them, or what is left of one."""
+def _run_resumable(task: Task, config_name: str, arguments: list[str]) -> list[Exception]:
+    """A run that can be resumed, a sweep of them, or what is left of one; errors of jobs that failed."""
     with _early_signals():
-        sweep = sweep_to_resume(arguments)
-        going_back = checkpoint_to_resume(arguments) if sweep is None else None
-        arguments = rewrite_for_resume(arguments) if sweep is None else arguments_of_sweep(sweep, arguments)
-        # The keys of a sweep's runs are those of its own choices of groups.
-        own = [] if sweep is None else read_sweep(sweep).jobs[0].overrides
-        check_names([*own, *arguments], job.command)
-        parsed = parse(arguments)
-        if sweep is not None or (asks_for_several(parsed) and has_basic_sweeper(parsed, job.command)):
-            errors = run_sweep(job.task, job.command, arguments, sweep)
-            if errors:
-                raise errors[0]
-        elif asks_for_several(parsed):
-            _run_hydra(job, arguments)
+        sweep, going_back = sweep_to_resume(arguments), None
+        if sweep is not None:
+            arguments = arguments_of_sweep(sweep, arguments)
         else:
-            with own_folder(arguments, job.command) as arguments:
-                for later in go_back_to(*going_back) if going_back is not None else ():
-                    print(f"set aside, not gone on from: {later}")
-                _run_hydra(job, arguments)
+            going_back = checkpoint_to_resume(arguments)
+            arguments = rewrite_for_resume(arguments)
+        check_names(arguments, config_name)
+        several = asks_for_several(parse(arguments))
+        # A plugin that decides which jobs come next is left to Hydra.
+        is_known = not any(key_of(argument) == "hydra/sweeper" for argument in arguments)
+        if sweep is not None or (several and is_known):
+            return run_sweep(task, config_name, arguments, sweep)
+        if several:
+            return _run_hydra(task, config_name, arguments)
+        with own_folder(arguments, config_name) as arguments:
+            for later in go_back_to(*going_back) if going_back is not None else ():
+                print(f"set aside, not gone on from: {later}")
+            errors = _run_hydra(task, config_name, arguments)
+            if errors and isinstance(errors[0], UserError):
+                raise errors[0]  # nothing is left of a run that was refused before it began
+            return errors
 
 
-def _run_hydra(job: _Job, arguments: list[str]) -> None:
-    # With this variable Hydra gives its exceptions to us, instead of printing and leaving.
-    name, path = "HYDRA_FULL_ERROR", f"pkg://{CONFIG_MODULE}"
-    before, was = sys.argv, os.environ.get(name)
-    sys.argv, os.environ[name] = [before[0], *arguments], "1"
+def _run_hydra(task: Task, config_name: str, arguments: list[str]) -> list[Exception]:
+    """Gives the errors of jobs that failed.
+
+    They are kept from Hydra, which would print them in its own words: so the other jobs of a multirun go on.
+    """
+    errors = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            do_task(task, config, config_name)
+        except Exception as error:
+            errors.append(error)
+            number = HydraConfig.get().job.get("num")
+            if number is not None:
+                message = user_message(error) or f"{type(error).__name__}: {error}"
+                print(f"job {number} failed: {message}", file=sys.stderr)
+
+    before, path = sys.argv, f"pkg://{CONFIG_MODULE}"
+    sys.argv = [before[0], *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=path, config_name=job.command)(job.function)()
+        hydra.main(version_base="1.3", config_path=path, config_name=config_name)(job)()
     finally:
         sys.argv = before
-        if was is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = was
-    if job.errors:
-        raise job.errors[0]
+    return errors
 
 
 @contextmanager
@@ -184,20 +186,19 @@ def _early_signals() -> Iterator[None]:
 
     A run that is made replaces this by its own way, which saves. SIGINT stays Python's.
     """
-    previous = {}
-    for number in _STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            previous[number] = signal.signal(number, _leave)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        said = f"stopped by {name} before there was anything to save: give the same command again"
+        print(said, file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    previous = {n: signal.getsignal(n) for n in _STOPS}
+    previous = {n: handler for n, handler in previous.items() if handler is not signal.SIG_IGN}  # nohup
     try:
+        for number in previous:
+            signal.signal(number, leave)
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    name = signal.Signals(number).name
-    print(
-        f"stopped by {name} before there was anything to save: give the same command again", file=sys.stderr
-    )
-    raise SystemExit(128 + number)

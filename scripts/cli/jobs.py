@@ -22,7 +22,7 @@ from ...agents.training.faults import RunFault
 from ...envs.errors import UserError
 from .arguments import configuration, parse
 from .resume import RESUMED
-from .streams import use_utf8_in_logs
+from .streams import guard_log_files
 from .values import check_values
 
 Task = Callable[[DictConfig], None]
@@ -125,7 +125,7 @@ def do_task(task: Task, config: DictConfig, command: str) -> None:
     Raises:
         UserError: It has another value, or builds something that is not ours.
     """
-    use_utf8_in_logs()
+    guard_log_files()
     make_absolute(config, Path(HydraConfig.get().runtime.cwd))
     _keep_record(config)
     check_values(config, command, HydraConfig.get().runtime.output_dir)

@@ -9,11 +9,9 @@ and in which folders, is written down first, so that ``resume=<sweep>`` runs tho
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,13 +20,10 @@ from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobStatus
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -48,19 +43,15 @@ from ...agents.storage.run_folder import (
 from ...agents.storage.training_state import read_facts
 from ...agents.storage.untrusted import check_links, read_json
 from ...envs.errors import UserError, nearest
-from .arguments import CONFIG_MODULE, key_of, parse
+from .arguments import configuration, key_of, parse
 from .jobs import Task, check_composed, do_task, hydra_knows, user_message
 from .resume import check_own_classes, check_said_again, is_said_again, next_configuration, resumed_run
 
-FILE = "sweep.json"
-SUFFIX = "-sweep"
-LAST = "last_sweep"
+FILE, SUFFIX, LAST = "sweep.json", "-sweep", "last_sweep"
 FORMAT_VERSION = 1
-LARGEST_FILE = 2**26
-"""Bytes; a larger sweep.json is none of ours."""
 
-FINISHED, STOPPED, NEW, IN_USE, DAMAGED = "finished", "goes on", "begins", "in use", "damaged"
-"""How far a run of a sweep has come."""
+FINISHED, IN_USE, TO_RUN = "finished", "in use", ("goes on", "begins", "damaged")
+"""How far a run of a sweep has come. A damaged one is tried, and says what is wrong."""
 
 _RESUME, _SUBDIR = "resume=", "hydra.sweep.subdir"
 _GROUPS = ("env", "agent", "algorithm", "experiment")
@@ -74,35 +65,6 @@ class Job:
     folder: Path
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Runs that were started by one command, in the order in which they are run.
-
-    ``folder`` is that of ``sweep.json``; the runs lie beside it.
-    """
-
-    folder: Path
-    jobs: tuple[Job, ...]
-
-    @property
-    def root(self) -> Path:
-        """The folder that holds the runs."""
-        return self.folder.parent
-
-
-@dataclass(frozen=True)
-class State:
-    """How far a run of a sweep has come: one of these words, and what is to be said with it."""
-
-    word: str
-    detail: str = ""
-
-    @property
-    def is_to_run(self) -> bool:
-        """Whether there is something left to do. A damaged one is tried, and says what is wrong."""
-        return self.word in (STOPPED, NEW, DAMAGED)
-
-
 def sweep_to_resume(arguments: Sequence[str]) -> Path | None:
     """The folder of the sweep that ``resume=`` names, if it names one."""
     name = resumed_run(arguments)
@@ -110,7 +72,7 @@ def sweep_to_resume(arguments: Sequence[str]) -> Path | None:
 
 
 def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
-    """What Hydra is to be started with for a sweep that is gone on with.
+    """What Hydra is started with for a sweep that is gone on with; the keys of its first run come first.
 
     Keys beside ``resume=`` count for all of its runs.
 
@@ -119,7 +81,7 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
     """
     check_folder(folder)
     others = [argument for argument in arguments if not argument.startswith(_RESUME)]
-    jobs = read_sweep(folder).jobs
+    jobs = read_sweep(folder)
     varied = {o.partition("=")[0] for job in jobs for o in set(job.overrides) ^ set(jobs[0].overrides)}
     fixed = {*_GROUPS, *(key for key in varied if not is_said_again(key))}
     for argument in others:
@@ -128,16 +90,9 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
                 f"{argument}: a sweep goes on with its own runs; single keys that it does not vary may"
                 " change, such as algorithm.total_steps=5e6, and Hydra's"
             )
-    given = {key_of(argument) for argument in others}
     pairs = (override.partition("=")[::2] for job in jobs for override in job.overrides)
-    check_own_classes(pairs, given, folder / FILE)
-    return [f"hydra.sweep.dir={hydra_quoted(folder.parent)}", *others]
-
-
-def has_basic_sweeper(parsed: argparse.Namespace, config_name: str) -> bool:
-    """Whether all jobs of a multirun are known before it starts: no plugin decides which come next."""
-    with _hydra(parsed, config_name) as (config, _):
-        return str(config.hydra.sweeper._target_).endswith(f".{BasicSweeper.__name__}")
+    check_own_classes(pairs, set(map(key_of, others)), folder / FILE)
+    return [*jobs[0].overrides, f"hydra.sweep.dir={hydra_quoted(folder.parent)}", *others]
 
 
 def run_sweep(
@@ -158,49 +113,47 @@ def run_sweep(
         SystemExit: A signal stopped it; how to go on has been said.
         UserError: The jobs cannot be composed, or another process runs this sweep.
     """
-    # The keys of a sweep's runs are those of its own choices of groups.
-    own = [] if folder is None else list(read_sweep(folder).jobs[0].overrides)
-    with _hydra(parse([*own, *arguments]), config_name) as (config, context):
+    parsed = parse(arguments)
+    with configuration(parsed) as loader:
+        config = loader.load_configuration(config_name, parsed.overrides, RunMode.MULTIRUN)
+        context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+        keys: list[str] = []
         if folder is None:
-            keys: list[str] = []
-            planned, composed = _planned(config, context, config_name)
-            sweep = write_sweep(config.hydra.sweep.dir, planned)
+            jobs, composed = _planned(config, context, config_name)
+            folder = write_sweep(config.hydra.sweep.dir, jobs)
         else:
-            keys = OmegaConf.to_container(config.hydra.overrides.task)[len(own) :]
-            sweep = read_sweep(folder)
-            composed = _compose(config, context, [[*job.overrides, *keys] for job in sweep.jobs])
+            jobs = read_sweep(folder)
+            keys = OmegaConf.to_container(config.hydra.overrides.task)[len(jobs[0].overrides) :]
+            composed = _compose(config, context, [[*job.overrides, *keys] for job in jobs])
             for one in composed:
-                check_said_again(one, set(map(key_of, keys)), sweep.folder / FILE)
-        with hold(sweep.folder):
-            return _run_rest(task, config, context, sweep, composed, keys)
+                check_said_again(one, set(map(key_of, keys)), folder / FILE)
+        with hold(folder):
+            states = [state_of(job, one.algorithm) for job, one in zip(jobs, composed, strict=True)]
+            left = [job for job, (word, _) in zip(jobs, states, strict=True) if word in TO_RUN]
+            done, used = ([word for word, _ in states].count(word) for word in (FINISHED, IN_USE))
+            print(table(jobs, states))
+            print(f"{folder}: {len(jobs)} runs, {done} finished, {used} in use, {len(left)} to run")
+            sys.stdout.flush()
+            return _launch(partial(_do_swept, task), config, context, folder, left, keys)
 
 
-def _run_rest(
-    task: Task,
+def _launch(
+    function: Task,
     config: DictConfig,
     context: HydraContext,
-    sweep: Sweep,
-    composed: list[DictConfig],
-    keys: list[str],
+    folder: Path,
+    jobs: Sequence[Job],
+    keys: Sequence[str],
 ) -> list[Exception]:
-    states = [state_of(job, of.algorithm) for job, of in zip(sweep.jobs, composed, strict=True)]
-    print(table(sweep.jobs, states))
-    left = [
-        _arguments(job, sweep, keys) for job, state in zip(sweep.jobs, states, strict=True) if state.is_to_run
-    ]
-    done, used = ([s.word for s in states].count(word) for word in (FINISHED, IN_USE))
-    print(
-        f"{sweep.folder}: {len(states)} runs, {done} finished, {used} in use, {len(left)} to run", flush=True
-    )
     launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=partial(_do_swept, task), config=config
+        hydra_context=context, task_function=function, config=config
     )
-    again = command("somite-train", resume=sweep.folder.absolute())
-    size = config.hydra.sweeper.max_batch_size or max(1, len(left))
-    results: list[JobReturn] = []
+    again = command("somite-train", resume=folder.absolute())
+    size, results = config.hydra.sweeper.max_batch_size or max(1, len(jobs)), []
     try:
-        for first in range(0, len(left), size):
-            results += launcher.launch(left[first : first + size], initial_job_idx=first)
+        for first in range(0, len(jobs), size):
+            batch = [_arguments(job, folder, keys) for job in jobs[first : first + size]]
+            results += launcher.launch(batch, initial_job_idx=first)
     except (SystemExit, KeyboardInterrupt):
         print(f"the sweep goes on with: {again}", file=sys.stderr)
         raise
@@ -218,23 +171,19 @@ def _planned(
     given += OmegaConf.to_container(config.hydra.overrides.task)
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(given), None)
     root, named = Path(config.hydra.sweep.dir), _SUBDIR in str(config.hydra.overrides.hydra)
-    configs, planned = _compose(config, context, jobs), []
-    for overrides, composed in zip(jobs, configs, strict=True):
+    configs, folders = _compose(config, context, jobs), []
+    for composed in configs:
         check_composed(composed, config_name, root)
         try:
             with hydra_knows(composed):
-                folder = root / str(composed.hydra.sweep.subdir)
+                folders.append(root / str(composed.hydra.sweep.subdir))
         except OmegaConfBaseException as error:
             raise UserError(f"{_SUBDIR} must be known before the jobs start: {error}") from error
-        planned.append(Job(tuple(overrides), folder))
-    folders = [job.folder for job in planned]
     if len(set(folders)) < len(folders):
-        raise UserError(
-            f"{_SUBDIR} gives two runs of this sweep the folder {max(folders, key=folders.count)}"
-        )
-    if not named:
-        planned = [Job(job.overrides, claim_folder(job.folder)) for job in planned]
-    return planned, configs
+        twice = max(folders, key=folders.count)
+        raise UserError(f"{_SUBDIR} gives two runs of this sweep the folder {twice}")
+    folders = folders if named else [claim_folder(folder) for folder in folders]
+    return [Job(tuple(overrides), at) for overrides, at in zip(jobs, folders, strict=True)], configs
 
 
 def _compose(config: DictConfig, context: HydraContext, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
@@ -245,28 +194,12 @@ def _compose(config: DictConfig, context: HydraContext, jobs: Sequence[Sequence[
     return configs
 
 
-def _arguments(job: Job, sweep: Sweep, keys: Sequence[str]) -> list[str]:
+def _arguments(job: Job, sweep: Path, keys: Sequence[str]) -> list[str]:
     """What a launcher composes a job from."""
-    more = [f"{_SUBDIR}={hydra_quoted(job.folder.relative_to(sweep.root))}"]
+    more = [f"{_SUBDIR}={hydra_quoted(job.folder.relative_to(sweep.parent))}"]
     if list_checkpoints(job.folder):
         more.append(f"hydra.output_subdir={next_configuration(job.folder)}")
     return [*job.overrides, *keys, *more]
-
-
-@contextmanager
-def _hydra(parsed: argparse.Namespace, config_name: str) -> Iterator[tuple[DictConfig, HydraContext]]:
-    """Hydra as its own command line sets it up, and the configuration of the whole sweep."""
-    search_path = create_config_search_path(f"pkg://{CONFIG_MODULE}")
-    if parsed.config_dir:
-        search_path.prepend("command-line", f"file://{Path(parsed.config_dir).absolute()}")
-    program = Hydra.create_main_hydra2(task_name=config_name, config_search_path=search_path)
-    try:
-        config = program.compose_config(
-            config_name=config_name, overrides=parsed.overrides, run_mode=RunMode.MULTIRUN
-        )
-        yield config, HydraContext(config_loader=program.config_loader, callbacks=Callbacks(config))
-    finally:
-        GlobalHydra.instance().clear()
 
 
 def _do_swept(task: Task, config: DictConfig) -> None:
@@ -279,15 +212,13 @@ def _do_swept(task: Task, config: DictConfig) -> None:
         raise
 
 
-def write_sweep(root: str | Path, jobs: Sequence[Job]) -> Sweep:
-    """Writes a sweep's file into a new folder beside those of its runs. Raises OSError."""
+def write_sweep(root: str | Path, jobs: Sequence[Job]) -> Path:
+    """Writes a sweep's file into a new folder beside those of its runs, and gives it. Raises OSError."""
     folder = claim_folder(Path(root) / f"{datetime.now().strftime(TIME_FORMAT)}{SUFFIX}")
-    described = [
-        {"overrides": list(job.overrides), "folder": str(job.folder.relative_to(root))} for job in jobs
-    ]
-    text = json.dumps({"format": FORMAT_VERSION, "jobs": described}, indent=2)
+    told = [{"overrides": job.overrides, "folder": str(job.folder.relative_to(root))} for job in jobs]
+    text = json.dumps({"format": FORMAT_VERSION, "jobs": told}, indent=2)
     replace_file(folder / FILE, text.encode() + b"\n")
-    return Sweep(folder, tuple(jobs))
+    return folder
 
 
 def find_sweep(name: str, root: str | Path = ROOT) -> Path | None:
@@ -300,89 +231,84 @@ def find_sweep(name: str, root: str | Path = ROOT) -> Path | None:
     Raises:
         UserError: ``last_sweep``, and there is none.
     """
-    root = Path(root)
+    root, path = Path(root), Path(name)
     if name == LAST:
         found = sorted(path.parent for path in root.glob(f"*{SUFFIX}/{FILE}"))
         if not found:
             raise UserError(f"there is no sweep in {root.resolve()}; somite-train -m makes one")
         return found[-1]
-    for folder in (Path(name), Path(name).parent, root / name):
-        if (folder / FILE).is_file() and (folder != Path(name).parent or Path(name).name == FILE):
-            return folder
-    return None
+    places = (path.parent if path.name == FILE else path, root / name)
+    return next((folder for folder in places if (folder / FILE).is_file()), None)
 
 
-def read_sweep(folder: str | Path) -> Sweep:
-    """Reads the file of a sweep, by its folder.
+def read_sweep(folder: str | Path) -> list[Job]:
+    """The runs of a sweep, by its folder, in the order in which they are run.
 
     Raises:
-        UserError: It is damaged, or names a folder that is not beside it, or arguments of Hydra, which could
-            run code.
+        UserError: The file is damaged, or names a folder that is not beside it, or arguments of Hydra, which
+            could run code.
     """
     folder = Path(folder)
     check_links(folder)
     path = folder / FILE
-    said = read_json(path, LARGEST_FILE)
+    said = read_json(path, 2**26)
     found = said.get("format") if isinstance(said, dict) else None
     if found != FORMAT_VERSION:
         raise UserError(f"{path} is of format {found!r}; this version reads {FORMAT_VERSION}")
     jobs = said.get("jobs")
     if not isinstance(jobs, list) or not jobs:
         raise UserError(f"{path} is damaged: it has no jobs")
-    return Sweep(folder, tuple(_read_job(path, number, job) for number, job in enumerate(jobs)))
+    return [_read_job(path, number, job) for number, job in enumerate(jobs)]
 
 
 def _read_job(path: Path, number: int, job: Any) -> Job:
-    overrides = job.get("overrides") if isinstance(job, dict) else None
-    name = job.get("folder") if isinstance(job, dict) else None
+    overrides, name = (job.get(key) for key in ("overrides", "folder")) if isinstance(job, dict) else (0, 0)
     if not isinstance(name, str) or not isinstance(overrides, list):
         raise UserError(f"{path} is damaged: job {number} has no folder or no overrides")
     for override in overrides:
         is_ours = isinstance(override, str) and not override.lstrip("+~").startswith(("hydra", "-"))
         if not is_ours or "${" in override:  # nothing is looked up for a stranger
             raise UserError(f"{path}: job {number} has {override!r}; only keys and groups of a run are taken")
-    root = path.parent.parent.resolve()
+    root = path.parent.parent
     folder = root / name
-    if root not in folder.resolve().parents:
+    if root.resolve() not in folder.resolve().parents:
         raise UserError(f"{path}: the folder of job {number}, {name!r}, is not beside the sweep's")
     check_links(folder)
-    return Job(tuple(overrides), path.parent.parent / name)
+    return Job(tuple(overrides), folder)
 
 
-def state_of(job: Job, algorithm: Mapping[str, Any]) -> State:
-    """How far a run has come, by what it says itself in its last checkpoint.
+def state_of(job: Job, algorithm: Mapping[str, Any]) -> tuple[str, str]:
+    """How far a run has come, in a word and what is to be said with it, by what its last checkpoint says.
 
     ``algorithm`` is its settings as they are composed today: a raised budget makes a finished run go on.
     """
     user = holder(job.folder) if job.folder.is_dir() else None
     if user is not None:
-        return State(IN_USE, f"by {user}")
+        return IN_USE, f"by {user}"
     if not list_checkpoints(job.folder):
-        return State(NEW)
+        return "begins", ""
     checkpoint = last_checkpoint(job.folder)
     try:
         facts = read_facts(checkpoint)
         done, key = facts["done"], facts["of"]
     except UserError as error:
-        return State(DAMAGED, str(error))
+        return "damaged", str(error)
     except KeyError as error:
-        return State(DAMAGED, f"{checkpoint} does not say {error}")
+        return "damaged", f"{checkpoint} does not say {error}"
     if key not in algorithm:
-        raise UserError(
-            f"{checkpoint} counts {key!r}, which its algorithm has not; {nearest(key, algorithm)}"
-        )
+        hint = nearest(key, algorithm)
+        raise UserError(f"{checkpoint} counts {key!r}, which its algorithm has not; {hint}")
     budget, unit = float(algorithm[key]), key.removeprefix("total_")
     if done >= budget:
-        return State(FINISHED, f"{done:,} {unit}")
-    return State(STOPPED, f"from step {step_of(checkpoint):,}, {done:,} of {budget:,.0f} {unit}")
+        return FINISHED, f"{done:,} {unit}"
+    return "goes on", f"from step {step_of(checkpoint):,}, {done:,} of {budget:,.0f} {unit}"
 
 
-def table(jobs: Sequence[Job], states: Sequence[State]) -> str:
+def table(jobs: Sequence[Job], states: Sequence[tuple[str, str]]) -> str:
     """Which run is finished, goes on or begins, a line each, with what is not the same for all of them."""
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    lines, width = [], max(len(state.word) for state in states)
-    for job, state in zip(jobs, states, strict=True):
-        detail = f" ({state.detail})" if state.detail else ""
+    lines, width = [], max(len(word) for word, _ in states)
+    for job, (word, detail) in zip(jobs, states, strict=True):
         own = " ".join(override for override in job.overrides if override not in common)
-        lines.append(f"{state.word:{width}}  {job.folder.name}  {own}{detail}")
+        lines.append(f"{word:{width}}  {job.folder.name}  {own}{f' ({detail})' if detail else ''}")
     return "\n".join(lines)

@@ -6,9 +6,10 @@ a run or a sweep that names such a class is refused until the word is said again
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,17 @@ def with_own_classes(arguments: Sequence[str], command: str) -> list[str]:
     Raises:
         UserError: no such module or class, or one of another kind.
     """
-    kept = []
-    given = {argument.partition("=")[0] for argument in arguments}
+    kept, given = [], {argument.partition("=")[0] for argument in arguments}
     for argument in arguments:
         key, _, target = argument.partition("=")
         if not names_own_class(key.lstrip("+"), target):
             kept.append(argument)
             continue
         section = key.lstrip("+").partition(".")[0]
-        cls = own_class(target, key)
-        if not issubclass(cls, _base(section)):
-            base = f"{_base(section).__module__}.{_base(section).__name__}"
-            raise UserError(f"{argument}: {cls.__name__} is not a subclass of {base}")
+        cls, base = own_class(target, key), _base(section)
+        if not issubclass(cls, base):
+            name = f"{base.__module__}.{base.__name__}"
+            raise UserError(f"{argument}: {cls.__name__} is not a subclass of {name}")
         if section in _GROUPS.get(command, ()):
             ConfigStore.instance().store(group=section, name=cls.__name__, node=_defaults(cls, section))
             kept += [argument] if given & {section, "resume"} else [f"{section}={cls.__name__}", argument]
@@ -64,10 +64,7 @@ def with_own_classes(arguments: Sequence[str], command: str) -> list[str]:
 
 
 def named_targets() -> set[str]:
-    """Targets that the user named in the command that Hydra knows: in its arguments, or in files of folders.
-
-    Such a folder is that of ``--config-dir``.
-    """
+    """Targets that the user named: in the arguments that Hydra knows, or in files of ``--config-dir``."""
     if HydraConfig.instance().cfg is None:
         return set()
     known = HydraConfig.get()
@@ -82,35 +79,30 @@ def named_targets() -> set[str]:
 
 def _base(section: str) -> type:
     """What a class of a section is."""
-    if section == "agent":
-        from ...agents.policies import Policy
-
-        return Policy
-    if section == "env":
-        from ...envs.task_set import TaskSet
-
-        return TaskSet
-    from ...agents.algorithms.base import Algorithm
-
-    return Algorithm
+    module, name = {
+        "agent": ("agents.policies.base", "Policy"),
+        "env": ("envs.task_set", "TaskSet"),
+        "algorithm": ("agents.algorithms.base", "Algorithm"),
+    }[section]
+    return getattr(importlib.import_module(OURS + module), name)  # with torch, which --help does not need
 
 
 def _defaults(cls: type, section: str) -> dict[str, Any]:
-    """A node of the configuration, as a file of ``conf/`` would have it."""
-    node: dict[str, Any] = dict(_arguments(cls, section))
-    if section == "env" and "senses" in inspect.signature(cls).parameters:
+    """A node of the configuration, as a file of ``conf/`` would have it.
+
+    It has the arguments that may be typed; an agent gets others from its environment.
+    """
+    node: dict[str, Any] = {"_target_": f"{cls.__module__}.{cls.__name__}"}
+    parameters = inspect.signature(cls).parameters
+    own = inspect.signature(inspect.unwrap(cls.__init__)).parameters
+    for name, parameter in parameters.items():
+        if name not in own and name not in declared(cls):
+            continue
+        if parameter.default is inspect.Parameter.empty:
+            node |= {} if section == "agent" else {name: "???"}
+        elif isinstance(parameter.default, _PLAIN):
+            node[name] = parameter.default
+    if section == "env" and "senses" in parameters:
         node["defaults"] = [{"/env_parts@_here_": "senses"}, "_self_"]
         node.pop("senses", None)
-    return {"_target_": f"{cls.__module__}.{cls.__name__}", **node}
-
-
-def _arguments(cls: type, section: str) -> Iterator[tuple[str, Any]]:
-    """Arguments that may be typed, and their defaults; an agent gets others from its environment."""
-    own = inspect.signature(inspect.unwrap(cls.__init__)).parameters
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if name in own or name in declared(cls):
-            if parameter.default is inspect.Parameter.empty:
-                if section != "agent":
-                    yield name, "???"
-            elif isinstance(parameter.default, _PLAIN):
-                yield name, parameter.default
+    return node

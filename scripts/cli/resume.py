@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ...agents.storage.paths import found_from_run, hydra_quoted, named_run
 from ...agents.storage.run_folder import find_checkpoint, find_run, last_checkpoint, split_checkpoint
 from ...agents.storage.untrusted import check_links, read_yaml
 from ...envs.errors import UserError, nearest, shown
+from ...envs.task_set import values_of
 from .arguments import CONFIG_MODULE, check_targets, key_of, parse
 from .own_classes import SECTIONS, names_own_class
 
@@ -172,11 +173,11 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
     """
     check_links(run)
     given, file = set(given), folder / "config.yaml"
-    arguments = read_yaml(folder / "overrides.yaml")  # which is told beside every policy that is saved
-    texts = OmegaConf.to_container(arguments) if isinstance(arguments, ListConfig) else [None]
-    if not all(isinstance(text, str) for text in texts):
-        said = "expected the arguments of a command line, each a text"
-        raise UserError(f"{folder / 'overrides.yaml'}: {said}")
+    texts = read_yaml(folder / "overrides.yaml")  # which is told beside every policy that is saved
+    if not isinstance(texts, ListConfig) or not all(
+        isinstance(t, str) for t in OmegaConf.to_container(texts)
+    ):
+        raise UserError(f"{folder / 'overrides.yaml'}: expected the arguments of a command line, each a text")
     config = read_yaml(file)
     if not isinstance(config, DictConfig):
         raise UserError(f"{file}: expected sections and keys, got {type(config).__name__}")
@@ -190,21 +191,20 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
         if not OmegaConf.is_dict(config._get_node(name)) or config._get_node(name)._is_none():
             raise UserError(f"{file} has no section {name}, which every run has")
     config = OmegaConf.create(found_from_run(OmegaConf.to_container(config), run))
-    for key, _, value in _values(config):
-        if isinstance(value, str) and "${" in value and not _is_given(key, given):
+    found = _values(config)
+    for key, _, value in found:
+        if ("${" in key or (isinstance(value, str) and "${" in value)) and not _is_given(key, given):
             raise UserError(
-                f"{file}: {key} is {value[:100]!r}; nothing is looked up there, give it a value: {key}="
+                f"{file}: {key[:100]} is {str(value)[:100]!r}; nothing is looked up there, give it a value: "
+                f"{key[:100]}="
             )
     check_said_again(config, given, file)
-    blank = OmegaConf.create(_blank(OmegaConf.to_container(config)))
-    for key in given:
-        if OmegaConf.select(blank, key, default=None) is not None:
-            OmegaConf.update(config, key, None, merge=False)
-    sections = OmegaConf.to_container(config)
-    for key in given.intersection(_TARGETS):
-        del sections[key.partition(".")[0]]  # checked with what it becomes
+    for key in given.intersection(key for key, _, _ in found):
+        OmegaConf.update(config, key, None, merge=False)
+    # The user's own classes are checked with what they become.
+    own = {key.partition(".")[0] for key in given.intersection(_TARGETS)}
     try:
-        check_targets(OmegaConf.create(sections))
+        check_targets(OmegaConf.masked_copy(config, [name for name in config if name not in own]))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return config
@@ -254,27 +254,8 @@ def _is_given(key: str, given: Collection[str]) -> bool:
     return key in given or any(key.startswith(f"{replaced}.") for replaced in given)
 
 
-def _blank(node: Any) -> Any:
-    """The same with numbers in place of what could be an interpolation."""
-    if isinstance(node, dict):
-        return {key: _blank(value) for key, value in node.items()}
-    return [_blank(value) for value in node] if isinstance(node, list) else 0
-
-
-def _values(config: DictConfig) -> Iterator[tuple[str, str, Any]]:
-    """Where each value stands, its key, and the value as it is written; also lists, and keys with ``${``."""
-
-    def visit(node: Any, where: str, name: str) -> Iterator[tuple[str, str, Any]]:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if isinstance(key, str) and "${" in key:
-                    yield where, name, key
-                yield from visit(value, f"{where}.{key}", str(key))
-            return
-        yield where, name, node
-        for number, value in enumerate(node) if isinstance(node, list) else ():
-            yield from visit(value, f"{where}.{number}", name)
-
-    for section, node in OmegaConf.to_container(config).items():
-        if section not in _OF_HYDRA:
-            yield from visit(node, str(section), str(section))
+def _values(config: DictConfig) -> list[tuple[str, str, Any]]:
+    """Where each value stands, its key, and the value as it is written."""
+    plain = OmegaConf.to_container(config)
+    found = values_of({name: node for name, node in plain.items() if name not in _OF_HYDRA})
+    return [(key, name, value) for key, name, value in found if key]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-_NAMES = ("stdout", "stderr")
 _ERRORS = "somite.plain"
 _PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "·": ".", "•": "*", "’": "'"}
 _PLAIN |= dict.fromkeys("─━═╌╍╴╸╶╺", "-") | dict.fromkeys("│┃║╎╏╵╹╷╻", "|")
@@ -46,7 +45,7 @@ def patient_streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)
     if os.environ.get("COLUMNS") == "0":  # of a terminal that does not know: rich would show nothing
         del os.environ["COLUMNS"]
-    before = {name: getattr(sys, name) for name in _NAMES}
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for name, stream in before.items():
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -60,15 +59,6 @@ def patient_streams() -> Iterator[None]:
         for name, stream in before.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
-
-
-def use_utf8_in_logs() -> None:
-    """Log files, which Hydra opens in the encoding of the terminal, are written in UTF-8, whatever comes."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.encoding, handler.errors = "utf-8", "backslashreplace"
-            if handler.stream is not None:
-                handler.stream.reconfigure(encoding=handler.encoding, errors=handler.errors)
 
 
 class _Patient:
@@ -101,3 +91,31 @@ class _Patient:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
+
+
+def guard_log_files() -> None:
+    """Log files, which Hydra opens in the encoding of the terminal, are written in UTF-8, whatever comes.
+
+    One that cannot be written is told once, without a trace for every line: the terminal has every line in
+    any case, and lines go into the file again as soon as they can.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.encoding, handler.errors = "utf-8", "backslashreplace"
+            if handler.stream is not None:
+                handler.stream.reconfigure(encoding=handler.encoding, errors=handler.errors)
+            handler.handleError = _told_once(handler)
+
+
+def _told_once(handler: logging.FileHandler) -> Callable[[logging.LogRecord], None]:
+    told: list[str] = []
+
+    def handle(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a fault of ours, as any other
+            logging.FileHandler.handleError(handler, record)
+        elif not told:
+            told.append(f"{handler.baseFilename} cannot be written ({error.strerror})")
+            print(f"{told[0]}: lines are on the terminal only", file=sys.stderr)
+
+    return handle

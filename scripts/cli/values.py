@@ -28,7 +28,7 @@ from ...envs.numbers import (
     one_of,
     whole,
 )
-from .arguments import check_targets, sections_built
+from .arguments import check_targets
 
 
 def _device(value: str) -> str:
@@ -123,19 +123,19 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
             value = valid.read(key, node[name])
             if isinstance(value, int) and not isinstance(value, bool):
                 OmegaConf.update(config, key, value)
-    check_targets(config)
+    built = check_targets(config)
     if command == "train" and "zero_shot" in values:
         _check_zero_shot(values["zero_shot"])
     if command in ("evaluate", "view", "export"):
         check_changes(values["env"], "env")
     for suite, node in (values.get("suite") or {}).items() if command == "evaluate" else ():
         _check_suite(str(suite), node)
-    named = values.get("benchmark")
-    sections = {named: values.get(named)} if command == "benchmark" else values
-    for where, node in sections_built(sections):
-        # A benchmark's own arguments stand on the command line without its name.
-        prefix = "" if command == "benchmark" and where == named else f"{where}."
-        check_arguments(hydra.utils.get_object(node["_target_"]), node, prefix)
+    named = values.get("benchmark") if command == "benchmark" else None
+    for where, node in built.items():
+        if named is None or f"{where}.".startswith(f"{named}."):
+            # A benchmark's own arguments stand on the command line without its name.
+            prefix = "" if where == named else f"{where}."
+            check_arguments(hydra.utils.get_object(node["_target_"]), node, prefix)
 
 
 def check_changes(changes: Any, where: str) -> None:

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 import textwrap
@@ -96,7 +95,6 @@ def test_a_fault_of_ours_keeps_its_trace():
 
     with pytest.raises(ZeroDivisionError):
         command_line.run(task, "train", [])
-    assert "HYDRA_FULL_ERROR" not in os.environ
 
 
 def test_a_run_has_a_folder_of_its_own(capsys, own_folder):

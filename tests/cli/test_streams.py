@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from somite.scripts.cli import command_line
-from somite.scripts.cli.streams import patient_streams, use_utf8_in_logs
+from somite.scripts.cli.streams import guard_log_files, patient_streams
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,7 +83,7 @@ def test_other_errors_of_a_stream_are_told(monkeypatch):
 def test_a_log_file_is_utf_8_whatever_the_terminal_is(tmp_path, monkeypatch):
     handler = logging.FileHandler(tmp_path / "train.log", encoding="ascii")
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
-    use_utf8_in_logs()
+    guard_log_files()
     logging.getLogger().warning("ü ± \udcff")
     handler.close()
     assert (tmp_path / "train.log").read_text(encoding="utf-8").strip() == "ü ± \\udcff"

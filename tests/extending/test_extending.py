@@ -129,8 +129,8 @@ def test_a_sweep_imports_nothing_without_the_users_word(folder: Path) -> None:
     word = "agent._target_=votes.Votes"
     sweep = write_sweep("runs", [Job(("agent=Votes", word, "seed=0"), Path("runs/one"))])
     with pytest.raises(UserError, match=f"if you trust it, say it again: {word}"):
-        arguments_of_sweep(sweep.folder, ["resume=last_sweep"])
-    assert arguments_of_sweep(sweep.folder, ["resume=last_sweep", word])[-1] == word
+        arguments_of_sweep(sweep, ["resume=last_sweep"])
+    assert arguments_of_sweep(sweep, ["resume=last_sweep", word])[-1] == word
 
 
 REFUSED = {

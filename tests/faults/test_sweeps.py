@@ -85,7 +85,7 @@ def test_what_is_finished_is_skipped_and_the_rest_goes_on(
     assert list(first) == ["SMP 0", "SMP 1"]
 
     task.ran, task.steps, task.interrupt_at = [], {"SMP 1": 1001}, None
-    with hold(read_sweep(sweep).jobs[2].folder):
+    with hold(read_sweep(sweep)[2].folder):
         command_line.run(task, "train", ["resume=last_sweep"])
     said = capsys.readouterr().out
     assert [key for key, _ in task.ran] == ["SMP 1", "MLP 1"], "what is in use is left alone"
@@ -189,7 +189,7 @@ def test_sweeps_are_found_by_name_and_damaged_ones_are_named(finished: Task, tmp
     sweep = sweep_of(tmp_path)
     for name in (sweep.name, f"runs/{sweep.name}", str(sweep), str(sweep / FILE), "last_sweep"):
         assert find_sweep(name).resolve() == sweep
-    run = read_sweep(sweep).jobs[0].folder
+    run = read_sweep(sweep)[0].folder
     assert find_sweep("last") is None and find_sweep(run.name) is None and find_sweep(str(run)) is None
     (sweep / FILE).write_text("{")
     with pytest.raises(UserError, match="is damaged: not JSON"):
@@ -215,7 +215,7 @@ def test_a_sweep_that_is_killed_goes_on(nursery: Nursery, tmp_path: Path) -> Non
     started = nursery.start(tmp_path, "-m", *PPO, total, "seed=0,1", "agent=smp,limb_transformer")
     started.until(lambda: list(tmp_path.glob(f"runs/*-1/checkpoints/{ROLLOUT}")))
     started.kill()
-    jobs = read_sweep(sweep_of(tmp_path)).jobs
+    jobs = read_sweep(sweep_of(tmp_path))
     first = (jobs[0].folder / "metrics.csv").read_bytes()
     resumed = nursery.start(tmp_path, "resume=last_sweep")
     assert resumed.wait(300) == 0, resumed.printed
@@ -253,7 +253,7 @@ def test_the_console_command_itself(tmp_path: Path) -> None:
     _, said = started.communicate(timeout=120)
     sweep = sweep_of(tmp_path)
     assert started.returncode == 143 and f"the sweep goes on with: somite-train resume={sweep}\n" in said
-    assert not list_checkpoints(read_sweep(sweep).jobs[1].folder)
+    assert not list_checkpoints(read_sweep(sweep)[1].folder)
 
 
 def test_a_sweep_with_an_invalid_value_is_refused_as_a_whole(

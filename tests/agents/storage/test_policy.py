@@ -194,7 +194,7 @@ def test_a_misspelt_policy_gets_the_nearest(saved):
         (lambda v: v["policy"].update(layers=1), "is not part of the policy"),
         (lambda v: v["policy"].update(layers=3), "is missing"),
         (lambda v: v.update(spec={}), "cannot be built"),
-        (lambda v: v.update(policy=[1]), "policy must be an object, got list"),
+        (lambda v: v.update(policy=[1]), "policy must be names and values"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(saved, change, message):
