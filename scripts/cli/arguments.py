@@ -266,7 +266,7 @@ def check_targets(config: DictConfig) -> dict[str, Mapping[str, Any]]:
 def _target(target: Any, key: str) -> Any:
     """What a ``_target_`` names. Raises UserError: nothing that this package's configurations build."""
     if not isinstance(target, str) or not target.startswith(OURS):
-        if target in named_targets():
+        if isinstance(target, str) and target in named_targets():
             return own_class(target, key)
         raise UserError(f"{key} is {target!r}; only names that start with {OURS} are built")
     if target not in known_targets():

@@ -170,7 +170,7 @@ def test_only_policies_are_built(saved, target, monkeypatch):
 
 def test_a_policy_of_a_file_that_exports_nothing_is_loaded(saved):
     """A new file in the folder of policies needs no list."""
-    target = "somite.agents.policies.limb_transformer.LimbTransformer"
+    target = "somite.agents.policies.limb_policy.LimbTransformer"
     rewrite(saved, lambda values: values["policy"].update(_target_=target))
     assert type(load_policy(saved).policy) is policies.LimbTransformer
 
