@@ -47,9 +47,6 @@ def random_observation(
     fixed = {key: np.repeat(value.numpy(), batch, 0) for key, value in (known or {}).items()}
     mask = fixed.get("mask", mask) != 0
     found = {"mask": mask.astype(np.int8), "tokens": _states(policy, "token", mask, rng)}
-    if policy.kind == "patches":
-        pixels = rng.integers(0, 256, (batch, n, policy.spec.token_size))
-        found["tokens"] = (pixels * mask[..., None]).astype(np.uint8)
     if policy.kind == "limbs":
         has_joint = (rng.random(sizes) < 0.7) & mask[..., None]
         has_joint = fixed.get("joint_mask", has_joint) != 0
@@ -61,6 +58,9 @@ def random_observation(
             "action_mask": is_driven.astype(np.int8),
         }
         return {**found, **limbs, **fixed}
+    if policy.kind == "patches":
+        pixels = rng.integers(0, 256, (batch, n, policy.spec.token_size))
+        found["tokens"] = (pixels * mask[..., None]).astype(np.uint8)
     shape = (batch, policy.n_recent, policy.n_actions)
     if policy.discrete:
         recent = np.eye(policy.n_actions)[rng.integers(0, policy.n_actions, shape[:2])]
@@ -133,14 +133,15 @@ def _episode(
         outputs = run({**{key: observation[key] for key in graph.keys}, **own})
         own = {key: outputs[f"{key}.next"] for key in own}
         wanted = agent.act(observation)
-        action, memory = _step(policy, observation, memory)
-        if isinstance(policy, PatchAttentionNeuron):
-            sure &= _is_sure(policy, memory)
+        with torch.inference_mode():  # actions before they are clipped, or logits, and the next memory
+            prepared = policy.prepare({key: torch.from_numpy(value) for key, value in observation.items()})
+            features, memory = policy.encode(prepared, memory)
+            action = policy.act(features, prepared).numpy()
+            if isinstance(policy, PatchAttentionNeuron):
+                sure &= _is_sure(policy, memory)
         if graph.discrete:
-            parts = [
-                (outputs["action"], action),
-                (_chosen(policy, action, outputs["choice"]), _chosen(policy, action, wanted)),
-            ]
+            chosen = (_chosen(policy, action, choice) for choice in (outputs["choice"], wanted))
+            parts = [(outputs["action"], action), tuple(chosen)]
         else:
             parts = [(outputs["action"], wanted)]
         parts += [(own[f"memory.{key}"], value.numpy()) for key, value in memory.items()]
@@ -149,17 +150,6 @@ def _episode(
         yield difference, int(sure.sum()), parts[0][1][driven & sure.reshape(-1, *(1,) * (action.ndim - 1))]
 
 
-@torch.inference_mode()
-def _step(
-    policy: Policy, observation: Mapping[str, np.ndarray], memory: dict[str, Tensor]
-) -> tuple[np.ndarray, dict[str, Tensor]]:
-    """Actions before they are clipped, or logits, and the next memory, as training computes them."""
-    prepared = policy.prepare({key: torch.from_numpy(value) for key, value in observation.items()})
-    features, memory = policy.encode(prepared, memory)
-    return policy.act(features, prepared).numpy(), memory
-
-
-@torch.inference_mode()
 def _is_sure(policy: PatchAttentionNeuron, memory: Mapping[str, Tensor]) -> np.ndarray:
     """(B,) whether the places that it has just chosen do not hang on rounding: their votes are apart.
 

@@ -46,16 +46,16 @@ def description(
     opset: int,
 ) -> dict[str, Any]:
     """Everything about an exported policy, its check and its body (None: any), as plain JSON values."""
-    policy, spec, saved = agent.policy, agent.policy.spec, agent.description
-    environment = agent.environment
+    policy, spec, saved, environment = agent.policy, agent.policy.spec, agent.description, agent.environment
+    versions = {name: installed_version(name) for name in VERSIONS}
     return {
         "format": FORMAT_VERSION,
         "contract": CONTRACT_VERSION,
         "policy": type(policy).__name__,
         "architecture": policy.architecture(),
         "reads": policy.kind,
-        "inputs": [_told(array) for array in graph.inputs()],
-        "outputs": [{**_told(a), "meaning": _meaning(policy, a.name)} for a in graph.outputs()],
+        "inputs": [_told(array, MEANINGS.get(array.name)) for array in graph.inputs()],
+        "outputs": [_told(array, _meaning(policy, array.name)) for array in graph.outputs()],
         "free_axes": list(free_axes(graph.inputs())),
         "fixed_axes": dict(graph.sizes),
         "memory": {key: _start(policy, key) for key in graph.memory_keys},
@@ -66,8 +66,7 @@ def description(
         "sha256": saved.get("sha256"),
         "steps": saved.get("training", {}).get("steps"),
         "opset": opset,
-        "versions": {name: installed_version(name) for name in VERSIONS}
-        | {"python": platform.python_version()},
+        "versions": versions | {"python": platform.python_version()},
         "trained_with": saved.get("versions"),
         "check": {
             "against": "torch",
@@ -94,9 +93,9 @@ def example_of(graph: ActingGraph, run: Run, observation: Mapping[str, np.ndarra
     }
 
 
-def _told(array: Array) -> dict[str, Any]:
+def _told(array: Array, meaning: str | None) -> dict[str, Any]:
     told = {"name": array.name, "dtype": array.dtype, "shape": list(array.shape)}
-    return {**told, "meaning": MEANINGS[array.name]} if array.name in MEANINGS else told
+    return told | ({"meaning": meaning} if meaning else {})
 
 
 def _meaning(policy: Policy, name: str) -> str:
@@ -128,11 +127,8 @@ def _start(policy: Policy, key: str) -> dict[str, Any]:
 
 def _columns(features: Sequence[Feature]) -> list[dict[str, Any]]:
     """Each feature with its columns, first and behind the last."""
-    rows, start = [], 0
-    for feature in features:
-        rows.append({"columns": [start, start + feature.size], **vars(feature)})
-        start += feature.size
-    return rows
+    ends = np.cumsum([feature.size for feature in features]).tolist()
+    return [{"columns": [end - f.size, end], **vars(f)} for f, end in zip(features, ends, strict=True)]
 
 
 def _body(body: Morphology, frame_skip: int, aligned: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import logging
 import math
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion.backends import frame_skip_of
+from ...envs.locomotion.bodies.morphology import Morphology
 from ..agent import Agent
 from ..bundled import is_bundled
 from ..evaluation.runs import changed_environment, task_of
@@ -37,9 +38,6 @@ OPSET, IR = 18, 8
 """Versions of ONNX's operations and of its files; runtimes have both since early 2023."""
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-"""Loggers of warnings about what is no concern of ours, such as packages that are not installed."""
-
 TOLERANCE = 1e-5
 PROPERTY = "somite"
 """Of the model's metadata, which holds the description as JSON."""
@@ -55,24 +53,20 @@ def export(config: DictConfig) -> Path:
     """Exports what ``conf/export.yaml`` describes, logs what was written and returns the file.
 
     Raises:
-        UserError: a run, format, body or file that is not there or invalid, packages that are missing, or a
-            graph that does not act as the policy does.
+        UserError: a run, body or file that is not there or invalid, packages that are missing, or a graph
+            that does not act as the policy does.
     """
     check_packages()
     folder = policy_folder_of(str(config.run))
-    file = _output(config.output, folder)
+    file, body = _output(config.output, folder), None if config.body is None else str(config.body)
     agent = load_policy(folder)
-    if config.body is not None:
+    if body is not None:
         allowed = OmegaConf.to_container(config.env, resolve=True)
         agent.environment["config"] = changed_environment(agent, allowed)
-    found = export_policy(agent, file, None if config.body is None else str(config.body), config.tolerance)
-    log.info(
-        "largest difference from torch: %.1e (tolerance %.1e), over %d actions of %s",
-        found.difference,
-        config.tolerance,
-        found.compared,
-        ", ".join(f"{size.batch} x {size.tokens}" for size in found.sizes),
-    )
+    found = export_policy(agent, file, body, config.tolerance)
+    sizes = ", ".join(f"{size.batch} x {size.tokens}" for size in found.sizes)
+    said = "largest difference from torch: %.1e (tolerance %.1e), over %d actions of %s"
+    log.info(said, found.difference, config.tolerance, found.compared, sizes)
     log.info("written to %s, and what it is to %s", file, described(file))
     return file
 
@@ -107,7 +101,13 @@ def export_policy(
     sizes = TRACED._replace(**fixed_sizes(policy, constants))
     example = random_observation(policy, sizes, np.random.default_rng(0), constants)
     graph = ActingGraph(policy, {key: torch.from_numpy(value) for key, value in example.items()}, constants)
-    _tell(graph, name, body)
+    free = ", ".join(free_axes(graph.inputs()))
+    if graph.sizes:
+        fixed = ", ".join(f"{axis}={size}" for axis, size in graph.sizes.items())
+        why = f"those of {body}" if body else f"the slots of {name} have fixed meanings"
+        log.warning("%s: any size of %s, fixed %s: %s", name, free, fixed, why)
+    else:
+        log.info("%s: any size of %s", name, free)
     model = to_onnx(graph, graph.arrays(example, policy.initial_memory(sizes.batch, sizes.tokens)))
     run = runner(model.SerializeToString())
     found = check(policy, graph, run)
@@ -138,14 +138,14 @@ def _output(given: str | None, folder: Path) -> Path:
         return (Path() if is_bundled(folder) else folder.parent) / f"{folder.name}.onnx"
     file = Path(str(given))
     if file.suffix != ".onnx":
-        raise UserError(f"output={given} is to be a file that ends in .onnx, such as {file.stem}.onnx")
+        raise UserError(f"output={given} must be a file that ends in .onnx, such as {file.stem}.onnx")
     for path in (file, described(file)):
         if path.is_dir():
             raise UserError(f"output={given}: {path} is a folder; give the name of a file")
     return file
 
 
-def _body(agent: Agent, name: str) -> tuple[Any, int]:
+def _body(agent: Agent, name: str) -> tuple[Morphology, int]:
     """The body of that name and the substeps of a step."""
     if agent.policy.kind != "limbs":
         raise UserError(
@@ -162,36 +162,15 @@ def _body(agent: Agent, name: str) -> tuple[Any, int]:
 
 def _start(agent: Agent, name: str) -> dict[str, np.ndarray]:
     """What a body observes at the start of an episode, each part (1, ...)."""
-    bodies = task_of(agent).for_evaluation()
-    env = bodies.make_env([name], 1, aligned=agent.policy.aligned_slots, threads=1)
-    with closing(env):
-        observation = env.reset(0)
-        return {
-            key: value.numpy().copy() for key, value in observation.items()
-        }  # those are the simulation's own
-
-
-def _tell(graph: ActingGraph, name: str, body: str | None) -> None:
-    """Logs which axes are free and which are not."""
-    free = ", ".join(free_axes(graph.inputs()))
-    if not graph.sizes:
-        log.info("%s: any size of %s", name, free)
-        return
-    fixed = ", ".join(f"{axis}={size}" for axis, size in graph.sizes.items())
-    why = f"those of {body}" if body else f"the slots of {name} have fixed meanings"
-    log.warning("%s: any size of %s, fixed %s: %s", name, free, fixed, why)
+    task, aligned = task_of(agent).for_evaluation(), agent.policy.aligned_slots
+    with closing(task.make_env([name], 1, aligned=aligned, threads=1)) as env:
+        # Copies: the tensors are the simulation's own.
+        return {key: value.numpy().copy() for key, value in env.reset(0).items()}
 
 
 def check_packages() -> None:
     """Raises UserError: packages that the export needs are not installed."""
-    missing = []
-    for name in PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            missing.append(name)
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"format=onnx needs {', '.join(missing)}: pip install 'somite[export]'")
 
@@ -217,14 +196,8 @@ def to_onnx(graph: ActingGraph, example: tuple[torch.Tensor, ...]) -> ModelProto
     model = program.model_proto
     model.producer_name, model.producer_version = "somite", installed_version("somite") or ""
     model.ir_version = IR
-    _name_axes(model, graph)
-    _without_traces(model)
-    return model
-
-
-def _name_axes(model: ModelProto, graph: ActingGraph) -> None:
-    """Writes the shapes that are declared over those that were traced; the check that follows tries them."""
-    declared = {array.name: array.shape for array in (*graph.inputs(), *graph.outputs())}
+    # The shapes that are declared over those that were traced; the check that follows tries them.
+    declared = {array.name: array.shape for array in (*inputs, *outputs)}
     for value in (*model.graph.input, *model.graph.output):
         for axis, size in zip(value.type.tensor_type.shape.dim, declared[value.name], strict=True):
             axis.Clear()
@@ -233,25 +206,18 @@ def _name_axes(model: ModelProto, graph: ActingGraph) -> None:
             else:
                 axis.dim_value = size
     del model.graph.value_info[:]  # of what lies between, with names of axes of the tracer
+    _clear_traces(model)
+    return model
 
 
-def _without_traces(model: ModelProto) -> None:
+def _clear_traces(message: Any) -> None:
     """Removes what the exporter tells of the code it read, with paths of files, from all parts of a model."""
-    for part in (model, model.graph, *_parts(model.graph), *model.functions):
-        part.doc_string = ""
-        if "metadata_props" in part.DESCRIPTOR.fields_by_name:
-            del part.metadata_props[:]
-
-
-def _parts(graph: Any) -> Iterator[Any]:
-    """Nodes, weights and declarations of a graph, and those of the graphs within (loops)."""
-    yield from (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for within in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield within
-                yield from _parts(within)
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _clear_traces(part)
 
 
 def runner(model: bytes) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
@@ -267,15 +233,12 @@ def runner(model: bytes) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.nd
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings of the exporter; errors come as ever."""
-    loggers = [logging.getLogger(name) for name in CHATTY]
-    before = [logger.level for logger in loggers]
+    """Without warnings, which are of what is no concern of ours, such as packages; errors come as ever."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

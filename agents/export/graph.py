@@ -70,13 +70,14 @@ class ActingGraph(nn.Module):
         memory_keys: of the memory, in their order.
         sizes: what is fixed, by the names of `Sizes`.
         constants: as given.
+        discrete: whether actions are choices.
     """
 
     def __init__(
         self, policy: Policy, example: Observation, constants: Mapping[str, Tensor] | None = None
     ) -> None:
         super().__init__()
-        self.sizes = fixed_sizes(policy, constants)
+        self.sizes, self.discrete = fixed_sizes(policy, constants), bool(policy.discrete)
         self.constants = dict(constants or {})
         if constants:  # the tree is known, and with it the order in which messages pass along it
             self.policy, prepared = policy.eval(), policy.prepare(self.constants)
@@ -91,25 +92,45 @@ class ActingGraph(nn.Module):
         self.keys = tuple(key for key in order if key in read and key not in self.known)
         self.memory_keys = tuple(policy.initial_memory(1, 1))
 
-    @property
-    def discrete(self) -> bool:
-        """Whether actions are choices."""
-        return bool(self.policy.discrete)
-
     def inputs(self) -> tuple[Array, ...]:
         """The observation's parts that are read, then the memory."""
-        arrays = [Array(key, *_declared(self.policy, key)) for key in self.keys]
+        policy, spec, limbs = self.policy, self.policy.spec, ("batch", "tokens")
+        declared = {
+            "tokens": ("uint8" if policy.kind == "patches" else "float32", (*limbs, spec.token_size)),
+            "mask": ("int8", limbs),
+            "parent": ("int32", limbs),
+            "joints": ("float32", (*limbs, "joints", spec.joint_size)),
+            "joint_mask": ("int8", (*limbs, "joints")),
+            "action_mask": ("int8", (*limbs, "joints")),
+            "traces": ("float32", (*limbs, spec.trace_size)),
+            "neighbors": ("int32", (*limbs, 4)),
+        }
+        if policy.kind != "limbs":
+            declared["recent_actions"] = ("float32", ("batch", policy.n_recent, policy.n_actions))
+        arrays = [Array(key, *declared[key]) for key in self.keys]
         return self._with_fixed([*arrays, *self._memories("")])
 
     def outputs(self) -> tuple[Array, ...]:
         """The action, the choice where it is one, and the next memory."""
-        of_limbs = self.policy.kind == "limbs"
-        axes = ("tokens", "joints") if of_limbs else (self.policy.n_actions,)
+        axes = ("tokens", "joints") if self.policy.kind == "limbs" else (self.policy.n_actions,)
         arrays = [Array("action", "float32", ("batch", *axes))]
         if self.discrete:
             decisions = () if self.policy.discrete is True else (len(self.policy.discrete),)
             arrays.append(Array("choice", "int64", ("batch", *decisions)))
         return self._with_fixed([*arrays, *self._memories(".next")])
+
+    def _memories(self, ending: str) -> list[Array]:
+        """Of each part of the memory, which of its axes go with the batch and with the tokens."""
+        few, many = (self.policy.initial_memory(batch, tokens) for batch, tokens in ((2, 5), (3, 7)))
+        names = {(2, 3): "batch", (5, 7): "tokens"}
+        found = []
+        for key, one in few.items():
+            shape = tuple(names.get(pair, pair[0]) for pair in zip(one.shape, many[key].shape, strict=True))
+            found.append(Array(f"memory.{key}{ending}", str(one.dtype).removeprefix("torch."), shape))
+        return found
+
+    def _with_fixed(self, arrays: list[Array]) -> tuple[Array, ...]:
+        return tuple(a._replace(shape=tuple(self.sizes.get(str(x), x) for x in a.shape)) for a in arrays)
 
     def arrays(self, observation: Mapping[str, np.ndarray], memory: Memory) -> tuple[Tensor, ...]:
         """The arguments of `forward` for an observation (B, ...) as an environment gives it, and a memory."""
@@ -134,19 +155,6 @@ class ActingGraph(nn.Module):
         told = (action, self.policy.choose(action)) if self.discrete else (action.clamp(-1.0, 1.0),)
         return (*told, *(after[key] for key in self.memory_keys))
 
-    def _memories(self, ending: str) -> list[Array]:
-        """Of each part of the memory, which of its axes go with the batch and with the tokens."""
-        few, many = (self.policy.initial_memory(batch, tokens) for batch, tokens in ((2, 5), (3, 7)))
-        names = {(2, 3): "batch", (5, 7): "tokens"}
-        found = []
-        for key, one in few.items():
-            shape = tuple(names.get(pair, pair[0]) for pair in zip(one.shape, many[key].shape, strict=True))
-            found.append(Array(f"memory.{key}{ending}", str(one.dtype).removeprefix("torch."), shape))
-        return found
-
-    def _with_fixed(self, arrays: list[Array]) -> tuple[Array, ...]:
-        return tuple(a._replace(shape=tuple(self.sizes.get(str(x), x) for x in a.shape)) for a in arrays)
-
 
 def keys_read(policy: Policy, example: Observation) -> set[str]:
     """Names of what `encode` and `act` read of an observation."""
@@ -162,24 +170,6 @@ def keys_read(policy: Policy, example: Observation) -> set[str]:
         features, _ = policy.encode(observation, policy.initial_memory(*example["mask"].shape))
         policy.act(features, observation)
     return read
-
-
-def _declared(policy: Policy, key: str) -> tuple[str, tuple[str | int, ...]]:
-    """Type and shape of a part of an observation, all its axes that may be free named."""
-    spec, limbs, joints = policy.spec, ("batch", "tokens"), ("batch", "tokens", "joints")
-    if key == "recent_actions":
-        return "float32", ("batch", policy.n_recent, policy.n_actions)
-    declared: dict[str, tuple[str, tuple[str | int, ...]]] = {
-        "tokens": ("uint8" if policy.kind == "patches" else "float32", (*limbs, spec.token_size)),
-        "mask": ("int8", limbs),
-        "parent": ("int32", limbs),
-        "joints": ("float32", (*joints, spec.joint_size)),
-        "joint_mask": ("int8", joints),
-        "action_mask": ("int8", joints),
-        "traces": ("float32", (*limbs, spec.trace_size)),
-        "neighbors": ("int32", (*limbs, 4)),
-    }
-    return declared[key]
 
 
 def free_axes(arrays: tuple[Array, ...]) -> tuple[str, ...]:
@@ -214,7 +204,7 @@ class MessagesByParent(nn.Module):
     def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
         """From (B, N, F) and (B, N, J, G) to (B, N, width)."""
         x = self.trunk.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
-        above = parents_of(observation["parent"], observation["mask"])
+        above = parents_of(observation["parent"], observation["mask"])  # above: (B, N, N), [limb, parent]
         if self.trunk.bottom_up is not None:
             x = self._settle(self.trunk.bottom_up, x, above.mT.contiguous())
         if self.trunk.top_down is None:

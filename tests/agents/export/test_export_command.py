@@ -112,7 +112,7 @@ def test_memory_and_discrete_actions_are_described(tmp_path, caplog, monkeypatch
     [
         (["format=onx"], "format must be onnx, got 'onx'; did you mean 'onnx'?"),
         (["run=nobody"], "There is no run 'nobody'"),
-        (["output=policy.pt"], "policy.pt is to be a file that ends in .onnx, such as policy.onnx"),
+        (["output=policy.pt"], "policy.pt must be a file that ends in .onnx, such as policy.onnx"),
         (["output=a_folder.onnx"], "a_folder.onnx is a folder"),
         (["tolerance=0"], "tolerance must be a number above 0 and at most 1,000,000, got 0"),
         (["tolernce=1"], "did you mean 'tolerance'?"),
@@ -178,13 +178,12 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch, fai
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(files, b"old")
 
 
-def test_the_exporter_is_silent_and_loggers_are_as_before(caplog):
-    levels = [logging.getLogger(name).level for name in export.CHATTY]
+def test_the_exporter_is_silent_and_logging_is_as_before(caplog):
     with pytest.raises(ZeroDivisionError), export._quiet():
         logging.getLogger("onnxscript.something").warning("noise")
         raise ZeroDivisionError
-    assert [logging.getLogger(name).level for name in export.CHATTY] == levels
-    assert "noise" not in caplog.text
+    logging.getLogger("onnxscript.something").warning("heard again")
+    assert "noise" not in caplog.text and "heard again" in caplog.text
 
 
 def test_the_page_tells_how_to_run_a_file_with_memory(tmp_path, monkeypatch):
