@@ -17,7 +17,7 @@ from somite.envs.snapshots import Misfit
 from .exact import differences
 from .runs import ROLLOUT, make_run, read_metrics
 
-LONGER = f"algorithm.total_steps={5 * ROLLOUT}"
+LONGER = f"algorithm.total_steps={4 * ROLLOUT}"
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def finished(original: Path, tmp_path: Path) -> Path:
 def notes_of(folder: Path, *settings: str) -> str:
     run = make_run(folder, *settings)
     run.learn()
-    assert int(read_metrics(folder)[-1]["step"]) >= 5 * ROLLOUT
+    assert int(read_metrics(folder)[-1]["step"]) >= 4 * ROLLOUT
     return "; ".join(run.changes.notes)
 
 
 def test_a_longer_budget_is_another_schedule(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert notes_of(finished, LONGER) == "algorithm.total_steps is 640, was 384"
-    assert "not what it would be had it never stopped: algorithm.total_steps is 640, was 384" in caplog.text
+        assert notes_of(finished, LONGER) == "algorithm.total_steps is 512, was 384"
+    assert "not what it would be had it never stopped: algorithm.total_steps is 512, was 384" in caplog.text
 
 
 def test_with_a_constant_rate_a_run_that_is_extended_is_the_longer_one(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_with_a_constant_rate_a_run_that_is_extended_is_the_longer_one(tmp_path:
 
 def test_what_is_only_shown_or_saved_may_change(finished: Path) -> None:
     changed = ("algorithm.checkpoint_every=1e4", "algorithm.keep_checkpoints=1", "algorithm.validate_every=0")
-    assert notes_of(finished, LONGER, *changed) == "algorithm.total_steps is 640, was 384"
+    assert notes_of(finished, LONGER, *changed) == "algorithm.total_steps is 512, was 384"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_another_machine_and_other_versions_are_said(finished: Path) -> None:
 def test_scales_of_rewards_that_were_not_kept_are_learnt_anew(finished: Path) -> None:
     unscaled = "algorithm.normalize_returns=false"
     assert "algorithm.normalize_returns is False, was True" in notes_of(finished, LONGER, unscaled)
-    run = make_run(finished, LONGER.replace("640", "1024"))
+    run = make_run(finished, LONGER.replace("512", "640"))
     assert not run.changes.new_episodes
     run.learn()
 

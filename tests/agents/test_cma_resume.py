@@ -31,40 +31,38 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize("mode", ["", "algorithm.diagonal=true", "algorithm.mirrored=true"])
-def test_half_a_run_and_the_other_half_are_a_whole_one(tmp_path: Path, mode: str) -> None:
-    more = [mode] if mode else []
-    whole = make_run(tmp_path / "whole", *more)
-    whole.learn()
+def test_half_a_run_and_the_other_half_are_a_whole_one(learnt: Run, tmp_path: Path, mode: str) -> None:
+    more, whole = [mode] if mode else [], learnt
+    if mode:
+        whole = make_run(tmp_path / "whole", *more)
+        whole.learn()
     make_run(tmp_path / "halves", *more, "algorithm.generations=4").learn()
     second = make_run(tmp_path / "halves", *more)
     assert second.learner.search.generation == 4 and second.steps > 0
     second.learn()
-    assert history(tmp_path / "halves") == history(tmp_path / "whole")
+    assert history(tmp_path / "halves") == history(whole.folder)
     assert np.array_equal(second.learner.search.mean, whole.learner.search.mean)
     assert second.learner.search.sigma == whole.learner.search.sigma
     for name in ("policy", "best"):
-        assert policy_bytes(tmp_path / "halves", name) == policy_bytes(tmp_path / "whole", name)
-    names = [path.name for path in list_checkpoints(tmp_path / "whole")]
+        assert policy_bytes(tmp_path / "halves", name) == policy_bytes(whole.folder, name)
+    names = [path.name for path in list_checkpoints(whole.folder)]
     assert last_checkpoint(tmp_path / "halves").name == names[-1]
 
 
-def test_a_search_that_is_begun_anew_would_be_noticed(tmp_path: Path) -> None:
+def test_a_search_that_is_begun_anew_would_be_noticed(learnt: Run, tmp_path: Path) -> None:
     """Negative control of the test above: the same generations with other random numbers."""
-    make_run(tmp_path / "one").learn()
-    make_run(tmp_path / "other", "algorithm.generations=3").learn()
-    second = make_run(tmp_path / "other")
+    make_run(tmp_path, "algorithm.generations=3").learn()
+    second = make_run(tmp_path)
     second.learner.search._strategy.opts["randn"].rng = np.random.default_rng(1)
     second.learn()
-    one, other = ([row["cma/best"] for row in history(tmp_path / name)] for name in ("one", "other"))
+    one, other = ([row["cma/best"] for row in history(folder)] for folder in (learnt.folder, tmp_path))
     assert one[:3] == other[:3] and one[4:] != other[4:]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_in_mid_generation_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: signal.Signals
+    learnt: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_run(tmp_path / "whole").learn()
-    run = make_run(tmp_path / "stopped")
+    run, number = make_run(tmp_path / "stopped"), signal.SIGINT
     evaluate, calls = run.learner.population.evaluate, []
 
     def interrupted(*arguments: object, **options: object) -> object:
@@ -87,9 +85,9 @@ def test_a_run_that_is_stopped_in_mid_generation_loses_nothing(
     second = make_run(tmp_path / "stopped")
     assert np.array_equal(second.learner.search.ask(), calls[3]), "its candidates are kept"
     second.learn()
-    assert history(tmp_path / "stopped") == history(tmp_path / "whole")
+    assert history(tmp_path / "stopped") == history(learnt.folder)
     for name in ("policy", "best"):
-        assert policy_bytes(tmp_path / "stopped", name) == policy_bytes(tmp_path / "whole", name)
+        assert policy_bytes(tmp_path / "stopped", name) == policy_bytes(learnt.folder, name)
 
 
 def test_a_stop_does_not_wait_for_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

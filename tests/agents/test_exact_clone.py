@@ -15,7 +15,7 @@ CASES = {
     "without memory": ("agent=sensor_transformer", "env.senses.traces=[5,20]"),
     "with memory": ("agent=deep_set", "agent.recurrent=true", "algorithm.sequence_length=8"),
 }
-COMMON = ("algorithm.handover_steps=3000", "algorithm.noise=0.1", "algorithm.total_steps=6144", *DISTURBED)
+COMMON = ("algorithm.handover_steps=3000", "algorithm.noise=0.1", "algorithm.total_steps=4096", *DISTURBED)
 
 
 @pytest.mark.parametrize("case", CASES)

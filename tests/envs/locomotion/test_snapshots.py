@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from somite.envs.locomotion import BodyVariation, Damage, LocomotionTask, World, make_vec
 from somite.envs.snapshots import Misfit
@@ -40,29 +38,27 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=4, deadline=None)
-@given(before=st.integers(1, 60), seed=st.integers(0, 99))
-def test_a_restored_environment_has_the_same_future(case, before, seed):
+def test_a_restored_environment_has_the_same_future(case):
     env, other = CASES[case](), CASES[case]()
-    env.reset(seed=seed)
-    go_on(env, before, seed)
-    other.reset(seed=1000)
-    go_on(other, 7, 3)
-    other.restore(read_back(env.snapshot()))
-    assert equal(env._observe(), other._observe())
-    assert equal(go_on(env, 60, seed + 1), go_on(other, 60, seed + 1))
+    for before, seed in ((1, 0), (24, 1), (40, 2)):
+        env.reset(seed=seed)
+        go_on(env, before, seed)
+        other.reset(seed=1000)
+        go_on(other, 7, 3)
+        other.restore(read_back(env.snapshot()))
+        assert equal(env._observe(), other._observe())
+        assert equal(go_on(env, 45, seed + 1), go_on(other, 45, seed + 1))
 
 
 @pytest.mark.parametrize("case", ["plain", "all of it"])
 def test_taking_a_snapshot_changes_nothing_and_shares_nothing(case):
-    env, undisturbed = CASES[case](), CASES[case]()
-    env.reset(seed=0), undisturbed.reset(seed=0)
-    go_on(env, 10, 0), go_on(undisturbed, 10, 0)
+    env, other = CASES[case](), CASES[case]()
+    env.reset(seed=0), other.reset(seed=0)
+    go_on(env, 10, 0), go_on(other, 10, 0)
     taken = env.snapshot()
     kept = read_back(taken)
-    assert equal(go_on(env, 40, 1), go_on(undisturbed, 40, 1))
+    assert equal(go_on(env, 40, 1), go_on(other, 40, 1))
     env.restore(taken)  # back in time, by what would have changed if it shared memory
-    other = CASES[case]()
     other.reset(seed=5)
     other.restore(kept)
     assert equal(go_on(env, 40, 1), go_on(other, 40, 1))
@@ -81,7 +77,7 @@ def test_every_part_is_needed(part):
     go_on(env, 12, 0), go_on(other, 5, 1)
     taken = env.snapshot()
     other.restore({**taken, part: other.snapshot()[part]})
-    assert not equal(go_on(env, 60, 2), go_on(other, 60, 2))
+    assert not equal(go_on(env, 40, 2), go_on(other, 40, 2))
 
 
 def test_a_robot_that_reaches_keeps_its_targets(tmp_path):
@@ -116,5 +112,5 @@ def test_the_number_of_threads_changes_nothing():
     for threads in (1, 2, 5):
         env = make_vec(CHEETAHS, 9, SHORT, stagger=True, threads=threads, variation=VARIED)
         env.reset(seed=3)
-        found.append(go_on(env, 40, 3))
+        found.append(go_on(env, 30, 3))
     assert equal(found[0], found[1]) and equal(found[0], found[2])

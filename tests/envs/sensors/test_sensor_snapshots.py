@@ -101,7 +101,7 @@ CASES = {
         limit=20,
     ),
     "hopper once": lambda: of_gymnasium("Hopper-v5", once=True, limit=30),
-    "replayed": lambda: of_gymnasium("Pendulum-v1", limit=70),
+    "replayed": lambda: of_gymnasium("Pendulum-v1", limit=50),
     "replayed choices": lambda: of_gymnasium(MEMORY),
     "replayed once": lambda: of_gymnasium(MEMORY, once=True),
     "replayed by hand": lambda: by_hand(GymnasiumTask(MEMORY)),
@@ -111,28 +111,33 @@ CASES = {
 def restored(make: Any, before: int, seed: int) -> tuple[TokenVectorEnv, TokenVectorEnv]:
     """An environment after so many steps, and another that has been brought there."""
     env, other = make(), make()
+    bring(other, env, before, seed)
+    return env, other
+
+
+def bring(other: TokenVectorEnv, env: TokenVectorEnv, before: int, seed: int) -> None:
+    """Bring another environment to where this one is after so many steps."""
     env.reset(seed=seed)
     go_on(env, before, seed)
     other.reset(seed=1000)
     go_on(other, 7, 3)
     other.restore(read_back(env.snapshot()))
     assert not other.begun_anew.any()
-    return env, other
 
 
 @settings(max_examples=60, deadline=None)
-@given(senses=senses, before=st.integers(0, 100), seed=st.integers(0, 99))
+@given(senses=senses, before=st.integers(0, 40), seed=st.integers(0, 99))
 def test_whatever_the_senses_a_restored_environment_has_the_same_future(senses, before, seed) -> None:
     env, other = restored(lambda: carts(senses, stagger=bool(seed % 2)), before, seed)
-    assert equal(go_on(env, 80, seed + 1), go_on(other, 80, seed + 1))
+    assert equal(go_on(env, 35, seed + 1), go_on(other, 35, seed + 1)), "over the end of an episode"
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=3, deadline=None)
-@given(before=st.integers(1, 100), seed=st.integers(0, 99))
-def test_and_whatever_the_task(case: str, before: int, seed: int) -> None:
-    env, other = restored(CASES[case], before, seed)
-    assert equal(go_on(env, 70, seed + 1), go_on(other, 70, seed + 1))
+def test_and_whatever_the_task(case: str) -> None:
+    env, other = CASES[case](), CASES[case]()
+    for before, seed in ((1, 0), (26, 1), (75, 2)):
+        bring(other, env, before, seed)
+        assert equal(go_on(env, 40, seed + 1), go_on(other, 40, seed + 1))
     other.reset(seed=4), env.reset(seed=4)
     assert equal(go_on(env, 5, 0), go_on(other, 5, 0)), "fixed starts begin with the first again"
 
@@ -140,10 +145,10 @@ def test_and_whatever_the_task(case: str, before: int, seed: int) -> None:
 def test_worlds_of_box2d_keep_nothing_of_earlier_episodes() -> None:
     """A BipedalWalker that has walked before walks otherwise than a fresh one, unless its world is new."""
     pytest.importorskip("Box2D")
-    env, other = restored(lambda: of_gymnasium("BipedalWalker-v3"), 250, 0)
-    assert env._steps.min() < 250 and equal(go_on(env, 100, 1), go_on(other, 100, 1))
+    env, other = restored(lambda: of_gymnasium("BipedalWalker-v3"), 150, 0)
+    assert env._steps.min() < 150 and equal(go_on(env, 60, 1), go_on(other, 60, 1))
     env.source._made_anew = other.source._made_anew = False
-    go_on(env, 300, 2), other.reset(seed=0)
+    go_on(env, 150, 2), other.reset(seed=0)
     other.restore(env.snapshot())
     assert other.begun_anew.any(), "the negative control"
 
@@ -151,7 +156,7 @@ def test_worlds_of_box2d_keep_nothing_of_earlier_episodes() -> None:
 def test_the_future_is_the_same_in_another_process(tmp_path: Path) -> None:
     """With what the batch of a fresh process holds beside the states."""
     code = """
-import sys, torch, numpy as np
+import torch, numpy as np
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
 senses = Senses(history=3, shuffle=4, noise_channels=2, missing=0.25, blinking=0.2, stuck=1, traces=(10,))
 kwargs = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0}
@@ -163,7 +168,6 @@ def go_on(env, steps, seed):
     for _ in range(steps):
         found.append(env.step(rng.uniform(-1, 1, env.action_space.shape))[:2])
     return [array for seen, rewards in found for array in (seen["tokens"], rewards, seen["mask"])]
-which, path = sys.argv[1:]
 for seed, env in enumerate(envs):
     env.reset(seed=seed if which == "first" else 100)
 if which == "first":
@@ -175,9 +179,11 @@ else:
         env.restore(taken)
 np.savez(path + which, *[array for env in envs for array in go_on(env, 60, 1)])
 """
-    path, found = tmp_path / "taken", []
+    path, found = str(tmp_path / "taken"), []
+    exec(code, {"which": "first", "path": path})
+    there = f"which, path = 'second', {path!r}\n{code}"
+    subprocess.run([sys.executable, "-c", there], check=True, timeout=120)
     for which in ("first", "second"):
-        subprocess.run([sys.executable, "-c", code, which, str(path)], check=True, timeout=120)
         with np.load(f"{path}{which}.npz") as arrays:
             found.append([arrays[name] for name in arrays.files])
     assert equal(*found) and len(found[0]) == 3 * 3 * 60
@@ -190,14 +196,14 @@ def test_taking_a_snapshot_changes_nothing_and_shares_nothing(case: str) -> None
     go_on(env, 10, 0), go_on(undisturbed, 10, 0)
     taken = env.snapshot()
     kept, seen = read_back(taken), as_arrays(env.env._observation())
-    future = go_on(env, 90, 1)
-    assert equal(future, go_on(undisturbed, 90, 1))
+    future = go_on(env, 40, 1)
+    assert equal(future, go_on(undisturbed, 40, 1))
     found = env.restore(taken)  # back in time, by what would have changed if it shared memory
     assert equal(found, seen)
     other = CASES[case]()
     other.reset(seed=5)
     other.restore(kept)
-    assert equal(go_on(env, 90, 1), future) and equal(go_on(other, 90, 1), future)
+    assert equal(go_on(env, 40, 1), future) and equal(go_on(other, 40, 1), future)
 
 
 @pytest.mark.parametrize(
