@@ -18,7 +18,7 @@ CAR = (
     *("agent=patch_transformer", "agent.width=16"),
 )
 CASES = {
-    "ppo, limbs": (*TINY, f"algorithm.total_steps={12 * ROLLOUT}"),
+    "ppo, limbs": (*TINY, f"algorithm.total_steps={8 * ROLLOUT}"),
     "cma_es, sensors": (
         *("env=cartpole_swingup", "env.max_episode_steps=200", "agent=attention_neuron", "algorithm=cma_es"),
         *("algorithm.generations=12", "algorithm.population=8", "algorithm.episodes=2"),

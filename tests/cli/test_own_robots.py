@@ -151,7 +151,7 @@ def test_a_wrong_path_gives_one_message_and_code_2(folders, capsys, argument, me
     assert len(err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("env", ["cheetah", "gymnasium", "cartpole_swingup"])
+@pytest.mark.parametrize("env", ["cheetah", "cartpole_swingup"])
 def test_a_robot_and_another_environment_is_told_to_drop_that(folders, capsys, env):
     for key in ("env.morphology=robots/one.xml", "env.keyframe=home"):
         with pytest.raises(SystemExit) as leaving:

@@ -212,6 +212,7 @@ def test_every_program_of_the_shell_blocks_is_known() -> None:
 LONGEST = (
     *("-m seed=0,1,2", "racing_clone", "racing_ppo", "env.scenery", "benchmark locomotion", "describe env="),
     *("variation.draw=extrapolation", "env=walker", "env.bodies=[cheetah_7_full]", "suite=[unseen"),
+    *("benchmark bodies", "suite=permutation"),
 )
 """Commands that other tests of the same kind, in this file or elsewhere, stand for in every run."""
 

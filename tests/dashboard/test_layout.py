@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,8 +97,8 @@ def test_a_run_too_short_for_the_suite_has_no_page_of_it(tmp_path: Path) -> None
     assert not [name for name in events_of(tmp_path).Tags()["scalars"] if "zero_shot" in name]
 
 
-def test_a_resumed_run_keeps_its_pages(tmp_path: Path) -> None:
-    limb_run(tmp_path).learn()
+def test_a_resumed_run_keeps_its_pages(limbs: Run, tmp_path: Path) -> None:
+    shutil.copytree(limbs.folder, tmp_path, dirs_exist_ok=True)
     before = charts_of(tmp_path)
     limb_run(tmp_path, f"algorithm.total_steps={4 * ROLLOUT}").learn()
     events = events_of(tmp_path)

@@ -42,18 +42,17 @@ def suite_of(*overrides: str) -> ZeroShotSuite:
 SENSORS = ("env=cartpole_swingup", "env.max_episode_steps=15", "agent=sensor_transformer", "agent.width=8")
 
 
-def learnt(folder: Path, *overrides: str) -> Run:
-    run = limb_run(folder, *overrides)
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """As `limbs`, without the suite."""
+    run = limb_run(tmp_path_factory.mktemp("without"), "algorithm.zero_shot_every=0")
     run.learn()
     return run
 
 
-def test_a_run_with_the_suite_learns_the_same_as_one_without(tmp_path: Path) -> None:
+def test_a_run_with_the_suite_learns_the_same_as_one_without(limbs: Run, without: Run) -> None:
     """Bit for bit: parameters, normaliser, what is chosen as the best, and Adam's moments."""
-    runs = [
-        learnt(tmp_path / "with", "zero_shot.pictures=true"),
-        learnt(tmp_path / "without", "algorithm.zero_shot_every=0"),
-    ]
+    runs = [limbs, without]
     one, other = map(parameters, runs)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert runs[0].best_score == runs[1].best_score
@@ -65,19 +64,19 @@ def test_a_run_with_the_suite_learns_the_same_as_one_without(tmp_path: Path) -> 
     assert any(row["zero_shot/mean"] for row in rows[0]) and "zero_shot/mean" not in rows[1][0]
 
 
-def test_a_suite_that_drew_from_the_runs_streams_would_be_found_out(tmp_path: Path) -> None:
+def test_a_suite_that_drew_from_the_runs_streams_would_be_found_out(
+    without: Run, tmp_path: Path
+) -> None:
     """What the test above sees if the suite is not left alone."""
-    one = parameters(learnt(tmp_path / "one", "algorithm.zero_shot_every=0"))
-    run = limb_run(tmp_path / "other")
+    one, run = parameters(without), limb_run(tmp_path)
     run.dashboard.try_out = lambda policy, step: {"zero_shot/mean": float(torch.rand(1))}
     run.learn()
     assert not all(torch.equal(value, one[name]) for name, value in parameters(run).items())
 
 
-def test_the_evolved_policy_is_the_same_with_and_without(tmp_path: Path) -> None:
-    runs = [cma_run(tmp_path / "with"), cma_run(tmp_path / "without", "algorithm.zero_shot_every=0")]
-    for run in runs:
-        run.learn()
+def test_the_evolved_policy_is_the_same_with_and_without(evolved: Run, tmp_path: Path) -> None:
+    runs = [evolved, cma_run(tmp_path, "algorithm.zero_shot_every=0")]
+    runs[1].learn()
     one, other = map(parameters, runs)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert np.array_equal(runs[0].learner.search.mean, runs[1].learner.search.mean)

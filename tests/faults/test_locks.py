@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -101,7 +100,7 @@ def claimed(path: Path) -> str:
 
 def test_the_same_microsecond_gives_folders_of_their_own(tmp_path: Path) -> None:
     name = "2026-01-02_03-04-05-999998-cheetah-smp-ppo"
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ThreadPoolExecutor(8) as pool:
         names = list(pool.map(claimed, [tmp_path / name] * 24))
     assert len(set(names)) == 24 == len(list(tmp_path.iterdir()))
     assert min(names) == name and max(names) == "2026-01-02_03-04-06-000021-cheetah-smp-ppo"

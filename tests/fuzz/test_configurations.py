@@ -93,7 +93,7 @@ SAVED = OmegaConf.to_yaml(compose("agent=smp"))
 
 
 @pytest.mark.parametrize(
-    "count", [100, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    "count", [40, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_any_saved_configuration_is_read_or_refused(watch, count, monkeypatch):
     monkeypatch.setattr("os.system", lambda command: pytest.fail("ran code from a file"))

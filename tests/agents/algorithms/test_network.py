@@ -195,7 +195,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     policy = AGENTS[request.param]()
     bodies = BodySet("cheetah", task=LocomotionTask(max_episode_steps=20))
     env = bodies.make_vec(BODIES, 6, aligned=policy.aligned_slots, threads=1)
-    learn(make_learner(policy, env, n_steps=32, batch_size=64, learning_rate=1e-2), 12 * 6 * 32)
+    learn(make_learner(policy, env, n_steps=32, batch_size=64, learning_rate=1e-2), 5 * 6 * 32)
     folder = tmp_path_factory.mktemp(request.param) / "policy"
     save_policy(folder, policy, environment={}, training={})
     loaded = load_policy(folder).policy
