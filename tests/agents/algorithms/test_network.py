@@ -16,8 +16,8 @@ from somite.agents.policies import MLP, SMP, LimbTransformer
 from somite.agents.rollout.buffer import Batch
 from somite.agents.storage.policy import save_policy
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
+from tests.agents.policies.helpers import CLOSE, MARGIN, MODULAR, N_JOINTS, N_TOKENS, POLICIES, build, run
 from tests.observations import Observation, pad, permute_limbs, random_observation
-from tests.policies.helpers import CLOSE, MARGIN, MODULAR, N_JOINTS, N_TOKENS, POLICIES, build, run
 
 from .worlds import Echo, learn, make_learner, only_collect
 

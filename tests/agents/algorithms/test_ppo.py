@@ -15,8 +15,8 @@ from somite.agents.policies import SMP
 from somite.agents.rollout.rewards import RewardScaling
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
+from tests.agents.policies.helpers import build
 from tests.observations import SPEC
-from tests.policies.helpers import build
 
 from .worlds import Echo, Script, learn, make_learner, only_collect
 

@@ -12,7 +12,7 @@ from somite.agents.export.check import random_observation
 from somite.agents.export.export import TRACED, runner, to_onnx
 from somite.agents.export.graph import ActingGraph, fixed_sizes
 from somite.agents.policies import AttentionNeuron, DeepSet, SensorTransformer
-from tests.policies import helpers, test_patch_policies, test_sensor_policies
+from tests.agents.policies import helpers, test_patch_policies, test_sensor_policies
 
 TOLERANCE = 1e-5
 SENSORS = test_sensor_policies

@@ -13,9 +13,9 @@ from somite.agents import Agent
 from somite.agents.export.check import CHECKED, check, random_observation
 from somite.agents.export.graph import Sizes, exportable
 from tests.agents.export.exports import POLICIES, TOLERANCE, build, exported, marked
+from tests.agents.policies import helpers, test_patch_policies, test_sensor_policies
 from tests.observations import permute_limbs
 from tests.observations import random_observation as bodies_observation
-from tests.policies import helpers, test_patch_policies, test_sensor_policies
 
 pytest.importorskip("onnxruntime", reason="the export needs its extra")
 

@@ -34,8 +34,8 @@ from somite.agents.show.inside import (
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses
+from tests.agents.policies.helpers import build
 from tests.observations import SPEC, permute_limbs, random_observation
-from tests.policies.helpers import build
 
 KEPT = Path(__file__).parents[3] / "docs" / "results"
 SIZES = {"n_actions": 1, "n_recent": 4, "n_privileged": 5}

@@ -17,9 +17,8 @@ from somite.agents.rollout.stacked import get_parameters
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
-
-from .cma_runs import TINY, column, history, make_run, policy_bytes, score_of
-from .runs import compose, read_metrics
+from tests.agents.cma_runs import TINY, column, history, make_run, policy_bytes, score_of
+from tests.agents.runs import compose, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +254,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_last_bit(tmp_path: 
     command = [sys.executable, "-c", PROCESSES, str(tmp_path / "killed"), *more]
     metrics, delays = tmp_path / "killed" / "metrics.csv", np.random.default_rng(0).uniform(0, 0.3, 4)
     for attempt, delay in enumerate(delays):
-        process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[3], stderr=subprocess.PIPE, text=True)
         while process.poll() is None and (
             not metrics.exists() or len(read_metrics(tmp_path / "killed")) < 2 * attempt + 1
         ):
@@ -263,7 +262,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_last_bit(tmp_path: 
         time.sleep(delay)
         process.kill()
         process.communicate()
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
     assert done.returncode == 0 or "has made 12 of 12" in done.stderr, done.stderr
     assert history(tmp_path / "killed") == history(tmp_path / "whole")
     for name in ("policy", "best"):

@@ -13,9 +13,8 @@ from somite.agents.algorithms.on_policy import OnPolicyLearner
 from somite.agents.storage.run_folder import last_checkpoint
 from somite.agents.storage.training_state import DESCRIPTION, FOLDER
 from somite.envs.snapshots import Misfit
-
-from .exact import differences
-from .runs import ROLLOUT, make_run, read_metrics
+from tests.agents.exact import differences
+from tests.agents.runs import ROLLOUT, make_run, read_metrics
 
 LONGER = f"algorithm.total_steps={4 * ROLLOUT}"
 

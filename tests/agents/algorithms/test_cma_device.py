@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from somite.envs.errors import UserError
-
-from .cma_runs import column, make_run
+from tests.agents.cma_runs import column, make_run
 
 
 def test_a_search_on_the_device_is_the_search_on_the_host(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from somite.agents.rollout.ray_population import Ray
 from somite.agents.storage.run_folder import last_checkpoint
 from somite.envs.errors import UserError
 from somite.scripts import train
+from tests.agents.runs import read_metrics
 
-from ..runs import read_metrics
 from .small import Small, make
 
 ray = pytest.importorskip("ray", reason="needs ray: pip install '.[ray]'")

@@ -11,7 +11,7 @@ from somite.agents.bundled import bundled_folder
 from somite.agents.evaluation.runs import task_of
 from tests.observations import permute_limbs
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
 CHEETAHS = RESULTS / "cheetah_smp_split"
 KEPT = [*sorted(CHEETAHS.glob("*/policy")), bundled_folder("cheetah-mlp")]
 PATCHES = [bundled_folder(f"car_racing-{name}") for name in ("patch_jigsaw", "patch_transformer")]

@@ -21,9 +21,8 @@ from somite.agents.training.loop import Run
 from somite.envs.car_racing import CarRacing
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses
-
-from .evaluation.test_evaluate import evaluate
-from .runs import compose
+from tests.agents.evaluation.test_evaluate import evaluate
+from tests.agents.runs import compose
 
 RACING = ("env=car_racing", "env.max_episode_steps=24", "env.action_repeat=4", "device=cpu", "threads=1")
 SMALL = (

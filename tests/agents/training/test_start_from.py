@@ -14,8 +14,7 @@ from somite.agents.training.resume import of_learning
 from somite.envs.errors import UserError
 from somite.envs.sensors import Senses
 from somite.envs.tokens import TokenSpec
-
-from .runs import compose
+from tests.agents.runs import compose
 
 GIVEN = (
     "env=cartpole_swingup",

@@ -10,13 +10,13 @@ import pytest
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from somite.agents.training.loop import Run
+from tests.agents.algorithms.test_clone_run import make_clone, teacher
 from tests.agents.runs import ROLLOUT, read_metrics
-from tests.agents.test_clone_run import make_clone, teacher
 
 from .runs import SUITE, events_of, limb_run
 
 __all__ = ["teacher"]
-DOCUMENTED = (Path(__file__).parents[2] / "docs" / "scalars.md").read_text()
+DOCUMENTED = (Path(__file__).parents[4] / "docs" / "scalars.md").read_text()
 
 
 def charts_of(folder: Path) -> dict[str, dict[str, list[str]]]:

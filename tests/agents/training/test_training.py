@@ -20,8 +20,7 @@ from somite.agents.training import loop as run_parts
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionEnv
-
-from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
+from tests.agents.runs import ROLLOUT, TINY, compose, make_run, read_metrics
 
 
 def moments(run: Run) -> list[torch.Tensor]:

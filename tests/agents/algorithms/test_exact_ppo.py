@@ -11,9 +11,8 @@ import torch
 
 from somite.agents.training.loop import Run
 from somite.agents.training.resume import take_random_states
-
-from .exact import differences
-from .runs import ROLLOUT, TINY, compose
+from tests.agents.exact import differences
+from tests.agents.runs import ROLLOUT, TINY, compose
 
 BUDGET = (
     f"algorithm.total_steps={4 * ROLLOUT}",

@@ -16,8 +16,7 @@ from somite.agents.policies import Policy
 from somite.agents.rollout.compute import Compute, Evaluator, Local, Work
 from somite.agents.rollout.stacked import get_parameters
 from somite.envs.task_set import TaskSet
-
-from ..runs import compose
+from tests.agents.runs import compose
 
 TASKS = {
     "sensors": ("env=cartpole_swingup", "env.max_episode_steps=300", "agent=attention_neuron"),

@@ -16,7 +16,7 @@ from somite.agents.policies import AttentionNeuron
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
 
-PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "reference" / "attention_neuron_cartpole.npz"
+PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "reference" / "attention_neuron_cartpole.npz"
 EPISODES, SEED = 1000, 5
 
 needs_parameters = pytest.mark.skipif(

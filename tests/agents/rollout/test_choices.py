@@ -16,8 +16,7 @@ from somite.agents.rollout.ray_population import Ray
 from somite.agents.training.loop import make_algorithm
 from somite.agents.training.train import train
 from somite.envs.errors import UserError
-
-from ..runs import TINY, compose
+from tests.agents.runs import TINY, compose
 
 has_ray = importlib.util.find_spec("ray") is not None
 

@@ -17,9 +17,8 @@ from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
-
-from .evaluation.test_evaluate import evaluate
-from .runs import compose, read_metrics
+from tests.agents.evaluation.test_evaluate import evaluate
+from tests.agents.runs import compose, read_metrics
 
 GAINS = torch.tensor([[-0.4, -0.1, 0.3, 0.8, -0.2]])
 """Of the teacher: a plain linear law of the readings x, x_dot, cos, sin, theta_dot."""
@@ -188,7 +187,7 @@ def test_a_run_is_gone_on_with_and_evaluated(
     assert again.learner.optimizer.state_dict()["state"], "the optimiser's moments"
     again.learn()
     assert [int(row["step"]) for row in read_metrics(folder)] == [1024 * i for i in range(1, 7)]
-    page = (Path(__file__).parents[2] / "docs" / "scalars.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "scalars.md").read_text()
     logged = {name for name in read_metrics(folder)[-1] if not name.startswith("bodies/")} - {"step"}
     assert all(f"`{name}`" in page for name in logged)
     (row,) = evaluate(folder, "env.senses.shuffle=10", "env.senses.noise_channels=2")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ..faults.processes import Nursery
-from .exact import differences
-from .runs import ROLLOUT, TINY
+from tests.agents.exact import differences
+from tests.agents.runs import ROLLOUT, TINY
+from tests.faults.processes import Nursery
 
-RACING_TEACHER = Path(__file__).parents[2] / "docs" / "results" / "car_racing" / "teacher_slips" / "policy"
+RACING_TEACHER = Path(__file__).parents[3] / "docs" / "results" / "car_racing" / "teacher_slips" / "policy"
 OTHERS = ("device=cpu", "threads=1")
 CAR = (
     *("env=car_racing", "env.patch_size=24", "env.action_repeat=4", "env.senses.shuffle=episode"),

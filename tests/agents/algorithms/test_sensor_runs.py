@@ -18,8 +18,7 @@ from somite.agents.storage.run_folder import list_checkpoints
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.scripts import evaluate, train
-
-from .runs import compose, read_metrics
+from tests.agents.runs import compose, read_metrics
 
 ROLLOUT = 8 * 16
 TINY = (

@@ -16,9 +16,8 @@ from somite.agents.storage.run_folder import list_checkpoints
 from somite.agents.training.faults import RunFault
 from somite.agents.training.loop import VALIDATION_SEED, Run
 from somite.envs.errors import UserError
-
-from .cma_runs import TINY, column, history, make_run, score_of
-from .runs import compose, read_metrics
+from tests.agents.cma_runs import TINY, column, history, make_run, score_of
+from tests.agents.runs import compose, read_metrics
 
 LOGGED = {
     "cma/best", "cma/mean", "cma/median", "cma/sigma", "cma/generation", "rollout/ep_rew_mean",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .exact import differences
+from tests.agents.exact import differences
+
 from .test_clone_run import make_clone, teacher  # noqa: F401 - a fixture
 
 DISTURBED = ("env.senses.shuffle=7", "env.senses.noise_channels=2", "env.senses.missing=0.2")

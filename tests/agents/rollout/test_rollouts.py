@@ -16,12 +16,11 @@ from somite.agents.policies import DeepSet, LimbTransformer, SensorTransformer
 from somite.agents.rollout.episodes import Episodes
 from somite.agents.rollout.rewards import KnownCuts, UnknownCuts
 from somite.envs.token_env import Step, TokenEnv
+from tests.agents.algorithms.drift import LIMIT, SPEC, DriftEnv
+from tests.agents.algorithms.no_waiting import Calls, Operations, Waits
+from tests.agents.algorithms.worlds import learn, make_learner, only_collect
 from tests.observations import SPEC as LIMB_SPEC
 from tests.observations import random_observation
-
-from .drift import LIMIT, SPEC, DriftEnv
-from .no_waiting import Calls, Operations, Waits
-from .worlds import learn, make_learner, only_collect
 
 B, STEPS, UPDATES = 6, 16, 3
 ENV = DriftEnv(B)

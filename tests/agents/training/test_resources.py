@@ -16,8 +16,7 @@ from somite.agents.training.loop import Run
 from somite.envs import cores
 from somite.envs.errors import UserError
 from somite.envs.sensors import SensorEnv
-
-from .runs import TINY, compose
+from tests.agents.runs import TINY, compose
 
 HOPPER = ("env=gymnasium", "env.id=Hopper-v5", "env.max_episode_steps=10", "agent=sensor_transformer")
 LEARN = tuple(setting for setting in TINY if setting.startswith(("algorithm.", "agent.", "device")))

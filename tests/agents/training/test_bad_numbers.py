@@ -15,10 +15,9 @@ from somite.agents import load_policy
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.faults import RunFault
 from somite.agents.training.loop import Run
-
-from .exact import differences
-from .runs import ROLLOUT, TINY, compose, make_run, read_metrics
-from .test_clone_run import make_clone, teacher  # noqa: F401 - a fixture
+from tests.agents.algorithms.test_clone_run import make_clone, teacher  # noqa: F401 - a fixture
+from tests.agents.exact import differences
+from tests.agents.runs import ROLLOUT, TINY, compose, make_run, read_metrics
 
 WILD = """<mujoco><option timestep="0.02"/><worldbody><geom type="plane" size="9 9 1"/>
 <body name="torso" pos="0 0 1"><freejoint/><geom type="capsule" size="0.05 0.2"/>

@@ -1,5 +1,0 @@
-"""Small networks run fastest on one thread, above all beside other work."""
-
-import torch
-
-torch.set_num_threads(1)
