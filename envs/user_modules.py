@@ -134,10 +134,12 @@ def imported_class(target: Any, base: type, package: str) -> type | None:
         look_in(folder)  # this process was started by the one that the user named them to
     import_modules(modules)
     module, _, name = str(target).rpartition(".")
+    found = None
     if f"{module}.".startswith(f"{package}.") and NAME.fullmatch(module):
         with suppress(ImportError):
-            importlib.import_module(module)
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+            found = getattr(importlib.import_module(module), name, None)
+    elif module in sys.modules:
+        found = vars(sys.modules[module]).get(name)
     return found if isinstance(found, type) and issubclass(found, base) else None
 
 

@@ -1,10 +1,9 @@
 """The 96 x 96 pictures of CarRacing, drawn small instead of large and shrunk.
 
 Gymnasium draws 1000 x 800 pixels and averages them down to 96 x 96, which is nearly all of its time. Here
-the ground is drawn at twice the size of the observation (at four times while the view comes nearer in the
-first second, when the road is thin), the car at eight times within the little square that it never leaves,
-and the indicators, which are rectangles, by the share of each pixel that they cover. What is arithmetic is
-done for all pictures at once.
+the ground is drawn at twice the size of the observation (at four times in the first second, when the road is
+thin), the car at eight times within the little square that it never leaves, and the indicators by the share
+of each pixel that they cover. What is arithmetic is done for all pictures at once.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def halve(canvas: np.ndarray, picture: np.ndarray) -> None:
     while canvas.shape[0] > 2 * height:  # halving is OpenCV's fast path
         size = canvas.shape[1] // 2, canvas.shape[0] // 2
         canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
-    picture[:] = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+    cv2.resize(canvas, (width, height), dst=picture, interpolation=cv2.INTER_AREA)
 
 
 BACKGROUND = shade((102, 204, 102))
@@ -75,22 +74,17 @@ def view_of(env: Racing) -> tuple[tuple[float, float, float], tuple[float, float
 
 
 class Painter:
-    """Draws the pictures of B rows.
-
-    What lies on the ground of each row's track are Q quadrilaterals, in the order in which they are drawn:
-    their corners (B, Q, 4, 2), centres (B, 2, Q), reach (B, Q) from a centre to its farthest corner, less
-    than nothing where a row has fewer than Q, and their colours.
-    """
+    """Draws the pictures of B cars; on the ground lie Q quadrilaterals, in the order of their drawing."""
 
     def __init__(self, num_envs: int) -> None:
         self._corners, self._centres = np.zeros((num_envs, 0, 4, 2)), np.zeros((num_envs, 2, 0))
-        self._reach = np.zeros((num_envs, 0))
+        self._reach = np.zeros((num_envs, 0))  # from a centre to its farthest corner, -inf if there is none
         self._colors: list[list[tuple[int, int, int]]] = [[] for _ in range(num_envs)]
         self._plain = {s: np.full((SIZE * s, SIZE * s, 3), BACKGROUND, np.uint8) for s in SCALES}
         self._canvases = {scale: np.empty_like(plain) for scale, plain in self._plain.items()}
 
     def start(self, index: int, env: Racing) -> None:
-        """A row has a new track."""
+        """A car has a new track."""
         corners = np.concatenate([SQUARES, [corners for corners, _ in env.road_poly]])
         count, missing = len(corners), len(corners) - self._reach.shape[1]
         if missing > 0:
@@ -104,7 +98,7 @@ class Painter:
         self._colors[index] = [GRASS] * len(SQUARES) + [shade(color) for _, color in env.road_poly]
 
     def draw(self, rows: Sequence[int], envs: Sequence[Racing], pictures: np.ndarray) -> None:
-        """Draw the present of some rows into their ``pictures`` (B, 96, 96, 3) uint8; ``envs`` are theirs."""
+        """Draw the cars ``rows``, whose ``envs`` these are, into ``pictures`` (B, 96, 96, 3) uint8."""
         views = np.array([view_of(env) for env in envs])  # views: (R, 2, 3)
         scales = [SCALES[env.t < 1] for env in envs]
         enlarged = views * np.array(scales)[:, None, None]
@@ -126,7 +120,7 @@ class Painter:
     def _in_sight(
         self, rows: np.ndarray, views: np.ndarray, scales: Sequence[int]
     ) -> tuple[np.ndarray, list[int], np.ndarray]:
-        """Which of the rows, which of its quadrilaterals, and its corners (K, 4, 2) as OpenCV takes them."""
+        """Whose, which of its quadrilaterals, and its corners (K, 4, 2) as OpenCV takes them."""
         turns, origins = views[:, :, :2], views[:, :, 2]
         half = np.array(scales) * SIZE / 2  # half: (R,)
         stretch = np.hypot(turns[:, 1, 0], turns[:, 1, 1])  # the vertical one, which is larger
@@ -180,33 +174,20 @@ BLACK, WHITE, RED = shade((0, 0, 0)), shade(dynamics.WHEEL_WHITE), shade((204, 0
 TREAD = 1.2
 """Length of the light part of a tyre, radians."""
 
-TYRE = [
-    (-dynamics.WHEEL_W, dynamics.WHEEL_R),
-    (dynamics.WHEEL_W, dynamics.WHEEL_R),
-    (dynamics.WHEEL_W, -dynamics.WHEEL_R),
-    (-dynamics.WHEEL_W, -dynamics.WHEEL_R),
-]
-WHEELS = np.tile(np.array([*TYRE, *TYRE]) * dynamics.SIZE, (4, 1, 1))
+_tyre = np.array([(-1, 1), (1, 1), (1, -1), (-1, -1)]) * (dynamics.WHEEL_W, dynamics.WHEEL_R)
+WHEELS = np.tile(np.concatenate([_tyre, _tyre]) * dynamics.SIZE, (4, 1, 1))
 """(4, 8, 2) corners of each tyre, and of its light part."""
 
-HULL = [
-    np.array(part) * dynamics.SIZE
-    for part in (dynamics.HULL_POLY1, dynamics.HULL_POLY2, dynamics.HULL_POLY3, dynamics.HULL_POLY4)
-]
+HULL = [np.array(getattr(dynamics, f"HULL_POLY{number}")) * dynamics.SIZE for number in (1, 2, 3, 4)]
 
 
 def place_wheels(cars: Sequence[dynamics.Car], views: np.ndarray) -> tuple[np.ndarray, list[list[bool]]]:
-    """Where the wheels of R cars are drawn; ``views`` (R, 2, 3) are from each one's world to its picture.
+    """Corners (R, 4, 8, 2) of wheels as OpenCV takes them, and whether the light part of each tyre shows.
 
-    Returns:
-        Corners (R, 4, 8, 2) as OpenCV takes them, of the drawing ``CAR_SCALE`` times the picture's size, and
-        whether the light part of each tyre shows.
+    ``views`` (R, 2, 3) are from each car's world to its picture.
     """
-    read = []
-    for car in cars:
-        for wheel in car.wheels:
-            place = wheel.position
-            read.append((wheel.phase, wheel.angle, place.x, place.y))
+    wheels = [wheel for car in cars for wheel in car.wheels]
+    read = [(wheel.phase, wheel.angle, (place := wheel.position).x, place.y) for wheel in wheels]
     states = np.array(read).reshape(-1, 4, 4)  # states: (R, 4, phase angle x y)
     ends, shown = _treads(states[..., 0])
     own = np.tile(WHEELS, (len(cars), 1, 1, 1))
@@ -227,13 +208,12 @@ def draw_car(
     ground_scale: int,
     picture: np.ndarray,
 ) -> None:
-    """Draw a car, of which `place_wheels` told ``wheels`` and ``treads``, over the ground.
+    """Draw a car into ``picture``, the part of rows ``CAR_ROWS`` and columns ``CAR_COLUMNS``.
 
-    ``view`` (2, 3) leads from the world to the picture, ``ground`` (96 s, 96 s, 3) is what lies under it, s
-    the ``ground_scale``, ``picture`` the part of rows ``CAR_ROWS`` and columns ``CAR_COLUMNS``, written to.
+    ``wheels`` and ``treads`` are what `place_wheels` told, ``ground`` (96 s, 96 s, 3) is what lies under it.
     """
-    rows = slice(CAR_ROWS.start * ground_scale, CAR_ROWS.stop * ground_scale)
-    columns = slice(CAR_COLUMNS.start * ground_scale, CAR_COLUMNS.stop * ground_scale)
+    s = ground_scale
+    rows, columns = (slice(part.start * s, part.stop * s) for part in (CAR_ROWS, CAR_COLUMNS))
     height, width = picture.shape[0] * CAR_SCALE, picture.shape[1] * CAR_SCALE
     canvas = cv2.resize(ground[rows, columns], (width, height), interpolation=cv2.INTER_NEAREST)
     draw = cv2.fillConvexPoly
@@ -249,20 +229,13 @@ def draw_car(
 
 @lru_cache(maxsize=256)
 def _hull(across: float, down: float) -> list[np.ndarray]:
-    """Corners of the body's parts as OpenCV takes them: it looks up, and its middle stays where it is.
-
-    ``across`` and ``down`` are pixels of the drawing for a metre.
-    """
+    """Corners of the body's parts as OpenCV takes them; ``across`` and ``down`` are pixels for a metre."""
     middle = np.array([CENTRE[0] - CAR_COLUMNS.start, CENTRE[1] - CAR_ROWS.start]) * CAR_SCALE
     return [for_opencv(part * (across, -down) + middle) for part in HULL]
 
 
 def _treads(phases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the light parts of tyres of phases (R, 4) begin and end along the wheel, and which show.
-
-    Returns:
-        Ends (R, 4, 2) in metres, and (R, 4) bool: those that are on the upper side.
-    """
+    """Where (R, 4, 2) m the light parts of tyres of phases (R, 4) begin and end, and which are on top."""
     angles = phases[..., None] + (0, TREAD)  # angles: (R, 4, 2)
     cos, sin = np.cos(angles), np.sin(angles)
     ends = dynamics.WHEEL_R * dynamics.SIZE * np.where(sin > 0, np.copysign(1.0, cos), cos)
@@ -297,14 +270,11 @@ _before_row = _shares(DOWN, BAR_ROWS)
 _before_column = _shares(ACROSS, BAR_COLUMNS)
 
 
-def _columns_of(first: float, last: float) -> np.ndarray:
-    return _before_column[int(last) + 1] - _before_column[int(first)]
-
-
 BASE = original.WINDOW_H - HEIGHT - TOP
-_upright_colors = np.array(
-    [_columns_of(place * UNIT, (place + 1) * UNIT)[:, None] * shade(color) for place, color in UPRIGHT]
-).reshape(len(UPRIGHT), -1)  # (5, 288)
+_ends = (np.array([[place, place + 1] for place, _ in UPRIGHT]) * UNIT).astype(int).T  # (2, 5)
+_upright_columns = _before_column[_ends[1] + 1] - _before_column[_ends[0]]  # (5, 96)
+_upright_colors = _upright_columns[..., None] * np.array([[shade(color)] for _, color in UPRIGHT])
+_upright_colors = _upright_colors.reshape(len(UPRIGHT), -1)  # (5, 288)
 _lying_places = np.array([place * UNIT for place, _ in LYING])  # (2,)
 _lying_colors = np.array([shade(color) for _, color in LYING], float)[:, None]  # (2, 1, 3)
 _lying_rows = _before_row[int(BASE - HEIGHT) + 1] - _before_row[int(BASE - 3 * HEIGHT)]  # (12,)

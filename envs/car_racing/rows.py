@@ -1,18 +1,16 @@
-"""Cars of one process: their physics, pictures and states, and the rewards of the frames of an action."""
+"""Cars of one process: what a car obeys, its frames, pictures and states."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from .drawing import INDICATOR_ROWS, PAINTERS, SIZE
+from .scenery import Scenery
 from .simulation import STATE_NAMES, Racing, Tracks
-
-if TYPE_CHECKING:
-    from .task import CarRacing
 
 SLIP = 4
 """Actions that a slip lasts."""
@@ -21,18 +19,39 @@ LOW, HIGH = np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
 """Steering, gas, brake."""
 
 
-class Row:
-    """One simulation of a task."""
+class Rules(NamedTuple):
+    """What simulates a car needs to know of `CarRacing`, whose arguments say what the keys mean."""
 
-    def __init__(self, task: CarRacing) -> None:
-        self.env, self.task = Racing(), task
-        self._is_original = task.scenery.is_original
+    scenery: Scenery
+    draws: bool
+    grey: bool
+    indicators: bool
+    renderer: str
+    action_repeat: int
+    max_frames: int
+    patience: int
+    slips: float
+
+
+class Past(NamedTuple):
+    """What the present of a car came of; without actions it is the start of an episode."""
+
+    seeds: tuple[int, int]  # of its track and look
+    actions: np.ndarray = np.zeros((0, 3))  # (steps, 3) since
+    origin: int = 0  # as in `record_of`
+
+
+class Row:
+    """One car."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.env, self.rules = Racing(), rules
 
     def start(self, track_seed: int, look_seed: int) -> None:
         """A new track, that of Gymnasium's seed, which looks as another seed says."""
         self.env.reset(seed=track_seed)
-        self._look = self.task.scenery.draw(np.random.default_rng(look_seed))
-        self._frames = self._unrewarded = self._slipping = 0
+        self.look = self.rules.scenery.draw(np.random.default_rng(look_seed))
+        self.frames = self._unrewarded = self._slipping = 0
         self._slips = np.random.default_rng([look_seed, track_seed])
 
     def step(self, action: np.ndarray) -> tuple[float, bool, bool]:
@@ -44,23 +63,23 @@ class Row:
         Returns:
             The sum of the frames' rewards, whether the episode ended, and whether its time was up.
         """
-        task, total = self.task, 0.0
-        if task.slips:
+        rules, total = self.rules, 0.0
+        if rules.slips:
             action = self._slipped(action)
-        for _ in range(task.action_repeat):
+        for _ in range(rules.action_repeat):
             _, reward, terminated, _, _ = self.env.step(action)
             total += reward
-            self._frames += 1
+            self.frames += 1
             self._unrewarded = 0 if reward > 0 else self._unrewarded + 1
-            if terminated or 0 < task.patience < self._unrewarded:
+            if terminated or 0 < rules.patience < self._unrewarded:
                 return total, True, False
-            if self._frames == task.max_frames:
+            if self.frames == rules.max_frames:
                 return total, False, True
         return total, False, False
 
     def _slipped(self, action: np.ndarray) -> np.ndarray:
         """The action, or what comes of it."""
-        if not self._slipping and self._slips.random() < self.task.slips:
+        if not self._slipping and self._slips.random() < self.rules.slips:
             self._slipping, self._wrong = SLIP, self._slips.uniform(LOW, HIGH)
         if not self._slipping:
             return action
@@ -68,30 +87,27 @@ class Row:
         return self._wrong
 
     def finish(self, picture: np.ndarray, frame: np.ndarray) -> None:
-        """What becomes of the present picture.
+        """Change the drawn ``picture`` (96, 96, 3) uint8 to what the world looks like.
 
-        Args:
-            picture: (96, 96, 3) uint8, as drawn; written to: what the world looks like.
-            frame: (96, 96, 1 or 3) uint8, written to: what the agent receives.
+        What the agent receives is written to ``frame`` (96, 96, 1 or 3) uint8.
         """
-        if not self._is_original:
-            self._look.apply(picture, self._frames, INDICATOR_ROWS.start)
-        if self.task.grey:
+        self.look.apply(picture, self.frames, INDICATOR_ROWS.start)
+        if self.rules.grey:
             cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY, dst=frame[..., 0])
         else:
             frame[:] = picture
-        if not self.task.indicators:
+        if not self.rules.indicators:
             frame[INDICATOR_ROWS] = 0
 
 
-def record_of(task: CarRacing) -> np.dtype:
-    """What a row is told and tells; the results of B rows are an array (B,) of it."""
-    side = SIZE if task.draws else 0
+def record_of(rules: Rules) -> np.dtype:
+    """What a car is told and tells; the results of B cars are an array (B,) of it."""
+    side = SIZE if rules.draws else 0
     fields = [
         ("actions", np.float64, (3,)),  # steering, gas, brake
         ("running", np.bool_),  # whether it acts
         ("pictures", np.uint8, (side, side, 3)),  # of the world
-        ("frames", np.uint8, (side, side, 1 if task.grey else 3)),  # for the agent
+        ("frames", np.uint8, (side, side, 1 if rules.grey else 3)),  # for the agent
         ("states", np.float32, (len(STATE_NAMES),)),
         ("rewards", np.float64),
         ("ended", np.bool_),
@@ -101,29 +117,17 @@ def record_of(task: CarRacing) -> np.dtype:
     return np.dtype(fields, align=True)
 
 
-class Past(NamedTuple):
-    """What the present of a row came of; without actions it is the start of an episode."""
-
-    seeds: tuple[int, int]  # of its track and look
-    actions: np.ndarray = np.zeros((0, 3))  # (steps, 3) since
-    origin: int = 0  # as in `record_of`
-
-
 class LocalRows:
-    """Rows of this process; see `WorkerRows` for rows of several.
+    """B cars of this process, which write to ``results`` (B,), see `record_of`."""
 
-    Args:
-        results: (B,) records that are written to, see `record_of`.
-        task: whose.
-    """
-
-    def __init__(self, results: np.ndarray, task: CarRacing) -> None:
-        self.results, self._draws = results, task.draws
-        self._rows = [Row(task) for _ in results]
-        self._painter, self._tracks = PAINTERS[task.renderer](len(results)), Tracks(len(results))
+    def __init__(self, results: np.ndarray, rules: Rules) -> None:
+        cv2.setNumThreads(1)  # pictures are small: threads within a call only wait for each other
+        self.results, self._draws = results, rules.draws
+        self._rows = [Row(rules) for _ in results]
+        self._painter, self._tracks = PAINTERS[rules.renderer](len(results)), Tracks(len(results))
 
     def start(self, pasts: Mapping[int, Past]) -> None:
-        """Bring rows to where their past leads: Box2D's states cannot be saved. Only the present is drawn."""
+        """Bring cars to where their past leads: Box2D's states cannot be saved. Only the present is drawn."""
         for index, past in pasts.items():
             row = self._rows[index]
             row.start(*past.seeds)
@@ -135,7 +139,7 @@ class LocalRows:
         self._show(list(pasts))
 
     def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """Act in the rows that are running: (B, 3) steering, gas, brake; (B,) bool.
+        """Act with those that are running: (B, 3) steering, gas, brake; (B,) bool.
 
         What is in `results` has no meaning until `step_finish`, for which all of it waits here.
         """
@@ -150,7 +154,7 @@ class LocalRows:
             rewards[index], ended[index], cut[index] = self._rows[index].step(actions[index])
         self._show(indices)
 
-    def _show(self, indices: list[int]) -> None:
+    def _show(self, indices: Sequence[int]) -> None:
         if not indices:
             return
         results, envs = self.results, [self._rows[index].env for index in indices]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -68,38 +68,32 @@ class Scenery:
     def _names(self) -> Sequence[str]:
         return [self.background] if isinstance(self.background, str) else self.background
 
-    @property
-    def is_original(self) -> bool:
-        """Whether nothing is changed."""
-        return self == Scenery()
-
     def draw(self, rng: np.random.Generator) -> Look:
         """How one episode looks."""
         background = background_maker(self._names[int(rng.integers(len(self._names)))])(rng)
         angle = rng.uniform(0, 2 * np.pi)
         velocity = self.motion * np.array([math.cos(angle), math.sin(angle)])
-        factors = 1.0 + rng.uniform(-self.color_shift, self.color_shift, 3)
-        return Look(self, background, velocity, factors if self.color_shift else None)
+        factors, table = 1.0 + rng.uniform(-self.color_shift, self.color_shift, 3), None
+        if self.color_shift:
+            table = np.clip(np.arange(256)[:, None] * factors, 0, 255).astype(np.uint8)[None]
+        return Look(self, background, velocity, table)
 
 
+@dataclass(frozen=True)
 class Look:
     """How the pictures of one episode are changed.
 
     Args:
         scenery: bars and blob.
-        background: (96, 96, 3) in place of the grass, or None.
+        background: (96, 96, 3) uint8 in place of the grass, or None.
         velocity: (2,) columns and rows that it moves in a frame.
-        factors: (3,) on the colours, or None.
+        table: (1, 256, 3) uint8, what each level of each colour becomes, or None.
     """
 
-    def __init__(
-        self, scenery: Scenery, background: Any, velocity: np.ndarray, factors: np.ndarray | None
-    ) -> None:
-        self._scenery, self._background, self._velocity = scenery, background, velocity
-        self._table = None
-        if factors is not None:
-            levels = np.arange(256)[:, None] * factors
-            self._table = np.clip(levels, 0, 255).astype(np.uint8).reshape(1, 256, 3)
+    scenery: Scenery
+    background: np.ndarray | None
+    velocity: np.ndarray
+    table: np.ndarray | None
 
     def apply(self, picture: np.ndarray, frame: int, rows: int) -> None:
         """Change a picture (96, 96, 3) uint8 of that frame of the episode, in the ``rows`` above the bar."""
@@ -108,23 +102,35 @@ class Look:
         from .drawing import BACKGROUND, GRASS
 
         world = picture[:rows]
-        if self._background is not None:
-            background = self._background
-            if self._velocity.any():
-                across, down = (self._velocity * frame).astype(int)
-                background = np.roll(background, (down, across), (0, 1))
+        if self.background is not None:
+            across, down = (self.velocity * frame).astype(int)
+            background = np.roll(self.background, (down, across), (0, 1))
             grass = cv2.inRange(world, BACKGROUND, BACKGROUND) | cv2.inRange(world, GRASS, GRASS)
             cv2.copyTo(background[:rows], grass, world)
-        if self._table is not None:
-            world[:] = cv2.LUT(world, self._table)
-        if self._scenery.bars:
+        if self.table is not None:
+            world[:] = cv2.LUT(world, self.table)
+        if self.scenery.bars:
             world[:, :BAR_WIDTH] = world[:, -BAR_WIDTH:] = 0
-        if self._scenery.blob:
+        if self.scenery.blob:
             cv2.circle(world, BLOB_CENTRE, BLOB_RADIUS, BLOB_COLOR, -1)
+
+
+_Y, _X = np.mgrid[:SIZE, :SIZE]
 
 
 def _random_color(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 256, 3).astype(np.uint8)
+
+
+def _two_colors(rng: np.random.Generator, second: np.ndarray) -> np.ndarray:
+    """A picture of two colours, the second where the numbers (96, 96) are odd."""
+    return np.stack([_random_color(rng), _random_color(rng)])[second % 2]
+
+
+def _blend(rng: np.random.Generator, share: np.ndarray) -> np.ndarray:
+    """From one colour to another, of which the picture has ``share`` (96, 96)."""
+    share = share[..., None]
+    return (_random_color(rng) * (1 - share) + _random_color(rng) * share).astype(np.uint8)
 
 
 def plain(rng: np.random.Generator) -> np.ndarray:
@@ -142,24 +148,21 @@ def noise(rng: np.random.Generator) -> np.ndarray:
 def stripes(rng: np.random.Generator) -> np.ndarray:
     """Stripes of two colours, of any direction and width."""
     angle, width = rng.uniform(0, np.pi), rng.uniform(3, 16)
-    y, x = np.mgrid[:SIZE, :SIZE]
-    phase = (x * np.cos(angle) + y * np.sin(angle)) / width + rng.uniform(0, 2)
-    return np.stack([_random_color(rng), _random_color(rng)])[phase.astype(int) % 2]
+    phase = (_X * np.cos(angle) + _Y * np.sin(angle)) / width + rng.uniform(0, 2)
+    return _two_colors(rng, phase.astype(int))
 
 
 def checkers(rng: np.random.Generator) -> np.ndarray:
     """A board of two colours."""
     side = int(rng.integers(4, 25))
-    y, x = np.mgrid[:SIZE, :SIZE]
-    return np.stack([_random_color(rng), _random_color(rng)])[(x // side + y // side) % 2]
+    return _two_colors(rng, _X // side + _Y // side)
 
 
 def gradient(rng: np.random.Generator) -> np.ndarray:
     """From one colour to another, in any direction."""
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE - 0.5
-    along = np.clip(x * np.cos(angle) + y * np.sin(angle) + 0.5, 0, 1)[..., None]
-    return (_random_color(rng) * (1 - along) + _random_color(rng) * along).astype(np.uint8)
+    y, x = (np.array([_Y, _X]) + 0.5) / SIZE - 0.5
+    return _blend(rng, np.clip(x * np.cos(angle) + y * np.sin(angle) + 0.5, 0, 1))
 
 
 def blobs(rng: np.random.Generator) -> np.ndarray:
@@ -183,24 +186,20 @@ def clouds(rng: np.random.Generator) -> np.ndarray:
     strength = 1 / np.maximum(frequency, 1 / SIZE) ** rng.uniform(1.0, 2.0)
     phases = np.exp(2j * np.pi * rng.random(frequency.shape))
     field = np.fft.irfft2(strength * phases, (SIZE, SIZE))
-    share = (np.clip(field / field.std(), -2, 2)[..., None] + 2) / 4
-    return (_random_color(rng) * (1 - share) + _random_color(rng) * share).astype(np.uint8)
+    return _blend(rng, (np.clip(field / field.std(), -2, 2) + 2) / 4)
 
 
 def rings(rng: np.random.Generator) -> np.ndarray:
     """Rings of two colours around any place."""
     row, column, width = rng.uniform(0, SIZE), rng.uniform(0, SIZE), rng.uniform(3, 16)
-    y, x = np.mgrid[:SIZE, :SIZE]
-    ring = (np.hypot(y - row, x - column) / width).astype(int)
-    return np.stack([_random_color(rng), _random_color(rng)])[ring % 2]
+    return _two_colors(rng, (np.hypot(_Y - row, _X - column) / width).astype(int))
 
 
 def mosaic(rng: np.random.Generator) -> np.ndarray:
     """Cells of many colours, each around a place of its own (Voronoi's diagram)."""
     count = int(rng.integers(8, 60))
     places = rng.uniform(0, SIZE, (count, 2))
-    y, x = np.mgrid[:SIZE, :SIZE]
-    distance = np.square(y[..., None] - places[:, 0]) + np.square(x[..., None] - places[:, 1])
+    distance = np.square(_Y[..., None] - places[:, 0]) + np.square(_X[..., None] - places[:, 1])
     return rng.integers(0, 256, (count, 3), np.uint8)[distance.argmin(-1)]
 
 

@@ -22,17 +22,14 @@ SLIP = 205000 * SIZE * SIZE
 class Racing(CarRacing):
     """``CarRacing-v3`` whose ``step`` and ``reset`` draw nothing; their observation is None.
 
-    The track, the car, the rewards and the ends are those of the same seed.
     The car's own step takes two thirds of the physics' time in NumPy's scalars. Ours computes the same
-    numbers, to the last bit, with Python's floats; only the traces of skidding are left out, which the
-    observation never shows.
+    numbers, to the last bit, with Python's floats; only the traces of skidding, which the observation never
+    shows, are left out.
     """
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[None, dict[str, Any]]:
+    def reset(self, **arguments: Any) -> tuple[None, dict[str, Any]]:
         """A new track and a car at its start."""
-        found = super().reset(seed=seed, options=options)
+        found = super().reset(**arguments)
         self.car.step = partial(step_car, self.car)
         self.car.gas = partial(give_gas, self.car)
         return found
@@ -109,10 +106,7 @@ road to its left, m; the heading against the road's."""
 
 
 class Tracks:
-    """The middle lines of B rows' tracks, and where on them the cars are.
-
-    ``nearest`` (B,) are the tiles that the cars were nearest to when they were read last.
-    """
+    """The middle lines of B cars' tracks; ``nearest`` (B,) are the tiles they were nearest to at last."""
 
     def __init__(self, num_envs: int) -> None:
         self._middles = np.zeros((num_envs, 0, 2))
@@ -121,7 +115,7 @@ class Tracks:
         self.nearest = np.zeros(num_envs, int)
 
     def set(self, index: int, env: Racing) -> None:
-        """A row's track has been made."""
+        """A car's track has been made."""
         track = np.array(env.track)  # (T, 4): angle around the field, heading, x, y
         missing = len(track) - self._headings.shape[1]
         if missing > 0:
@@ -132,7 +126,7 @@ class Tracks:
         self._lengths[index], self.nearest[index] = len(track), 0
 
     def read(self, rows: Sequence[int], envs: Sequence[Racing], states: np.ndarray) -> None:
-        """Write the readings of some rows, whose ``envs`` these are, into their ``states`` (B, S) float32."""
+        """Write the readings of the cars ``rows``, with their ``envs``, into ``states`` (B, S) float32."""
         rows = np.asarray(rows)
         place, angle, velocity, rest = _raw(envs)
         cos, sin = np.cos(angle), np.sin(angle)  # a car looks along (-sin, cos)
@@ -173,13 +167,11 @@ class Tracks:
 
 def _raw(envs: Sequence[Racing]) -> tuple[np.ndarray, ...]:
     """Places (R, 2), angles (R,), velocities (R, 2), and the rest of what the cars tell, (R, 7)."""
-    places, angles, velocities, rest = [], [], [], []
+    read = []
     for env in envs:
         hull, wheels = env.car.hull, env.car.wheels
-        place, velocity = hull.position, hull.linearVelocity
-        places.append((place.x, place.y))
-        angles.append(hull.angle)
-        velocities.append((velocity.x, velocity.y))
-        omegas = [wheel.omega for wheel in wheels]
-        rest.append((hull.angularVelocity, wheels[0].joint.angle, *omegas, wheels[2].gas))
-    return np.array(places), np.array(angles), np.array(velocities), np.array(rest, float)
+        place, velocity, omegas = hull.position, hull.linearVelocity, [wheel.omega for wheel in wheels]
+        motion = place.x, place.y, hull.angle, velocity.x, velocity.y
+        read.append((*motion, hull.angularVelocity, wheels[0].joint.angle, *omegas, wheels[2].gas))
+    states = np.array(read, float)
+    return states[:, :2], states[:, 2], states[:, 3:5], states[:, 5:]

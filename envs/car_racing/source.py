@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,9 @@ from ..draws import RandomNumbers
 from ..images.patches import cut, patch_names
 from ..sensors.source import Episodes, Source, tell_lost
 from .drawing import SIZE
-from .rows import HIGH, LOW, Past
+from .rows import HIGH, LOW, Past, Rules
 from .simulation import STATE_NAMES
 from .workers import make_rows
-
-if TYPE_CHECKING:
-    from .task import CarRacing
 
 MOST_SEED = 2**31
 """Seeds of tracks are drawn below it."""
@@ -32,31 +29,37 @@ ROWS_OF_A_WORKER = 4
 class RacingSource(Source):
     """B cars.
 
-    Box2D's solver cannot be saved: a snapshot holds seeds and actions, by which the physics of the present
-    episodes are replayed, in this process or in workers, and the states that this is to lead to.
+    Box2D's solver cannot be saved: a snapshot holds seeds and actions, by which the present episodes are
+    replayed, and the states that this is to lead to.
 
     Args:
         num_envs: B.
-        task: whose.
-        threads: worker processes; 0 for one per core, where there are rows enough.
+        rules: of all cars.
+        patch_size: pixels of a patch's side.
+        threads: worker processes; 0 for one per core, where there are cars enough.
     """
 
     name = "car_racing"
     kept = ("_episodes", "_origins", "_states")
 
-    def __init__(self, num_envs: int, task: CarRacing, threads: int = 0) -> None:
-        self.num_envs, self.task, patch = num_envs, task, task.patch_size
+    def __init__(self, num_envs: int, rules: Rules, patch_size: int, threads: int = 0) -> None:
+        self.num_envs, self._draws, self._patch = num_envs, rules.draws, patch_size
         self.single_action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
-        self.max_episode_steps = -(-task.max_frames // task.action_repeat)
-        self.reading_shape = (patch * patch * (1 if task.grey else 3),) if task.draws else ()
-        grid = SIZE // patch
-        self.sensor_names = patch_names(grid, grid) if task.draws else STATE_NAMES
-        self.sizes = {"grid": (grid, grid), "patch_size": patch} if task.draws else {}
+        self.max_episode_steps = -(-rules.max_frames // rules.action_repeat)
+        self.sensor_names = STATE_NAMES
+        if rules.draws:
+            grid = SIZE // patch_size
+            self.reading_shape = (patch_size * patch_size * (1 if rules.grey else 3),)
+            self.sensor_names = patch_names(grid, grid)
+            self.sizes = {"grid": (grid, grid), "patch_size": patch_size}
         workers = thread_count(threads, num_envs // ROWS_OF_A_WORKER)
         self._episodes = Episodes(num_envs, n_seeds=2, action=(3,), dtype=np.float64)
-        self._rows = make_rows(num_envs, workers, task, self._episodes)
+        self._rows = make_rows(num_envs, workers, rules, self._past)
         self._results = self._rows.results
         self._origins, self._states = self._results["origins"], self._results["states"]
+
+    def _past(self, row: int) -> Past | None:
+        return Past(*self._episodes.of(row)) if self._episodes.begun(row) else None
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -93,9 +96,9 @@ class RacingSource(Source):
 
     def read(self) -> Tensor:
         """(B, patches, pixels) uint8, or the state (B, S) float32."""
-        if not self.task.draws:
+        if not self._draws:
             return torch.from_numpy(self._states.copy())
-        return torch.from_numpy(cut(self._results["frames"], self.task.patch_size))
+        return torch.from_numpy(cut(self._results["frames"], self._patch))
 
     def read_state(self, readings: Tensor) -> Tensor:
         """(B, S) float32."""

@@ -67,28 +67,28 @@ class CarRacing(SensorTask):
         slips: Annotated[float, PROBABILITY_BELOW_1] = 0.0,
     ) -> None:
         check_packages()
-        self.kind = "patches" if view == "patches" else "sensors"
         self.scenery, self.view, self.renderer = scenery or Scenery(), view, renderer
+        self.draws = view == "patches"
+        self.kind = "patches" if self.draws else "sensors"
         check_patch(SIZE, SIZE, patch_size)
         self.patch_size, self.action_repeat, self._max_frames = patch_size, action_repeat, max_episode_steps
         self.patience, self.slips, self.grey, self.indicators = patience, slips, grey, indicators
         super().__init__(senses, -(-max_episode_steps // action_repeat))
 
     @property
-    def draws(self) -> bool:
-        """Whether pictures are drawn at all."""
-        return self.view == "patches"
-
-    @property
     def max_frames(self) -> int:
         """Frames after which an episode is cut."""
         return min(self._max_frames, self.max_episode_steps * self.action_repeat)
 
-    def for_evaluation(self) -> CarRacing:
-        """Without patience: an episode lasts until the lap is done, the field is left, or time is up.
+    @property
+    def rules(self) -> Any:
+        """`Rules`, what simulates a car needs to know."""
+        from .rows import Rules
 
-        And without slips.
-        """
+        return Rules(**{name: getattr(self, name) for name in Rules._fields})
+
+    def for_evaluation(self) -> CarRacing:
+        """Without slips and patience: until the lap is done, the field is left, or time is up."""
         other = copy.copy(self)
         other.patience, other.slips = 0, 0.0
         return other
@@ -99,10 +99,10 @@ class CarRacing(SensorTask):
         return 50 / self.action_repeat
 
     def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> Source:
-        """So many cars."""
+        """B cars; see `SensorTask.make_source`."""
         from .source import RacingSource
 
-        return RacingSource(num_envs, self, threads)
+        return RacingSource(num_envs, self.rules, self.patch_size, threads)
 
 
 def check_packages() -> None:
@@ -136,9 +136,9 @@ def make_vec(
         own["scenery"] = Scenery(**own["scenery"])
     if not isinstance(senses, Senses):
         senses = Senses(**{"history": 4, **(senses or {})})
-    task = CarRacing(senses, **own)
     options["autoreset"] = resets_itself(autoreset_mode)
-    return TokenVectorEnv(SensorEnv(task.make_source(num_envs, threads), task.senses, **options))
+    source = CarRacing(senses, **own).make_source(num_envs, threads)
+    return TokenVectorEnv(SensorEnv(source, senses, **options))
 
 
 class RacingEnv(SingleEnv):

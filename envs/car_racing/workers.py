@@ -5,19 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import numpy as np
 
-from ..sensors.source import Episodes
-from .rows import LocalRows, Past, record_of
-
-if TYPE_CHECKING:
-    from .task import CarRacing
+from .rows import LocalRows, Past, Rules, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +21,14 @@ MOST_DEATHS = 3
 
 
 class Worker:
-    """A process that simulates a part of the rows, whose records are in shared memory, and its successors.
+    """A process that simulates a ``part`` of the cars in shared memory, and its successors.
 
     ``deaths`` are those of its processes since the last step.
     """
 
-    def __init__(self, name: str, shared: Any, part: slice, task: CarRacing) -> None:
+    def __init__(self, name: str, shared: Any, part: slice, rules: Rules) -> None:
         self.name, self.part, self.deaths = name, part, 0
-        self._given = shared, part, task
+        self._given = shared, part, rules
         self.begin()
 
     def begin(self) -> None:
@@ -44,10 +39,10 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def tell(self, command: str, argument: Any = None) -> None:
-        """What to do. Whether it has died shows in `answers`."""
+    def tell(self, command: str, *arguments: Any) -> None:
+        """Call a method of its `LocalRows`, or ``close``."""
         try:
-            self._pipe.send((command, argument))
+            self._pipe.send((command, arguments))
         except OSError:
             pass  # the other end is closed: nothing can be told, and `answers` will find that it has ended
 
@@ -67,91 +62,89 @@ class Worker:
 
     def cause_of_death(self) -> str:
         """Its signal by name, or its exit code."""
-        self.process.join(1.0)
-        if self.process.is_alive():  # it has closed its pipe, and does not end
-            self.process.kill()
-            self.process.join()
-            return "a closed pipe"
-        code = self.process.exitcode
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if self._ends(1.0):
+            code = self.process.exitcode
+            return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return "a closed pipe"
 
     def close(self) -> None:
         """End the process."""
         self.tell("close")
         self._pipe.close()
-        self.process.join(5.0)
-        if self.process.is_alive():
+        self._ends(5.0)
+
+    def _ends(self, seconds: float) -> bool:
+        """Whether it ends by itself in that time; else it is killed."""
+        self.process.join(seconds)
+        ended = not self.process.is_alive()
+        if not ended:
             self.process.kill()
             self.process.join()
+        return ended
 
 
 class WorkerRows:
     """`LocalRows` shared out among processes; nothing but commands goes through their pipes.
 
-    A worker that is killed, or crashes, is replaced by a fresh one, which replays its rows to where they
+    A worker that is killed, or crashes, is replaced by a fresh one, which replays its cars to where they
     were: the run goes on as if nothing had happened. One that raises an error stops the run.
 
     Args:
         num_envs: B.
         workers: processes.
-        task: whose.
-        episodes: of the rows, kept by the caller, who enters a start or a step once it is done.
+        rules: of all cars.
+        past: seeds and actions of a car until what is being done now; None: it has not begun.
     """
 
-    def __init__(self, num_envs: int, workers: int, task: CarRacing, episodes: Episodes) -> None:
-        record = record_of(task)
+    def __init__(self, num_envs: int, workers: int, rules: Rules, past: Callable[[int], Past | None]) -> None:
+        record = record_of(rules)
         shared = get_context("spawn").RawArray("b", num_envs * record.itemsize)
-        self.results, self._episodes = np.frombuffer(shared, record), episodes
+        self.results, self._past = np.frombuffer(shared, record), past
         self._origins = self.results["origins"].copy()  # as they were before what is being done
         bounds = np.linspace(0, num_envs, workers + 1).astype(int).tolist()
-        parts = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
-        self.workers = [
-            Worker(f"worker {number} of {workers} of car_racing", shared, part, task)
-            for number, part in enumerate(parts, 1)
-        ]
+        self.workers = []
+        for number, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True), 1):
+            name = f"worker {number} of {workers} of car_racing"
+            self.workers.append(Worker(name, shared, slice(first, last), rules))
 
     def start(self, pasts: Mapping[int, Past]) -> None:
         """See `LocalRows`."""
-        tasks = []
+        tasks = {}
         for worker in self.workers:
-            first, end = worker.part.start, worker.part.stop
-            own = {row - first: past for row, past in pasts.items() if first <= row < end}
-            if own:
-                tasks.append((worker, "start", own))
-        self._tell(tasks)
+            own = range(worker.part.start, worker.part.stop)
+            if mine := {row - own.start: past for row, past in pasts.items() if row in own}:
+                tasks[worker] = ("start", mine)
+        for worker, task in tasks.items():
+            worker.tell(*task)
         self._await(tasks)
 
     def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
         """Workers write into `results` from now on; see `LocalRows`."""
         self.results["actions"], self.results["running"] = actions, running
-        self._tell([(worker, "step_finish", None) for worker in self.workers])
+        for worker in self.workers:
+            worker.tell("step_finish")
 
     def step_finish(self) -> None:
         """See `LocalRows`."""
-        self._await([(worker, "step_finish", None) for worker in self.workers])
+        self._await({worker: ("step_finish",) for worker in self.workers})
         for worker in self.workers:
             worker.deaths = 0
 
-    def _tell(self, tasks: list[tuple[Worker, str, Any]]) -> None:
-        for worker, *task in tasks:
-            worker.tell(*task)
-
-    def _await(self, tasks: list[tuple[Worker, str, Any]]) -> None:
+    def _await(self, tasks: Mapping[Worker, tuple[Any, ...]]) -> None:
         """Until everything that was told is done, however many workers die of it."""
-        for worker, *task in tasks:
+        for worker, task in tasks.items():
             while not worker.answers():
                 self._replace(worker)
                 worker.tell(*task)
         self._origins[:] = self.results["origins"]
 
     def _replace(self, worker: Worker) -> None:
-        """Start a fresh process and bring its rows to where they were before what was to be done."""
-        rows = range(worker.part.start, worker.part.stop)
-        origins = self._origins.tolist()
+        """Start a fresh process and bring its cars to where they were before what was to be done."""
+        rows, origins = range(worker.part.start, worker.part.stop), self._origins.tolist()
         pasts = {
-            row - rows.start: Past(*self._episodes.of(row), origins[row])
+            row - rows.start: past._replace(origin=origins[row])
             for row in rows
-            if self._episodes.begun(row)
+            if (past := self._past(row)) is not None
         }
         alive = False
         while not alive:
@@ -174,34 +167,30 @@ class WorkerRows:
         self.workers = []
 
 
-def make_rows(num_envs: int, workers: int, task: CarRacing, episodes: Episodes) -> LocalRows | WorkerRows:
-    """Rows in this process if one worker is enough, else in several."""
-    cv2.setNumThreads(1)  # pictures are small: threads within a call only wait for each other
+def make_rows(
+    num_envs: int, workers: int, rules: Rules, past: Callable[[int], Past | None]
+) -> LocalRows | WorkerRows:
+    """Cars of this process if one worker is enough, else of several."""
     if workers > 1:
-        return WorkerRows(num_envs, workers, task, episodes)
-    return LocalRows(np.zeros(num_envs, record_of(task)), task)
+        return WorkerRows(num_envs, workers, rules, past)
+    return LocalRows(np.zeros(num_envs, record_of(rules)), rules)
 
 
-def _work(pipe: Connection, shared: Any, part: slice, task: CarRacing) -> None:
+def _work(pipe: Connection, shared: Any, part: slice, rules: Rules) -> None:
     """What a worker process does until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process saves and closes
-    cv2.setNumThreads(1)
-    rows = LocalRows(np.frombuffer(shared, record_of(task))[part], task)
+    rows = LocalRows(np.frombuffer(shared, record_of(rules))[part], rules)
     while True:
         try:
-            command, argument = pipe.recv()
+            command, arguments = pipe.recv()
             if command == "close":
                 break
-            pipe.send(_attempt(rows, command, () if argument is None else (argument,)))
+            failure = None
+            try:
+                getattr(rows, command)(*arguments)
+            except Exception:
+                failure = traceback.format_exc()
+            pipe.send(failure)
         except (EOFError, OSError):  # the main process has ended
             break
     rows.close()
-
-
-def _attempt(rows: LocalRows, command: str, arguments: tuple[Any, ...]) -> str | None:
-    """Do it; None, or the traceback of what failed."""
-    try:
-        getattr(rows, command)(*arguments)
-    except Exception:
-        return traceback.format_exc()
-    return None

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...envs.locomotion import BodySet, Morphology, build
 from ...envs.locomotion.backends.warp import Launcher, warp_modules
 from ...envs.locomotion.bodies.families import FAMILIES
-from ...envs.locomotion.bodies.spatial import centipede
+from ...envs.locomotion.bodies.recipes import centipede
 from ...envs.token_env import TokenEnv
 from .harness import Rival, Row, Turn
 from .setup import wait

@@ -111,12 +111,11 @@ def read_controls(
 ) -> Controls:
     """How nominal actions in [-1, 1] become physical controls.
 
-    The span is the control range; of a servo without one the range of its joint or tendon; of a motor
-    without one that in which its force is limited; of a muscle 0 to 1. An actuator of which nothing tells
-    a span covers ±``UNLIMITED_CONTROL`` (a servo: about home), with a warning. The centre is the control
-    of the home pose: a keyframe's, or for a position servo its length there, so that action 0 stands
-    still; else the middle of the range. Where
-    it is not in the middle, the span is that to the farther end, so that all of the range is reached.
+    The span is the control range; of a servo without one the range of its joint or tendon; of a motor without
+    one that in which its force is limited; of a muscle 0 to 1; else ±``UNLIMITED_CONTROL`` (of a servo: about
+    home), with a warning. The centre, at which action 0 stands still, is ``home``, or a position servo's
+    length in the home pose; else the middle. Where it is not in the middle, the span is that to the farther
+    end, so that all of the range is reached.
 
     Args:
         model: the compiled body.
@@ -127,32 +126,52 @@ def read_controls(
     data.qpos[:] = model.qpos0 if qpos is None else qpos
     mujoco.mj_forward(model, data)
     center, low, high = np.zeros(model.nu), np.zeros(model.nu), np.zeros(model.nu)
-    guessed: list[int] = []
-    for actuator in range(model.nu):
-        low[actuator], high[actuator] = _span(model, actuator, float(data.actuator_length[actuator]), guessed)
+    guessed: dict[bool, list[int]] = {False: [], True: []}  # of motors and the like, and of servos
+    for actuator, length in enumerate(data.actuator_length.tolist()):
+        servo, bounds = is_position_servo(model, actuator), control_bounds(model, actuator)
+        if np.isinf(bounds).any():
+            span = _span_without_range(model, actuator, length)
+            if span is None:
+                guessed[servo].append(actuator)
+                middle = _holding(model, actuator, length) if servo else 0.0
+                span = middle - UNLIMITED_CONTROL, middle + UNLIMITED_CONTROL
+            bounds = _within(span, *bounds)
+        low[actuator], high[actuator] = bounds
         middle = (low[actuator] + high[actuator]) / 2
         if home is not None:
             middle = home[actuator]
-        elif is_position_servo(model, actuator):
-            middle = _holding(model, actuator, float(data.actuator_length[actuator]))
-        center[actuator] = np.clip(middle, low[actuator], high[actuator])
-    _warn_of_guesses(model, guessed, center)
+        elif servo:
+            middle = _holding(model, actuator, length)
+        center[actuator] = np.clip(middle, *bounds)
+    for servo, group in guessed.items():
+        if group:
+            _warn_of_guesses(model, group, center[group[0]] if servo else None)
     return Controls(center, np.maximum(high - center, center - low), low, high)
 
 
-def _warn_of_guesses(model: mujoco.MjModel, guessed: Sequence[int], center: np.ndarray) -> None:
-    """One warning for each kind of actuator of which nothing tells a range."""
-    for servos in (False, True):
-        group = [actuator for actuator in guessed if is_position_servo(model, actuator) == servos]
-        if not group:
-            continue
-        names = listed([actuator_label(model, actuator) for actuator in group])
-        who, about = f"{len(group)} actuators ({names}) have", " about those that hold the home pose"
-        if len(group) == 1:
-            who, about = f"actuator {names} has", f" about {center[group[0]]:.3g}, which holds its home pose"
-        warnings.warn(
-            f"{who} no control range; actions -1 to 1 mean ±{UNLIMITED_CONTROL}{about * servos}", stacklevel=4
-        )
+def _warn_of_guesses(model: mujoco.MjModel, group: Sequence[int], center: float | None) -> None:
+    """One warning for actuators of which nothing tells a range; servos have a ``center``."""
+    names = listed([actuator_label(model, actuator) for actuator in group])
+    who, about = f"{len(group)} actuators ({names}) have", " about those that hold the home pose"
+    if len(group) == 1:
+        who, about = f"actuator {names} has", f" about {center or 0:.3g}, which holds its home pose"
+    warnings.warn(
+        f"{who} no control range; actions -1 to 1 mean ±{UNLIMITED_CONTROL}{about * (center is not None)}",
+        stacklevel=4,
+    )
+
+
+def _within(span: tuple[float, float], low: float, high: float) -> tuple[float, float]:
+    """A span of controls in a range with one end, or none: as far of it as is in the range."""
+    least, most = span
+    width = most - least
+    if np.isfinite(high):
+        most = min(most, high)
+        least = least if least < most else most - width
+    elif np.isfinite(low):
+        least = max(least, low)
+        most = most if most > least else least + width
+    return least, most
 
 
 def held_activation(model: mujoco.MjModel, controls: Controls, lengths: np.ndarray) -> np.ndarray:
@@ -163,7 +182,7 @@ def held_activation(model: mujoco.MjModel, controls: Controls, lengths: np.ndarr
         kind = int(model.actuator_dyntype[actuator])
         if kind in _FILTERS:
             activation[state] = controls.center[actuator]
-        elif kind == _INTEGRATOR and position_gain(model, actuator) > 0:
+        elif kind == _INTEGRATOR and feedback(model, actuator)[0] > 0:
             activation[state] = _holding(model, actuator, float(lengths[actuator]))
         if model.actuator_actlimited[actuator]:
             activation[state] = np.clip(activation[state], *model.actuator_actrange[actuator])
@@ -175,32 +194,24 @@ def _holding(model: mujoco.MjModel, actuator: int, length: float) -> float:
     gain = float(model.actuator_gainprm[actuator, 0])
     if gain == 0:
         return 0.0
-    return (position_gain(model, actuator) * length - float(model.actuator_biasprm[actuator, 0])) / gain
+    return (feedback(model, actuator)[0] * length - float(model.actuator_biasprm[actuator, 0])) / gain
 
 
 def is_position_servo(model: mujoco.MjModel, actuator: int) -> bool:
     """Whether the control is a length that the actuator pulls towards."""
     return (
-        position_gain(model, actuator) > 0
+        feedback(model, actuator)[0] > 0
         and int(model.actuator_dyntype[actuator]) != _INTEGRATOR
         and model.actuator_gainprm[actuator, 0] != 0
     )
 
 
-def position_gain(model: mujoco.MjModel, actuator: int) -> float:
-    """Force lost per length beyond the target (N/m or N m/rad), 0 without such feedback."""
-    return -_feedback(model, actuator, 1)
-
-
-def velocity_gain(model: mujoco.MjModel, actuator: int) -> float:
-    """Force lost per rate of length (N s/m or N m s/rad), 0 without such feedback."""
-    return -_feedback(model, actuator, 2)
-
-
-def _feedback(model: mujoco.MjModel, actuator: int, term: int) -> float:
+def feedback(model: mujoco.MjModel, actuator: int) -> tuple[float, float]:
+    """Force lost per length beyond the target (N/m or N m/rad) and per rate of length; 0 without feedback."""
     if int(model.actuator_biastype[actuator]) != _AFFINE:
-        return 0.0
-    return float(model.actuator_biasprm[actuator, term])
+        return 0.0, 0.0
+    _, of_length, of_rate = model.actuator_biasprm[actuator, :3].tolist()
+    return -of_length, -of_rate
 
 
 def time_constant(model: mujoco.MjModel, actuator: int) -> float:
@@ -226,49 +237,21 @@ def force_sign(model: mujoco.MjModel, actuator: int) -> float:
     return -1.0 if pulls else 1.0
 
 
-def _length_range(model: mujoco.MjModel, actuator: int) -> np.ndarray | None:
-    """(2,) lengths that the joint or tendon which is driven can have; None if nothing limits it."""
-    gear, joint = model.actuator_gear[actuator, 0], driven_joint(model, actuator)
-    ends = joint_range(model, joint) if joint >= 0 else None
-    if int(model.actuator_trntype[actuator]) == TENDON:
-        ends = tendon_range(model, int(model.actuator_trnid[actuator, 0]))
-    return None if ends is None else gear * np.array(ends)
-
-
-def _span(model: mujoco.MjModel, actuator: int, length: float, guessed: list[int]) -> tuple[float, float]:
-    """Lower and upper end of the physical control of an actuator that has ``length`` at home.
-
-    It is added to ``guessed`` where nothing tells them.
-    """
-    low, high = control_bounds(model, actuator)
-    if np.isinf(low) or np.isinf(high):
-        # Of a range with one end, or none, what else tells a span is taken as far as it is in the range.
-        least, most = _span_without_range(model, actuator, length, guessed)
-        span = most - least
-        if np.isfinite(high):
-            most = min(most, high)
-            least = least if least < most else most - span
-        elif np.isfinite(low):
-            least = max(least, low)
-            most = most if most > least else least + span
-        return least, most
-    return low, high
-
-
-def _span_without_range(
-    model: mujoco.MjModel, actuator: int, length: float, guessed: list[int]
-) -> tuple[float, float]:
-    servo, home = is_position_servo(model, actuator), 0.0
-    if servo:
-        ends, home = _length_range(model, actuator), _holding(model, actuator, length)
+def _span_without_range(model: mujoco.MjModel, actuator: int, length: float) -> tuple[float, float] | None:
+    """Ends of the physical control of an actuator without a range; None: nothing tells them."""
+    if is_position_servo(model, actuator):
+        joint, ends = driven_joint(model, actuator), None
+        if joint >= 0:
+            ends = joint_range(model, joint)
+        elif int(model.actuator_trntype[actuator]) == TENDON:
+            ends = tendon_range(model, int(model.actuator_trnid[actuator, 0]))
         if ends is not None:
-            low, high = sorted(_holding(model, actuator, float(end)) for end in ends)
+            lengths = model.actuator_gear[actuator, 0] * np.array(ends)
+            low, high = sorted(_holding(model, actuator, float(end)) for end in lengths)
             return low, high
     if int(model.actuator_dyntype[actuator]) == _MUSCLE_STATE:
         return 0.0, 1.0
-    gain = abs(float(model.actuator_gainprm[actuator, 0]))
-    bound = force_bound(model, actuator)
+    gain, bound = abs(float(model.actuator_gainprm[actuator, 0])), force_bound(model, actuator)
     if bound is not None and gain > 0 and int(model.actuator_biastype[actuator]) != _AFFINE:
         return -bound / gain, bound / gain
-    guessed.append(actuator)
-    return home - UNLIMITED_CONTROL, home + UNLIMITED_CONTROL
+    return None

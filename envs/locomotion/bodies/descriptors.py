@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from .actuators import Controls, force_sign, force_span, position_gain, time_constant, velocity_gain
+from .actuators import Controls, feedback, force_sign, force_span, time_constant
 from .limbs import JointSlot, Limb
 from .model import (
     ADHESION,
@@ -40,23 +40,12 @@ def limb_descriptors(model: mujoco.MjModel, limbs: tuple[Limb, ...], tip: int) -
     """(N, 19) float32: the descriptor columns of ``tokens``, in the order of ``observation.py``."""
     rows = []
     for index, limb in enumerate(limbs):
-        placed = [_pose_in(model, body, limb.bodies[0]) for body in limb.bodies]
-        mass, center, tensor = _inertia(model, limb.bodies, placed)
+        mass, center, tensor = _inertia(model, limb)
         gyration = np.sqrt(np.maximum(np.diag(tensor), 0) / max(mass, 1e-12))
-        low, high, friction = _extent(model, limb.bodies, placed)
-        rows.append(
-            np.concatenate(
-                [
-                    [limb.parent < 0, index == tip, mass / MASS_UNIT],
-                    center / LENGTH_UNIT,
-                    gyration / LENGTH_UNIT,
-                    (high - low) / 2 / LENGTH_UNIT,
-                    (high + low) / 2 / LENGTH_UNIT,
-                    [friction],
-                    attachment(model, limbs, index) / LENGTH_UNIT,
-                ]
-            )
-        )
+        low, high, friction = _extent(model, limb)
+        lengths = (center, gyration, (high - low) / 2, (high + low) / 2)
+        row = [limb.parent < 0, index == tip, mass / MASS_UNIT, *(np.array(lengths) / LENGTH_UNIT).ravel()]
+        rows.append([*row, friction, *(attachment(model, limbs, index) / LENGTH_UNIT)])
     return np.array(rows, np.float32)
 
 
@@ -72,8 +61,7 @@ def attachment(model: mujoco.MjModel, limbs: tuple[Limb, ...], index: int) -> np
 
 def limb_center(model: mujoco.MjModel, limb: Limb) -> np.ndarray:
     """(3,) m: centre of the limb's geoms' bounding box, limb frame (its origin if it has no geom)."""
-    placed = [_pose_in(model, body, limb.bodies[0]) for body in limb.bodies]
-    low, high, _ = _extent(model, limb.bodies, placed)
+    low, high, _ = _extent(model, limb)
     return (low + high) / 2
 
 
@@ -85,27 +73,26 @@ def joint_descriptors(
     ``reference`` is what the row's angle is measured from.
     """
     row = _transmission(model, limb, slot, reference) if slot.joint < 0 else _joint(model, slot, reference)
-    actuator, driven = slot.actuator, np.zeros(7)
+    actuator, driven = slot.actuator, [0.0] * 7
     if actuator >= 0:
         center, half = controls.center[actuator], controls.half[actuator]
         gear, sign = gear_size(model, actuator), force_sign(model, actuator)
+        of_length, of_rate = feedback(model, actuator)
         if slot.joint >= 0 and model.actuator_gear[actuator, 0] < 0:  # elsewhere the axis tells
             sign = -sign
-        driven = np.array(
-            [
-                1.0,
-                sign * gear * force_span(model, actuator, half) / STRENGTH_UNIT,
-                center - half,
-                center + half,
-                gear**2 * position_gain(model, actuator) / STIFFNESS_UNIT,
-                gear**2 * velocity_gain(model, actuator) / DAMPING_UNIT,
-                time_constant(model, actuator),
-            ]
-        )
-    return np.concatenate([row, driven]).astype(np.float32)
+        driven = [
+            1.0,
+            sign * gear * force_span(model, actuator, half) / STRENGTH_UNIT,
+            center - half,
+            center + half,
+            gear**2 * of_length / STIFFNESS_UNIT,
+            gear**2 * of_rate / DAMPING_UNIT,
+            time_constant(model, actuator),
+        ]
+    return np.array([*row, *driven], np.float32)
 
 
-def _joint(model: mujoco.MjModel, slot: JointSlot, reference: float) -> np.ndarray:
+def _joint(model: mujoco.MjModel, slot: JointSlot, reference: float) -> list[float]:
     """(15,) what a joint is, without its actuator."""
     joint = slot.joint
     kind, dof = int(model.jnt_type[joint]), int(model.jnt_dofadr[joint]) + slot.axis
@@ -120,19 +107,11 @@ def _joint(model: mujoco.MjModel, slot: JointSlot, reference: float) -> np.ndarr
         axis = model.jnt_axis[joint]
         limits = np.array(ends) - reference if ends else limits
         rest = model.qpos_spring[int(model.jnt_qposadr[joint])] - reference if stiffness > 0 else 0.0
-    return np.concatenate(
-        [
-            [kind in (HINGE, BALL), 0.0],
-            axis,
-            model.jnt_pos[joint] / LENGTH_UNIT,
-            [ends is not None],
-            limits,
-            [rest, *resistance, model.dof_armature[dof]],
-        ]
-    )
+    place = [kind in (HINGE, BALL), 0.0, *axis, *(model.jnt_pos[joint] / LENGTH_UNIT)]
+    return [*place, ends is not None, *limits, rest, *resistance, model.dof_armature[dof]]
 
 
-def _transmission(model: mujoco.MjModel, limb: Limb, slot: JointSlot, reference: float) -> np.ndarray:
+def _transmission(model: mujoco.MjModel, limb: Limb, slot: JointSlot, reference: float) -> list[float]:
     """(15,) what an actuator acts through, in the columns of a joint."""
     actuator = slot.actuator
     kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
@@ -145,16 +124,8 @@ def _transmission(model: mujoco.MjModel, limb: Limb, slot: JointSlot, reference:
         limits = np.sort(gear * np.array(ends)) - reference if ends else limits
         damping, stiffness = leading(model.tendon_damping[target]), leading(model.tendon_stiffness[target])
         rest = gear * model.tendon_lengthspring[target].mean() - reference if stiffness > 0 else 0.0
-    return np.concatenate(
-        [
-            [turns, 1.0],
-            axis,
-            anchor / LENGTH_UNIT,
-            [limited],
-            limits,
-            [rest, damping / DAMPING_UNIT, stiffness / STIFFNESS_UNIT, 0.0],
-        ]
-    )
+    resistance = damping / DAMPING_UNIT, stiffness / STIFFNESS_UNIT
+    return [turns, 1.0, *axis, *(anchor / LENGTH_UNIT), limited, *limits, rest, *resistance, 0.0]
 
 
 def gear_size(model: mujoco.MjModel, actuator: int) -> float:
@@ -239,16 +210,15 @@ def _pose_in(model: mujoco.MjModel, body: int, ancestor: int) -> tuple[np.ndarra
     return position, rotation
 
 
-def _inertia(
-    model: mujoco.MjModel, bodies: tuple[int, ...], placed: list[tuple[np.ndarray, np.ndarray]]
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Mass, centre of mass (3,) and inertia about it (3, 3) of welded bodies, limb frame."""
-    masses = model.body_mass[list(bodies)]
+def _inertia(model: mujoco.MjModel, limb: Limb) -> tuple[float, np.ndarray, np.ndarray]:
+    """Mass, centre of mass (3,) and inertia about it (3, 3) of a limb's bodies, limb frame."""
+    masses = model.body_mass[list(limb.bodies)]
+    placed = [_pose_in(model, body, limb.bodies[0]) for body in limb.bodies]
     total = float(masses.sum())
-    centers = np.array([p + r @ model.body_ipos[body] for body, (p, r) in zip(bodies, placed, strict=True)])
+    centers = np.array([p + r @ model.body_ipos[b] for b, (p, r) in zip(limb.bodies, placed, strict=True)])
     center = (masses[:, None] * centers).sum(0) / total if total > 0 else centers[0]
     tensor = np.zeros((3, 3))
-    for body, mass, own, (_, rotation) in zip(bodies, masses, centers, placed, strict=True):
+    for body, mass, own, (_, rotation) in zip(limb.bodies, masses, centers, placed, strict=True):
         axes = rotation @ quaternion_matrix(model.body_iquat[body])
         arm = own - center
         tensor += axes @ np.diag(model.body_inertia[body]) @ axes.T
@@ -256,20 +226,17 @@ def _inertia(
     return total, center, tensor
 
 
-def _extent(
-    model: mujoco.MjModel, bodies: tuple[int, ...], placed: list[tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _extent(model: mujoco.MjModel, limb: Limb) -> tuple[np.ndarray, np.ndarray, float]:
     """Lower and upper corner (3,) of the geoms' bounding box, limb frame; largest friction."""
-    lows, highs, frictions = [], [], []
-    for body, (position, rotation) in zip(bodies, placed, strict=True):
+    bounds, frictions = [], [0.0]
+    for body in limb.bodies:
+        position, rotation = _pose_in(model, body, limb.bodies[0])
         for geom in body_geoms(model, body):
             turn = rotation @ quaternion_matrix(model.geom_quat[geom])
-            middle = position + rotation @ model.geom_pos[geom]
-            low, high = geom_bounds(model, geom, middle, turn)
-            lows.append(low)
-            highs.append(high)
+            bounds.append(geom_bounds(model, geom, position + rotation @ model.geom_pos[geom], turn))
             if model.geom_contype[geom] or model.geom_conaffinity[geom]:
                 frictions.append(float(model.geom_friction[geom, 0]))
-    if not lows:
+    if not bounds:
         return np.zeros(3), np.zeros(3), 0.0
-    return np.min(lows, 0), np.max(highs, 0), max(frictions, default=0.0)
+    low, high = np.swapaxes(bounds, 0, 1)
+    return low.min(0), high.max(0), max(frictions)

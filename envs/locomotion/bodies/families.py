@@ -17,7 +17,7 @@ from importlib import resources
 import mujoco
 
 from ...errors import UserError, nearest
-from . import planar, quadruped, spatial
+from . import quadruped, recipes
 from .morphology import Morphology
 
 Recipe = Callable[[], mujoco.MjSpec]
@@ -35,13 +35,11 @@ class Family:
 
     Args:
         name: of the family; its members' names begin with it.
-        full: name of the body with every limb, by which the padded network's slots are aligned. In an
-            endless family it is no member.
+        full: name of the body with every limb, by which the padded network's slots are aligned.
         members: recipes of the listed members: those of the manifest and of the split ``all``.
         aliases: other names of members in the literature.
         others: recipes of bodies that are no members, such as a full body made for alignment only.
-        draw: makes the body of a number from 0 on. With it the family is endless: every
-            ``<name>_<number>`` is a body, listed or not.
+        draw: makes the body of a number from 0 on: every ``<name>_<number>`` is a body, listed or not.
     """
 
     name: str
@@ -52,11 +50,11 @@ class Family:
     draw: Callable[[int], mujoco.MjSpec] | None = None
 
     def recipe(self, name: str) -> Recipe | None:
-        """How the body (or alias) ``name`` is made; None if the family has none of that name."""
+        """How the body (or alias) ``name`` is made; None if there is none."""
         name = self.aliases.get(name, name)
-        for recipes in (self.members, self.others):
-            if name in recipes:
-                return recipes[name]
+        made = {**self.members, **self.others}
+        if name in made:
+            return made[name]
         # One number has one name: quadruped_07 would be quadruped_7 again.
         number = re.fullmatch(rf"{re.escape(self.name)}_(0|[1-9][0-9]{{0,17}})", name)
         return functools.partial(self.draw, int(number[1])) if number and self.draw else None
@@ -66,17 +64,13 @@ class Family:
         return build(self.canonical(name))
 
     def canonical(self, name: str, also: Sequence[str] = ()) -> str:
-        """The body's name for a name or alias.
-
-        Raises:
-            UserError: the family has no such body; with the nearest name or word in ``also``.
-        """
+        """The name for a name or alias. Raises UserError, with the nearest name or word in ``also``."""
         if self.recipe(name) is None:
             raise UserError(f"family {self.name!r} has no body {name!r}; {self.hint(name, also)}")
         return self.aliases.get(name, name)
 
     def hint(self, name: str, also: Sequence[str] = ()) -> str:
-        """What to write instead of ``name``, for a message."""
+        """What to write instead of ``name``."""
         if self.draw is None:
             return nearest(name, [*self.known(), *also])
         words = ", ".join([f"{self.name}_1 and so on without end", *self.others, *also])
@@ -90,18 +84,18 @@ class Family:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("cheetah", "cheetah_7_full", planar.CHEETAHS),
-        Family("walker", "walker_7", planar.WALKERS, planar.WALKER_ALIASES),
-        Family("hopper", "hopper_5", planar.HOPPERS),
-        Family("humanoid_2d", "humanoid_2d_9_full", planar.HUMANOIDS_2D),
+        Family("cheetah", "cheetah_7_full", recipes.CHEETAHS),
+        Family("walker", "walker_7", recipes.WALKERS, recipes.WALKER_ALIASES),
+        Family("hopper", "hopper_5", recipes.HOPPERS),
+        Family("humanoid_2d", "humanoid_2d_9_full", recipes.HUMANOIDS_2D),
         # The split `damage` is the idea of Najarro and Risi (2020): one front leg shortened in training, the
         # other unseen. `damage_all` does so with every damage. `intact` trains Gymnasium's ant alone.
-        Family("ant", "ant", spatial.ANTS),
+        Family("ant", "ant", recipes.ANTS),
         # The split `nervenet` trains on six legs and tries all others: NerveNet (Wang et al. 2018) trained on
         # four or six legs and tried longer bodies, and some with disabled legs, which are not made here.
-        Family("centipede", "centipede_20", spatial.CENTIPEDES),
-        Family("swimmer", "swimmer_13", spatial.SWIMMERS),  # the split `chain` trains on five links
-        Family("humanoid", "humanoid", spatial.HUMANOIDS),  # `limbs` holds out what lacks something right
+        Family("centipede", "centipede_20", recipes.CENTIPEDES),
+        Family("swimmer", "swimmer_13", recipes.SWIMMERS),  # the split `chain` trains on five links
+        Family("humanoid", "humanoid", recipes.HUMANOIDS),  # `limbs` holds out what lacks something right
         # The split `drawn` trains on the first 64. `quadruped_full` has a leg in every place.
         Family(
             "quadruped",
@@ -158,8 +152,6 @@ class Split:
 def get_split(family_name: str, split_name: str) -> Split:
     """Split of a family by name; ``all`` trains on every listed member and holds out none.
 
-    The manifest names the unseen bodies of a split, and the seen ones where those are not all others.
-
     Raises:
         UserError: unknown family or split, or a split in which a body stands on both sides.
     """
@@ -174,18 +166,14 @@ def get_split(family_name: str, split_name: str) -> Split:
         )
     sides = splits[split_name][family_name]
     unseen = tuple(family.canonical(name) for name in sides["unseen"])
-    seen = sides.get("seen", [name for name in family.members if name not in unseen])
+    seen = sides.get("seen", [name for name in family.members if name not in unseen])  # or all others
     return checked_split(split_name, [family.canonical(name) for name in seen], unseen, build)
 
 
 def checked_split(
     name: str, seen: Sequence[str], unseen: Sequence[str], build: Callable[[str], Morphology]
 ) -> Split:
-    """A split that does not leak; ``build`` gives the body of a name.
-
-    Raises:
-        UserError: a body of one side equals a body of the other.
-    """
+    """A split; ``build`` gives the body of a name. Raises UserError: a body stands on both sides."""
     identities = {build(body).identity: body for body in seen}
     for body in unseen:
         twin = identities.get(build(body).identity)
@@ -198,40 +186,25 @@ def checked_split(
 
 
 def distinct(names: Sequence[str], build: Callable[[str], Morphology]) -> tuple[list[str], dict[str, str]]:
-    """Names of bodies without duplicates; ``build`` gives the body of a name.
+    """Names of bodies without duplicates, and for every other name the one that stands for it.
 
-    Returns:
-        The names that stay, of equal bodies that of the simplest file: the robot, not a scene around it;
-        and for every other name the one that stands for it.
+    Of equal bodies that of the simplest file stays: the robot, not a scene around it.
     """
+
+    def size(name: str) -> tuple[int, int, bool]:
+        # A floor may have been added to the robot, which then has as many geoms as its scene.
+        model = build(name).model
+        return model.nbody, model.ngeom, any(word in name.lower() for word in SCENES)
+
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(build(name).identity, []).append(name)
-    stays = {}
-    for group in groups.values():
-        models = {name: build(name).model for name in group}
-        # A floor may have been added to the robot, which then has as many geoms as its scene.
-        chosen = min(
-            group,
-            key=lambda n: (models[n].nbody, models[n].ngeom, any(word in n.lower() for word in SCENES)),
-        )
-        stays |= dict.fromkeys(group, chosen)
+    stays = {name: min(group, key=size) for group in groups.values() for name in group}
     return [name for name in names if stays[name] == name], {a: b for a, b in stays.items() if a != b}
 
 
-def write_manifest(path: str) -> None:
-    """Rewrite masses and hashes of every listed member, keeping the splits."""
-    manifest = load_manifest()
-    manifest["bodies"] = {
-        name: {"mass": round(body.mass, 6), "hash": body.hash}
-        for family in FAMILIES.values()
-        for name in family.members
-        for body in [build(name)]
-    }
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.write("\n")
-
-
-if __name__ == "__main__":
-    write_manifest(str(resources.files(__package__).joinpath(MANIFEST)))
+if __name__ == "__main__":  # masses and hashes of every listed member; the splits stay
+    members = [build(name) for family in FAMILIES.values() for name in family.members]
+    listed = {body.name: {"mass": round(body.mass, 6), "hash": body.hash} for body in members}
+    with resources.files(__package__).joinpath(MANIFEST).open("w", encoding="utf-8") as file:
+        file.write(json.dumps(load_manifest() | {"bodies": listed}, indent=1) + "\n")

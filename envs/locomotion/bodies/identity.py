@@ -41,8 +41,7 @@ def body_hash(model: mujoco.MjModel) -> str:
 
 def _subtree(model: mujoco.MjModel, body: int) -> str:
     children = [b for b in range(1, model.nbody) if model.body_parentid[b] == body]
-    parts = [_digits(model.body_pos[body], quaternion_matrix(model.body_quat[body]))]
-    parts.append(_digits(*_inertia(model, body)))
+    parts = [_place(model, body), _digits(*_inertia(model, body))]
     # Their order is part of the physics.
     parts += [_joint(model, joint) for joint in body_joints(model, body)]
     parts += sorted(_geom(model, geom) for geom in body_geoms(model, body))
@@ -51,9 +50,8 @@ def _subtree(model: mujoco.MjModel, body: int) -> str:
 
 
 def _joint(model: mujoco.MjModel, joint: int) -> str:
-    fields = ("gear", "gainprm", "biasprm", "ctrlrange", "forcerange")
     actuators = sorted(
-        _digits(*(getattr(model, f"actuator_{field}")[a] for field in fields))
+        _digits(*_fields(model, "actuator", "gear gainprm biasprm ctrlrange forcerange", a))
         for a in range(model.nu)
         if model.actuator_trnid[a, 0] == joint
     )
@@ -104,7 +102,7 @@ class _Robot:
             own += self._part(body)
             parent = int(model.body_parentid[body])
             if parent in self.moving:
-                own.append(_digits(model.body_pos[body], quaternion_matrix(model.body_quat[body])))
+                own.append(_place(model, body))
             body = parent
         return _digest("|".join(own)) if own else ""
 
@@ -122,8 +120,7 @@ class _Robot:
     def _children(self, body: int) -> list[str]:
         model, digests = self.model, []
         for child in np.flatnonzero(model.body_parentid == body):
-            place = _digits(model.body_pos[child], quaternion_matrix(model.body_quat[child]))
-            own = [place, *self._part(child), *self._children(child)]
+            own = [_place(model, child), *self._part(child), *self._children(child)]
             # What neither weighs, moves nor touches is drawn only.
             if len(own) > 2 or model.body_mass[child] > 0:
                 digests.append(_digest("|".join(own)))
@@ -151,8 +148,7 @@ class _Robot:
         return "+".join([_digits(kind, *resistance, *place, *reference), *actuators])
 
     def _actuator(self, actuator: int) -> str:
-        fields = ("gear", "dyntype", "dynprm", "gainprm", "biasprm")
-        own = [getattr(self.model, f"actuator_{field}")[actuator] for field in fields]
+        own = _fields(self.model, "actuator", "gear dyntype dynprm gainprm biasprm", actuator)
         for limit in ("ctrl", "force"):
             if getattr(self.model, f"actuator_{limit}limited")[actuator]:
                 own.append(getattr(self.model, f"actuator_{limit}range")[actuator])
@@ -164,9 +160,7 @@ class _Robot:
             kind, ends = int(self.model.actuator_trntype[actuator]), self.model.actuator_trnid[actuator]
             if kind not in JOINT:
                 what = {TENDON: _CORD, ADHESION: _BODY}.get(kind, _SITE)
-                pulled = [
-                    self._end(what, int(end)) for end in (ends if what == _SITE else ends[:1]) if end >= 0
-                ]
+                pulled = [self._end(what, int(end)) for end in ends[: 1 + (what == _SITE)] if end >= 0]
                 yield "+".join([str(kind), self._actuator(actuator), *pulled])
 
     def _ties(self) -> Iterator[str]:
@@ -180,8 +174,7 @@ class _Robot:
             kind = _TIED.get(int(model.eq_type[tie]), int(model.eq_objtype[tie]))
             ends = [self._end(kind, int(things[tie])) for things in (model.eq_obj1id, model.eq_obj2id)]
             if all(ends):
-                fields = ("type", "active0", "data", "solref", "solimp")
-                own = _digits(*(getattr(model, f"eq_{field}")[tie] for field in fields))
+                own = _digits(*_fields(model, "eq", "type active0 data solref solimp", tie))
                 yield "+".join(["equality", own, *ends])
         for signature in model.exclude_signature:
             first, second = (self.place(body) for body in divmod(int(signature), 2**16))
@@ -206,18 +199,14 @@ class _Robot:
     def _tendon(self, tendon: int) -> str:
         model = self.model
         limits = model.tendon_range[tendon] if model.tendon_limited[tendon] else ()
-        fields = ("stiffness", "damping", "frictionloss", "lengthspring")
-        own = [_digits(*(getattr(model, f"tendon_{field}")[tendon] for field in fields), limits)]
+        fields = _fields(model, "tendon", "stiffness damping frictionloss lengthspring", tendon)
+        told = [_digits(*fields, limits)]
         for wrap in self._wraps(tendon):
-            kind, body, thing = (
-                int(model.wrap_type[wrap]),
-                self._wrapped_body(wrap),
-                int(model.wrap_objid[wrap]),
-            )
+            kind, body = int(model.wrap_type[wrap]), self._wrapped_body(wrap)
             is_site = kind == int(mujoco.mjtWrap.mjWRAP_SITE)
-            at = self._end(_SITE, thing) if is_site else self.place(body)
-            own.append(f"{kind}+{at}+{_digits(model.wrap_prm[wrap]) if at or body < 0 else ''}")
-        return _digest("|".join(own))
+            at = self._end(_SITE, int(model.wrap_objid[wrap])) if is_site else self.place(body)
+            told.append(f"{kind}+{at}+{_digits(model.wrap_prm[wrap]) if at or body < 0 else ''}")
+        return _digest("|".join(told))
 
     def _wraps(self, tendon: int) -> range:
         first = int(self.model.tendon_adr[tendon])
@@ -233,26 +222,33 @@ class _Robot:
         return int(owners.get(kind, model.geom_bodyid)[thing])
 
 
+def _place(model: mujoco.MjModel, body: int) -> str:
+    """Where a body is in its parent's frame."""
+    return _digits(model.body_pos[body], quaternion_matrix(model.body_quat[body]))
+
+
 def _inertia(model: mujoco.MjModel, body: int) -> tuple[float, np.ndarray, np.ndarray]:
     axes = quaternion_matrix(model.body_iquat[body])
     return model.body_mass[body], model.body_ipos[body], axes @ np.diag(model.body_inertia[body]) @ axes.T
+
+
+def _fields(model: mujoco.MjModel, prefix: str, names: str, index: int) -> list[np.ndarray | float]:
+    return [getattr(model, f"{prefix}_{name}")[index] for name in names.split()]
 
 
 def _joint_parts(model: mujoco.MjModel, joint: int) -> tuple[list, list, list]:
     """Where a joint is and how far it goes, what resists it, and its reference positions."""
     dof, address = int(model.jnt_dofadr[joint]), int(model.jnt_qposadr[joint])
     limits = model.jnt_range[joint] if model.jnt_limited[joint] else ()
-    resistance = [np.ravel(model.jnt_stiffness[joint]), np.ravel(model.dof_damping[dof])]
-    resistance += [model.dof_armature[dof], model.dof_frictionloss[dof]]
+    resistance = [model.jnt_stiffness[joint], *_fields(model, "dof", "damping armature frictionloss", dof)]
     reference = [model.qpos0[address], model.qpos_spring[address]]
     return [model.jnt_axis[joint], model.jnt_pos[joint], limits], resistance, reference
 
 
 def _geom(model: mujoco.MjModel, geom: int) -> str:
-    size = (model.geom_type[geom], model.geom_size[geom], model.geom_pos[geom])
-    fields = ("friction", "condim", "contype", "conaffinity", "margin", "solref", "solimp")
-    touch = (getattr(model, f"geom_{field}")[geom] for field in fields)
-    return _digits(*size, quaternion_matrix(model.geom_quat[geom]), *touch)
+    touch = _fields(model, "geom", "friction condim contype conaffinity margin solref solimp", geom)
+    turn = quaternion_matrix(model.geom_quat[geom])
+    return _digits(*_fields(model, "geom", "type size pos", geom), turn, *touch)
 
 
 def _digits(*values: np.ndarray | float | Sequence[float]) -> str:

@@ -1,9 +1,8 @@
 """Reading the limb graph of a compiled MuJoCo model: limbs and their joint rows.
 
-A *limb* is a body with joints, together with the jointless bodies welded to it. The root limb of a
-tree also carries the tree's free motion: its unactuated joints place it in the world and are no
-joint rows (where a body stands must not be seen). Trees without an actuator are scenery. No name
-and no index means anything here.
+A *limb* is a body with joints, together with the jointless bodies welded to it. The unactuated joints of a
+tree's root limb place it in the world and are no joint rows (where a body stands must not be seen). Trees
+without an actuator are scenery. No name and no index means anything here.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ BALL_AXES = 3
 class JointSlot:
     """One row of a limb's joints.
 
-    A hinge or slide joint with the actuator that drives it (-1: none); one of the three axes of a ball
-    joint; or, with ``joint`` -1, an actuator that acts through a tendon, a site, a body or a ball or
-    free joint, whose angle and speed are its length and rate.
+    A hinge or slide joint with the actuator that drives it (-1: none); one of the three axes of a ball joint;
+    or, with ``joint`` -1, an actuator that acts through something else, whose angle and speed are its length
+    and rate.
     """
 
     joint: int

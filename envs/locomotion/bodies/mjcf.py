@@ -53,7 +53,12 @@ def load_morphology(name: str, path: Path, keyframe: str | int | None = None) ->
     try:
         body = _load(name, path, keyframe)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # told when the body is used
+            warnings.simplefilter("ignore")  # told when the body is used, which is made anew below
+            activation = body.home_activation
+            if activation is None and body.model.na:
+                lengths = body.placed(body.initial_qpos).actuator_length
+                activation = held_activation(body.model, body.controls, lengths)
+            body = dataclasses.replace(body, home_activation=activation)
             _check_descriptors(body, path)
             notes = _check_stable(body, path)
         return dataclasses.replace(body, notes=(*body.notes, *notes))
@@ -80,16 +85,12 @@ def _load(name: str, path: Path, keyframe: str | int | None) -> Morphology:
     if ground is None:
         ground = body.lowest_point(home.qpos)
         if body.can_fall:
-            spec = functools.partial(_with_floor, path, ground, *_collision_bits(body))
+            spec = functools.partial(_with_floor, path, ground, *_collision_bits(body.model))
             body = dataclasses.replace(body, model=_compile(spec(), path), spec=spec)
             notes.append("a floor was added, since nothing lies below the robot")
     body = dataclasses.replace(body, ground=ground)
     floats, note = _put_on_ground(body, home)
-    notes += [note] if note else []
-    body = dataclasses.replace(body, floats=floats, notes=tuple(notes))
-    if home.activation is None and body.model.na:
-        body = dataclasses.replace(body, home_activation=_held_activation(body))
-    return body
+    return dataclasses.replace(body, floats=floats, notes=(*notes, *note))
 
 
 def ground_below(body: Morphology) -> float | None:
@@ -133,13 +134,11 @@ def _with_floor(path: Path, height: float, contype: int, conaffinity: int) -> mu
     return spec
 
 
-def _collision_bits(body: Morphology) -> tuple[int, int]:
+def _collision_bits(model: mujoco.MjModel) -> tuple[int, int]:
     """``contype`` and ``conaffinity`` of a floor that all touch which move and touch anything."""
-    model = body.model
     moving = model.body_weldid[model.geom_bodyid] != 0
-    contype = int(np.bitwise_or.reduce(model.geom_conaffinity[moving], initial=0))
-    conaffinity = int(np.bitwise_or.reduce(model.geom_contype[moving], initial=0))
-    return contype or 1, conaffinity or 1
+    bits = [np.bitwise_or.reduce(b[moving], initial=0) for b in (model.geom_conaffinity, model.geom_contype)]
+    return int(bits[0]) or 1, int(bits[1]) or 1
 
 
 def _compile(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
@@ -210,31 +209,24 @@ def _home(body: Morphology, keyframe: str | int | None) -> Home:
     return Home(home, notes=notes)
 
 
-def _put_on_ground(body: Morphology, home: Home) -> tuple[bool, str | None]:
+def _put_on_ground(body: Morphology, home: Home) -> tuple[bool, list[str]]:
     """Move a robot that can fall onto the ground, in place; what a keyframe lifts off it stays there.
 
     Returns:
-        Whether it starts above the ground, and a note if it was moved.
+        Whether it starts above the ground, and notes.
     """
     gap = body.lowest_point(home.qpos) - body.ground
     off = abs(gap) > _PLACE_TOLERANCE * max(body.standing_height, 1e-6)
     if not (body.can_fall and off):
-        return False, None
+        return False, []
     before = home.qpos.copy()
     if gap < 0 or not home.is_keyframe:
         body.raise_root(home.qpos, -gap)
     if np.array_equal(before, home.qpos):
-        told = f"the start is {gap:.3g} m above the ground, as the keyframe says" if gap > 0 else None
+        told = [f"the start is {gap:.3g} m above the ground, as the keyframe says"] if gap > 0 else []
         return gap > 0, told
-    return False, f"the start was {'lowered' if gap > 0 else 'raised'} by {abs(gap):.3g} m onto the ground"
-
-
-def _held_activation(body: Morphology) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # told when the body is used
-        controls = body.controls
-    data = body.placed(body.initial_qpos)
-    return held_activation(body.model, controls, data.actuator_length)
+    moved = "lowered" if gap > 0 else "raised"
+    return False, [f"the start was {moved} by {abs(gap):.3g} m onto the ground"]
 
 
 _CAUSES = {
@@ -257,19 +249,17 @@ _CAUSES = {
 
 def _check_descriptors(body: Morphology, path: Path) -> None:
     """Refuses descriptors that no network reads. Raises UserError: with the limb or joint, and its cause."""
-    columns = [
-        [feature for feature in features if feature.kind == "descriptor"]
-        for features in (LIMB_SPEC.token, LIMB_SPEC.joint)
-    ]
+    rows = []
     with np.errstate(over="ignore"):
-        limbs, joints = body.limb_descriptors, body.joint_descriptors
-    rows = [(f"limb {limb.name!r}", columns[0], row) for limb, row in zip(body.limbs, limbs, strict=True)]
-    for limb, own in zip(body.limbs, joints, strict=True):
-        for slot, row in zip(limb.slots, own, strict=True):
-            rows.append((_slot_label(body.model, slot), columns[1], row))
+        for limb, row, joints in zip(body.limbs, body.limb_descriptors, body.joint_descriptors, strict=True):
+            rows.append((f"limb {limb.name!r}", LIMB_SPEC.token, row))
+            for slot, own in zip(limb.slots, joints, strict=True):
+                rows.append((_slot_label(body.model, slot), LIMB_SPEC.joint, own))
     for owner, features, row in rows:
-        ends = np.cumsum([feature.size for feature in features])[:-1]
-        for feature, values in zip(features, np.split(row, ends), strict=True):
+        for feature in features:
+            if feature.kind != "descriptor":
+                continue
+            values, row = row[: feature.size], row[feature.size :]
             if not (np.abs(values) <= LARGEST_FEATURE).all():
                 cause = _CAUSES.get(feature.name, feature.name)
                 raise UserError(
@@ -326,20 +316,29 @@ def _diverged_joint(model: mujoco.MjModel, data: mujoco.MjData) -> str | int | N
 LARGEST = 1e15
 """What is beyond is no quantity, and its square is beyond single precision."""
 
-_OPTIONS = ("gravity", "wind", "magnetic", "density", "viscosity", "impratio", "o_margin")
-_NUMBERS = {  # fields of a model by their prefix, before what the compiler makes of them
-    "body": "pos quat mass inertia ipos gravcomp",
-    "jnt": "pos axis stiffness margin solref solimp",
-    "geom": "size pos quat friction margin gap solref solimp",
-    "site": "pos quat",
-    "tendon": "stiffness damping frictionloss lengthspring",
-    "actuator": "gear gainprm biasprm dynprm",
-    "eq": "data solref solimp",
-    "dof": "damping armature frictionloss",
-}
-_RANGES = {"jnt": "range actfrcrange", "tendon": "range", "actuator": "ctrlrange forcerange actrange"}
-_AMOUNTS = {"dof": "damping armature frictionloss", "geom": "friction", "tendon": "damping frictionloss"}
+_FIELDS = (  # what the numbers are, and fields of a model before what the compiler makes of them
+    ("number", "opt", "gravity wind magnetic density viscosity impratio o_margin"),
+    ("number", "wrap", "prm"),
+    ("number", "qpos", "0 spring"),
+    ("number", "body", "pos quat mass inertia ipos gravcomp"),
+    ("number", "jnt", "pos axis stiffness margin solref solimp"),
+    ("number", "geom", "size pos quat friction margin gap solref solimp"),
+    ("number", "site", "pos quat"),
+    ("number", "tendon", "stiffness damping frictionloss lengthspring"),
+    ("number", "actuator", "gear gainprm biasprm dynprm"),
+    ("number", "eq", "data solref solimp"),
+    ("number", "dof", "damping armature frictionloss"),
+    ("range", "jnt", "range actfrcrange"),
+    ("range", "tendon", "range"),
+    ("range", "actuator", "ctrlrange forcerange actrange"),
+    ("amount", "dof", "damping armature frictionloss"),
+    ("amount", "geom", "friction"),
+    ("amount", "tendon", "damping frictionloss"),
+)
 _WRITTEN = {  # by users, where it is not what the field is called
+    "wrap_prm": "coef of its joints",
+    "qpos0": "ref or pos",
+    "qpos_spring": "springref",
     "body_ipos": "inertial pos",
     "jnt_solref": "solreflimit",
     "jnt_solimp": "solimplimit",
@@ -366,19 +365,20 @@ def check_model(model: mujoco.MjModel) -> None:
     step = model.opt.timestep
     if not 0 < step <= 1:
         raise UserError(f"option timestep is {step:g}; a time step is above 0 and at most 1 s")
-    for name in _OPTIONS:
-        _check(np.reshape(getattr(model.opt, name), (1, -1)), name, lambda _: "option")
-    _check(model.wrap_prm, "coef of its joints", lambda _: "tendon")
-    for field, attribute in (("qpos0", "ref or pos"), ("qpos_spring", "springref")):
-        _check(getattr(model, field), attribute, functools.partial(_element, model, "qpos"))
-    for valid, fields in (("number", _NUMBERS), ("range", _RANGES), ("amount", _AMOUNTS)):
-        for kind, names in fields.items():
-            for name in names.split():
-                field = f"{kind}_{name}"
-                array = np.asarray(getattr(model, field))
-                if valid == "amount" and name == "damping" and array.ndim > 1:
-                    array = array[:, :1]  # terms of a higher order may have any sign
-                _check(array, _WRITTEN.get(field, name), functools.partial(_element, model, kind), valid)
+    for valid, kind, names in _FIELDS:
+        is_good, wanted = _VALID[valid]
+        for name in names.split():
+            field = "qpos0" if name == "0" else f"{kind}_{name}"
+            array = np.array([getattr(model.opt, name)]) if kind == "opt" else getattr(model, field)
+            if valid == "amount" and name == "damping" and array.ndim > 1:
+                array = array[:, :1]  # terms of a higher order may have any sign
+            good = is_good(array).all(axis=tuple(range(1, array.ndim)))
+            if not good.all():
+                row = int(good.argmin())
+                written = _WRITTEN.get(field, name)
+                raise UserError(
+                    f"{_element(model, kind, row)}: {written} is {_shown(np.ravel(array[row]))}; {wanted}"
+                )
     for actuator in np.flatnonzero(model.actuator_dyntype == int(mujoco.mjtDyn.mjDYN_FILTER)):
         constant = float(model.actuator_dynprm[actuator, 0])
         if constant <= 0:
@@ -414,25 +414,18 @@ def _reversed_ranges(model: mujoco.MjModel) -> list[str]:
     ]
 
 
-def _check(array: np.ndarray, attribute: str, element: Callable[[int], str], valid: str = "number") -> None:
-    """Raises UserError for the first of the rows (n, ...) that holds an invalid number."""
-    is_good, wanted = _VALID[valid]
-    good = is_good(array)
-    if not good.all():
-        row = int(np.flatnonzero(~good.reshape(len(array), -1).all(1))[0])
-        raise UserError(f"{element(row)}: {attribute} is {_shown(np.ravel(array[row]))}; {wanted}")
-
-
 def _shown(values: np.ndarray) -> str:
     numbers = " ".join(f"{value:g}" for value in values[:10])
     return numbers + (" ..." if len(values) > 10 else "")
 
 
-def _element(model: mujoco.MjModel, prefix: str, index: int) -> str:
+def _element(model: mujoco.MjModel, kind: str, index: int) -> str:
     """Kind and name of the element to which a number of a field belongs."""
-    if prefix == "qpos":
-        prefix, index = "jnt", int(np.searchsorted(model.jnt_qposadr, index, side="right")) - 1
-    elif prefix == "dof":
-        prefix, index = "jnt", int(model.dof_jntid[index])
-    kind = {"jnt": "joint", "eq": "equality constraint"}.get(prefix, prefix)
-    return f"{kind} {getattr(model, prefix)(index).name or index!r}"
+    if kind in ("opt", "wrap"):
+        return {"opt": "option", "wrap": "tendon"}[kind]
+    if kind == "qpos":
+        kind, index = "jnt", int(np.searchsorted(model.jnt_qposadr, index, side="right")) - 1
+    elif kind == "dof":
+        kind, index = "jnt", int(model.dof_jntid[index])
+    told = {"jnt": "joint", "eq": "equality constraint"}.get(kind, kind)
+    return f"{told} {getattr(model, kind)(index).name or index!r}"

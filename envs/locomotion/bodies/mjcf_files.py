@@ -14,8 +14,7 @@ import re
 import shlex
 import stat
 import xml.parsers.expat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
@@ -27,15 +26,18 @@ MOST_FILES, MOST_ELEMENTS, MOST_DEPTH = 1000, 200_000, 400
 """MJCF files and elements of a robot, and elements inside each other; MuJoCo's parser stops at 500."""
 
 _MOST = {"files": MOST_FILES, "bytes of text": MOST_TEXT, "elements": MOST_ELEMENTS}
-_FOLDERS = ("meshdir", "texturedir", "assetdir")
+_FOLDERS, _STRIPS = ("meshdir", "texturedir", "assetdir"), "strippath"
+"""Settings of the compiler by which files are found."""
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _TAG = re.compile(r"""<[^"'>]*(?:"[^"]*"[^"'>]*|'[^']*'[^"'>]*)*>""")
 _LITERAL = r"""\sfile\s*=\s*(?:"([^"<&]*)"|'([^'<&]*)')"""
+_NO_MJCF = "is no MJCF that MuJoCo reads"
 
 
 @dataclass(frozen=True)
 class _Mention:
-    """A file that an element names: where it stands, and the folder of the file it stands in."""
+    """A file that an element names, or a setting by which such files are found."""
 
     file: Path
     line: int
@@ -45,19 +47,7 @@ class _Mention:
 
     @property
     def place(self) -> str:
-        """For a message."""
         return f'{self.file}, line {self.line}: <{self.element} {self.attribute}="{self.name}">'
-
-
-@dataclass
-class _Model:
-    """What one model, with all that it includes, names."""
-
-    includes: list[_Mention] = field(default_factory=list)
-    assets: list[_Mention] = field(default_factory=list)
-    models: list[_Mention] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
-    strips_paths: bool = False
 
 
 def check_files(path: Path, *allowed: Path) -> None:
@@ -76,8 +66,7 @@ def check_files(path: Path, *allowed: Path) -> None:
     kind = what_it_is(path)
     if kind is not None:
         raise UserError(f"{path} {kind}")
-    roots = [os.path.realpath(folder) for folder in allowed or (path.parent,)]
-    _Checker(roots).check(path, ())
+    _Checker([os.path.realpath(folder) for folder in allowed or (path.parent,)]).check(path, ())
 
 
 class _Checker:
@@ -90,35 +79,36 @@ class _Checker:
             return  # attached twice, or in a circle, which MuJoCo refuses
         self._models.add(os.path.realpath(path))
         base = os.path.dirname(os.path.abspath(path))
-        model = self._model(path, base)
+        mentions = self._mentioned(path, base)
         bases = tuple(dict.fromkeys((base, *outer)))
-        for mention in (*model.assets, *model.models):
-            inner = [
-                os.path.join(at, folder, name)
-                for at in (*bases, os.path.dirname(os.path.abspath(mention.file)))
-                for folder in ("", *model.folders)
-                for name in {mention.name, *([os.path.basename(mention.name)] * model.strips_paths)}
-            ]
-            found = self._inside(mention, inner)
-            for file in found:
+        folders = ["", *(mention.name for mention in mentions if mention.attribute in _FOLDERS)]
+        strips = any(mention.attribute == _STRIPS and mention.name != "false" for mention in mentions)
+        for mention in mentions:
+            if mention.element == "include" or mention.attribute in (*_FOLDERS, _STRIPS):
+                continue
+            near = (*bases, os.path.dirname(os.path.abspath(mention.file)))
+            names = {mention.name, *([os.path.basename(mention.name)] * strips)}
+            inner = [os.path.join(at, folder, name) for at in near for folder in folders for name in names]
+            for file in self._inside(mention, inner):
                 _check_regular(file, mention.place, MOST_ASSET)
-                if mention in model.models:
+                if mention.element == "model":
                     self.check(Path(file), bases)
 
-    def _model(self, path: Path, base: str) -> _Model:
-        """Reads a model's main file and what it includes."""
-        model, waiting, done = _Model(), [path], set[str]()
+    def _mentioned(self, path: Path, base: str) -> list[_Mention]:
+        """What a model's main file and the files that it includes name."""
+        mentions, waiting, done = [], [path], set()
         while waiting:
             file = waiting.pop()
             if os.path.realpath(file) in done:
                 continue  # a circle of includes, which MuJoCo refuses
             done.add(os.path.realpath(file))
-            before = len(model.includes)
-            _read_into(model, file, self._content(file), is_main=file is path)
-            for mention in model.includes[before:]:
-                near = [os.path.join(at, mention.name) for at in (os.path.dirname(file) or ".", base)]
-                waiting += [Path(found) for found in self._inside(mention, near)]
-        return model
+            own = _mentions(file, self._content(file), is_main=file is path)
+            mentions += own
+            for mention in own:
+                if mention.element == "include":
+                    near = [os.path.join(at, mention.name) for at in (os.path.dirname(file) or ".", base)]
+                    waiting += [Path(found) for found in self._inside(mention, near)]
+        return mentions
 
     def _content(self, file: Path) -> bytes:
         """What is in one of the MJCF files. Raises UserError: with it the robot is too large."""
@@ -137,38 +127,32 @@ class _Checker:
         for candidate in dict.fromkeys(candidates):
             # MuJoCo shortens a/../b in the name, the system follows links first.
             meanings = {os.path.realpath(candidate), os.path.realpath(os.path.normpath(candidate))}
-            inside = all(self._is_inside(meaning) for meaning in meanings)
+            inside = all(
+                any(os.path.commonpath([root, path]) == root for root in self._roots) for path in meanings
+            )
             reachable |= inside
             if os.path.lexists(candidate) or os.path.lexists(os.path.normpath(candidate)):
                 if not inside:
-                    raise self._refusal(mention)
+                    reachable = False
+                    break
                 there.append(os.path.normpath(candidate))
         if not reachable:
-            raise self._refusal(mention)
+            raise UserError(
+                f"{mention.place} lies outside {' and '.join(self._roots)}, and a robot reads files from "
+                "there only; env.files_from=<folder> allows another folder, with all that is in it"
+            )
         return there
 
-    def _is_inside(self, path: str) -> bool:
-        return any(os.path.commonpath([root, path]) == root for root in self._roots)
 
-    def _refusal(self, mention: _Mention) -> UserError:
-        allowed = " and ".join(self._roots)
-        return UserError(
-            f"{mention.place} lies outside {allowed}, and a robot reads files from there only; "
-            "env.files_from=<folder> allows another folder, with all that is in it"
-        )
-
-
-def _read_into(model: _Model, file: Path, data: bytes, is_main: bool) -> None:
-    """Adds what one file names."""
+def _mentions(file: Path, data: bytes, is_main: bool) -> list[_Mention]:
+    """What one file names: every ``file...``, paths in a plugin's options, and the compiler's folders."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is no MJCF that MuJoCo reads: not UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
+        raise UserError(f"{file} {_NO_MJCF}: not UTF-8 ({error.reason} at byte {error.start})") from error
     data = _without_comments(text.removeprefix("\ufeff"), file).encode()
     parser = xml.parsers.expat.ParserCreate("utf-8")
-    depth = 0
+    found, depth = [], 0
 
     def start(element: str, attributes: dict[str, str]) -> None:
         nonlocal depth
@@ -177,22 +161,23 @@ def _read_into(model: _Model, file: Path, data: bytes, is_main: bool) -> None:
         if depth > MOST_DEPTH:
             raise UserError(f"{file}, line {line}: more than {MOST_DEPTH} elements inside each other")
         if depth == 1 and is_main and element != "mujoco":
-            raise UserError(
-                f"{file} is no MJCF that MuJoCo reads: it begins with <{element}>, not with <mujoco>"
-            )
+            raise UserError(f"{file} {_NO_MJCF}: it begins with <{element}>, not with <mujoco>")
         if element == "include" and "file" in attributes:
             # Here alone a reader's way with white space and entities decides which file is opened.
             begin = parser.CurrentByteIndex
-            raw = data[begin : data.index(b">", begin)].decode()
-            literal = re.search(_LITERAL, raw)
+            literal = re.search(_LITERAL, data[begin : data.index(b">", begin)].decode())
             if literal is None or attributes["file"] not in literal.groups():
                 raise UserError(f"{file}, line {line}: <include> must name its file in plain characters")
-        for mention in _mentions(file, line, element, attributes):
-            kind = {"include": model.includes, "model": model.models}.get(element, model.assets)
-            kind.append(mention)
-        if element == "compiler":
-            model.folders += [_plain_name(attributes[name]) for name in _FOLDERS if name in attributes]
-            model.strips_paths |= attributes.get("strippath", "false") != "false"
+        for attribute, value in attributes.items():
+            # MuJoCo takes both for a separator, on every system.
+            mention = _Mention(file, line, element, attribute, value.replace("\\", "/"))
+            is_option = (element, attribute) == ("config", "value") and "/" in mention.name
+            if element == "compiler" and attribute in (*_FOLDERS, _STRIPS):
+                found.append(mention)
+            elif value and (attribute.startswith("file") or is_option):
+                if _SCHEME.match(value) or any(ord(character) < 32 for character in value):
+                    raise UserError(f"{mention.place}: a plain path is expected, not an address")
+                found.append(mention)
 
     def end(element: str) -> None:
         nonlocal depth
@@ -203,28 +188,8 @@ def _read_into(model: _Model, file: Path, data: bytes, is_main: bool) -> None:
         parser.Parse(data, True)
     except xml.parsers.expat.ExpatError as error:
         reason = xml.parsers.expat.ErrorString(error.code)
-        raise UserError(
-            f"{file} is no MJCF that MuJoCo reads: no well-formed XML, line {error.lineno} ({reason})"
-        ) from error
-
-
-def _mentions(file: Path, line: int, element: str, attributes: dict[str, str]) -> Iterator[_Mention]:
-    """Files that an element's attributes name: every ``file...``, and paths in a plugin's options."""
-    for attribute, value in attributes.items():
-        is_path = attribute.startswith("file") or (
-            (element, attribute) == ("config", "value") and ("/" in value or "\\" in value)
-        )
-        if not is_path or not value:
-            continue
-        mention = _Mention(file, line, element, attribute, _plain_name(value))
-        if _SCHEME.match(value) or any(ord(character) < 32 for character in value):
-            raise UserError(f"{mention.place}: a plain path is expected, not an address")
-        yield mention
-
-
-def _plain_name(name: str) -> str:
-    # MuJoCo takes both for a separator, on every system.
-    return name.replace("\\", "/")
+        raise UserError(f"{file} {_NO_MJCF}: no well-formed XML, line {error.lineno} ({reason})") from error
+    return found
 
 
 def _check_regular(path: str, place: str, most: int) -> None:
@@ -253,7 +218,7 @@ def _without_comments(text: str, file: Path) -> str:
             if text.startswith(opening, begin):
                 end = text.find(closing, begin + len(opening))
                 if end < 0:
-                    raise UserError(f"{file} is no MJCF that MuJoCo reads: {opening} is not closed")
+                    raise UserError(f"{file} {_NO_MJCF}: {opening} is not closed")
                 at = end + len(closing)
                 piece = text[begin:at]
                 parts.append(re.sub(r"[^\n]", " ", piece) if opening == "<!--" else piece)
@@ -269,28 +234,36 @@ def _without_comments(text: str, file: Path) -> str:
 
 
 _URDF = "as URDF, which MuJoCo converts, see docs/robots.md"
-_KINDS = {
-    "URDF": "is a URDF; MJCF is read. MuJoCo converts many of them: {convert}; then motors are added, see "
-    "docs/robots.md",
-    "xacro": "is a xacro, of which ROS makes a URDF: xacro {quoted} > robot.urdf. MuJoCo converts many URDFs "
-    "to the MJCF that is read, see docs/robots.md",
-    "SDF": f"is an SDF of Gazebo; MJCF is read. Export the robot as MJCF, or {_URDF}",
-    "USD": f"is a USD scene; MJCF is read. Export the robot as MJCF, or {_URDF}",
-    "binary": "is a compiled model, which cannot be changed any more; name the MJCF file that it was made of",
-    "archive": "is an archive; unpack it, and name the MJCF file in it, or the folder",
-    "mesh": 'is a mesh, the shape of a part; name the MJCF file that has it as <mesh file="{name}"/>',
-    "part": "is a part of a robot (<mujocoinclude>); name the file that includes it",
-    "MJCF": "is MJCF, but MuJoCo reads files whose names end in .xml only; rename it",
-}
-_ENDINGS = {
-    "MJCF": (".mjcf",),
-    "URDF": (".urdf",),
-    "xacro": (".xacro",),
-    "SDF": (".sdf",),
-    "USD": (".usd", ".usda", ".usdc", ".usdz"),
-    "binary": (".mjb",),
-    "archive": (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"),
-    "mesh": tuple(f".{end}" for end in "stl obj ply dae msh glb gltf fbx 3ds off step stp".split()),
+_KINDS = {  # of files that are no MJCF, the easiest to go on with first: how their names end, and what to do
+    "MJCF": (".mjcf", "is MJCF, but MuJoCo reads files whose names end in .xml only; rename it"),
+    "URDF": (
+        ".urdf",
+        "is a URDF; MJCF is read. MuJoCo converts many of them: {convert}; then motors are added, see "
+        "docs/robots.md",
+    ),
+    "xacro": (
+        ".xacro",
+        "is a xacro, of which ROS makes a URDF: xacro {quoted} > robot.urdf. MuJoCo converts many URDFs to "
+        "the MJCF that is read, see docs/robots.md",
+    ),
+    "SDF": (".sdf", f"is an SDF of Gazebo; MJCF is read. Export the robot as MJCF, or {_URDF}"),
+    "USD": (
+        ".usd .usda .usdc .usdz",
+        f"is a USD scene; MJCF is read. Export the robot as MJCF, or {_URDF}",
+    ),
+    "binary": (
+        ".mjb",
+        "is a compiled model, which cannot be changed any more; name the MJCF file that it was made of",
+    ),
+    "archive": (
+        ".zip .tar .tgz .gz .bz2 .xz .7z .rar .zst",
+        "is an archive; unpack it, and name the MJCF file in it, or the folder",
+    ),
+    "mesh": (
+        ".stl .obj .ply .dae .msh .glb .gltf .fbx .3ds .off .step .stp",
+        'is a mesh, the shape of a part; name the MJCF file that has it as <mesh file="{name}"/>',
+    ),
+    "part": ("", "is a part of a robot (<mujocoinclude>); name the file that includes it"),
 }
 _BEGINNINGS = {
     "archive": (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"),
@@ -320,47 +293,41 @@ def what_it_is(path: Path) -> str | None:
         f"import mujoco; m = mujoco.MjModel.from_xml_path({json.dumps(str(path), ensure_ascii=False)}); "
         'mujoco.mj_saveLastXML("robot.xml", m)'
     )
-    return _KINDS[kind].format(
-        convert=f"python -c {shlex.quote(code)}", quoted=shlex.quote(str(path)), name=path.name
-    )
+    convert, quoted = f"python -c {shlex.quote(code)}", shlex.quote(str(path))
+    return _KINDS[kind][1].format(convert=convert, quoted=quoted, name=path.name)
 
 
 def what_a_folder_holds(folder: Path, most: int) -> str:
     """What there is in place of MJCF files, in half a sentence; "" if the first ``most`` tell nothing."""
-    found: dict[str, Path] = {}
+    found: dict[str | None, Path] = {}
     count = 0
     for at, _, names in os.walk(folder):
         for name in sorted(names):
-            count += 1
-            kind = _by_ending(name)
-            if kind is not None:
-                found.setdefault(kind, Path(at, name))
+            found.setdefault(_by_ending(name), Path(at, name))
+        count += len(names)
         if count > most:
             break
-    for kind in _ENDINGS:  # what is easiest to go on with comes first
+    for kind in _KINDS:
         if kind in found:
             return f"{found[kind].relative_to(folder)} {what_it_is(found[kind]) or 'is no MJCF'}"
     return ""
 
 
 def _kind(path: Path, begin: bytes) -> str | None:
-    by_content = next((kind for kind, starts in _BEGINNINGS.items() if begin.startswith(starts)), None)
-    if by_content is None and begin[257:262] == b"ustar":
-        by_content = "archive"
     by_ending = _by_ending(path.name)
-    if by_content is not None:
-        return "USD" if path.name.lower().endswith(".usdz") else by_content
+    for kind, starts in _BEGINNINGS.items():
+        if begin.startswith(starts) or (kind == "archive" and begin[257:262] == b"ustar"):
+            return "USD" if path.name.lower().endswith(".usdz") else kind
     root = _ROOT.search(re.sub(rb"<!--.*?-->", b"", begin, flags=re.DOTALL))
     if root is not None and begin.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        kind = _ROOTS.get(root[1].decode())
         if root[1] == b"mujoco" and path.suffix.lower() != ".xml":
             return "MJCF"
-        if kind == "URDF" and (by_ending == "xacro" or b"<xacro:" in begin):
-            return "xacro"
-        return kind  # what it holds counts, whatever it is called
+        kind = _ROOTS.get(root[1].decode())
+        # What it holds counts, whatever it is called.
+        return "xacro" if kind == "URDF" and (by_ending == "xacro" or b"<xacro:" in begin) else kind
     return None if by_ending == "MJCF" else by_ending
 
 
 def _by_ending(name: str) -> str | None:
-    name = name.lower()
-    return next((kind for kind, ends in _ENDINGS.items() if name.endswith(ends)), None)
+    is_of = ((kind, ends.split()) for kind, (ends, _) in _KINDS.items())
+    return next((kind for kind, ends in is_of if name.lower().endswith(tuple(ends))), None)

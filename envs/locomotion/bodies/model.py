@@ -18,9 +18,6 @@ TENDON, SITE = int(_TRANSMISSIONS.mjTRN_TENDON), int(_TRANSMISSIONS.mjTRN_SITE)
 ADHESION, CRANK = int(_TRANSMISSIONS.mjTRN_BODY), int(_TRANSMISSIONS.mjTRN_SLIDERCRANK)
 """What actuators act through."""
 
-TRANSMISSIONS = {TENDON: "tendon", SITE: "site", ADHESION: "adhesion", CRANK: "slider-crank"}
-TRANSMISSIONS |= dict.fromkeys(JOINT, "joint")
-
 ENDLESS, UNBOUNDED = 1e3, 1e8
 """Where a joint or tendon ends beyond this (rad, m) it is taken to have no end there; a control or force
 beyond this to have no bound. Files write ``inf``, ``1e10`` or the like for both."""

@@ -16,21 +16,15 @@ LIMB = {"contype": 1, "conaffinity": 0, "condim": 3, "rgba": [0.8, 0.6, 0.4, 1]}
 
 
 def gymnasium_model(file_name: str, *removed: str) -> mujoco.MjSpec:
-    """Gymnasium's own MJCF file, with masses and inertias fixed at those of the full body.
-
-    Args:
-        file_name: a file of ``gymnasium/envs/mujoco/assets``, for example ``"half_cheetah.xml"``.
-        removed: names of bodies that are left out, with all they carry.
-    """
+    """Gymnasium's own MJCF file without the bodies ``removed``; masses and inertias are the full body's."""
     return without(with_fixed_inertias(mujoco.MjSpec.from_file(str(ASSETS / file_name))), *removed)
 
 
 def with_fixed_inertias(spec: mujoco.MjSpec) -> mujoco.MjSpec:
     """Write the compiled mass and inertia of every body into ``spec``, and return it.
 
-    Without this, removing a limb from a model with ``settotalmass`` makes what remains heavier
-    (half-cheetah's torso: 6.25 kg becomes 8.95 kg without its back leg). Compiling the result gives
-    the same numbers to the last bit, so an unedited body stays at parity with Gymnasium.
+    Without this, removing a limb from a model with ``settotalmass`` makes what remains heavier. Compiling the
+    result gives the same numbers to the last bit, so an unedited body stays at parity with Gymnasium.
     """
     with warnings.catch_warnings():
         # Gymnasium's half-cheetah uses the attribute whose effect is made permanent here.
@@ -58,10 +52,7 @@ def without(spec: mujoco.MjSpec, *limbs: str) -> mujoco.MjSpec:
 def on_ground(
     name: str, integrator: mujoco.mjtIntegrator, timestep: float, **values: object
 ) -> mujoco.MjSpec:
-    """A model in radians of a light and a checkered plane at height 0, simulated in that time step (s).
-
-    ``values`` are further fields of the plane.
-    """
+    """A model in radians of a light and a checkered plane, with fields ``values``; ``timestep`` in s."""
     spec = mujoco.MjSpec()
     spec.modelname = name
     spec.compiler.degree = False

@@ -38,17 +38,17 @@ class Morphology:
     """A body that can be simulated.
 
     Args:
-        name: what tables and logs call it; nothing else depends on it.
+        name: what tables and logs call it.
         model: the compiled model. It is never edited.
-        full_body: the body this one lacks limbs of (None: it is complete). It gives the height above
-            the ground at which this body starts, and aligns the padded network's slots.
+        full_body: the body this one lacks limbs of (None: it is complete), from whose height above the ground
+            it starts and by whose limbs the padded network's slots are aligned.
         home: (nq,) start position; None: the model's ``qpos0``, as near to the ground as the full body.
         home_controls: (nu,) controls that hold ``home``; None: read from the model.
         home_activation: (na,) states of actuators at the start; None: 0.
         ground: height of the ground, m.
         floats: it starts off the ground, as what flies or swims does.
         spec: makes a fresh ``MjSpec`` that compiles to ``model``, to be edited; None: there is none.
-        notes: what was added, changed or left out when the body was read, in words.
+        notes: what was added, changed or left out when the body was read.
     """
 
     name: str
@@ -100,11 +100,9 @@ class Morphology:
     @functools.cached_property
     def joint_descriptors(self) -> tuple[tuple[np.ndarray, ...], ...]:
         """For every limb the (22,) float32 descriptors of each of its joint rows."""
+        model, controls = self.model, self.controls
         return tuple(
-            tuple(
-                joint_descriptors(self.model, limb, slot, self.controls, self.reference(slot))
-                for slot in limb.slots
-            )
+            tuple(joint_descriptors(model, limb, slot, controls, self.reference(slot)) for slot in limb.slots)
             for limb in self.limbs
         )
 
@@ -163,10 +161,13 @@ class Morphology:
 
         What swims, floats without gravity or is tied to the world does not fall.
         """
-        driven = {slot.joint for slot in self.limbs[0].slots if slot.actuator >= 0}
-        return not _swims(self.model) and self._can_move(
-            lambda joint, rise: rise > 0.1 and joint not in driven
+        options, driven = self.model.opt, {slot.joint for slot in self.limbs[0].slots if slot.actuator >= 0}
+        weightless = (
+            options.disableflags & int(mujoco.mjtDisableBit.mjDSBL_GRAVITY) or options.gravity[2] >= 0
         )
+        if weightless or options.density > AIR:
+            return False
+        return self._can_move(lambda joint, rise: rise > 0.1 and joint not in driven)
 
     def _can_move(self, along: Callable[[int, float], bool]) -> bool:
         """Whether the root has a free joint, or a slide that is not held and of which ``along`` is true.
@@ -185,22 +186,17 @@ class Morphology:
 
     @functools.cached_property
     def tip(self) -> int:
-        """Index of the limb that reaches farthest from a root that cannot travel; -1 for one that can.
-
-        Limbs equally far out are told apart by where they are at home, not by their order.
-        """
+        """Index of the limb that reaches farthest from a root that cannot travel; -1 for one that can."""
         if self.can_travel:
             return -1
+        # Limbs equally far out are told apart by where they are at home, not by their order.
         reach, data = self.limb_reach, self.placed(self.initial_qpos)
         places = [tuple(np.round(data.xpos[limb.bodies[0]], 6)) for limb in self.limbs]
         return max(range(self.n_limbs), key=lambda i: (round(reach[i], 6), places[i]))
 
     @functools.cached_property
     def limb_reach(self) -> tuple[float, ...]:
-        """How far (m) the centre of each limb can be from the root's origin in the reference position.
-
-        The lengths on the way, and what the joints on it add to them.
-        """
+        """How far (m) the centre of each limb can be from the root's origin: lengths, and what joints add."""
         lengths: list[float] = []
         for index, limb in enumerate(self.limbs):
             above = lengths[limb.parent] if limb.parent >= 0 else 0.0
@@ -248,29 +244,20 @@ class Morphology:
 
     @functools.cached_property
     def standing_height(self) -> float:
-        """Height of the root's origin above the body's lowest point in its start position, m.
-
-        Above the ground for a body that starts off it.
-        """
+        """Height of the root's origin above the body's lowest point (the ground if it floats) at first, m."""
         qpos = self.initial_qpos
         lowest = self.ground if self.floats else self.lowest_point(qpos)
         return float(self.placed(qpos).xpos[self.root, 2] - lowest)
 
     @functools.cached_property
     def height_unit(self) -> float:
-        """What heights that end an episode are multiples of, m: how far it is down to the ground for a body.
-
-        The standing height; half the vertical or an eighth of the horizontal extent where that is more, as
-        the root's origin may lie low in the body.
-        """
+        """What heights that end an episode are multiples of, m: the standing height, more if it is large."""
+        # The root's origin may lie low in the body.
         low, high = self.bounds(self.initial_qpos)
         return max(self.standing_height, float((high - low)[2]) / 2, float((high - low)[:2].max()) / 8)
 
     def bounds(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper corner (3,) m of all limbs' geoms; of their origins if they have none.
-
-        Geoms that can touch something count, where there are any.
-        """
+        """Lower and upper corner (3,) m of the limbs' geoms that touch, else of all, else of the origins."""
         model, data = self.model, self.placed(qpos)
         geoms = np.flatnonzero(np.isin(model.geom_bodyid, self.parts))
         touching = geoms[touching_geoms(model)[geoms]]
@@ -294,9 +281,3 @@ class Morphology:
                 qpos[address + 2] += shift
             elif kind == SLIDE and abs(upward) > 0.99:
                 qpos[address] += shift * np.sign(upward)
-
-
-def _swims(model: mujoco.MjModel) -> bool:
-    """Whether no gravity pulls down, or a fluid bears what is in it."""
-    off = model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_GRAVITY)
-    return bool(off or model.opt.gravity[2] >= 0 or model.opt.density > AIR)

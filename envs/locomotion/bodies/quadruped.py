@@ -1,8 +1,7 @@
 """Drawn bodies: a box on 3 to 6 springy legs, of other sizes for every number.
 
-Everything about a body is drawn from `RANGES`, by a stream that depends on its number only. So
-``quadruped_17`` is the same body on every machine, and there is no last one. All start upright, with
-their feet on the ground.
+Everything about a body is drawn from `RANGES`, by a stream that depends on its number only: ``quadruped_17``
+is the same body on every machine. All start upright, with their feet on the ground.
 """
 
 from __future__ import annotations
@@ -79,10 +78,7 @@ def _drawn(name: str, random: Callable[[], float]) -> float:
 
 
 def _stands(chosen: tuple[int, ...]) -> bool:
-    """Whether the feet surround the centre: no two neighbouring sixths without a leg.
-
-    Neighbours among the legs are then less than 120 + 2 * 20 degrees apart.
-    """
+    """Whether the feet surround the centre: no two neighbouring sixths without a leg."""
     return all(sixth in chosen or (sixth + 1) % 6 in chosen for sixth in range(6))
 
 

@@ -71,34 +71,35 @@ class UserBodies:
         compile_seconds: int = SECONDS,
         keyframe: str | int | None = None,
     ) -> None:
-        self.source = source
-        if source.startswith(MENAGERIE):
-            files = {source.removeprefix(MENAGERIE): menagerie_file(source.removeprefix(MENAGERIE))}
-        else:
-            files = _find_files(Path(source).expanduser())
+        self.source, self._bodies, reasons = source, dict[str, Morphology](), []
         folder = Path(source).expanduser()
+        if source.startswith(MENAGERIE):
+            robot = source.removeprefix(MENAGERIE)
+            files = {robot: menagerie_file(robot)}
+        else:
+            files = _find_files(folder)
         allowed = [] if files_from is None else [Path(files_from).expanduser()]
         if allowed and not allowed[0].is_dir():
             raise UserError(
                 f"env.files_from={files_from!r} is no folder; say one that is there, or leave it out"
             )
-        self._bodies: dict[str, Morphology] = {}
-        reasons = []
         with CompileGuard(compile_seconds) as guard:
             for name, path in files.items():
                 try:
-                    if folder.is_dir() and not _is_inside(path, folder):
+                    root = folder if folder.is_dir() else path.parent
+                    is_inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+                    if folder.is_dir() and not is_inside:
                         raise UserError(
                             f"{path} is a link out of {folder}; name the file that it leads to instead"
                         )
-                    check_files(path, folder if folder.is_dir() else path.parent, *allowed)
+                    check_files(path, root, *allowed)
                     guard.check(path)
                     self._bodies[name] = load_morphology(name, path, keyframe)
                 except UserError as error:
                     reasons.append(str(error))
         if not self._bodies:
-            held = what_a_folder_holds(folder, MOST_ROBOTS) if folder.is_dir() else ""
-            reasons += [held] if held else []
+            if held := what_a_folder_holds(folder, MOST_ROBOTS) if folder.is_dir() else "":
+                reasons.append(held)
             raise UserError(reasons[0] if len(reasons) == 1 else "no robot here: " + "; ".join(reasons))
         self._names, twins = distinct(list(self._bodies), self._bodies.__getitem__)
         reasons += [f"{twin} is the same robot as {name}" for twin, name in twins.items()]
@@ -121,11 +122,7 @@ class UserBodies:
         return self._bodies[self.canonical(name)]
 
     def match(self, patterns: str | Sequence[str]) -> tuple[str, ...]:
-        """Names that fit one of the patterns (``*``, ``?``, ``[...]``), also those of duplicates.
-
-        Raises:
-            UserError: a pattern that fits none.
-        """
+        """Names that fit a pattern (``*``, ``?``, ``[...]``), duplicates too. Raises UserError: none fits."""
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
         for pattern in patterns:
             if not fnmatch.filter(self._bodies, pattern):
@@ -149,14 +146,14 @@ def _read(stamps: tuple[int, ...], source: str, **options: Any) -> UserBodies:
 
 @functools.lru_cache(maxsize=64)
 def check_robot(path: Path, stamp: int) -> None:
-    """Refuses a file that is no robot, or reads files beyond its folder, as `UserBodies` does.
+    """Refuses a file, which another library is to read, as `UserBodies` does.
 
     Args:
-        path: of the file, which another library is to read.
+        path: of the file.
         stamp: when it was last written; it is checked again after every edit.
 
     Raises:
-        UserError: with the reason.
+        UserError: it is no robot, or reads files beyond its folder.
     """
     check_files(path)
     with CompileGuard() as guard:
@@ -202,10 +199,6 @@ def _xml_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
 def menagerie_file(name: str) -> Path:
     """File of a robot of MuJoCo Menagerie, fetched at its first use.
 
@@ -236,14 +229,7 @@ def menagerie_file(name: str) -> Path:
 
 
 class CompileGuard:
-    """A process that compiles files within limits; a context manager, which ends it.
-
-    Starting it takes 0.3 s, which all files of one guard share.
-
-    Args:
-        seconds: of computation for each file.
-        memory: bytes for each file.
-    """
+    """A process that compiles files, each within ``seconds`` and ``memory`` (bytes); a context manager."""
 
     def __init__(self, seconds: int = SECONDS, memory: int = MEMORY) -> None:
         self._limits = (seconds, memory)

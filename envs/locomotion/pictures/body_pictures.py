@@ -34,16 +34,9 @@ _FAMILY = ["DejaVu Sans"]  # comes with matplotlib, so that sizes are the same e
 def body_picture(
     description: Description, rendering: np.ndarray | None, path: Path, why_not: str = ""
 ) -> tuple[int, int]:
-    """Writes a PNG of the rendering (left, if there is one) and the limb graph (right).
+    """Writes a PNG of the rendering (height, width, 3) uint8 (left) and the limb graph (right).
 
-    Args:
-        description: of the body.
-        rendering: (height, width, 3) uint8, or None.
-        path: of the PNG.
-        why_not: written under the title where there is no rendering.
-
-    Returns:
-        Width and height of the PNG in pixels.
+    Without a rendering ``why_not`` is written under the title. Returns width and height of the PNG in pixels.
     """
     figure, axes = _canvas()
     boxes = [_box(limb, figure) for limb in description.limbs]
@@ -80,11 +73,11 @@ def body_picture(
 def sheet(
     names: Sequence[str], renderings: Sequence[np.ndarray], path: Path, columns: int | None = None
 ) -> tuple[int, int]:
-    """Writes a PNG with one cell for each body: its rendering, and its name below.
+    """Writes a PNG with one cell for each body: its rendering (height, width, 3) uint8, and its name below.
 
     Args:
         names: of the bodies.
-        renderings: (height, width, 3) uint8 each, all of one size.
+        renderings: all of one size.
         path: of the PNG.
         columns: cells side by side; None: about as many as below each other.
 
@@ -128,11 +121,10 @@ def _box(limb: LimbRow, figure: Figure) -> VPacker:
         lines.append((text, colour, ROW_SIZE, "normal"))
     if len(shown) < len(limb.joints):
         lines.append((f"and {len(limb.joints) - len(shown)} more", EDGE, ROW_SIZE, "normal"))
-    style = {"family": _FAMILY, "parse_math": False}
-    parts = [
-        TextArea(text, textprops={"color": colour, "size": size, "weight": weight, **style})
-        for text, colour, size, weight in lines
-    ]
+    parts = []
+    for text, color, size, weight in lines:
+        style = {"color": color, "size": size, "weight": weight, "family": _FAMILY, "parse_math": False}
+        parts.append(TextArea(text, textprops=style))
     box = VPacker(children=parts, pad=PADDING * 72 / DPI, sep=3, align="left")
     box.set_figure(figure)
     return box
@@ -208,10 +200,7 @@ def _write(figure: Figure, path: Path) -> tuple[int, int]:
 def tidy_tree(
     parents: Sequence[int], sizes: np.ndarray, gap: tuple[float, float]
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Places of boxes of different sizes, none of which overlap.
-
-    Subtrees of one parent stand as near to each other as the boxes of each level allow. Several trees
-    stand side by side.
+    """Places of boxes of different sizes: trees side by side, and subtrees as near as their levels allow.
 
     Args:
         parents: index of each box's parent, -1 for a root; parents stand before children.

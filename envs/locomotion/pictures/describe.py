@@ -9,23 +9,17 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from ..bodies.actuators import (
-    force_span,
-    is_position_servo,
-    listed,
-    position_gain,
-    read_controls,
-    velocity_gain,
-)
+from ..bodies.actuators import feedback, force_span, is_position_servo, listed, read_controls
 from ..bodies.descriptors import LENGTH_UNIT, gear_size, transmission_axis
 from ..bodies.limbs import JointSlot, Limb
 from ..bodies.model import (
     ADHESION,
     BALL,
+    CRANK,
     FREE,
     HINGE,
-    SLIDE,
-    TRANSMISSIONS,
+    SITE,
+    TENDON,
     body_joints,
     joint_range,
     tendon_range,
@@ -34,6 +28,8 @@ from ..bodies.morphology import Morphology
 from ..env import LocomotionEnv
 from ..limb_spec import LIMB_SPEC
 from ..task import LocomotionTask
+
+_TRANSMISSIONS = {TENDON: "tendon", SITE: "site", ADHESION: "adhesion", CRANK: "slider-crank"}
 
 
 @dataclass(frozen=True)
@@ -163,51 +159,42 @@ def _label(name: str, what: str, number: int) -> str:
 
 
 def _joint_row(body: Morphology, limb: Limb, slot: JointSlot) -> JointRow:
-    model = body.model
-    actuator = None if slot.actuator < 0 else _actuator_row(body, limb, slot)
-    if slot.joint < 0:
-        return _transmission_row(model, limb, slot, actuator)
-    name, kind = _label(model.joint(slot.joint).name, "joint", slot.joint), int(model.jnt_type[slot.joint])
-    limits = joint_range(model, slot.joint)
-    if kind == BALL:  # its range is that of the whole turn, whatever the axis
-        return JointRow(name, f"ball {'xyz'[slot.axis]}", limits and (-limits[1], limits[1]), "rad", actuator)
-    return JointRow(
-        name, "hinge" if kind == HINGE else "slide", limits, "rad" if kind == HINGE else "m", actuator
-    )
+    model, joint = body.model, slot.joint
+    if joint < 0:
+        name, kind, limits = _transmission(model, slot.actuator)
+        turns = transmission_axis(model, limb, slot.actuator)[0]
+    else:
+        name, limits = _label(model.joint(joint).name, "joint", joint), joint_range(model, joint)
+        turns = int(model.jnt_type[joint]) in (HINGE, BALL)
+        kind = "hinge" if turns else "slide"
+        if int(model.jnt_type[joint]) == BALL:  # its range is that of the whole turn, whatever the axis
+            kind, limits = f"ball {'xyz'[slot.axis]}", limits and (-limits[1], limits[1])
+    actuator = None if slot.actuator < 0 else _actuator_row(body, slot.actuator, turns)
+    return JointRow(name, kind, limits, "rad" if turns else "m", actuator)
 
 
-def _transmission_row(
-    model: mujoco.MjModel, limb: Limb, slot: JointSlot, actuator: ActuatorRow | None
-) -> JointRow:
-    kind, target = int(model.actuator_trntype[slot.actuator]), int(model.actuator_trnid[slot.actuator, 0])
-    what = TRANSMISSIONS.get(kind, "transmission")
+def _transmission(model: mujoco.MjModel, actuator: int) -> tuple[str, str, tuple[float, float] | None]:
+    """Name and kind of what an actuator acts through that drives no hinge or slide, and its limits."""
+    target = int(model.actuator_trnid[actuator, 0])
+    what = _TRANSMISSIONS.get(int(model.actuator_trntype[actuator]), "joint")
     owner = {"tendon": model.tendon, "adhesion": model.body, "joint": model.joint}.get(what, model.site)
     name = _label(owner(target).name, "body" if what == "adhesion" else what, target)
     limits = tendon_range(model, target) if what == "tendon" else None
     if what == "joint":
         what = "ball motor" if int(model.jnt_type[target]) == BALL else "free motor"
-    return JointRow(name, what, limits, _length_unit(model, limb, slot), actuator)
+    return name, what, limits
 
 
-def _length_unit(model: mujoco.MjModel, limb: Limb, slot: JointSlot) -> str:
-    """Unit of what the actuator's length is: rad where it turns, m where it pushes or pulls."""
-    if slot.joint >= 0:
-        return "m" if int(model.jnt_type[slot.joint]) == SLIDE else "rad"
-    return "rad" if transmission_axis(model, limb, slot.actuator)[0] else "m"
-
-
-def _actuator_row(body: Morphology, limb: Limb, slot: JointSlot) -> ActuatorRow:
-    model, number = body.model, slot.actuator
-    kind, length = actuator_kind(model, number), _length_unit(model, limb, slot)
-    controls = body.controls
-    units = {"position servo": length, "velocity servo": f"{length}/s"}
+def _actuator_row(body: Morphology, number: int, turns: bool) -> ActuatorRow:
+    model, controls, kind = body.model, body.controls, actuator_kind(body.model, number)
+    length = "rad" if turns else "m"
     return ActuatorRow(
         name=_label(model.actuator(number).name, "actuator", number),
         kind=kind,
         control=(float(controls.low[number]), float(controls.high[number])),
-        control_unit=units.get(kind, "1"),
+        control_unit={"position servo": length, "velocity servo": f"{length}/s"}.get(kind, "1"),
         strength=gear_size(model, number) * force_span(model, number, float(controls.half[number])),
-        strength_unit="N m" if length == "rad" else "N",
+        strength_unit="N m" if turns else "N",
     )
 
 
@@ -222,11 +209,9 @@ def actuator_kind(model: mujoco.MjModel, actuator: int) -> str:
         return "position servo"
     if gain == int(mujoco.mjtGain.mjGAIN_AFFINE) and bias == int(mujoco.mjtBias.mjBIAS_NONE):
         return "damper"
-    if position_gain(model, actuator) > 0:  # MuJoCo's intvelocity: a servo whose target is integrated
-        return "velocity servo"
-    if velocity_gain(model, actuator) > 0 and np.isclose(
-        model.actuator_gainprm[actuator, 0], velocity_gain(model, actuator)
-    ):
+    of_length, of_rate = feedback(model, actuator)
+    # The first is MuJoCo's intvelocity: a servo whose target is integrated.
+    if of_length > 0 or (of_rate > 0 and np.isclose(model.actuator_gainprm[actuator, 0], of_rate)):
         return "velocity servo"
     if gain == int(mujoco.mjtGain.mjGAIN_FIXED) and bias == int(mujoco.mjtBias.mjBIAS_NONE):
         return "motor"

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 
 import mujoco
 import numpy as np
@@ -42,16 +43,14 @@ _PROBE = (
 
 @functools.cache
 def find_backend() -> str:
-    """Makes MuJoCo draw through a backend that needs no display, and returns its name.
-
-    A value that the user has set is kept. Otherwise EGL and then OSMesa are tried, each in a process of
-    its own, since a backend that fails cannot be changed afterwards.
+    """Makes MuJoCo draw through a backend that needs no display (or the user's choice), and returns its name.
 
     Raises:
         UserError: where none draws; it says what to install.
     """
     chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     for backend in [chosen] if chosen else ["egl", "osmesa"]:
+        # In a process of its own, since a backend that fails cannot be changed afterwards.
         environment = {**os.environ, "MUJOCO_GL": backend}
         probe = subprocess.run([sys.executable, "-c", _PROBE], env=environment, capture_output=True)
         if probe.returncode == 0:
@@ -67,7 +66,7 @@ def find_backend() -> str:
 
 
 class BodyRenderer:
-    """Draws rows of a vector environment from the side, following the body at a distance that fits its size.
+    """Draws environments from the side, following the body at a distance that fits its size.
 
     The camera keeps its height as long as the body stays near it, so that hops and falls are seen.
 
@@ -96,8 +95,7 @@ class BodyRenderer:
         renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = self.shadows
         renderer.model.geom_size[:] = model.geom_size  # lengths and steps vary from episode to episode
         radius = _usual_radius(body)
-        camera = _camera(90, -12, DISTANCE * radius)
-        camera.lookat[:] = data.xpos[root]
+        camera = _camera(90, -12, data.xpos[root], DISTANCE * radius)
         usual = body.ground + max(0.36 * radius, 0.6 * body.standing_height)
         # Followed upwards and downwards only where it would leave the picture: swimmers, drones, cliffs.
         away = float(data.xpos[root, 2]) - usual
@@ -114,28 +112,22 @@ class BodyRenderer:
 def portrait(body: Morphology, width: int = 640, height: int = 480) -> np.ndarray:
     """(height, width, 3) uint8: the body in its start pose, as large as the picture holds.
 
-    A body that moves in an upright plane is seen from the side, one that moves in a level plane from above,
-    any other from the front and side.
-
     Raises:
         UserError: no backend draws on this machine.
     """
     find_backend()
     data, (low, high) = body.placed(body.initial_qpos), body_bounds(body)
+    # What moves in a level plane is seen from above, in an upright one from the side.
     if _moves_about(body, 2):
         azimuth, elevation = 90, -55
     elif _moves_about(body, 1) or high[1] - low[1] < 0.2 * max(high[0] - low[0], high[2] - low[2]):
         azimuth, elevation = 90, -10
     else:
         azimuth, elevation = 125, -18
-    camera = _camera(azimuth, elevation, 1.0)
-    camera.lookat[:] = (low + high) / 2
+    camera = _camera(azimuth, elevation, (low + high) / 2)
     camera.distance = _fitting_distance(body.model, camera, _seen_boxes(body), width / height)
-    renderer = _make_renderer(body, width, height)
-    try:
+    with closing(_make_renderer(body, width, height)) as renderer:
         return _draw(renderer, data, camera)
-    finally:
-        renderer.close()
 
 
 def body_bounds(body: Morphology) -> tuple[np.ndarray, np.ndarray]:
@@ -157,8 +149,7 @@ def _seen_boxes(body: Morphology) -> np.ndarray:
 def _usual_radius(body: Morphology) -> float:
     """Half the diagonal of the body's bounds, m; of the family's full body, so that members compare."""
     full = body.full_body or body
-    low, high = body_bounds(full)
-    radius = float(np.linalg.norm(high - low)) / 2
+    radius = _diagonal(_seen_boxes(full)) / 2
     if not full.can_travel:
         radius = max(radius, 0.7 * max(full.limb_reach))  # a folded arm unfolds
     return max(radius, 1e-6)
@@ -176,17 +167,14 @@ def _moves_about(body: Morphology, axis: int) -> bool:
 
 
 def _shown(body: Morphology) -> np.ndarray:
-    """(ngeom,) bool: the geoms of limbs that are drawn.
-
-    Those in the groups that MuJoCo shows; of a limb that they leave out, the others.
-    """
+    """(ngeom,) bool: the limbs' geoms in the groups that MuJoCo shows; of a limb that they leave out, all."""
     model, data = body.model, body.placed(body.initial_qpos)
     usual = (model.geom_group < SHOWN_GROUPS) & (_alpha(model) > 0)
     drawn = np.zeros(model.ngeom, bool)
     for limb in body.limbs:
         geoms = np.flatnonzero(np.isin(model.geom_bodyid, limb.bodies))
-        shown, hidden = geoms[usual[geoms]], geoms[~usual[geoms]]
-        sizes = [_diagonal(model, data, part) for part in (shown, hidden)]
+        shown = geoms[usual[geoms]]
+        sizes = [_diagonal(placed_bounds(model, data, part)) for part in (shown, geoms[~usual[geoms]])]
         drawn[geoms if sizes[0] < SHOWN_SHARE * sizes[1] and not model.nskin else shown] = True
     return drawn
 
@@ -197,12 +185,9 @@ def _alpha(model: mujoco.MjModel) -> np.ndarray:
     return np.where((model.geom_matid >= 0), of_material, model.geom_rgba[:, 3])
 
 
-def _diagonal(model: mujoco.MjModel, data: mujoco.MjData, geoms: np.ndarray) -> float:
-    """Of the bounds of geoms, m; 0 of none."""
-    if not len(geoms):
-        return 0.0
-    low, high = placed_bounds(model, data, geoms).swapaxes(0, 1)
-    return float(np.linalg.norm(high.max(0) - low.min(0)))
+def _diagonal(boxes: np.ndarray) -> float:
+    """Of what holds all boxes (K, 2, 3), low and high, m; 0 of none."""
+    return float(np.linalg.norm(boxes[:, 1].max(0) - boxes[:, 0].min(0))) if len(boxes) else 0.0
 
 
 def _make_renderer(
@@ -233,10 +218,10 @@ def _draw(renderer: mujoco.Renderer, data: mujoco.MjData, camera: mujoco.MjvCame
     return renderer.render()
 
 
-def _camera(azimuth: float, elevation: float, distance: float) -> mujoco.MjvCamera:
+def _camera(azimuth: float, elevation: float, at: np.ndarray, distance: float = 1.0) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     camera.type = int(mujoco.mjtCamera.mjCAMERA_FREE)
-    camera.azimuth, camera.elevation, camera.distance = azimuth, elevation, distance
+    camera.azimuth, camera.elevation, camera.lookat[:], camera.distance = azimuth, elevation, at, distance
     return camera
 
 

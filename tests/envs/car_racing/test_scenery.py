@@ -20,7 +20,7 @@ from somite.envs.errors import UserError
 
 def shown(scenery: Scenery, look_seed: int = 0, steps: int = 60, **rules) -> tuple[np.ndarray, np.ndarray]:
     """Picture and frame of one episode after some steps."""
-    row, painter = Row(CarRacing(scenery=scenery, grey=False, **rules)), Painter(1)
+    row, painter = Row(CarRacing(scenery=scenery, grey=False, **rules).rules), Painter(1)
     row.start(7, look_seed)
     painter.start(0, row.env)
     for _ in range(steps):

@@ -105,8 +105,8 @@ def test_shuffled_patches_find_their_neighbours_and_keep_traces() -> None:
 
 def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
     once, repeated = (
-        Row(CarRacing(view="state")),
-        Row(CarRacing(view="state", action_repeat=5, max_episode_steps=12)),
+        Row(CarRacing(view="state").rules),
+        Row(CarRacing(view="state", action_repeat=5, max_episode_steps=12).rules),
     )
     once.start(3, 0)
     repeated.start(3, 0)
@@ -118,7 +118,7 @@ def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
 
 
 def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
-    row = Row(CarRacing(view="state", patience=20))
+    row = Row(CarRacing(view="state", patience=20).rules)
     row.start(0, 0)
     rewards, ended = [], False
     while not ended:
@@ -131,7 +131,7 @@ def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
 
 def acted(slips: float, track: int = 0) -> np.ndarray:
     """(200, 3), what became of the action (0.5, 0.25, 0)."""
-    row, found = Row(CarRacing(view="state", slips=slips)), []
+    row, found = Row(CarRacing(view="state", slips=slips).rules), []
     row.start(track, 7)
     row.env.step = lambda action: (found.append(action), 0.0, False, False, {})[:5]
     for _ in range(200):
@@ -261,6 +261,6 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_source_is_at_most_a_few_workers() -> None:
-    source = RacingSource(3, CarRacing(view="state"), threads=8)
+    source = RacingSource(3, CarRacing(view="state").rules, patch_size=6, threads=8)
     assert not hasattr(source._rows, "workers"), "three rows are not worth a process"
     source.close()

@@ -112,8 +112,8 @@ class _Killer:
         self._worker, self._tell, self._command, self._after = worker, worker.tell, command, after
         self.has_killed = False
 
-    def __call__(self, command: str, argument: Any = None) -> None:
-        self._tell(command, argument)
+    def __call__(self, command: str, *arguments: Any) -> None:
+        self._tell(command, *arguments)
         if command == self._command and not self.has_killed:
             self.has_killed = True
             self._worker.process.join(self._after)

@@ -22,7 +22,7 @@ from somite.envs.locomotion import (
 from somite.envs.locomotion.bodies import families
 from somite.envs.locomotion.bodies.families import checked_split, find_member, load_manifest
 from somite.envs.locomotion.bodies.model_edits import ASSETS, without
-from somite.envs.locomotion.bodies.spatial import ANT_LEGS, DAMAGES, ant, centipede, swimmer
+from somite.envs.locomotion.bodies.recipes import ANT_LEGS, DAMAGES, ant, centipede, swimmer
 
 from ..helpers import DRAWN, HINGE, LISTED, SAMPLED, SLIDE, add_capsule, add_motor, legged
 
