@@ -21,11 +21,14 @@ demo: $(INSTALLED)
 	.venv/bin/somite-evaluate run=last video=true
 	@echo 'Curves: .venv/bin/tensorboard --logdir runs'
 
+# Each worker begins with a part of the files of its own: what a file's tests share is made once.
+PYTEST := .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
+
 test: lint
-	.venv/bin/python -m pytest -n $(WORKERS)
+	$(PYTEST)
 
 test-slow: $(INSTALLED_SLOW)
-	.venv/bin/python -m pytest -n $(WORKERS) -m slow --timeout 3600
+	$(PYTEST) -m slow --timeout 3600
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

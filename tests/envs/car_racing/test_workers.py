@@ -57,20 +57,20 @@ def twins() -> Any:
 
 def test_workers_and_one_process_go_on_from_each_other(twins: Twins) -> None:
     for one, other in ((twins.shared, twins.alone), (twins.alone, twins.shared)):
-        go_on(one, 17, 7), go_on(other, 3, 8)
+        go_on(one, 9, 7), go_on(other, 3, 8)
         other.restore(read_back(one.snapshot()))
         assert not other.begun_anew.any()
-        twins.go_on(20, 9)
+        twins.go_on(10, 9)
 
 
 def test_a_worker_that_crashes_between_steps_is_replaced(
     twins: Twins, caplog: pytest.LogCaptureFixture
 ) -> None:
-    twins.go_on(12, 0)
+    twins.go_on(5, 0)
     process = twins.rows.workers[1].process
     os.kill(process.pid, signal.SIGSEGV)
     process.join()
-    twins.go_on(45, 1)  # over the end of the episode and the start of another
+    twins.go_on(34, 1)  # over the end of the episode and the start of another
     name = "worker 2 of 2 of car_racing"
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
         f"{name} died of SIGSEGV; a fresh one goes on with its environments 4 to 7"
@@ -82,10 +82,10 @@ def test_a_worker_that_is_killed_between_the_halves_of_a_step_is_replaced(
     twins: Twins, caplog: pytest.LogCaptureFixture
 ) -> None:
     rng = np.random.default_rng(0)
-    for number in range(20):
+    for number in range(8):
         actions = rng.uniform(-1, 1, (8, 3))
         twins.shared.step_begin(actions)
-        if number == 12:
+        if number == 4:
             os.kill(twins.rows.workers[1].process.pid, signal.SIGKILL)
         assert equal(twins.shared.step_finish(), twins.alone.step(actions))
     assert len(caplog.records) == 1 and "died of SIGKILL" in caplog.text

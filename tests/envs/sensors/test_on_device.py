@@ -1,7 +1,8 @@
-"""Stepping without looking, as on a GPU, gives what looking at ends gives: starts, steps, rewards, ends."""
+"""Stepping without looking at ends, as on a GPU: nothing waits, and all is as when they are looked at."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,22 @@ import torch
 from somite.envs.errors import UserError
 from somite.envs.gym import TokenVectorEnv
 from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
-from somite.envs.sensors.cartpole_swingup import SENSORS, fixed_starts
+from somite.envs.sensors.cartpole_swingup import fixed_starts
 from somite.envs.sensors.env import SensorEnv
-from tests.envs.sensors.worlds import waiting_for_nothing
 
+from .worlds import NoWaiting, act, equal, go_on, tensors, waiting_for_nothing, waves
+
+DISTURBED = Senses(
+    history=3,
+    traces=(6.0,),
+    shuffle=4,
+    duplicates=1,
+    noise_channels=(1, 3),
+    missing=0.25,
+    blinking=0.2,
+    stuck=1,
+)
+SENSES = Senses(history=2, shuffle=2, noise_channels=1, traces=(10,))
 ROWS, STEPS = 12, 200
 QUIET = {
     "plain": Senses(),
@@ -24,6 +37,46 @@ QUIET = {
     "lost": Senses(missing=0.4, stuck=2, duplicates=1, history=2),
 }
 """Senses that draw nothing in mid-episode."""
+
+
+@pytest.mark.parametrize(
+    "given", [Senses(shuffle=4, history=2), DISTURBED, Senses(noise_channels=1, stuck=2)]
+)
+def test_no_step_waits_for_the_device_and_nothing_moves(given: Senses) -> None:
+    """What a CUDA graph asks for: it knows memory, and neither values nor Python's names."""
+    env = waves(given, ends=[0, 5, 7])
+    env.reset(0)
+    places = {name: tensor.data_ptr() for name, tensor in tensors(env).items()}
+    with NoWaiting():
+        go_on(env, 12)
+    env.reset(1), env.reset()
+    env.restore(env.snapshot())
+    assert places == {name: tensor.data_ptr() for name, tensor in tensors(env).items()}
+    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+        env.check()
+
+
+def test_what_is_drawn_for_an_episode_is_drawn_anew_for_the_next() -> None:
+    env = waves(Senses(shuffle="episode", noise_channels=(1, 3), missing=0.4), num_envs=100)
+    env.reset(0)
+    last = env.slots.order.clone(), env.slots.mask.sum(1)
+    for step in range(1, 20):
+        env.step(torch.zeros(100, 2))
+        now = env.slots.order.clone(), env.slots.mask.sum(1)
+        for before, after in zip(last, now, strict=True):
+            assert torch.equal(before, after) == (step % 9 != 0), "episodes have 9 steps"
+        last = now
+
+
+def test_a_row_that_has_ended_stands_still_where_there_is_one_episode() -> None:
+    env = waves(Senses(shuffle=1), once=True, ends=[0, 5, 7])
+    env.reset(0)
+    found = torch.stack([step["rewards"] for step in go_on(env, 14)])  # found: (steps, rows)
+    assert (found > 0).sum(0).tolist() == [9, 5, 7]
+    before = env.slots.order.clone()
+    step = env.step(torch.full((3, 2), torch.nan))
+    assert not (step.ended | step.diverged).any() and not step.rewards.any(), "whatever it does"
+    assert torch.equal(env.slots.order, before)
 
 
 def pair(senses: Senses | None = None, rows: int = ROWS, limit: int = 1000, **options: Any) -> tuple:
@@ -81,11 +134,6 @@ def test_fixed_starts_follow_each_other_as_on_the_host(stagger: bool) -> None:
     np.testing.assert_allclose(device.source.state.mT.numpy(), fixed_starts()[ROWS : 2 * ROWS])
 
 
-def test_sensors_may_have_scales_of_their_own() -> None:
-    host, device = pair(once=True, sensor_scales=[1.0, 0.1, 2.0, 3.0, 0.2])
-    compare(host, device, seed=3, steps=20)
-
-
 def test_rows_of_one_seed_are_twins_and_others_are_not() -> None:
     noisy = Senses(shuffle=3, noise_channels=2, blinking=0.3, duplicates=1)
     device = CartPoleSwingUp(noisy).make_env(None, 6, once=True)
@@ -115,15 +163,51 @@ def test_later_starts_are_drawn_as_the_first_are() -> None:
     assert not (again == device.source.state).any()
 
 
-def test_what_an_environment_says_of_itself_is_what_the_hosts_says() -> None:
-    host, device = pair(QUIET["shuffled"])
-    for name in ("kind", "spec_of_tokens", "single_observation_space", "single_action_space", "sizes"):
-        assert getattr(host, name) == getattr(device, name), name
-    assert device.body_names == host.body_names and np.array_equal(device.body_of_row, host.body_of_row)
-    assert CartPoleSwingUp.device_simulation == "torch" and device.max_episode_steps == 1000
-    assert device.sizes["n_sensors"] == len(SENSORS)
-
-
 def test_tasks_without_a_simulation_on_a_device_say_so() -> None:
     with pytest.raises(UserError, match="on the CPU only: use simulation=cpu"):
         GymnasiumTask("CartPole-v1").simulated_by("warp")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "value"), [("reading", float("nan")), ("reward", float("inf")), ("state", -float("inf"))]
+)
+def test_what_is_not_finite_ends_its_episode(breaks: str, value: float) -> None:
+    env, sound = (waves(SENSES, breaks=b, value=value) for b in (breaks, ""))
+    observation = env.reset(0)["privileged"].clone()
+    assert equal([sound.reset(0)], [env.reset(0)])
+    rng = np.random.default_rng(0)
+    for step in range(1, 9):
+        actions = act(env, rng)
+        found, wanted = env.step(actions), sound.step(actions)
+        for result in (found.observation, found.final):
+            assert all(tensor.isfinite().all() for tensor in result.values())
+        assert found.diverged.tolist() == [False, step == 4, False]
+        assert torch.equal(found.rewards[[0, 2]], wanted.rewards[[0, 2]]), "others go on"
+        if step == 4:
+            assert found.rewards[1] == 0 and found.terminated[1] and not found.truncated[1]
+            assert found.whole[1], "its episode had begun with its clock at 0"
+            if breaks != "state":
+                assert torch.equal(found.final["privileged"][1], observation[1]), "its last reading again"
+            assert not torch.equal(found.observation["privileged"][1], found.final["privileged"][1])
+        observation = found.observation["privileged"].clone()
+        assert found.rewards[1] == (0 if step == 4 else 1 + (step if step < 4 else step - 4))
+
+
+def test_divergence_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    env = waves(breaks="reading")
+    env.reset(0)
+    with caplog.at_level(logging.WARNING):
+        go_on(env, 3)
+        env.check()
+        assert not caplog.records
+        go_on(env, 3)
+        env.check(), env.check()
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == [
+        "waves: environments [1] diverged"
+    ]
+
+
+def test_episodes_that_begin_with_no_number_are_refused() -> None:
+    env = waves(breaks="reading", at=0)
+    with pytest.raises(UserError, match="episodes of waves in a row began with readings that are not finite"):
+        env.reset(0)
