@@ -101,14 +101,15 @@ def benchmark(config: DictConfig) -> None:
     if warning:
         report.console.print(warning, style="yellow", soft_wrap=True)
     try:
-        code = chosen.run(report)
+        chosen.run(report)
     except KeyboardInterrupt:
         report.console.print("stopped")
         raise SystemExit(128 + signal.SIGINT) from None
     if report.path is not None:
         report.console.print(f"written to {report.path}", soft_wrap=True)
-    if code:
-        raise SystemExit(code)
+    if report.failures:
+        report.console.print(f"failed: {', '.join(report.failures)}", style="red", soft_wrap=True)
+        raise SystemExit(1)
 
 
 def main() -> None:

@@ -8,10 +8,13 @@ import math
 import os
 import platform
 import statistics
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from ...agents.device import cpuinfo, processor
+from ...agents.device import processor
 from ...agents.storage.atomic import replace_file
 from ...envs.cores import available_cores
 from ...envs.errors import UserError
@@ -35,13 +38,10 @@ ARGUMENTS = listed(TEXT)
 """Of ``somite-train``."""
 
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
-BF16 = {"avx512_bf16", "amx_bf16"}
 BUSY_LOAD_PER_CORE = 0.25
 """Above it, something else was running in the minute before: the start of a benchmark loads little."""
 
 Row = dict[str, Any]
-
-
 Turn = Callable[[], float]
 """Measures once; returns steps per second."""
 
@@ -106,11 +106,9 @@ def counted(
 
         def turn() -> float:
             begun = time.perf_counter()
-            steps = sum(do(next(numbers)) for _ in range(times))
-            seconds = time.perf_counter() - begun
-            row["seconds"].append(seconds)
-            row["steps"].append(steps)
-            return steps / seconds
+            row["steps"].append(sum(do(next(numbers)) for _ in range(times)))
+            row["seconds"].append(time.perf_counter() - begun)
+            return row["steps"][-1] / row["seconds"][-1]
 
         return turn
 
@@ -120,51 +118,73 @@ def counted(
 def speed_row(name: str, rates: Mapping[str, Sequence[float]], against: Iterable[str]) -> Row:
     """Median, range and rounds of steps per second, and ratios to others of the same rounds."""
 
-    def spread(values: Sequence[float]) -> list[float]:
-        return [statistics.median(values), min(values), max(values)]
+    def spread(values: Sequence[float], median: str) -> dict[str, float]:
+        return {median: statistics.median(values), "minimum": min(values), "maximum": max(values)}
 
     own = rates[name]
-    row = dict(zip(("steps_per_second", "minimum", "maximum"), spread(own), strict=True))
-    ratios = {}
-    for other in against:
-        found = spread([one / two for one, two in zip(own, rates[other], strict=True)])
-        ratios[other] = dict(zip(("median", "minimum", "maximum"), found, strict=True))
-    return {"name": name, **row, "rounds": list(own), "ratios": ratios}
+    pairs = {other: zip(own, rates[other], strict=True) for other in against}
+    ratios = {other: spread([one / two for one, two in pair], "median") for other, pair in pairs.items()}
+    return {"name": name, **spread(own, "steps_per_second"), "rounds": list(own), "ratios": ratios}
 
 
 class Report:
     """``{"machine": {...}, "rows": [{"name": ..., "steps_per_second": ...}, ...]}``, and tables of it.
 
-    The file is written anew, as a whole or not at all, after every row.
+    The file is written anew, as a whole or not at all, after every row. What fails (``failures``), or what
+    there is no time for, has a row that says so, and the others go on; what has begun has at least one round.
 
     Args:
         output: the file; None to keep nothing.
         machine: of `describe_machine`.
         console: where tables are printed.
+        clock: gives seconds.
 
     Raises:
         UserError: the file cannot be written, told before anything is measured.
     """
 
-    left = math.inf
-    """Seconds that measurements may still begin in."""
-
     def __init__(
-        self, output: str | Path | None, machine: dict[str, Any], console: Console | None = None
+        self,
+        output: str | Path | None,
+        machine: dict[str, Any],
+        console: Console | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.path = None if output is None else Path(output)
         # Rather long lines than cut numbers.
         self.machine, self.console = machine, console or Console(width=max(140, Console().width))
         self.rows: list[Row] = []
+        self.failures: list[str] = []
+        self.watch: Callable[[Row], AbstractContextManager[None]] = lambda row: nullcontext()
+        """Around what a rival makes at its start; writes into its row."""
+        self._clock, self._end, self._end_of_part = clock, math.inf, math.inf
         if self.path is not None:
             if self.path.is_dir():
                 raise UserError(f"output={output} is a folder; name a file, such as {output}/results.json")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=self.path.parent).close()
             except OSError as error:
                 raise UserError(f"output={output} cannot be written: {error}") from error
-            if not os.access(self.path.parent, os.W_OK):
-                raise UserError(f"output={output} cannot be written: {self.path.parent} is not writable")
+
+    @property
+    def left(self) -> float:
+        """Seconds that measurements of this part may still begin in."""
+        return self._end_of_part - self._clock()
+
+    def limit(self, seconds: float) -> None:
+        """From now on, nothing begins after so many seconds."""
+        self._end = self._end_of_part = self._clock() + seconds
+
+    def begin(self, part: str, share: float) -> None:
+        """Begin a part that has this share of the seconds that are left."""
+        seconds = max(0.0, self._end - self._clock()) * share
+        self._end_of_part = self._clock() + seconds
+        self.console.print(f"{part} (at most about {seconds:.0f} s)", highlight=False)
+
+    def say(self, what: str, style: str | None = None) -> None:
+        """Print what there is to know about a part that runs."""
+        self.console.print(f"  {what}", style=style, highlight=False, soft_wrap=True)
 
     def add(self, *rows: Row) -> None:
         """Keep more rows."""
@@ -173,14 +193,31 @@ class Report:
             text = json.dumps({"machine": self.machine, "rows": self.rows}, indent=1)
             replace_file(self.path, f"{text}\n".encode())
 
+    def fail(self, name: str, why: str, **more: Any) -> None:
+        """Keep and print a failure, with further fields of its row."""
+        self.failures.append(name)
+        self.add({"name": name, "failed": why, **more})
+        self.say(f"{name}: FAILED: {why}", style="red")
+
     def attempt(self, name: str, do: Callable[[], Any], begun: bool = False) -> bool:
         """Do a part of a measurement, which may have ``begun`` before. Returns whether it was done."""
-        do()
+        if not begun and self.left <= 0:
+            self.add({"name": name, "not_run": "no time left"})
+            self.say(f"{name}: not run: no time left")
+            return False
+        try:
+            do()
+        except Exception as error:  # one call measures all, and this is told at once, and at the end
+            self.fail(name, f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+            return False
         return True
 
-    def start(self, rival: Rival, stack: ExitStack) -> Turn:
-        """Start a rival."""
-        return rival.start(stack)
+    def keep(self, name: str, do: Callable[[], Row]) -> list[Row]:
+        """Attempt what gives the fields of one row. Returns the row, or nothing."""
+        rows: list[Row] = []
+        if self.attempt(name, lambda: rows.append({"name": name, **do()})):
+            self.add(*rows)
+        return rows
 
     def compare(self, title: str, rivals: Sequence[Rival], rounds: int) -> list[Row]:
         """Let every rival measure once in every round, in order, A B C A B C; keep and print their rows.
@@ -190,9 +227,14 @@ class Report:
         turns: dict[str, Turn] = {}
         rates: dict[str, list[float]] = {rival.name: [] for rival in rivals}
         with ExitStack() as stack, self.console.status("starting") as status:
+
+            def start(rival: Rival) -> None:
+                with self.watch(rival.more):
+                    turns[rival.name] = rival.start(stack)
+
             for rival in rivals:
                 status.update(f"{rival.name}, warm-up")
-                self.attempt(rival.name, lambda r=rival: turns.update({r.name: self.start(r, stack)}))
+                self.attempt(rival.name, partial(start, rival))
             for index in range(rounds):
                 if index and self.left <= 0:
                     break
@@ -210,17 +252,15 @@ class Report:
 
     def _print_speeds(self, title: str, rows: Sequence[Row]) -> None:
         """Steps per second with their range, shares of time, and ratios where there are any."""
-        shown = []
+        shown, ratios = [], []
         for row in rows:
             speed, between = f"{row['steps_per_second']:,.0f}", f"{row['minimum']:,.0f}–{row['maximum']:,.0f}"
             shares = {phase: f"{share:.0%}" for phase, share in row.get("shares", {}).items()}
             shown.append({"name": row["name"], "steps/s": speed, "min–max": between, **shares})
-        self.table(title, shown)
-        ratios = []
-        for row in rows:
             for rival, ratio in row["ratios"].items():
                 middle, between = f"{ratio['median']:.2f}", f"{ratio['minimum']:.2f}–{ratio['maximum']:.2f}"
                 ratios.append({"name": row["name"], "rival": rival, "ratio": middle, "min–max": between})
+        self.table(title, shown)
         self.table("Times as fast as a rival, round by round", ratios)
 
     def table(self, title: str, rows: Sequence[Row], *keys: str) -> None:
@@ -246,7 +286,6 @@ def _cell(value: Any) -> str:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, memory, load and versions, as plain JSON values; None for what cannot be known."""
-    flags = cpuinfo("flags")
     try:
         memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     except (AttributeError, OSError, ValueError):
@@ -255,7 +294,6 @@ def describe_machine() -> dict[str, Any]:
         "cpu": processor(),
         "cores": available_cores(),
         "memory_gib": memory,
-        "bf16_in_hardware": None if flags is None else bool(BF16 & set(flags.split())),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},

@@ -1,36 +1,52 @@
-"""``somite-benchmark population``: a generation of CMA-ES beside episodes of one candidate at a time."""
+"""``somite-benchmark population`` and ``scaling``: what generations of CMA-ES cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import importlib.util
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from ...agents.agent import Agent
-from ...agents.composition import build_policy, sizes_for
+from ...agents.algorithms import CMAES
+from ...agents.algorithms.cma_es import Search
+from ...agents.composition import build_policy
+from ...agents.device import threads_for_numpy
 from ...agents.evaluation.episodes import run_episodes
-from ...agents.policies import AttentionNeuron, Policy
+from ...agents.policies import Policy
+from ...agents.rollout.candidates import SEED_BYTES
 from ...agents.rollout.population import Population
 from ...agents.rollout.stacked import get_parameters
+from ...agents.storage.policy import load_policy
+from ...agents.training.loop import make_algorithm, make_setup
 from ...envs.cores import available_cores
-from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, whole
+from ...envs.errors import UserError
+from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, listed, real, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
-from ...envs.sensors.cartpole_swingup import CartPoles
 from ...envs.task_set import TaskSet
-from .harness import ARGUMENTS, COUNT, ROUNDS, Report, Rival, counted
+from .harness import ARGUMENTS, COUNT, ROUNDS, Report, Rival, Row, counted
 from .rivals import PlainCart, PlainNeuron
-from .setup import compose, instantiate
+from .training import compose, task_set
 
 CPU = torch.device("cpu")
 SEED = 0
 """Of the parameters and of the starts, which are the same for all rivals."""
+AGENT = "bundled/cartpole_swingup-attention_neuron"
+SIGMA = 0.001
+"""Deviation of the parameters around those of an agent that has learnt."""
+WORKERS_OF_A_MACHINE = 4
+"""In what is computed."""
+PARTS = ("search", "tasks", "wire", "episodes")
 
 
 @checked("")
@@ -39,11 +55,10 @@ class PopulationSpeed:
     """The section ``population`` of ``conf/benchmark.yaml``, which says what its keys mean.
 
     A step is one of an episode that still runs: what else is computed for a batch counts for nothing. The
-    parameters are drawn around zero, once for all, and all rivals meet the same starts. Of the swing-up:
+    parameters are drawn once for all, and all rivals meet the same starts. Of the swing-up:
 
-    * ``full/...``: carts may leave the track, so that every episode has all its steps: what a generation of
-      candidates costs that have learnt their task;
-    * ``ending/...``: as the task is; most of these candidates lose their cart early, but some few do not;
+    * ``learnt/...``: candidates close around the bundled agent, most of whose episodes have all their steps;
+    * ``new/...``: candidates around zero; most of them lose their cart early, but some few do not;
     * ``.../1_core`` and ``.../all_cores``: a generation at once, by one thread and by one for each core;
     * ``.../one_candidate``: a sample of candidates, one after another, each with all its episodes in a batch
       of our own environment and policy, on one core;
@@ -71,35 +86,36 @@ class PopulationSpeed:
         steps = f"env.task.max_episode_steps={self.ant_steps}"
         config = compose(["env=ant", steps, f"agent={self.ant_agent}", *self.train])
         torch.set_num_threads(1)
-        for name, kind in (("full", EndlessSwingUp), ("ending", CartPoleSwingUp)):
-            task = kind(Senses(), self.steps)
-            with closing(task.make_env(num_envs=1)) as env:
-                policy = AttentionNeuron(env.spec_of_tokens, **sizes_for(AttentionNeuron, env))
-            one_episode = self._one_episode(f"{name}/one_episode", policy, kind is EndlessSwingUp)
-            rivals = self._rivals(name, policy, task, self.candidates, self.episodes, [one_episode])
-            what = f"Swing-up, {self.candidates} candidates with {self.episodes} episodes, {name}"
-            report.compare(what, rivals, self.rounds)
+        policy, task = swingup(self.steps)
+        of = f"{self.candidates} candidates with {self.episodes} episodes"
+        for name, drawn in (
+            ("learnt", draw(policy, self.candidates, SIGMA, around=True)),
+            ("new", draw(policy, self.candidates, self.sigma)),
+        ):
+            one_episode = self._one_episode(f"{name}/one_episode", drawn)
+            rivals = self._rivals(name, policy, task, drawn, self.episodes, [one_episode])
+            report.compare(f"Swing-up, {of}, {name}", rivals, self.rounds)
         if self.ant_candidates:
-            ants: TaskSet = instantiate(config.env)
+            ants = task_set(config)
             policy = initial_policy(config, ants)
-            rivals = self._rivals("ant", policy, ants, self.ant_candidates, self.ant_episodes, [])
-            what = f"Ant, {self.ant_candidates} candidates with {self.ant_episodes} episodes"
-            report.compare(f"{what}, {self.ant_agent}", rivals, self.rounds)
+            drawn = draw(policy, self.ant_candidates, self.sigma)
+            rivals = self._rivals("ant", policy, ants, drawn, self.ant_episodes, [])
+            of = f"{self.ant_candidates} candidates with {self.ant_episodes} episodes"
+            report.compare(f"Ant, {of}, {self.ant_agent}", rivals, self.rounds)
 
     def _rivals(
         self,
         name: str,
         policy: Policy,
         task: TaskSet,
-        candidates: int,
+        drawn: np.ndarray,
         episodes: int,
         further: Sequence[Rival],
     ) -> list[Rival]:
         """Whole generations at once, on one core and on all; a candidate's episodes in one batch; others."""
-        drawn = draw(policy, candidates, self.sigma)
 
         def one_candidate(index: int) -> int:
-            policy.set_flat(drawn[index % candidates])
+            policy.set_flat(drawn[index % len(drawn)])
             found = run_episodes(Agent(policy).act, task, task.seen, episodes, SEED, threads=1)
             return int(sum(result.lengths.sum() for result in found))
 
@@ -114,15 +130,12 @@ class PopulationSpeed:
         ]
         return [*own, *others]
 
-    def _one_episode(self, name: str, policy: Policy, endless: bool) -> Rival:
-        drawn = draw(policy, self.candidates, self.sigma)
-
+    def _one_episode(self, name: str, drawn: np.ndarray) -> Rival:
         starts = first_states(self.episodes)
 
         def one_episode(index: int) -> int:
-            start = starts[index % self.episodes]
-            plain = PlainNeuron(drawn[index // self.episodes % self.candidates])
-            return plain.run(PlainCart(start, endless), self.steps)[1]
+            plain = PlainNeuron(drawn[index // self.episodes % len(drawn)])
+            return plain.run(PlainCart(starts[index % self.episodes]), self.steps)[1]
 
         return counted(name, lambda _: one_episode, self.episodes_alone, threads=1)
 
@@ -138,11 +151,16 @@ def generations(
     shard_size: int | None = None,
 ) -> Callable[[int], int]:
     """A generation at once, and its steps; the first one, for which environments are made, is not counted."""
-    starts = [[SEED, episode] for episode in range(episodes)]
-    population = Population(policy.to(device), task, len(drawn), episodes, threads, shard_size)
+    starts, own = [[SEED, episode] for episode in range(episodes)], copy.deepcopy(policy).to(device)
+    population = Population(own, task, len(drawn), episodes, threads, shard_size)
     stack.callback(population.close)
     population.evaluate(drawn, starts)
     return lambda _: int(population.evaluate(drawn, starts).lengths.sum())
+
+
+def swingup(steps: int) -> tuple[Policy, TaskSet]:
+    """The bundled agent of 913 parameters, whose episodes last, and its task."""
+    return load_policy(AGENT).policy, CartPoleSwingUp(Senses(), steps)
 
 
 def initial_policy(config: DictConfig, task: TaskSet) -> Policy:
@@ -166,16 +184,152 @@ def draw(policy: Policy, size: int, sigma: float, around: bool = False) -> np.nd
     return drawn + own if around else drawn
 
 
-class EndlessCarts(CartPoles):
-    """Carts that may leave the track."""
+@checked("")
+@dataclass
+class Scaling:
+    """The section ``scaling`` of ``conf/benchmark.yaml``, which says what its keys mean.
 
-    def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
-        rewards, terminated, cut = super().step(actions, running)
-        return rewards, torch.zeros_like(terminated), cut
+    The task is the swing-up with the published agent of 913 parameters. Candidates lie close around the
+    bundled one: what those cost that have learnt.
+
+    Raises:
+        UserError: an invalid number, or Ray is not installed.
+    """
+
+    candidates: Annotated[int, COUNT]
+    episodes: Annotated[int, COUNT]
+    steps: Annotated[int, EPISODE_STEPS]
+    shard_sizes: Annotated[Sequence[int], listed(COUNT, 1)]
+    ray_workers: Annotated[int, whole(0, 4096)]
+    ray_shard_size: Annotated[int, COUNT]
+    populations: Annotated[Sequence[int], listed(COUNT, 1)]
+    workers: Annotated[Sequence[int], listed(COUNT, 1)]
+    bandwidth: Annotated[float, real(0, 1e15, above=True)]
+    rounds: Annotated[int, ROUNDS]
+
+    def __post_init__(self) -> None:
+        if len(set(self.shard_sizes)) < 2:
+            raise UserError(
+                f"shard_sizes must be two or more, to tell what each costs; got {self.shard_sizes}"
+            )
+        if self.ray_workers and importlib.util.find_spec("ray") is None:
+            raise UserError("Ray is not installed: pip install -e '.[ray]', or say ray_workers=0")
+
+    def run(self, report: Report) -> None:
+        """Measure, keep rows, print what generations cost."""
+        torch.set_num_threads(1)
+        threads_for_numpy(1)
+        policy, task = swingup(self.steps)
+        drawn = draw(policy, self.candidates, SIGMA, around=True)
+        n, make = drawn.shape[1], partial(generations, policy, task)
+        with ExitStack() as stack:
+            parts = self._shards(make, drawn, stack) + self._searches(n)
+            if self.ray_workers:
+                parts += self._ray(make, drawn, report, stack)
+        costs = self._costs({row["name"]: row["seconds"] for row in parts}, n)
+        report.add(*parts, *costs)
+        report.table("Measured here", parts, "seconds", "longest")
+        report.table("A generation, computed", costs)
+
+    def _shards(self, make: Callable[..., Any], drawn: np.ndarray, stack: ExitStack) -> list[Row]:
+        """A shard in one process, and what a shard and a candidate cost. ``make`` is `generations`."""
+        rows = []
+        for size in self.shard_sizes:
+            parts = [drawn[i : i + size] for i in range(0, self.candidates - size + 1, size)]
+            seconds = []
+            for part in parts[: max(1, 64 // size)]:  # candidates differ in how long they stay
+                shard = make(part, self.episodes, 1, stack, shard_size=size)
+                seconds.append(_seconds(partial(shard, 0)))
+            found = {"seconds": statistics.mean(seconds), "longest": max(seconds), "shards": len(seconds)}
+            rows.append({"name": f"shard/{size}", **found})
+        slope, fixed = np.polyfit(self.shard_sizes, [row["seconds"] for row in rows], 1)
+        each = {"shard/each": fixed, "shard/candidate": slope}
+        return rows + [{"name": name, "seconds": max(0.0, float(found))} for name, found in each.items()]
+
+    def _searches(self, n: int) -> list[Row]:
+        """Asking and telling on the driver."""
+        rows = []
+        for kind in ("full", "diagonal"):
+            for size in self.populations:
+                search = Search(CMAES(population=size, diagonal=kind == "diagonal"), np.zeros(n), 0)
+
+                def generation(search: Search = search) -> None:
+                    search.tell(-np.square(search.ask()).sum(1))
+
+                generation()  # the first one decomposes nothing
+                seconds = statistics.median(_seconds(generation) for _ in range(self.rounds))
+                rows.append({"name": f"search/{kind}/{size}", "seconds": seconds})
+        return rows
+
+    def _ray(
+        self, make: Callable[..., Any], drawn: np.ndarray, report: Report, stack: ExitStack
+    ) -> list[Row]:
+        """Threads of this process beside processes of Ray, and what a task costs by itself."""
+        size = self.ray_shard_size
+        arguments = (
+            f"env=cartpole_swingup env.max_episode_steps={self.steps} agent=attention_neuron "
+            f"algorithm=cma_es algorithm.diagonal=true algorithm.population={self.candidates} "
+            f"algorithm.shard_size={size} algorithm.episodes={self.episodes} compute=ray "
+            f"compute.workers={self.ray_workers}"
+        )
+        config = compose(arguments.split())
+        algorithm = make_algorithm(config)
+        learner = algorithm.make_learner(make_setup(config, algorithm, CPU))
+        stack.callback(learner.close)
+        cluster, starts = learner.population, [[SEED, episode] for episode in range(self.episodes)]
+
+        def on_ray(_: ExitStack) -> Callable[[int], int]:
+            cluster.evaluate(drawn, starts)  # workers start
+            return lambda _: int(cluster.evaluate(drawn, starts).lengths.sum())
+
+        here = partial(make, drawn, self.episodes, min(available_cores(), self.ray_workers))
+        local = {"generation/local": here, "generation/local_same_shards": partial(here, shard_size=size)}
+        rivals = [counted(name, do) for name, do in local.items()]
+        rivals.append(counted("generation/ray", on_ray, 1, list(local)))
+        report.compare("A generation", rivals, self.rounds)
+        empty = cluster._ray.remote(num_cpus=1, max_retries=0)(len)
+        tasks = [drawn[:size].astype(np.float32)] * 64
+
+        def nothing() -> None:
+            cluster._ray.get([empty.remote(task) for task in tasks])
+
+        nothing()
+        each = statistics.median(_seconds(nothing) for _ in range(self.rounds)) / len(tasks)
+        return [{"name": "ray/task", "seconds": each}]
+
+    def _costs(self, found: Mapping[str, float], n: int) -> list[Row]:
+        """What generations cost on more workers, each with the size of shards that is best for it."""
+        rows = []
+        for size in self.populations:
+            for kind in ("full", "diagonal"):
+                for workers in self.workers:
+                    shards = [2**k for k in range(size.bit_length()) if 2**k <= size]
+                    costs = [self._cost(found, n, kind, size, workers, shard) for shard in shards]
+                    name = f"{kind}/{size} candidates/{workers} workers"
+                    rows.append({"name": name} | min(costs, key=lambda cost: cost["seconds"]))
+        return rows
+
+    def _cost(
+        self, found: Mapping[str, float], n: int, kind: str, population: int, workers: int, size: int
+    ) -> dict[str, Any]:
+        """The model of docs/scaling.md with what was measured."""
+        shards = math.ceil(population / size)
+        sent = 4 * n * population
+        if kind == "diagonal":  # each machine fetches the mean and the deviations once
+            machines = math.ceil(min(workers, shards) / WORKERS_OF_A_MACHINE)
+            sent = min(sent, machines * 16 * n + SEED_BYTES * population)
+        back = 17 * population * self.episodes
+        parts = (
+            found[f"search/{kind}/{population}"],
+            shards * found.get("ray/task", 0.0),
+            (sent + back) / self.bandwidth,
+            math.ceil(shards / workers) * (found["shard/each"] + found["shard/candidate"] * size),
+        )
+        about = {"shard_size": size, "bytes_sent": sent, "bytes_back": back}
+        return {"seconds": sum(parts), **dict(zip(PARTS, parts, strict=True)), **about}
 
 
-class EndlessSwingUp(CartPoleSwingUp):
-    """The task of which every episode has all its steps."""
-
-    def make_source(self, num_envs: int, threads: int = 0, device: str = "cpu") -> CartPoles:  # noqa: D102
-        return EndlessCarts(num_envs, self.max_episode_steps)
+def _seconds(do: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    do()
+    return time.perf_counter() - begun

@@ -9,9 +9,10 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
@@ -41,50 +42,38 @@ def make_ant() -> gymnasium.Env:
     )
 
 
-def gymnasium_async(actions: Sequence[np.ndarray], stack: ExitStack) -> Callable[[], Any]:
-    """One step of Gymnasium's ``AsyncVectorEnv``: shared memory, observations not copied, same-step resets.
+def gymnasium_async(makers: Sequence[Callable[[], gymnasium.Env]]) -> Any:
+    """Gymnasium's ``AsyncVectorEnv``: shared memory, observations not copied, same-step resets.
 
-    ``max_concurrency`` is left open: with one or two workers for each core it was slower. ``actions`` are
-    each (environments, 8), used in turn.
+    ``max_concurrency`` is left open: with one or two workers for each core it was slower.
     """
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-    makers, mode = [make_ant] * len(actions[0]), AutoresetMode.SAME_STEP
-    with _workers_have_one_thread():
-        env = AsyncVectorEnv(
-            makers, shared_memory=True, copy=False, context=START_METHOD, autoreset_mode=mode
-        )
-    stack.callback(env.close)
-    env.reset(seed=0)
-    turn = itertools.cycle(actions)
-    return lambda: env.step(next(turn))
+    mode = AutoresetMode.SAME_STEP
+    return AsyncVectorEnv(makers, shared_memory=True, copy=False, context=START_METHOD, autoreset_mode=mode)
 
 
-def sb3_subproc(actions: Sequence[np.ndarray], stack: ExitStack) -> Callable[[], Any]:
-    """One step of Stable-Baselines3's ``SubprocVecEnv``; arguments as of `gymnasium_async`."""
+def sb3_subproc(makers: Sequence[Callable[[], gymnasium.Env]]) -> Any:
+    """Stable-Baselines3's ``SubprocVecEnv``."""
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
-    with _workers_have_one_thread():
-        env = SubprocVecEnv([make_ant] * len(actions[0]), start_method=START_METHOD)
-    stack.callback(env.close)
-    env.seed(0)
-    env.reset()
-    turn = itertools.cycle(actions)
-    return lambda: env.step(next(turn))
+    return SubprocVecEnv(makers, start_method=START_METHOD)
 
 
-@contextmanager
-def _workers_have_one_thread() -> Iterator[None]:
-    """Environment variables that processes started here inherit."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+def ants_of_processes(
+    kind: Callable[..., Any], actions: Sequence[np.ndarray], stack: ExitStack
+) -> Callable[[], Any]:
+    """One step of ants of one of these kinds by ``actions``, each (environments, 8), used in turn."""
     if START_METHOD == "forkserver":
         multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with mock.patch.dict(os.environ, _ONE_THREAD):  # which the workers inherit
+        env = kind([make_ant] * len(actions[0]))
+    stack.callback(env.close)
+    env.reset()
+    return by_turns(env.step, actions)
+
+
+def by_turns(step: Callable[[Any], Any], actions: Iterable[Any]) -> Callable[[], Any]:
+    """A step by the next of these actions, again and again."""
+    turn = itertools.cycle(actions)
+    return lambda: step(next(turn))

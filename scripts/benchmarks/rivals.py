@@ -68,15 +68,10 @@ class _Encoder(nn.Module):
 
 
 class PlainCart:
-    """One cart and pole, stepped on its own.
+    """One cart and pole, stepped on its own from (4,) x, x_dot, theta, theta_dot."""
 
-    Args:
-        start: (4,) x, x_dot, theta, theta_dot.
-        endless: it may leave the track.
-    """
-
-    def __init__(self, start: np.ndarray, endless: bool = False) -> None:
-        self.state, self.endless = tuple(start), endless
+    def __init__(self, start: np.ndarray) -> None:
+        self.state = tuple(start)
 
     def read(self) -> np.ndarray:
         """(5,) x, x_dot, cos theta, sin theta, theta_dot."""
@@ -103,15 +98,11 @@ class PlainCart:
         )
         x, _, theta, _ = self.state
         reward = (np.cos(theta) + 1) / 2 * np.cos(np.pi / 2 * x / TRACK)
-        return self.read(), float(reward), abs(x) > TRACK and not self.endless
+        return self.read(), float(reward), abs(x) > TRACK
 
 
 class PlainNeuron(nn.Module):
-    """The swing-up's agent from PyTorch's parts, for one episode at a time.
-
-    Args:
-        values: parameters in the order of `AttentionNeuron`'s.
-    """
+    """The swing-up's agent from PyTorch's parts, for one episode at a time; ``values`` in its order."""
 
     def __init__(self, values: np.ndarray) -> None:
         super().__init__()

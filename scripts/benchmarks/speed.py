@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,11 +21,10 @@ from ...envs.locomotion.varied.variants import compile_variants
 from ...envs.locomotion.varied.variation import QUANTITIES
 from ...envs.numbers import TEXT, VALUES, between, checked, listed, real
 from ...envs.task_set import TaskSet
-from . import process_rivals
 from .harness import ARGUMENTS, COUNT, ROUNDS, ROUNDS_OR_NONE, SECONDS, Report, Rival, Turn, stepping
-from .setup import ppo_rivals, task_set
+from .process_rivals import ants_of_processes, by_turns, gymnasium_async, sb3_subproc
+from .training import ppo_rivals, task_set
 
-GYMNASIUM, OURS = "frames/gymnasium_1_core", "frames/somite_1_core"
 ACTION_SETS = 64
 """Random actions are drawn beforehand and used in turn: drawing them is nobody's simulation."""
 
@@ -61,14 +59,14 @@ class Locomotion(Speed):
     def _simulations(self, report: Report) -> None:
         set_threads("auto")
         for name, env, rows_per_body, others in (
-            ("ant", "ant", self.num_envs, (process_rivals.gymnasium_async, process_rivals.sb3_subproc)),
+            ("ant", "ant", self.num_envs, (gymnasium_async, sb3_subproc)),
             ("cheetahs", "cheetah", self.rows_per_body, ()),
         ):
             bodies = task_set([f"env={env}"])
             rows = rows_per_body * len(bodies.seen)
-            actions = random_actions((rows, 8))
             steps = {f"{name}/bare": partial(bare, bodies, rows_per_body)}
-            steps |= {f"{name}/{other.__name__}": partial(other, actions) for other in others}
+            for kind in others:
+                steps[f"{name}/{kind.__name__}"] = partial(ants_of_processes, kind, random_actions((rows, 8)))
             rivals = [stepping(rival, make, rows, self.seconds) for rival, make in steps.items()]
             own = stepping(f"{name}/somite", partial(ours, bodies, rows), rows, self.seconds, list(steps))
             report.compare(f"Simulation, {name}", [*rivals, own], self.rounds)
@@ -103,25 +101,27 @@ class Bodies:
         lengths = BodyVariation(length=list(self.factors), variants=self.num_envs)
         compiled = compile_variants(ants.morphology("ant"), lengths, None, (1.0, 0.0))
         several = [build(name) for name in self.topologies]
-        rivals: list[Rival] = []
-        for name, task, per_body, bodies, options in (
-            ("ants/equal", ants, self.num_envs, ["ant"], {}),
-            ("ants/varied", ants, self.num_envs, ["ant"], {"variation": everything}),
-            ("ants/different", ants, 1, [variant.body for variant in compiled], {}),
-            ("topologies/mixed", planar, self.rows_per_topology, several, {}),
-        ):
-            rows = per_body * len(bodies)
+        equal, alone, each = "ants/equal", "topologies/alone", self.seconds / len(several)
+
+        def stepped(
+            name: str, task: TaskSet, rows: int, bodies: Sequence[Any], *against: str, **options: Any
+        ) -> Rival:
             # Staggered, so that episodes end all the time.
             make = partial(ours, task, rows, names=bodies, stagger=True, **options)
-            against = {"ants/equal": [], "topologies/mixed": ["topologies/alone"]}.get(name, ["ants/equal"])
-            rivals.append(stepping(name, make, rows, self.seconds, against))
-        make_alone = [partial(ours, planar, rows, names=[body], stagger=True) for body in several]
-        each = self.seconds / len(several)
-        alone = partial(_one_after_another, [stepping("", make, rows, each) for make in make_alone])
-        report.compare("Bodies", [*rivals, Rival("topologies/alone", alone)], self.rounds)
+            return stepping(name, make, rows, each if name == alone else self.seconds, against)
+
+        rows = self.rows_per_topology * len(several)
+        rivals = [
+            stepped(equal, ants, self.num_envs, ["ant"]),
+            stepped("ants/varied", ants, self.num_envs, ["ant"], equal, variation=everything),
+            stepped("ants/different", ants, len(compiled), [variant.body for variant in compiled], equal),
+            stepped("topologies/mixed", planar, rows, several, alone),
+            Rival(alone, partial(_in_a_row, [stepped(alone, planar, rows, [body]) for body in several])),
+        ]
+        report.compare("Bodies", rivals, self.rounds)
 
 
-def _one_after_another(rivals: Sequence[Rival], stack: ExitStack) -> Turn:
+def _in_a_row(rivals: Sequence[Rival], stack: ExitStack) -> Turn:
     """Steps of all by the time of all; they have equally many environments."""
     turns = [rival.start(stack) for rival in rivals]
     return lambda: len(turns) / sum(1 / turn() for turn in turns)
@@ -143,18 +143,16 @@ class CarRacingSpeed(Speed):
 
     def _simulations(self, report: Report) -> None:
         torch.set_num_threads(1)
-        cores, rows = available_cores(), self.num_envs
-        rivals = [stepping(GYMNASIUM, _gymnasium_racing, 1, self.seconds)]
-        for name, view, threads in (
-            (OURS, "patches", 1),
-            ("state/somite_1_core", "state", 1),
-            (f"frames/somite_{cores}_cores", "patches", cores),
-        ):
-            make = partial(ours, CarRacing(view=view), rows, draw=racing, stagger=True, threads=threads)
-            against = [GYMNASIUM] if name == OURS else [GYMNASIUM, OURS]
-            rivals.append(stepping(name, make, rows, self.seconds, against))
-        rivals = rivals if cores > 1 else rivals[:-1]
-        report.compare(f"CarRacing, frames/s of {rows}", rivals, self.rounds)
+        cores, against = available_cores(), ["frames/gymnasium_1_core"]
+        rivals = [stepping(against[0], _gymnasium_racing, 1, self.seconds)]
+        own = {"frames/somite_1_core": ("patches", 1), "state/somite_1_core": ("state", 1)}
+        for name, (view, threads) in {**own, f"frames/somite_{cores}_cores": ("patches", cores)}.items():
+            if cores > 1 or not name.endswith("_cores"):
+                options = {"draw": _racing, "stagger": True, "threads": threads}
+                make = partial(ours, CarRacing(view=view), self.num_envs, **options)
+                rivals.append(stepping(name, make, self.num_envs, self.seconds, tuple(against)))
+                against = [rival.name for rival in rivals[:2]]
+        report.compare(f"CarRacing, frames/s of {self.num_envs}", rivals, self.rounds)
 
 
 def random_actions(shape: tuple[int, ...], low: Any = -1, high: Any = 1) -> list[np.ndarray]:
@@ -163,39 +161,36 @@ def random_actions(shape: tuple[int, ...], low: Any = -1, high: Any = 1) -> list
     return [rng.uniform(low, high, shape).astype(np.float32) for _ in range(ACTION_SETS)]
 
 
-racing = partial(random_actions, low=(-0.3, -1.0, -1.0), high=(0.3, 0.0, -0.8))
+_racing = partial(random_actions, low=(-0.3, -1.0, -1.0), high=(0.3, 0.0, -0.8))
 """Some steering and gas, hardly any brake."""
 
 
 def bare(bodies: BodySet, rows_per_body: int, stack: ExitStack) -> Callable[[], Any]:
     """One step of ``mujoco.batch.Batch`` on all cores, controls written and nothing else done.
 
-    Nothing is reset, observed or judged. Bodies of different layouts are batches of their own, stepped one
-    after another. They start as episodes do.
+    Nothing is reset or observed, and there are no rewards. Bodies of different layouts are batches of their
+    own, stepped one after another. They start as episodes do.
     """
     steps = [_bare_body(body, rows_per_body, bodies) for body in map(build, bodies.seen)]
     return lambda: [step() for step in steps]
 
 
 def _bare_body(body: Morphology, rows: int, bodies: BodySet) -> Callable[[], None]:
-    model, task = body.model, bodies.task
+    model, task, rng = body.model, bodies.task, np.random.default_rng(0)
     batch = mujoco.batch.Batch(model, nsim=rows, nthread=max(1, min(available_cores(), rows)))
-    rng = np.random.default_rng(0)
     batch.reset()
     # State fields are views of the simulations, so binding them costs nothing.
     batch.bind("qpos")[:] = body.initial_qpos + task.reset_noise * rng.uniform(-1, 1, (rows, model.nq))
     batch.bind("qvel")[:] = task.reset_speed_noise * rng.standard_normal((rows, model.nv))
     batch.forward()
-    controls = batch.bind("ctrl")
-    low, high = model.actuator_ctrlrange.T
-    actions = [low + (high - low) * (action + 1) / 2 for action in random_actions((rows, model.nu))]
-    turn = itertools.cycle(actions)
+    controls, (low, high) = batch.bind("ctrl"), model.actuator_ctrlrange.T
 
-    def step() -> None:
-        controls[:] = next(turn)
+    def step(actions: np.ndarray) -> None:
+        controls[:] = actions
         batch.step(nstep=bodies.frame_skip)
 
-    return step
+    drawn = random_actions((rows, model.nu))
+    return by_turns(step, [low + (high - low) * (actions + 1) / 2 for actions in drawn])
 
 
 def ours(
@@ -213,9 +208,7 @@ def ours(
     env = task.make_env(names, num_envs, **options)
     stack.callback(env.close)
     env.reset(seed=0)
-    shape = (num_envs, *env.single_action_space.shape)
-    turn = itertools.cycle([torch.from_numpy(actions) for actions in draw(shape)])
-    return lambda: env.step(next(turn))
+    return by_turns(env.step, map(torch.from_numpy, draw((num_envs, *env.single_action_space.shape))))
 
 
 def _gymnasium_racing(stack: ExitStack) -> Callable[[], None]:
@@ -223,11 +216,10 @@ def _gymnasium_racing(stack: ExitStack) -> Callable[[], None]:
     stack.callback(env.close)
     env.reset(seed=0)
     low, high = env.action_space.low, env.action_space.high
-    turn = itertools.cycle([low + (a + 1) * (high - low) / 2 for a in racing((3,))])
 
-    def step() -> None:
-        _, _, terminated, truncated, _ = env.step(next(turn))
+    def step(action: np.ndarray) -> None:
+        _, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             env.reset()
 
-    return step
+    return by_turns(step, [low + (action + 1) * (high - low) / 2 for action in _racing((3,))])

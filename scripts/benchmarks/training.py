@@ -1,4 +1,4 @@
-"""The parts of a training run, from arguments of ``somite-train``, without its run folder; PPO in turns."""
+"""A training run without its run folder, from arguments of ``somite-train``; iterations of PPO in turns."""
 
 from __future__ import annotations
 
@@ -60,18 +60,14 @@ def _beside_the_job() -> Iterator[None]:
         state.hydra = running
 
 
-def task_set(arguments: Sequence[str]) -> TaskSet:
-    """What ``somite-train`` with these arguments would train on."""
-    return instantiate(compose(arguments).env)
-
-
-def instantiate(node: DictConfig) -> Any:
-    """What a checked node builds."""
-    return hydra.utils.instantiate(node, _convert_="all")
+def task_set(arguments: Sequence[str] | DictConfig) -> TaskSet:
+    """What ``somite-train`` with these arguments, or this configuration, would train on."""
+    config = arguments if isinstance(arguments, DictConfig) else compose(arguments)
+    return hydra.utils.instantiate(config.env, _convert_="all")
 
 
 class PPOSpeed(Rival):
-    """Iterations of PPO, one at a time, as ``somite-train`` with these arguments makes them.
+    """Iterations of PPO, one at a time, as ``somite-train`` makes them.
 
     The phases are ``env`` (simulation, observation, reward), ``policy`` (forward passes while collecting; on
     a GPU within ``rest``, since to time them would be to wait for them), ``update`` (all epochs and the
@@ -97,7 +93,6 @@ class PPOSpeed(Rival):
         setup = make_setup(config, algorithm, self._device)
         learner = algorithm.make_learner(setup)
         stack.callback(learner.close)
-        self._steps = algorithm.n_steps * algorithm.num_envs
         self.more |= {
             "agent": type(learner.policy).__name__,
             "parameters": sum(parameter.numel() for parameter in learner.policy.parameters()),
@@ -120,32 +115,28 @@ class PPOSpeed(Rival):
 
         def turn() -> float:
             set_threads(self._threads)  # rivals that run in turns have their own number
-            before, in_policy[0] = dict(learner.seconds), 0.0
+            before, in_policy[0], steps = dict(learner.seconds), 0.0, learner.steps
             wait(self._device)
             start = time.perf_counter()
             learner.update(lambda: False)
             wait(self._device)
             elapsed = time.perf_counter() - start
-            found = {name: learner.seconds[name] - before[name] for name in ("env", "update")}
-            if on_cpu:
-                found = {"env": found["env"], "policy": in_policy[0], "update": found["update"]}
+            found = {"env": learner.seconds["env"] - before["env"]}
+            found |= {"policy": in_policy[0]} if on_cpu else {}
+            found["update"] = learner.seconds["update"] - before["update"]
             found["rest"] = elapsed - sum(found.values())
             spent.update({phase: spent.get(phase, 0.0) + seconds for phase, seconds in found.items()})
             self.more["shares"] = {phase: part / sum(spent.values()) for phase, part in spent.items()}
-            return self._steps / elapsed
+            return (learner.steps - steps) / elapsed
 
         turn()  # which is not counted
         spent.clear()
         return turn
 
     def learn_until(self, target: float, limit: float) -> Row:
-        """Learns until the mean return of all bodies is high enough, or the time is up.
+        """Learn until the mean return of all bodies is ``target``, or for ``limit`` seconds.
 
         A body's return is the mean of its last whole episodes, acting with exploration.
-
-        Args:
-            target: the return.
-            limit: s, at most.
 
         Returns:
             ``seconds_to_return``, None where it was not reached; a ``curve`` of seconds, steps and the mean
