@@ -98,6 +98,18 @@ def add_capsule(body: mujoco.MjsBody, start: tuple, end: tuple, radius: float = 
     body.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[*start, *end], size=[radius, 0, 0])
 
 
+def renamed(spec: mujoco.MjSpec) -> mujoco.MjSpec:
+    """The same with other names of bodies and joints."""
+    names = {part.name: f"part{index}" for index, part in enumerate(spec.joints)}
+    for actuator in spec.actuators:
+        actuator.target = names[actuator.target]
+    for part in spec.joints:
+        part.name = names[part.name]
+    for index, part in enumerate(spec.bodies[1:]):
+        part.name = f"body{index}"
+    return spec
+
+
 def legged(
     legs: tuple[str, ...] = ("left", "right"), spec: mujoco.MjSpec | None = None, **changes: float
 ) -> mujoco.MjSpec:

@@ -15,18 +15,10 @@ from somite.envs.sensors import CartPoleSwingUp, GymnasiumTask, Senses
 from somite.envs.sensors.cartpole_swingup import fixed_starts
 from somite.envs.sensors.env import SensorEnv
 
+from .test_sensor_vector_env import DISTURBED as UNTRACED
 from .worlds import NoWaiting, act, equal, go_on, tensors, waiting_for_nothing, waves
 
-DISTURBED = Senses(
-    history=3,
-    traces=(6.0,),
-    shuffle=4,
-    duplicates=1,
-    noise_channels=(1, 3),
-    missing=0.25,
-    blinking=0.2,
-    stuck=1,
-)
+DISTURBED = UNTRACED.with_values(traces=(6.0,))
 SENSES = Senses(history=2, shuffle=2, noise_channels=1, traces=(10,))
 ROWS, STEPS = 12, 200
 QUIET = {

@@ -24,7 +24,7 @@ from somite.envs.locomotion.bodies.families import checked_split, find_member, l
 from somite.envs.locomotion.bodies.model_edits import ASSETS, without
 from somite.envs.locomotion.bodies.recipes import ANT_LEGS, DAMAGES, ant, centipede, swimmer
 
-from ..helpers import DRAWN, HINGE, LISTED, SAMPLED, SLIDE, add_capsule, add_motor, legged
+from ..helpers import DRAWN, HINGE, LISTED, SAMPLED, SLIDE, add_capsule, add_motor, legged, renamed
 
 MANIFEST = load_manifest()
 SPLITS = [(family, split) for split, families in MANIFEST["splits"].items() for family in families]
@@ -135,15 +135,7 @@ def test_a_body_drawn_lying_is_raised_along_the_worlds_vertical():
 
 def test_the_hash_depends_neither_on_names_nor_on_the_order_of_children_and_motors():
     first = Morphology("first", legged(("left", "right")).compile())
-    spec = legged(("right", "left"))
-    renamed = {part.name: f"part{index}" for index, part in enumerate(spec.joints)}
-    for actuator in spec.actuators:
-        actuator.target = renamed[actuator.target]
-    for part in spec.joints:
-        part.name = renamed[part.name]
-    for index, part in enumerate(spec.bodies[1:]):
-        part.name = f"body{index}"
-    assert Morphology("second", spec.compile()).hash == first.hash
+    assert Morphology("second", renamed(legged(("right", "left"))).compile()).hash == first.hash
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from ..helpers import (
     physical,
     placed,
     random_state,
+    renamed,
     token,
 )
 
@@ -295,16 +296,7 @@ def test_place_and_tilt_of_any_root_are_those_of_mujocos_kinematics(joints, anch
 
 
 def test_names_do_not_matter():
-    spec = legged()
-    renamed = {part.name: f"part{index}" for index, part in enumerate(spec.joints)}
-    for actuator in spec.actuators:
-        actuator.target = renamed[actuator.target]
-    for part in spec.joints:
-        part.name = renamed[part.name]
-    for index, part in enumerate(spec.bodies[1:]):
-        part.name = f"body{index}"
-    other_names, usual = Morphology("x", spec.compile()), Morphology("y", legged().compile())
-    assert other_names.hash == usual.hash
+    other_names, usual = Morphology("x", renamed(legged()).compile()), Morphology("y", legged().compile())
     state = random_state(usual, 0)
     one, other = observed(one_row(usual), *state), observed(one_row(other_names), *state)
     for key in one:
