@@ -13,7 +13,7 @@ from torch import nn
 class Agent:
     """A policy that takes NumPy observations of one or many environments and gives NumPy actions.
 
-    It keeps the policy's memory between calls; call :meth:`reset` when an episode starts.
+    It keeps the policy's memory between calls; call `reset` when an episode starts.
 
     Args:
         policy: A policy of ``somite.agents.policies``.
@@ -30,10 +30,9 @@ class Agent:
         seed: int = 0,
     ) -> None:
         self.policy = policy.eval()
-        self.environment = dict(environment or {})
-        self.description = dict(description or {})
+        self.environment, self.description = dict(environment or {}), dict(description or {})
         self._generator = torch.Generator().manual_seed(seed)
-        self._memory: Any = None
+        self._memory: dict[str, torch.Tensor] | None = None
         self._memory_shape: tuple[int, ...] | None = None
 
     @property
@@ -103,9 +102,6 @@ class Agent:
     def before_acting(self, observation: Mapping[str, Any]) -> tuple[Mapping[str, torch.Tensor], Any]:
         """What the policy's networks get when `act` is called with this observation: nothing is changed.
 
-        Args:
-            observation: as of `act`.
-
         Returns:
             The prepared observation, always with a batch dimension, and the memory, which the caller
             leaves as it is.
@@ -138,35 +134,30 @@ class Agent:
             tensor = value.to(self.device, copy=True)
         else:
             tensor = torch.tensor(np.asarray(value), device=self.device)
-        if tensor.is_floating_point():
-            tensor = tensor.float()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
         return tensor.unsqueeze(0) if single else tensor
 
     def _check(self, observation: Mapping[str, Any]) -> bool:
         """Whether the observation is a single one; raises ValueError where it does not fit."""
         spec = self.policy.spec
         wanted = {"tokens": (2, spec.token_size)}
-        if spec.joint_size:
-            wanted["joints"] = (3, spec.joint_size)
-        if spec.trace_size:
-            wanted["traces"] = (2, spec.trace_size)
-        if spec.has_neighbors:
-            wanted["neighbors"] = (2, 4)
+        wanted |= {"joints": (3, spec.joint_size)} if spec.joint_size else {}
+        wanted |= {"traces": (2, spec.trace_size)} if spec.trace_size else {}
+        wanted |= {"neighbors": (2, 4)} if spec.has_neighbors else {}
         missing = [key for key in wanted if key not in observation]
         if missing:
-            raise ValueError(
-                f"the observation lacks {', '.join(missing)}; it has {', '.join(map(str, observation))}"
-            )
+            there = ", ".join(map(str, observation))
+            raise ValueError(f"the observation lacks {', '.join(missing)}; it has {there}")
         batched = set()
         for key, (rank, size) in wanted.items():
             shape = np.shape(observation[key])
             if len(shape) not in (rank, rank + 1) or shape[-1] != size:
                 features = getattr(spec, key.removesuffix("s"), ())
                 names = ", ".join(f"{f.name} ({f.size})" for f in features) or "slots, at its sides"
-                sizes = "(tokens, {0})" if rank == 2 else "(tokens, joints, {0})"
+                sizes = f"(tokens, {size})" if rank == 2 else f"(tokens, joints, {size})"
                 raise ValueError(
-                    f"{key} has shape {shape}; this policy wants {sizes.format(size)}, or the same with a "
-                    f"batch dimension in front; its {size} features are: {names}"
+                    f"{key} has shape {shape}; this policy wants {sizes}, or the same with a batch dimension "
+                    f"in front; its {size} features are: {names}"
                 )
             batched.add(len(shape) == rank + 1)
         if len(batched) > 1:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-import gymnasium
 import hydra
 import numpy as np
 import torch
@@ -21,9 +20,6 @@ from .policies.base import Policy, check_policy
 
 LARGE = 1000
 """A number of an agent beyond which it may not fit into the memory."""
-
-COPIES = 2
-"""Of the parameters, at least: they and their gradient."""
 
 _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 """The control of each kind of token: ``agent=mlp`` means the one that fits."""
@@ -39,15 +35,19 @@ def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> ty
     if cls is policies.MLP:
         cls = _ORDINARY.get(kind, cls)
     if cls.kind != kind:
-        fitting = " or ".join(_choices(kind, by_gradient))
+        fitting = []
+        for file in resources.files("somite.conf").joinpath("agent").iterdir():
+            other = hydra.utils.get_class(OmegaConf.create(file.read_text(encoding="utf-8"))._target_)
+            if other.kind == kind and (other.has_gradient or not by_gradient):
+                fitting.append(file.name.removesuffix(".yaml"))
         raise UserError(
             f"{cls.__name__} reads {cls.kind}, but this environment's tokens are {kind}; what fits: "
-            f"agent={fitting}"
+            f"agent={' or '.join(sorted(fitting))}"
         )
     if by_gradient and not cls.has_gradient:
         raise UserError(
-            f"{cls.__name__} chooses places, which has no gradient: train it with algorithm=cma_es, or take "
-            "agent=patch_transformer"
+            f"{cls.__name__} picks the patches that it looks at, and a choice has no gradient: train it with "
+            "algorithm=cma_es, or take agent=patch_transformer"
         )
     return cls
 
@@ -61,38 +61,33 @@ def build_policy(config: DictConfig, env: TokenEnv) -> Policy:
     """
     cls = policy_class(config, env.kind)
     asked, sizes = inspect.signature(cls).parameters, sizes_for(cls, env)
-    given = {key: value for key, value in config.items() if key != "_target_"}
-    unknown = [key for key in given if key not in asked]
+    given = {str(key): value for key, value in config.items() if key != "_target_"}
+
+    def typed(keys: Iterable[str]) -> str:
+        return ", ".join(f"agent.{key}" for key in keys)
+
+    unknown, twice = [key for key in given if key not in asked], [key for key in given if key in sizes]
     if unknown:
         known = [key for key in asked if key != "spec" and key not in sizes]
-        raise UserError(f"{cls.__name__} has no {_typed(unknown)}; it has {_typed(known)}")
-    twice = [key for key in given if key in sizes]
+        raise UserError(f"{cls.__name__} has no {typed(unknown)}; it has {typed(known)}")
     if twice:
-        raise UserError(f"{_typed(twice)} of {cls.__name__} comes from the environment; leave it out")
+        raise UserError(f"{typed(twice)} of {cls.__name__} comes from the environment; leave it out")
     # What takes no memory takes seconds instead, which small networks need not wait for.
     if any(isinstance(value, int) and value > LARGE for value in (*given.values(), *sizes.values())):
         with torch.device("meta"):
             n = sum(p.numel() for p in cls(spec=env.spec_of_tokens, **sizes, **given).parameters())
-        check_memory(
-            4 * n * COPIES, f"{cls.__name__} with {n:,} parameters", "make it smaller (agent.width, ...)"
-        )
+        # The parameters, of four bytes, and their gradient at least.
+        what, advice = f"{cls.__name__} with {n:,} parameters", "make it smaller (agent.width, ...)"
+        check_memory(4 * n * 2, what, advice)
     policy = cls(spec=env.spec_of_tokens, **sizes, **given)
-    check_policy(policy, _blank(env.single_observation_space))
-    return policy
-
-
-def _blank(space: gymnasium.spaces.Dict) -> dict[str, torch.Tensor]:
-    """A batch of two observations of zeros, of tokens that all exist and of limbs that are all roots."""
+    # Two observations of zeros, of tokens that all exist and of limbs that are all roots.
     values = {"parent": -1, "mask": 1, "joint_mask": 1, "action_mask": 1}
-    return {
+    blank = {
         key: torch.from_numpy(np.full((2, *part.shape), values.get(key, 0), part.dtype))
-        for key, part in space.items()
+        for key, part in env.single_observation_space.items()
     }
-
-
-def _typed(keys: Iterable[str]) -> str:
-    """Keys of the agent as they are typed."""
-    return ", ".join(f"agent.{key}" for key in keys)
+    check_policy(policy, blank)
+    return policy
 
 
 def sizes_for(cls: type[Policy], env: TokenEnv) -> dict[str, Any]:
@@ -130,13 +125,3 @@ def check_fit(policy: Policy, env: TokenEnv) -> None:
             advice = "; its slots have fixed meanings: an invariant policy takes any number"
             advice = advice if size == "n_tokens" else ""
             raise UserError(f"{name} was built for {size}={trained}, here it is {value}{advice}")
-
-
-def _choices(kind: str, by_gradient: bool) -> list[str]:
-    """Choices of ``conf/agent`` for tokens of a kind, as they are typed."""
-    found = []
-    for file in resources.files("somite.conf").joinpath("agent").iterdir():
-        cls = hydra.utils.get_class(OmegaConf.create(file.read_text(encoding="utf-8"))._target_)
-        if cls.kind == kind and (cls.has_gradient or not by_gradient):
-            found.append(file.name.removesuffix(".yaml"))
-    return sorted(found)

@@ -11,10 +11,9 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,12 +54,9 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         UserError: The name is unknown or torch sees no such GPU; why, and what would help.
     """
     _turn_off_tf32()
-    if isinstance(name, torch.device):
-        return name
-    name = str(name)
-    if name == "cpu":
-        return torch.device("cpu")
-    kind, _, index = name.partition(":")
+    if isinstance(name, torch.device) or name == "cpu":
+        return torch.device(name)
+    kind, _, index = str(name).partition(":")
     if name != "auto" and (kind != "cuda" or (name != "cuda" and not index.isdecimal())):
         raise UserError(f"unknown device {name!r}: {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0'))}")
     with warnings.catch_warnings():
@@ -79,31 +75,29 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
 
 def _why_no_gpu() -> str:
     """Half a sentence where torch sees no GPU: why, and what would help if the machine has one."""
-    version, driven = torch.__version__, "though this machine has an NVIDIA driver"
-    if torch.version.cuda is None:
-        without = f"torch {version} (built for the CPU only) sees no GPU"
-        if not has_nvidia_driver():
-            return without
+    version, cuda = torch.__version__, torch.version.cuda
+    built = "the CPU only" if cuda is None else f"CUDA {cuda}"
+    said = f"torch {version} (built for {built}) sees no GPU"
+    if not has_nvidia_driver():
+        return said
+    said += ", though this machine has an NVIDIA driver"
+    if cuda is None:
         plain = version.partition("+")[0]
-        advice = f"for a build with CUDA, pip uninstall torch, then pip install torch=={plain}"
-        return f"{without}, {driven}: {advice}"
-    without, found = f"torch {version} (built for CUDA {torch.version.cuda}) sees no GPU", ""
+        return f"{said}: for a build with CUDA, pip uninstall torch, then pip install torch=={plain}"
+    found = "no reason is given"
     try:
         torch.cuda.init()  # its warning comes once only, its error every time
     except RuntimeError as error:
-        found = str(error)
+        found = shown(one_line(str(error)), 300)
     if too_old := _TOO_OLD.search(found):
         number = int(too_old[1])
         return (
-            f"{without}: the NVIDIA driver is too old, it knows CUDA {number // 1000}.{number % 1000 // 10} "
-            f"and this torch needs a driver for CUDA {torch.version.cuda}; update the driver, or install a "
-            "torch that is built for the older CUDA (pytorch.org)"
+            f"{said}, which is too old: it knows CUDA {number // 1000}.{number % 1000 // 10} and this torch "
+            f"needs a driver for CUDA {cuda}; update the driver, or install a torch that is built for the "
+            "older CUDA (pytorch.org)"
         )
-    if not has_nvidia_driver():
-        return without
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    said = f"CUDA_VISIBLE_DEVICES is {hidden!r}" if hidden is not None else shown(one_line(found), 300)
-    return f"{without}, {driven} ({said or 'no reason is given'})"
+    return f"{said} ({found if hidden is None else f'CUDA_VISIBLE_DEVICES is {hidden!r}'})"
 
 
 def has_nvidia_driver() -> bool:
@@ -140,7 +134,7 @@ def thread_limit(threads: str | int) -> int:
 
 
 def threads_for_numpy(count: int) -> None:
-    """NumPy's linear algebra, which pycma is made of, on so many threads, where NumPy brings OpenBLAS along.
+    """Bounds the threads of NumPy's linear algebra, which pycma uses, where NumPy brings OpenBLAS along.
 
     Its threads wait for each other without pause, and its variable is read when NumPy is imported.
     """
@@ -179,13 +173,18 @@ def use_precision(name: str, device: torch.device) -> None:
         device: Of the learner.
     """
     _turn_off_tf32()
-    if name == BF16:
-        log.info("precision: bf16 (autocast)")
-        reason = _why_bf16_is_slow(device)
-        if reason:
-            log.warning("precision=bf16 makes this run slower: %s. precision=float32 is faster here", reason)
-    elif device.type == "cuda":
-        log.info("precision: float32 (TF32 off, for matrix products and convolutions)")
+    if name == FLOAT32:
+        if device.type == "cuda":
+            log.info("precision: float32 (TF32 off, for matrix products and convolutions)")
+        return
+    log.info("precision: bf16 (autocast)")
+    reason = ""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        reason = "this GPU has no bf16 arithmetic (NVIDIA's have since Ampere) and emulates it"
+    elif device.type != "cuda" and (times := bf16_times()) > SLOW:
+        reason = f"matrix products take {times:.0f} times as long on this processor"
+    if reason:
+        log.warning("precision=bf16 makes this run slower: %s. precision=float32 is faster here", reason)
 
 
 def _turn_off_tf32() -> None:
@@ -193,22 +192,12 @@ def _turn_off_tf32() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def _why_bf16_is_slow(device: torch.device) -> str | None:
-    """Why networks take longer in bf16 than in float32 on a device; None: they do not.
+def bf16_times() -> float:
+    """How many times as long as in float32 a product of matrices of a small network takes here in bf16.
 
-    A processor is measured: what it and torch's kernels can do together is told by no flag (oneDNN claims
+    It is measured: what a processor and torch's kernels can do together is told by no flag (oneDNN claims
     bf16 for every AVX-512, also where it computes it in software).
     """
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return None
-        return "this GPU has no bf16 arithmetic (NVIDIA's have since Ampere) and emulates it"
-    times = bf16_times()
-    return f"matrix products take {times:.0f} times as long on this processor" if times > SLOW else None
-
-
-def bf16_times() -> float:
-    """How many times as long as in float32 a product of matrices of a small network takes here in bf16."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         batch, weight = torch.ones(2048, 64, dtype=dtype), torch.ones(64, 64, dtype=dtype)
@@ -271,17 +260,12 @@ def _why_no_warp(device: torch.device) -> str | None:
     return f"Warp {warp.__version__} sees no {device}, perhaps for a driver that is too old for it"
 
 
-def read_places(section: Mapping[str, Any]) -> dict[str, int | None]:
-    """The section ``warp`` of a configuration: options of Warp's environments. Raises UserError."""
-    return {
-        str(name): None if value is None else whole_number(value, f"warp.{name}", 1)
-        for name, value in section.items()
-    }
-
-
 def free_memory_of(device: torch.device) -> int:
     """Bytes that can be allocated, those of a GPU that torch keeps for itself included; 0: unknown."""
-    return _free_of_gpu(device) if device.type == "cuda" else free_memory() or 0
+    if device.type != "cuda":
+        return free_memory() or 0
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 @contextmanager
@@ -300,45 +284,31 @@ def out_of_memory(doing: str, device: torch.device, key: str, count: int) -> Ite
     Raises:
         UserError: Torch or Warp could not allocate.
     """
-    before = _free_of_gpu(device)
+    before = free_memory_of(device) if device.type == "cuda" else 0
     try:
         yield
     except RuntimeError as error:
         requested = _requested(error)
         if requested is None:
             raise
-        needed = max(before - _free_of_gpu(device), 0) + requested
         said = f"{doing} does not fit into the memory of {device}"
         if not before or not requested:
-            half = max(1, count // 2)
-            raise UserError(f"{said} with {key}={count}: lower it, say {key}={half}") from error
-        fits = min(_rounded_down(count * before / needed), count - 1)
-        said += f": {key}={count} needs {needed / GIB:.3g} GiB or more and {before / GIB:.3g} GiB were free"
+            advice = f"lower it, say {key}={max(1, count // 2)}"
+            raise UserError(f"{said} with {key}={count}: {advice}") from error
+        needed = max(before - free_memory_of(device), 0) + requested
+        fits = int(count * before / needed)
+        step = 10 ** max(0, len(str(fits)) - 2)  # to two digits: an estimate that errs on the safe side
+        fits = min(fits // step * step, count - 1)
         advice = f"{key}={fits} or fewer may fit" if fits >= 1 else f"not even {key}=1 fits"
-        raise UserError(f"{said}; {advice}") from error
-
-
-def _free_of_gpu(device: torch.device) -> int:
-    """Bytes; 0 where there is no GPU."""
-    if device.type != "cuda":
-        return 0
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + kept
+        sizes = f"{needed / GIB:.3g} GiB or more and {before / GIB:.3g} GiB were free"
+        raise UserError(f"{said}: {key}={count} needs {sizes}; {advice}") from error
 
 
 def _requested(error: RuntimeError) -> int | None:
     """Bytes that could not be allocated, 0 if they are not told; None: it is another error."""
     if warp := _WARP_FAILED.search(str(error)):
         return int(warp[1])
-    if _FAILED.search(str(error)):
-        return 0
-    if not isinstance(error, torch.cuda.OutOfMemoryError):
-        return None
-    told = _TORCH_FAILED.search(str(error))
-    return round(float(told[1]) * _UNITS[told[2]]) if told else 0
-
-
-def _rounded_down(number: float) -> int:
-    """To two digits: an estimate that errs on the safe side."""
-    step = 10 ** max(0, len(str(int(number))) - 2)
-    return int(number) // step * step
+    if told := _TORCH_FAILED.search(str(error)):
+        return round(float(told[1]) * _UNITS[told[2]])
+    is_memory = isinstance(error, torch.cuda.OutOfMemoryError) or _FAILED.search(str(error))
+    return 0 if is_memory else None

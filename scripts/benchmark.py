@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,10 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from somite.agents.storage.paths import absolute_argument, hydra_quoted
 from somite.envs.errors import UserError, nearest
-from somite.scripts.cli import command_line
-from somite.scripts.cli.streams import patient_streams
-
-CONFIG_NAME = "benchmark"
+from somite.scripts.cli.command_line import program
 
 _OVERRIDE = re.compile(r"(\+\+|\+|~)?([^=]+)(=.*)?", re.DOTALL)
 # What is said to somite-train in the same words. agent=<choice> is not: a benchmark compares several.
@@ -39,26 +35,27 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     """
     if arguments and arguments[0].startswith("-"):
         return list(arguments)  # --help and other questions to Hydra
-    with resources.files("somite.conf").joinpath(f"{CONFIG_NAME}.yaml").open(encoding="utf-8") as file:
+    with resources.files("somite.conf").joinpath("benchmark.yaml").open(encoding="utf-8") as file:
         config = OmegaConf.load(file)
-    names = _names(config)
     if not arguments or "=" in arguments[0]:
+        names = _names(config)
         raise UserError(
             f"the first word names the benchmark, for example: somite-benchmark {names[0]} "
             f"output={names[0]}.json; choices: {', '.join(names)}"
         )
-    name, *others = arguments
-    if name not in names:
-        raise UserError(f"there is no benchmark {name!r}; {nearest(name, names)}")
-    training = [
-        argument
-        for argument in others
-        if _OF_TRAINING.match(argument) and argument.partition("=")[0] not in config[name]
-    ]
-    own = [_in_section(argument, name, config) for argument in others if argument not in training]
-    # In Hydra's grammar a list's items hold no bare "=".
-    found = [hydra_quoted(absolute_argument(argument, Path.cwd())) for argument in training]
-    further = [f"{name}.train=[{','.join(found)}]"] if found else []
+    name, own, training = _checked(arguments[0], config), [], []
+    for argument in arguments[1:]:
+        match = _OVERRIDE.fullmatch(argument)
+        if _OF_TRAINING.match(argument) and argument.partition("=")[0] not in config[name]:
+            # In Hydra's grammar a list's items hold no bare "=".
+            training.append(hydra_quoted(absolute_argument(argument, Path.cwd())))
+        elif argument.startswith("-") or match is None or not (match[1] or match[3]):
+            own.append(argument)  # an option of Hydra's or its value
+        else:
+            is_of_all = match[2].partition(".")[0] in (*config, "hydra")
+            section = "" if is_of_all else f"{name}."
+            own.append(f"{match[1] or ''}{section}{match[2]}{match[3] or ''}")
+    further = [f"{name}.train=[{','.join(training)}]"] if training else []
     return [f"benchmark={name}", *own, *further]
 
 
@@ -67,14 +64,10 @@ def _names(config: DictConfig) -> list[str]:
     return [str(name) for name in config if OmegaConf.is_dict(config[name]) and "_target_" in config[name]]
 
 
-def _in_section(argument: str, name: str, config: DictConfig) -> str:
-    match = _OVERRIDE.fullmatch(argument)
-    if argument.startswith("-") or match is None or not (match[1] or match[3]):
-        return argument  # an option of Hydra's or its value
-    first = match[2].partition(".")[0]
-    if first in config or first == "hydra":
-        return argument
-    return f"{match[1] or ''}{name}.{match[2]}{match[3] or ''}"
+def _checked(name: str, config: DictConfig) -> str:
+    if name not in _names(config):
+        raise UserError(f"there is no benchmark {name!r}; {nearest(name, _names(config))}")
+    return name
 
 
 def benchmark(config: DictConfig) -> None:
@@ -88,9 +81,7 @@ def benchmark(config: DictConfig) -> None:
 
     from somite.scripts.benchmarks.harness import Report, busy_message, describe_machine
 
-    name, names = str(config.benchmark), _names(config)
-    if name not in names:
-        raise UserError(f"there is no benchmark {name!r}; {nearest(name, names)}")
+    name = _checked(str(config.benchmark), config)
     machine = describe_machine()  # before anything of ours loads the machine
     chosen = hydra.utils.instantiate(config[name], _convert_="all")
     report = Report(config.output, machine)
@@ -112,16 +103,7 @@ def benchmark(config: DictConfig) -> None:
         raise SystemExit(1)
 
 
-def main() -> None:
-    """Entry point of ``somite-benchmark``."""
-    try:
-        given = for_hydra(sys.argv[1:])
-    except UserError as error:
-        with patient_streams():
-            print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-    command_line.run(benchmark, CONFIG_NAME, given, resumable=False)
-
+main = program("benchmark", "somite.scripts.benchmark:benchmark", prepare=for_hydra)
 
 if __name__ == "__main__":
     main()

@@ -7,22 +7,19 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from somite.envs.errors import UserError
-from somite.scripts.cli import command_line
+from somite.scripts.cli.command_line import program
 
 
 def write(config: DictConfig) -> None:
     """Writes the page that the configuration names."""
-    if not Path(config.table).is_file():
-        raise UserError(f"there is no table {config.table}")
     from somite.agents.evaluation.results_page import write_results  # pandas takes seconds
 
+    if not Path(config.table).is_file():
+        raise UserError(f"there is no table {config.table}")
     write_results(Path(config.table), Path(config.output))
 
 
-def main() -> None:
-    """Entry point of ``somite-results``."""
-    command_line.run(write, "results", resumable=False)
-
+main = program("results", "somite.scripts.results:write")
 
 if __name__ == "__main__":
     main()

@@ -27,7 +27,7 @@ MOST_YAML_BYTES, MOST_YAML_DEPTH, MOST_YAML_VALUES = 2**18, 30, 20_000
 
 
 def check_links(folder: str | Path) -> None:
-    """Refuses a run's folder in which something leads out of it. The folder may be missing.
+    """Refuses a run's folder, which may be missing, in which something leads out of it.
 
     Raises:
         UserError: A link that leads out, or what is neither file, folder nor link (a pipe, on which a reader
@@ -96,9 +96,19 @@ def read_yaml(path: Path) -> DictConfig | ListConfig:
         UserError: It cannot be read, is larger than any configuration, no regular file, no YAML, or has tags,
             anchors or aliases, which build objects and make a small file large.
     """
+    depth = values = 0
     try:
         text = read_regular(path, MOST_YAML_BYTES).decode("utf-8")
-        _check_yaml(text, path)
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            line = event.start_mark.line + 1
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise UserError(f"{path}, line {line}: anchors and aliases are not read")
+            if getattr(event, "tag", None) not in (None, "!"):
+                raise UserError(f"{path}, line {line}: the tag {event.tag[:100]!r} is not read")
+            values += 1
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_YAML_DEPTH or values > MOST_YAML_VALUES:
+                raise UserError(f"{path} is larger than the configuration of any run")
         return OmegaConf.load(io.StringIO(text))
     except UserError:
         raise
@@ -106,17 +116,3 @@ def read_yaml(path: Path) -> DictConfig | ListConfig:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: {one_line(str(error))[:300]}") from error
-
-
-def _check_yaml(text: str, path: Path) -> None:
-    depth = values = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise UserError(f"{path}, line {line}: anchors and aliases are not read")
-        if getattr(event, "tag", None) not in (None, "!"):
-            raise UserError(f"{path}, line {line}: the tag {event.tag[:100]!r} is not read")
-        values += 1
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MOST_YAML_DEPTH or values > MOST_YAML_VALUES:
-            raise UserError(f"{path} is larger than the configuration of any run")

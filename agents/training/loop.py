@@ -21,7 +21,7 @@ from ...envs.user_modules import OURS, module_names
 from ..agent import Agent
 from ..algorithms.base import Algorithm, Setup
 from ..composition import build_policy
-from ..device import WARP, machine_name, processor, read_places, resolve_simulation, thread_limit
+from ..device import WARP, machine_name, processor, resolve_simulation, thread_limit
 from ..evaluation.episodes import run_episodes
 from ..policies.base import Policy
 from ..rollout.compute import compute_of
@@ -100,7 +100,7 @@ def make_setup(
         log.warning(note)
     compute = compute_of(config)
     simulation = resolve_simulation(config.simulation, task_set, device, algorithm.why_on_cpu(compute))
-    task_set = task_set.simulated_by(simulation, **(read_places(config.warp) if simulation == WARP else {}))
+    task_set = task_set.simulated_by(simulation, **(config.warp if simulation == WARP else {}))
     start_from = None if resumes else config.get("start_from")
 
     def make_policy(env: Any) -> Policy:

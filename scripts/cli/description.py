@@ -21,17 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ...envs.errors import UserError
-from ...envs.locomotion import LIMB_SPEC, BodySet, Morphology
+from ...envs.locomotion import LIMB_SPEC, BodySet
 from ...envs.locomotion.backends import frame_skip_of
 from ...envs.locomotion.pictures.body_pictures import body_picture, sheet
-from ...envs.locomotion.pictures.describe import (
-    ActuatorRow,
-    Description,
-    JointRow,
-    LimbRow,
-    describe,
-    start_tokens,
-)
+from ...envs.locomotion.pictures.describe import Description, JointRow, describe, start_tokens
 from ...envs.locomotion.pictures.rendering import file_name, find_backend, portrait
 from ...envs.numbers import whole_number
 from ...envs.tokens import Feature
@@ -49,35 +42,6 @@ def describe_bodies(config: DictConfig) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, PIPED_WIDTH)
-    width, height = (whole_number(config[key], key, minimum=16) for key in ("width", "height"))
-    bodies, read_notes = _read(config)
-    wanted = OmegaConf.to_object(config.bodies) if OmegaConf.is_config(config.bodies) else config.bodies
-    descriptions = []
-    for name in bodies.choose(wanted):
-        body = _body(bodies, name)
-        told = describe(body, bodies.frame_skip or frame_skip_of(body.model))
-        told = dataclasses.replace(told, notes=(*told.notes, *bodies.start_notes([name])))
-        descriptions.append(told)
-        console.print(limb_table(told))
-        console.print(Text("; ".join(told.totals)), soft_wrap=True)
-        _print_notes(console, told.notes)
-        console.print()
-        if config.tokens:
-            _print_tokens(console, told, start_tokens(body))
-    for title, features in (
-        (("limb: tokens", LIMB_SPEC.token), ("joint row: joints", LIMB_SPEC.joint)) if config.features else ()
-    ):
-        table = _table(f"What is observed of a {title}", "columns", "feature", "kind", "unit", "meaning")
-        for columns, feature in _numbered(features):
-            table.add_row(columns, feature.name, feature.kind, feature.unit, feature.meaning)
-        console.print(table)
-    _print_notes(console, read_notes)
-    if config.pictures:
-        _draw(console, bodies, descriptions, Path(str(config.output)), (width, height))
-
-
-def _read(config: DictConfig) -> tuple[BodySet, list[str]]:
-    """The bodies of the configuration, and what was said about files that are none."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         bodies = hydra.utils.instantiate(config.env, _convert_="all")
@@ -86,54 +50,63 @@ def _read(config: DictConfig) -> tuple[BodySet, list[str]]:
             f"somite-describe tells of bodies, and {bodies.name} has none, only {bodies.kind}: "
             "give env=ant, another body, or env.morphology=<file>"
         )
+    wanted = OmegaConf.to_object(config.bodies) if OmegaConf.is_config(config.bodies) else config.bodies
+    descriptions = []
+    for name in bodies.choose(wanted):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is warned of stands in the description's notes
+            body = bodies.morphology(name)
+            _ = body.controls
+        told = describe(body, bodies.frame_skip or frame_skip_of(body.model))
+        told = dataclasses.replace(told, notes=(*told.notes, *bodies.start_notes([name])))
+        descriptions.append(told)
+        console.print(_limb_table(told))
+        console.print(Text("; ".join(told.totals)), soft_wrap=True)
+        _print_notes(console, told.notes)
+        console.print()
+        if config.tokens:
+            _print_tokens(console, told, start_tokens(body))
+    if config.features:
+        for part, features in (("limb: tokens", LIMB_SPEC.token), ("joint row: joints", LIMB_SPEC.joint)):
+            title = f"What is observed of a {part}"
+            table = _table(title, "columns", "feature", "kind", "unit", "meaning")
+            for columns, feature in _numbered(features):
+                table.add_row(columns, feature.name, feature.kind, feature.unit, feature.meaning)
+            console.print(table)
     said = dict.fromkeys(str(warning.message) for warning in caught)
-    return bodies, [text for text in said if text.startswith("left out")]
+    _print_notes(console, [text for text in said if text.startswith("left out")])
+    if config.pictures:
+        size = [whole_number(config[key], key, minimum=16) for key in ("width", "height")]
+        _draw(console, bodies, descriptions, Path(str(config.output)), size)
 
 
-def _body(bodies: BodySet, name: str) -> Morphology:
-    """A body; what is warned of while its controls are read stands in its description's notes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        body = bodies.morphology(name)
-        _ = body.controls
-    return body
-
-
-def limb_table(description: Description) -> Table:
+def _limb_table(description: Description) -> Table:
     """A line for each limb, and below it one for each of its joint rows."""
     table = _table(Text(description.name, "bold"))
-    for n, column in enumerate(
-        ("limb, its joint rows", "parent; kind", "mass; range", "size; driven by", "merged; control")
-    ):
+    columns = ("limb, its joint rows", "parent; kind", "mass; range", "size; driven by", "merged; control")
+    for n, column in enumerate(columns):
         table.add_column(column, overflow="fold", min_width=None if n else 18)
     table.add_column("strength", justify="right", overflow="fold")
     for limb in description.limbs:
-        table.add_row(*(Text(cell, "bold") for cell in limb_cells(limb)))
+        size = " × ".join(f"{side:.2g}" for side in limb.size)
+        merged = f"with {', '.join(limb.merged)}" if limb.merged else ""
+        cells = (limb.name, limb.parent or "(root)", f"{limb.mass:.3g} kg", f"{size} m", merged, "")
+        table.add_row(*(Text(cell, "bold") for cell in cells))
         for joint in limb.joints:
-            table.add_row(*(Text(cell) for cell in joint_cells(joint)))
+            table.add_row(*map(Text, _joint_cells(joint)))
     return table
 
 
-def limb_cells(limb: LimbRow) -> tuple[str, ...]:
-    """Name, parent, mass, size, merged bodies and nothing."""
-    size = " × ".join(f"{side:.2g}" for side in limb.size)
-    merged = f"with {', '.join(limb.merged)}" if limb.merged else ""
-    return limb.name, limb.parent or "(root)", f"{limb.mass:.3g} kg", f"{size} m", merged, ""
-
-
-def joint_cells(joint: JointRow) -> tuple[str, ...]:
+def _joint_cells(joint: JointRow) -> tuple[str, ...]:
     """Name, kind, range, actuator, control range and strength."""
     limits = "unlimited" if joint.limits is None else f"{_interval(joint.limits)} {joint.unit}"
-    return f"  {joint.name}", joint.kind, limits, *_actuator_cells(joint.actuator, joint.name)
-
-
-def _actuator_cells(actuator: ActuatorRow | None, joint: str) -> tuple[str, str, str]:
+    actuator, cells = joint.actuator, (f"  {joint.name}", joint.kind, limits)
     if actuator is None:
-        return "-", "", ""
+        return *cells, "-", "", ""
     unit = "" if actuator.control_unit == "1" else f" {actuator.control_unit}"
+    driven = actuator.kind if actuator.name == joint.name else f"{actuator.kind} {actuator.name}"
     strength = f"{actuator.strength:.3g} {actuator.strength_unit}"
-    driven = actuator.kind if actuator.name == joint else f"{actuator.kind} {actuator.name}"
-    return driven, f"{_interval(actuator.control)}{unit}", strength
+    return *cells, driven, f"{_interval(actuator.control)}{unit}", strength
 
 
 def _interval(limits: tuple[float, float]) -> str:
@@ -171,31 +144,27 @@ def _numbered(features: Sequence[Feature]) -> list[tuple[str, Feature]]:
 
 
 def _draw(
-    console: Console, bodies: BodySet, descriptions: list[Description], folder: Path, size: tuple[int, int]
+    console: Console, bodies: BodySet, descriptions: list[Description], folder: Path, size: Sequence[int]
 ) -> None:
     """One picture of each body, and all of them on a sheet where there are several."""
-    why_not = ""
+    reason, renderings, drawn = "", [], []
     try:
         find_backend()
     except UserError as error:
-        why_not = str(error)
-        console.print(f"[yellow]limb graphs only:[/] {escape(why_not)}", soft_wrap=True)
+        reason = "no rendering: no way to draw on this machine was found"
+        console.print(f"[yellow]limb graphs only:[/] {escape(str(error))}", soft_wrap=True)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output={folder} is a file; give the name of a folder for the pictures")
-    renderings: list[np.ndarray] = []
-
-    def tell(path: Path, size: tuple[int, int]) -> None:
-        console.print(f"{escape(str(path))}  {size[0]}×{size[1]} pixels", soft_wrap=True, highlight=False)
-
     for description in descriptions:
-        rendering = None if why_not else portrait(bodies.morphology(description.name), *size)
+        rendering = None if reason else portrait(bodies.morphology(description.name), *size)
         renderings += [] if rendering is None else [rendering]
         path = folder / f"{file_name(description.name)}.png"
-        reason = "no rendering: no way to draw on this machine was found" if why_not else ""
-        tell(path, body_picture(description, rendering, path, reason))
+        drawn.append((path, body_picture(description, rendering, path, reason)))
     if len(renderings) > 1:
         path = folder / "sheet.png"
-        tell(path, sheet([d.name for d in descriptions], renderings, path))
+        drawn.append((path, sheet([d.name for d in descriptions], renderings, path)))
+    for path, (width, height) in drawn:
+        console.print(f"{escape(str(path))}  {width}×{height} pixels", soft_wrap=True, highlight=False)
 
 
 def limb_tables() -> list[str]:

@@ -64,7 +64,12 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
         yield list(arguments)
         return
     named = any(argument.startswith(f"{_DIR}=") for argument in parsed.overrides)
-    folder = _composed_folder(parsed, config_name)
+    with configuration(parsed):
+        name = parsed.config_name or config_name
+        composed = hydra.compose(name, parsed.overrides, return_hydra_config=True)
+        with hydra_knows(composed):
+            folder = Path(str(composed.hydra.run.dir))
+            check_composed(composed, config_name, folder)
     there = folder.is_dir()
     if parsed.config_name == RESUMED and not list_checkpoints(folder):
         raise UserError(f"{folder} is not the run that was to be gone on with")  # never a new one in silence
@@ -86,17 +91,6 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
         if not there and {path.name for path in folder.iterdir()} <= nothing:
             with suppress(OSError):  # what ended the run may be that nothing can be written there
                 shutil.rmtree(folder)
-
-
-def _composed_folder(parsed: argparse.Namespace, config_name: str) -> Path:
-    with configuration(parsed):
-        composed = hydra.compose(
-            parsed.config_name or config_name, parsed.overrides, return_hydra_config=True
-        )
-        with hydra_knows(composed):
-            folder = Path(str(composed.hydra.run.dir))
-            check_composed(composed, config_name, folder)
-            return folder
 
 
 @contextmanager
@@ -122,29 +116,25 @@ def check_composed(composed: DictConfig, command: str, folder: Path) -> None:
 def do_task(task: Task, config: DictConfig, command: str) -> None:
     """Does a task with a composed configuration of ``command``, if its values are valid.
 
+    Hydra's record of the run is kept as the other files that it saves: with paths relative to its folder.
+
     Raises:
         UserError: It has another value, or builds something that is not ours.
     """
     guard_log_files()
-    make_absolute(config, Path(HydraConfig.get().runtime.cwd))
-    _keep_record(config)
-    check_values(config, command, HydraConfig.get().runtime.output_dir)
-    task(config)
-
-
-def _keep_record(config: DictConfig) -> None:
-    """Hydra's record of a run, as the other files that it saves: with paths relative to its folder."""
-    known, plain = HydraConfig.get(), OmegaConf.to_container(config)
-    run = Path(known.runtime.output_dir)
+    known = HydraConfig.get()
+    make_absolute(config, Path(known.runtime.cwd))
+    run, plain = Path(known.runtime.output_dir), OmegaConf.to_container(config)
     saved = relative_to_run(plain, run)
-    if known.output_subdir is None or saved == plain:
-        return
-    try:
-        text = OmegaConf.to_yaml(OmegaConf.create(saved))
-        replace_file(run / known.output_subdir / "config.yaml", text.encode("utf-8"))
-        keep_where(plain, run)
-    except OSError as error:
-        raise UserError(f"{error.filename or run} cannot be written: {error.strerror}") from error
+    if known.output_subdir is not None and saved != plain:
+        try:
+            text = OmegaConf.to_yaml(OmegaConf.create(saved))
+            replace_file(run / known.output_subdir / "config.yaml", text.encode("utf-8"))
+            keep_where(plain, run)
+        except OSError as error:
+            raise UserError(f"{error.filename or run} cannot be written: {error.strerror}") from error
+    check_values(config, command, run)
+    task(config)
 
 
 def exit_code(error: BaseException) -> int:

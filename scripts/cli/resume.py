@@ -29,7 +29,7 @@ RESUMED = "resumed"
 """Name of the configuration that Hydra composes for a run that goes on."""
 
 _KEY, _ELSEWHERE = "resume=", "compute="
-_OF_THE_FOLDER = ("hydra.run", "hydra.output_subdir", "hydra.sweep", "hydra.mode", "hydra.searchpath")
+_OF_THE_FOLDER = ("hydra.run.", "hydra.output_subdir.", "hydra.sweep.", "hydra.mode.", "hydra.searchpath.")
 _NOTHING = ("", "null", "none", "~")
 _SECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_HYDRA = ("hydra", "defaults")
@@ -84,8 +84,12 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
     moved = [argument for argument in others if argument.startswith(_ELSEWHERE)]
     others = [argument for argument in others if argument not in moved]
     config = read_saved(run, folder, map(key_of, others))
-    if moved:
-        config.compute = _choice_of_compute(moved[-1].removeprefix(_ELSEWHERE))
+    if moved:  # where it goes on is the one section that may be another, since it changes no result
+        choice, found = moved[-1].removeprefix(_ELSEWHERE), (files(CONFIG_MODULE) / "compute").iterdir()
+        choices = {file.name.removesuffix(".yaml"): file for file in found if file.name.endswith(".yaml")}
+        if choice not in choices:
+            raise UserError(f"compute has no choice {choice!r}; {nearest(choice, choices)}")
+        config.compute = OmegaConf.create(choices[choice].read_text(encoding="utf-8"))
     sections = [str(name) for name in config if isinstance(config[name], DictConfig)]
     for argument in others:
         if key_of(argument) in (*sections, *SECTIONS, "experiment"):
@@ -146,17 +150,8 @@ def _refuse_options(arguments: Sequence[str], given: str) -> None:
     if parsed.config_name or parsed.config_path or parsed.config_dir or parsed.experimental_rerun:
         raise UserError(f"{given} takes the run's own configuration, not {options}")
     for argument in parsed.overrides:
-        if f"{key_of(argument)}.".startswith(tuple(f"{name}." for name in _OF_THE_FOLDER)):
+        if f"{key_of(argument)}.".startswith(_OF_THE_FOLDER):
             raise UserError(f"{given} goes on in the run's own folder; leave {argument} away")
-
-
-def _choice_of_compute(choice: str) -> DictConfig:
-    """Where a run goes on: the one section that may be another, since it changes no result."""
-    folder = files(CONFIG_MODULE) / "compute"
-    choices = [file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")]
-    if choice not in choices:
-        raise UserError(f"compute cannot be {choice!r}; {nearest(choice, sorted(choices))}")
-    return OmegaConf.create((folder / f"{choice}.yaml").read_text(encoding="utf-8"))
 
 
 def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:

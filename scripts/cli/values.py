@@ -130,9 +130,9 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
         check_changes(values["env"], "env")
     for suite, node in (values.get("suite") or {}).items() if command == "evaluate" else ():
         _check_suite(str(suite), node)
-    named = values.get("benchmark") if command == "benchmark" else None
+    named = values.get("benchmark")
     for where, node in built.items():
-        if named is None or f"{where}.".startswith(f"{named}."):
+        if command != "benchmark" or f"{where}.".startswith(f"{named}."):
             # A benchmark's own arguments stand on the command line without its name.
             prefix = "" if where == named else f"{where}."
             check_arguments(hydra.utils.get_object(node["_target_"]), node, prefix)

@@ -172,5 +172,5 @@ def test_a_run_may_go_on_elsewhere(started, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         resumed("resume=last", "compute=ray")
     assert "compute=ray needs Ray, which is not installed" in capsys.readouterr().err
-    with pytest.raises(UserError, match="compute cannot be 'rey'.*ray"):
+    with pytest.raises(UserError, match="compute has no choice 'rey'.*ray"):
         rewrite_for_resume(["resume=last", "compute=rey"])

@@ -94,7 +94,7 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
     cma = Run(compose(*RACING, *agent, "algorithm=cma_es", *small), tmp_path, torch.device("cpu"))
     cma.learn()
     assert type(load_policy(tmp_path).policy).__name__ == "PatchAttentionNeuron"
-    with pytest.raises(UserError, match="PatchAttentionNeuron chooses places, which has no gradient"):
+    with pytest.raises(UserError, match="PatchAttentionNeuron picks the patches that it looks at"):
         Run(compose(*RACING, *agent, *SMALL), tmp_path / "ppo", torch.device("cpu"))
     with pytest.raises(UserError, match="which has no gradient"):
         given = (*RACING, *agent, "algorithm=clone", f"algorithm.teacher={teacher}", *SMALL)
