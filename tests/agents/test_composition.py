@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_said_before_anything_is_built(
         raise AssertionError("built")
 
     for kind in (BodySet, CartPoleSwingUp):
-        monkeypatch.setattr(kind, "make_vec", built)
+        monkeypatch.setattr(kind, "make_env", built)
     monkeypatch.setattr(SENSOR_AGENTS.get(agent) or LIMB_AGENTS[agent], "__init__", built)
     with pytest.raises(UserError, match=message):
         Run(compose(f"env={env}", f"agent={agent}", "device=cpu"), tmp_path, torch.device("cpu"))

@@ -96,7 +96,7 @@ def test_the_published_agent_is_evolved_and_by_nothing_else(teacher: Path, tmp_p
     assert type(load_policy(tmp_path).policy).__name__ == "PatchAttentionNeuron"
     with pytest.raises(UserError, match="PatchAttentionNeuron picks the patches that it looks at"):
         Run(compose(*RACING, *agent, *SMALL), tmp_path / "ppo", torch.device("cpu"))
-    with pytest.raises(UserError, match="which has no gradient"):
+    with pytest.raises(UserError, match="a choice has no gradient"):
         given = (*RACING, *agent, "algorithm=clone", f"algorithm.teacher={teacher}", *SMALL)
         Run(compose(*given), tmp_path / "clone", torch.device("cpu"))
 
