@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 
 from ..errors import UserError
-from ..gym import TokenVectorEnv
 from ..numbers import NAMES, NULL, TEXT, checked, listed, part, whole
 from ..task_set import TaskSet
 from .bodies import families
@@ -26,6 +25,10 @@ from .varied.world import World
 
 _PACKAGE = "somite.envs.locomotion"
 _SUBSTEPS = whole(1, 1000) | NULL
+
+FEW_STEPS, MOST_TRIED, SHORT_STEP = 25, 20, 0.004
+"""Steps in which no robot should fall though nothing is done, robots of a folder that are tried, and seconds
+in which hardly anything moves."""
 
 
 @checked("env")
@@ -47,6 +50,8 @@ class BodySet(TaskSet):
 
     parts = {"task": LocomotionTask, "variation": BodyVariation, "damage": Damage, "world": World}
     kind = "limbs"
+    device_simulation = "warp"
+    seen, unseen, max_episode_steps = (), (), 0
 
     def __init__(
         self,
@@ -59,32 +64,27 @@ class BodySet(TaskSet):
         damage: Annotated[Damage | None, part(Damage)] = None,
         world: Annotated[World | None, part(World)] = None,
     ) -> None:
-        source, named = families.get_family(family), families.get_split(family, split)
-        self._hold(source, named, bodies, frame_skip, task)
-        self.varied = {"variation": variation, "damage": damage, "world": world}
+        varied = {"variation": variation, "damage": damage, "world": world}
+        self._hold(families.get_family(family), families.get_split(family, split), bodies, task, varied)
+        self.frame_skip = frame_skip
 
     def _hold(
         self,
         source: families.Family | UserBodies,
         split: Split,
         bodies: str | Sequence[str] | None,
-        frame_skip: int | None,
         task: LocomotionTask | None,
+        varied: dict[str, Any],
     ) -> None:
-        self.source, self.split = source, split
-        self.frame_skip = frame_skip
-        self.task = task or LocomotionTask()
+        self.source, self.split, self.task, self.varied = source, split, task or LocomotionTask(), varied
         if bodies is not None:
             names = [bodies] if isinstance(bodies, str) else bodies
             chosen, twins = distinct([source.canonical(name) for name in names], source.build)
             for twin, name in twins.items():
                 warnings.warn(f"left out: {twin} is the same robot as {name}", stacklevel=4)
             self.split = checked_split(f"{split.name} with bodies", chosen, split.unseen, source.build)
-
-    @property
-    def max_episode_steps(self) -> int:
-        """Steps after which an episode is cut."""
-        return self.task.max_episode_steps
+        self.seen, self.unseen = self.split.seen, self.split.unseen
+        self.max_episode_steps = self.task.max_episode_steps
 
     def hashes(self) -> dict[str, str]:
         """Of the bodies that are trained on, by name."""
@@ -93,16 +93,6 @@ class BodySet(TaskSet):
     def identities(self) -> dict[str, str]:
         """Of the bodies that are trained on, whatever scene they stand in, by name."""
         return {name: self.morphology(name).identity for name in self.seen}
-
-    @property
-    def seen(self) -> tuple[str, ...]:
-        """Bodies that are trained on."""
-        return self.split.seen
-
-    @property
-    def unseen(self) -> tuple[str, ...]:
-        """Bodies that are held out."""
-        return self.split.unseen
 
     def choose(self, bodies: str | Sequence[str]) -> tuple[str, ...]:
         """Names for ``all``, ``seen``, ``unseen``, one name or several. Raises UserError."""
@@ -117,8 +107,6 @@ class BodySet(TaskSet):
         """The body of that name. Raises UserError for an unknown one."""
         return self.source.build(self.source.canonical(name))
 
-    device_simulation = "warp"
-
     def why_not_on_device(self) -> str | None:  # noqa: D102
         varied = Varied.read(**self.varied)
         return varied and varied.why_not_on_device()
@@ -131,20 +119,12 @@ class BodySet(TaskSet):
         **options: Any,
     ) -> LocomotionEnv:
         """See `TaskSet.make_env`; ``options`` are those of `LocomotionEnv`."""
-        named = [self._body(body) for body in (self.seen if names is None else names)]
+        bodies = self.seen if names is None else names
+        built = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
         options = {"frame_skip": self.frame_skip, **self.varied, **options}
         if self.simulation != "cpu":
             options |= {"device": device, "simulation": self.simulation, **self.device_options}
-        return LocomotionEnv(named, num_envs, self.task, **options)
-
-    def make_vec(
-        self, bodies: Sequence[str | Morphology] | None = None, num_envs: int | None = None, **options: Any
-    ) -> TokenVectorEnv:
-        """`make_env` as Gymnasium's vector environment."""
-        return TokenVectorEnv(self.make_env(bodies, num_envs, **options))
-
-    def _body(self, body: str | Morphology) -> Morphology:
-        return self.morphology(body) if isinstance(body, str) else body
+        return LocomotionEnv(built, num_envs, self.task, **options)
 
 
 @checked("env")
@@ -155,9 +135,7 @@ class RobotSet(BodySet):
         morphology: an MJCF file; a folder of them; or ``menagerie:<robot>``.
         unseen: name patterns of the bodies that are held out, for example ``"*_long"``.
         bodies: train on exactly these instead.
-        frame_skip: substeps of a step; None: as many as take about 0.02 s.
-        task: reward and termination.
-        variation, damage, world: what varies between and within episodes.
+        frame_skip, task, variation, damage, world: as of `BodySet`.
         files_from: a folder from which their files may include and load others, beside their own.
         compile_seconds: of computation that each file may need to compile.
         keyframe: name or number of the keyframe that they start in; None: that called home.
@@ -191,8 +169,9 @@ class RobotSet(BodySet):
         if not seen:
             raise UserError(f"env.unseen={unseen!r} holds out every body of {morphology}; train on which?")
         split = checked_split(f"unseen={unseen}", seen, held_out, source.build)
-        self._hold(source, split, bodies, frame_skip, task)
-        self.varied = {"variation": variation, "damage": damage, "world": world}
+        varied = {"variation": variation, "damage": damage, "world": world}
+        self._hold(source, split, bodies, task, varied)
+        self.frame_skip = frame_skip
 
     def start_notes(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
         """Of robots that hardly move in a step, or whose episodes end at once though nothing is done.
@@ -200,37 +179,29 @@ class RobotSet(BodySet):
         The first ``MOST_TRIED`` are tried.
         """
         names = (self.seen if names is None else names)[:MOST_TRIED]
-        return tuple(note for name in names for note in self._start_notes(name))
-
-    def _start_notes(self, name: str) -> Iterator[str]:
         task = dataclasses.replace(self.task, reset_noise=0.0, reset_speed_noise=0.0)
-        env = LocomotionEnv(
-            [self.morphology(name)], 1, task, frame_skip=self.frame_skip, threads=1, autoreset=False
-        )
-        env.reset(seed=0)
-        try:
+        notes = []
+        for name in names:
+            body = self.morphology(name)
+            env = LocomotionEnv([body], 1, task, frame_skip=self.frame_skip, threads=1, autoreset=False)
+            env.reset(seed=0)
             if env.step_duration < SHORT_STEP:
-                yield (
+                notes.append(
                     f"{name}: a step lasts {env.step_duration:.2g} s only, as option timestep is "
-                    f"{self.morphology(name).model.opt.timestep:g} s; env.frame_skip=<number> makes it longer"
+                    f"{body.model.opt.timestep:g} s; env.frame_skip=<number> makes it longer"
                 )
             for step in range(1, FEW_STEPS + 1):
                 told = env.step(torch.zeros(1, env.n_limbs, env.n_joints))
                 if told.terminated[0]:
                     why = "its simulation diverges" if told.diverged[0] else env.why_ended(0)
-                    yield (
+                    notes.append(
                         f"{name}: at action 0 an episode ends after {step} steps "
                         f"({step * env.step_duration:.2g} s): {why}"
                     )
                 if told.ended[0]:
                     break
-        finally:
             env.close()
-
-
-FEW_STEPS, MOST_TRIED, SHORT_STEP = 25, 20, 0.004
-"""Steps in which no robot should fall though nothing is done, robots of a folder that are tried, and seconds
-in which hardly anything moves."""
+        return tuple(notes)
 
 
 OF_ROBOTS = frozenset({"unseen", "files_from", "compile_seconds", "keyframe"})
@@ -238,12 +209,7 @@ OF_ROBOTS = frozenset({"unseen", "files_from", "compile_seconds", "keyframe"})
 
 
 def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A saved environment's configuration with a user's robots in place of its bodies; the task stays.
-
-    Args:
-        config: of `BodySet.from_config`.
-        source: as in `RobotSet`.
-    """
+    """A saved environment's configuration with a user's robots in place of its bodies; the task stays."""
     kept = {key: config[key] for key in ("task", "variation", "damage", "world") if key in config}
     same_kind = config.get("_target_") == f"{_PACKAGE}.{RobotSet.__name__}"
     # A family's number of substeps belongs to its time step.

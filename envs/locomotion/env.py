@@ -126,6 +126,7 @@ class LocomotionEnv(TokenEnv):
         durations = torch.cat([torch.full((block.n,), block.dt, **self._kind) for block in self._blocks])
         can_fall = torch.tensor([body.can_fall for body in self.bodies])[self.body_of_row].to(self.device)
         self._reward = Reward(self.task, can_fall, durations, self._layout, self._readings, self._goals)
+        self.why_ended = self._reward.why_ended
         self._place_commands()
         self._steps = torch.zeros(b, dtype=torch.int64, device=self.device)
         self._start_age = torch.zeros_like(self._steps)
@@ -137,10 +138,8 @@ class LocomotionEnv(TokenEnv):
 
     def _simulate_by_mujoco(self, threads: int) -> None:
         self._kind, varied = KIND, self._varied or Varied()
-        pools = [
-            compile_variants(body, varied.variation, varied.world, self.task.direction)
-            for body in self.bodies
-        ]
+        options = varied.variation, varied.world, self.task.direction
+        pools = [compile_variants(body, *options) for body in self.bodies]
         first = [pool[0].body for pool in pools]
         groups = adjacent_groups([first[i] for i in self.body_of_row], self._aligned)
         threads = thread_count(threads, self.num_envs)
@@ -167,12 +166,9 @@ class LocomotionEnv(TokenEnv):
             for _, rows, _ in groups
         ]
         self._read(WarpSimulation(groups, self._frame_skip, self.device, models, room), self.bodies)
-        self._prepared = [
-            PreparedVariants(
-                block, [pools[i] for i in self.body_of_row[block.rows]], self._layout.rows(block.rows)
-            )
-            for block in self._blocks
-        ]
+        for block in self._blocks:
+            own = [pools[i] for i in self.body_of_row[block.rows]]
+            self._prepared.append(PreparedVariants(block, own, self._layout.rows(block.rows)))
 
     def _prepare(self, body: Morphology, count: int) -> Prepared:
         """Draw variants of a body as those of its episodes on a CPU; the body alone where nothing varies."""
@@ -237,10 +233,9 @@ class LocomotionEnv(TokenEnv):
         rows = self._every if rows is None else rows
         chosen = np.flatnonzero(rows.cpu().numpy())
         self._seed(seed, chosen)
-        self._finished &= ~rows
         self._start_by_streams(rows, chosen)
         if self.stagger and len(chosen) == self.num_envs:
-            limit = self.task.max_episode_steps
+            limit = self.max_episode_steps
             self._start_age.copy_(torch.tensor([int(rng.integers(limit)) for rng in self._rngs]))
             self._steps.copy_(self._start_age)
         self._refresh(rows)
@@ -257,40 +252,43 @@ class LocomotionEnv(TokenEnv):
         if len(keys) != self.num_envs:
             raise UserError(f"{len(keys)} seeds for {self.num_envs} environments")
         fresh = [np.random.default_rng(key) for key in keys]
-        new = set(rows.tolist())
-        self._rngs = [fresh[row] if row in new else rng for row, rng in enumerate(self._rngs or fresh)]
-        if self._varied:
-            spawned = [rng.spawn(STREAMS) if row in new else [] for row, rng in enumerate(fresh)]
-            self._streams = [own or self._streams[row] for row, own in enumerate(spawned)]
+        self._rngs = self._rngs or list(fresh)
+        self._streams = self._streams or [[] for _ in fresh]
+        for row in rows.tolist():
+            self._rngs[row] = fresh[row]
+            self._streams[row] = fresh[row].spawn(STREAMS) if self._varied else []
         if self._prepared:
             words = np.random.SeedSequence(np.hstack(keys).tolist()).generate_state(2)
             self._generator.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def _start_by_streams(self, rows: Tensor, chosen: np.ndarray) -> None:
         """New episodes in ``rows`` (B,) bool, those of ``chosen``, drawn from each row's own stream."""
-        moves, goals = {}, {}
-        for row in chosen.tolist():
-            rng, model = self._rngs[row], self.bodies[self.body_of_row[row]].model
-            moves[row] = draw_moves(self.task, model.nq, model.nv, rng)
-            goals[row] = self._goals.draw(row, rng)
-        self._goals.set(goals)
         for index, block in enumerate(self._blocks):
             own = chosen[(block.rows.start <= chosen) & (chosen < block.rows.stop)]
             if not len(own):
                 continue
-            places = own - block.rows.start
+            model, places, goals = block.body.model, own - block.rows.start, {}
+            moves, speeds = np.zeros((block.n, model.nq)), np.zeros((block.n, model.nv))
+            for row, place in zip(own.tolist(), places.tolist(), strict=True):
+                moves[place], speeds[place] = self._draw_moves(model, self._rngs[row])
+                goals[row] = self._goals.draw(row, self._rngs[row])
+            self._goals.set(goals)
             if self._prepared:
                 self._prepared[index].start(rows[block.rows], self._generator)
             if self._conditions:
                 streams = [self._streams[row] for row in own]
                 self._conditions[index].start(places, streams, self._goals.direction.numpy()[own])
-            drawn = []
-            for part, size in enumerate((block.body.model.nq, block.body.model.nv)):
-                values = np.zeros((block.n, size))
-                values[places] = [moves[row][part] for row in own.tolist()]
-                drawn.append(torch.from_numpy(values).to(**self._kind))
+            drawn = (torch.from_numpy(part).to(**self._kind) for part in (moves, speeds))
             block.start(rows[block.rows], *drawn)
         self._begin_clocks(rows)
+
+    def _draw_moves(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """How a start differs from a body's own: in positions (nq,), and speeds (nv,)."""
+        task, noise = self.task, self.task.reset_speed_noise
+        moves = rng.uniform(-task.reset_noise, task.reset_noise, model.nq)
+        if task.speed_noise == "uniform":
+            return moves, rng.uniform(-noise, noise, model.nv)
+        return moves, noise * rng.standard_normal(model.nv)
 
     def _start_on_device(self, rows: Tensor) -> None:
         """New episodes in ``rows`` (B,) bool, drawn from the device's generator, without waiting for it."""
@@ -308,11 +306,11 @@ class LocomotionEnv(TokenEnv):
         self._begin_clocks(rows)
 
     def _begin_clocks(self, rows: Tensor) -> None:
-        self._steps.masked_fill_(rows, 0)
-        self._start_age.masked_fill_(rows, 0)
+        for clock in (self._steps, self._start_age, self._finished):
+            clock.masked_fill_(rows, 0)
 
     def _refresh(self, rows: Tensor) -> None:
-        """Read rows that were reset. Readings of the others are one substep behind, and stay so."""
+        """Read rows that were reset. Readings of the others are a substep behind, and stay so."""
         self._simulation.kinematics()
         self._readings.read(rows)
 
@@ -382,10 +380,6 @@ class LocomotionEnv(TokenEnv):
     def _drawn(self) -> dict[str, Tensor]:
         return {name: values.clone() for name, values in self._told.items()}
 
-    def why_ended(self, row: int) -> str:
-        """Half a sentence on what of a row is beyond a limit of the task; "" if nothing is."""
-        return self._reward.why_ended(row)
-
     def check(self) -> None:  # noqa: D102
         self._simulation.check()
 
@@ -415,12 +409,8 @@ class LocomotionEnv(TokenEnv):
     # By hand
 
     def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
-        """Put one row into a state: positions (nq,), velocities (nv,) of its model.
-
-        Raises:
-            UserError: numbers of which MuJoCo says that they diverged, or too few or many.
-        """
-        block, rows = self._block_of(row), torch.zeros_like(self._every)
+        """Put a row into a state, (nq,) and (nv,). Raises UserError: it has diverged, or another size."""
+        (block, _), rows = self._block_of(row), torch.zeros_like(self._every)
         model = block.body.model
         qpos, qvel = np.asarray(qpos, float), np.asarray(qvel, float)
         if qpos.shape != (model.nq,) or qvel.shape != (model.nv,):
@@ -435,78 +425,56 @@ class LocomotionEnv(TokenEnv):
 
     def get_state(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Copies of one row's positions (nq,) and velocities (nv,)."""
-        block = self._block_of(row)
-        qpos, qvel = (block.array(name)[row - block.rows.start] for name in ("qpos", "qvel"))
-        return qpos.cpu().numpy().copy(), qvel.cpu().numpy().copy()
+        block, place = self._block_of(row)
+        qpos, qvel = (block.array(name)[place].cpu().numpy().copy() for name in ("qpos", "qvel"))
+        return qpos, qvel
 
     def parts(self, row: int) -> tuple[Part, ...]:
         """The joint rows of a row's body: what `damage` can break."""
         return parts_of(self.bodies[self.body_of_row[row]])
 
     def damage(self, row: int, part: int, kind: int) -> None:
-        """Break a part of a row's body by hand, until its episode ends. The policy is not told.
+        """Break one of a row's `parts` until its episode ends: ``DEAD`` or ``LOCKED``. No policy is told.
 
-        Args:
-            row: which.
-            part: index of `parts`.
-            kind: ``DEAD`` or ``LOCKED`` of :mod:`.varied.damage`.
-
-        Raises:
-            UserError: the environment is not ``editable``, or the part cannot break in this way.
+        Raises UserError: the environment is not ``editable``, or the part cannot break in this way.
         """
-        part_of_body = self.parts(row)[part]
-        if kind not in part_of_body.ways:
+        joint = self.parts(row)[part]
+        if kind not in joint.ways:
             wanted = "has no actuator" if kind == DEAD else "is no actuated hinge or slide joint"
-            raise UserError(f"{part_of_body.name} cannot break in this way: it {wanted}")
+            raise UserError(f"{joint.name} cannot break in this way: it {wanted}")
         conditions, place = self._editable(row)
         conditions.damage(place, part, kind)
 
     def push(self, row: int, velocity: Sequence[float]) -> None:
         """Push a row's root in its next step, so hard that this alone would change the body's velocity.
 
-        Args:
-            row: which.
-            velocity: (2,) m/s, horizontal, of the change.
-
-        Raises:
-            UserError: the environment is not ``editable``.
+        By ``velocity`` (2,) m/s, horizontal. Raises UserError: the environment is not ``editable``.
         """
         conditions, place = self._editable(row)
         conditions.push(place, np.asarray(velocity, float))
 
     def _editable(self, row: int) -> tuple[Conditions, int]:
-        block = self._block_of(row)
-        conditions = self._conditions[self._blocks.index(block)] if self._conditions else None
-        if conditions is None:
+        if not self._conditions:
             raise UserError("bodies can be changed by hand in an environment that is made with editable=True")
-        return conditions, row - block.rows.start
+        block, place = self._block_of(row)
+        return self._conditions[self._blocks.index(block)], place
 
     def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
         """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""
-        block = self._block_of(row)
-        model, data = block.models[row - block.rows.start], mujoco.MjData(block.body.model)
-        block.batch.get_data(row - block.rows.start, data)
+        block, place = self._block_of(row)
+        model, data = block.models[place], mujoco.MjData(block.body.model)
+        block.batch.get_data(place, data)
         mujoco.mj_forward(model, data)
         return model, data, block.root
 
-    def _block_of(self, row: int) -> Any:
+    def _block_of(self, row: int) -> tuple[Any, int]:
+        """What simulates a row, and its place in there."""
         check_open(self)
-        return next(block for block in self._blocks if block.rows.start <= row < block.rows.stop)
+        block = next(block for block in self._blocks if block.rows.start <= row < block.rows.stop)
+        return block, row - block.rows.start
 
     def close(self) -> None:  # noqa: D102
         if not self.closed:
             self.closed = True
             self._simulation.close()
             del self._blocks, self._readings, self._reward, self._conditions, self._prepared
-
-
-def draw_moves(
-    task: LocomotionTask, nq: int, nv: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """How a start differs from a body's own: in positions (nq,), and speeds (nv,)."""
-    moves = rng.uniform(-task.reset_noise, task.reset_noise, nq)
-    noise = task.reset_speed_noise
-    speeds = (
-        rng.uniform(-noise, noise, nv) if task.speed_noise == "uniform" else noise * rng.standard_normal(nv)
-    )
-    return moves, speeds

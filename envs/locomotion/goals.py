@@ -24,13 +24,7 @@ POSES = 256
 
 
 class Goals(Kept):
-    """Goals of B rows.
-
-    Args:
-        task: what is asked.
-        bodies: the morphologies.
-        body_of_row: (B,) index of each row's body.
-        kind: ``dtype`` and ``device`` of all tensors.
+    """Goals of B rows, whose bodies are ``body_of_row`` (B,) of ``bodies``.
 
     Attributes:
         planes: (3, B) unit vectors on the ground, where to go; their third part is 0.
@@ -142,13 +136,9 @@ def _turn_ball(quaternion: np.ndarray, largest: float, rng: np.random.Generator)
 
 
 class Reward:
-    """Rewards of B rows, and which bodies are still in shape.
+    """Rewards of B rows, and which bodies, if they ``can_fall`` (B,), are still in shape.
 
-    Args:
-        task: says how.
-        can_fall: (B,) bool.
-        durations: (B,) s, of a step of each row.
-        layout, readings, goals: of the rows.
+    ``durations`` (B,) s are those of a step.
     """
 
     def __init__(
@@ -175,7 +165,7 @@ class Reward:
             diverged: (B,) bool, rows that are not where they were any more: their episode ends here.
 
         Returns:
-            Rewards (B,), healthy (B,) bool, and the parts (B,) by the names that ``info`` has for them.
+            Rewards (B,), healthy (B,) bool, and the parts (B,) by their names in ``info``.
         """
         task, readings, goals, zero = self._task, self._readings, self._goals, self._zero
         velocity = ((readings.progress - before) * goals.direction).sum(1) / self._durations

@@ -15,13 +15,7 @@ from .task import LocomotionTask
 
 
 class BodyEnv(SingleEnv):
-    """A single body.
-
-    Args:
-        body: name of a family member, or a morphology.
-        render_mode: None or ``rgb_array``.
-        width, height: of the pictures, in pixels.
-        options: of `LocomotionEnv`: ``task``, ``frame_skip`` and so on.
+    """A single ``body``: name of a family member, or a morphology; ``options`` are those of `LocomotionEnv`.
 
     Raises:
         UserError: unknown body or render mode, or no way to draw on this machine.

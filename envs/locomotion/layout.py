@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import mujoco
@@ -47,11 +46,7 @@ def spread_rows(
 
 
 def padded_sizes(bodies: Sequence[Morphology], aligned: bool) -> tuple[int, int]:
-    """Limbs and joint slots (N, J) that token sets of these bodies are padded to.
-
-    Raises:
-        UserError: aligned bodies of several families.
-    """
+    """Limbs and joint slots (N, J) of padded token sets. Raises UserError: aligned bodies of two families."""
     sized = [b.full_body or b for b in bodies] if aligned else bodies
     names = sorted({body.name for body in sized})
     if aligned and len(names) > 1:
@@ -70,66 +65,52 @@ def joint_rows(body: Morphology, slots: Sequence[int]) -> list[tuple[int, int, J
     return [(place, k, row) for place, limb in limbs for k, row in enumerate(limb.slots)]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What is fixed within an episode, of B rows padded to N limbs and J joint slots.
+_STRUCTURE: dict[str, tuple] = {
+    "mask": (torch.int8, "N"),
+    "parent": (torch.int32, "N"),
+    "joint_mask": (torch.int8, "N", "J"),
+    "action_mask": (torch.int8, "N", "J"),
+    "root_slot": (torch.int64,),
+    "ground": (torch.float64, "N"),  # m, its height
+    "untilt": (torch.float64, 3, 3),  # takes the root's tilt at its start out of its rotation
+    "turned_axis": (
+        torch.float64,
+        "N",
+        "J",
+        3,
+    ),  # in the limb's frame, of joints whose axis MuJoCo does not give
+}
+VARIED: dict[str, tuple] = {
+    "limb_descriptors": (torch.float32, "N", 19),
+    "joint_descriptors": (torch.float32, "N", "J", 22),
+    "tip_slot": (torch.int64,),  # of the limb that reaches farthest
+    "tip_center": (torch.float64, 3),  # m, in that limb's frame
+    "height_limits": (torch.float64, 2),  # m, of the root
+    "reference": (torch.float64, "N", "J"),
+    "middle": (torch.float64, "N", "J"),
+    "half_range": (torch.float64, "N", "J"),  # inf: unlimited
+    # Physical controls are center + half * action, from low to high.
+    **{name: (torch.float64, "N", "J") for name in _CONTROLS},
+}
+"""Type and shape behind (B,) of what a `Layout` has: equal in all variants of a body, and what is not."""
+
+_PADDING = {"parent": -1, "half_range": torch.inf}
+
+
+class Layout(SimpleNamespace):
+    """Tensors of ``_STRUCTURE`` and `VARIED`: what is fixed within an episode, of B rows padded to N and J.
 
     What the simulator's numbers are compared with is of their type: float64 on the CPU.
-
-    Attributes:
-        mask, parent: (B, N) int8, int32. joint_mask, action_mask: (B, N, J) int8.
-        root_slot: (B,) int64. ground: (B, N) height of the ground, m.
-        untilt: (B, 3, 3), takes the root's tilt at its start out of its rotation.
-        turned_axis: (B, N, J, 3), in the limb's frame, of joints whose axis MuJoCo does not give.
-        limb_descriptors: (B, N, 19), joint_descriptors: (B, N, J, 22) float32, 0 at padding.
-        tip_slot: (B,) int64, of the limb that reaches farthest. tip_center: (B, 3) m, in its frame.
-        height_limits: (B, 2) m, of the root.
-        reference, middle, half_range: (B, N, J) of every joint; half_range is inf if unlimited.
-        center, half, low, high: (B, N, J) physical controls ``center + half * action`` from low to high.
     """
-
-    mask: Tensor
-    parent: Tensor
-    joint_mask: Tensor
-    action_mask: Tensor
-    root_slot: Tensor
-    ground: Tensor
-    untilt: Tensor
-    turned_axis: Tensor
-    limb_descriptors: Tensor
-    joint_descriptors: Tensor
-    tip_slot: Tensor
-    tip_center: Tensor
-    height_limits: Tensor
-    reference: Tensor
-    middle: Tensor
-    half_range: Tensor
-    center: Tensor
-    half: Tensor
-    low: Tensor
-    high: Tensor
 
     @staticmethod
     def padding(b: int, n: int, j: int) -> Layout:
         """Rows without a body."""
-        real = {"dtype": torch.float64}
-        return Layout(
-            mask=torch.zeros(b, n, dtype=torch.int8),
-            parent=torch.full((b, n), -1, dtype=torch.int32),
-            joint_mask=torch.zeros(b, n, j, dtype=torch.int8),
-            action_mask=torch.zeros(b, n, j, dtype=torch.int8),
-            root_slot=torch.zeros(b, dtype=torch.int64),
-            ground=torch.zeros(b, n, **real),
-            untilt=torch.zeros(b, 3, 3, **real),
-            turned_axis=torch.zeros(b, n, j, 3, **real),
-            limb_descriptors=torch.zeros(b, n, 19),
-            joint_descriptors=torch.zeros(b, n, j, 22),
-            tip_slot=torch.zeros(b, dtype=torch.int64),
-            tip_center=torch.zeros(b, 3, **real),
-            height_limits=torch.zeros(b, 2, **real),
-            half_range=torch.full((b, n, j), torch.inf, **real),
-            **{name: torch.zeros(b, n, j, **real) for name in ("reference", "middle", *_CONTROLS)},
-        )
+        sizes, values = {"N": n, "J": j}, {}
+        for name, (dtype, *shape) in (_STRUCTURE | VARIED).items():
+            size = [b, *(sizes.get(length, length) for length in shape)]
+            values[name] = torch.full(size, _PADDING.get(name, 0), dtype=dtype)
+        return Layout(**values)
 
     def rows(self, rows: slice | Tensor | np.ndarray) -> Layout:
         """Only these rows; of a slice the same memory."""
@@ -146,11 +127,6 @@ class Layout:
         for name, own in vars(self).items():
             getattr(wide, name)[tuple(map(slice, own.shape))] = own
         return wide
-
-
-_FIELDS = [field.name for field in dataclasses.fields(Layout)]
-VARIED = tuple(_FIELDS[_FIELDS.index("limb_descriptors") :])
-"""What differs between the variants of a body."""
 
 
 def make_layout(
@@ -201,8 +177,8 @@ def _describe(row: Layout, body: Morphology, slots: tuple[int, ...], task: Locom
 def _untilt(rotation: np.ndarray) -> np.ndarray:
     """Inverse (3, 3) of the tilt of a start rotation (3, 3), its heading kept.
 
-    A rotation is its tilt followed by its heading (swing and twist about the vertical), so that a
-    model drawn lying down has a heading at home that is not singular.
+    A rotation is its tilt followed by its heading (swing and twist about the vertical), so that a model drawn
+    lying down has a heading at home that is not singular.
     """
     cos, sin = rotation[0, 0] + rotation[1, 1], rotation[1, 0] - rotation[0, 1]
     length = np.hypot(cos, sin)
@@ -232,7 +208,7 @@ def adjacent_groups(bodies: Sequence[Morphology], aligned: bool) -> list[Group]:
     ]
 
 
-_STRUCTURE = (
+_SHARED = (
     *("body_parentid", "jnt_type", "jnt_bodyid", "jnt_qposadr", "dof_bodyid", "geom_bodyid"),
     *("actuator_trntype", "actuator_trnid", "actuator_dyntype"),
 )
@@ -251,7 +227,7 @@ def share_layout(one: Morphology, other: Morphology) -> bool:
     return (
         one.n_limbs == other.n_limbs
         and _sizes(a) == _sizes(b)
-        and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in _STRUCTURE)
+        and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in _SHARED)
         and a.opt.timestep == b.opt.timestep
         and [(x.bodies, x.parent, x.slots) for x in one.limbs]
         == [(x.bodies, x.parent, x.slots) for x in other.limbs]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
@@ -19,13 +17,8 @@ assert (TOKEN_STATES, JOINT_STATES) == (22, 7)  # the columns written below
 class Observer:
     """Makes the token sets of B rows.
 
-    Args:
-        layout: what is fixed of the rows.
-        goals: what the task wants of them.
-
-    Attributes:
-        layout: the same, its descriptors in the memory that observations are copied from: who edits them
-            there edits what is observed.
+    `layout` is the given one, its descriptors in the memory that observations are copied from: who edits them
+    there edits what is observed.
     """
 
     def __init__(self, layout: Layout, goals: Goals) -> None:
@@ -38,7 +31,7 @@ class Observer:
         joints = self._joints.view(b, n, j, -1)[..., JOINT_STATES:]
         limbs.copy_(layout.limb_descriptors)
         joints.copy_(layout.joint_descriptors)
-        self.layout = dataclasses.replace(layout, limb_descriptors=limbs, joint_descriptors=joints)
+        self.layout = Layout(**vars(layout) | {"limb_descriptors": limbs, "joint_descriptors": joints})
         self._exists = layout.mask.t().to(goals.target.dtype).contiguous()  # (N, B)
         up = layout.untilt.permute(2, 1, 0)  # of each row its columns
         self._heading = torch.stack([torch.cat([up[0], up[1]]), torch.cat([-up[1], up[0]])])  # (2, 6, B)

@@ -77,7 +77,12 @@ class Readings(Kept):
         self.joint_position, self.joint_speed = self._parts["joint_position"], self._parts["joint_speed"]
         self.activation = self._parts["activation"] if widths["activation"] else None
         self._turned = layout.turned_axis.permute(3, 1, 2, 0).reshape(3, n * j, b)
-        self._ball_axes = _ball_axes(blocks, n, j, b).to(**kind)
+        axes = torch.zeros(3, n, j, b)  # which part of its joint's rotation vector each row of a ball is
+        for block in blocks:
+            for (limb, k, row), own in zip(block.joints, kinds_of_joints(block), strict=True):
+                if own == BALL:
+                    axes[row.axis, limb, k, block.rows] = 1.0
+        self._ball_axes = axes.view(3, n * j, b).to(**kind)
         self._roots = _root_groups(blocks, kind)
         self.root, self.progress = torch.zeros(b, 3, **kind), torch.zeros(b, 2, **kind)
         self.cos_tilt, self.largest = torch.ones(b, **kind), torch.zeros(b, **kind)
@@ -156,7 +161,7 @@ def _places(
     for block in blocks:
         found.append(_BlockPlaces(block, first, n, j, total).parts(task, reaches))
         first += sum(memory.numel() for memory in block.memory)
-    kinds = {int(kind) for block in blocks for kind in kinds_of_joints(block)}
+    kinds = {kind for block in blocks for kind in kinds_of_joints(block)}
     unused = [] if any(block.body.model.na for block in blocks) else ["activation"]
     unused += [] if BALL in kinds else ["quaternions"]
     unused += [] if kinds & {BALL, REMOTE} else ["rotations_of_joints"]
@@ -179,11 +184,7 @@ def kinds_of_joints(block: SimulatedRows) -> list[int]:
 class _BlockPlaces:
     """Where the numbers of a block's n rows are among the copies of all simulators' memory.
 
-    Args:
-        block: simulates them.
-        first: where the copies of its memory begin.
-        limbs, joints: N, J that rows are padded to.
-        zero: where a 0 is; behind it is a 1.
+    Those of its own memory begin at ``first``; at ``zero`` is a 0, and behind it a 1.
     """
 
     def __init__(self, block: SimulatedRows, first: int, limbs: int, joints: int, zero: int) -> None:
@@ -290,16 +291,6 @@ def _bounded(body: Morphology) -> tuple[list[int], list[int]]:
     return positions, velocities
 
 
-def _ball_axes(blocks: Sequence[SimulatedRows], n: int, j: int, b: int) -> Tensor:
-    """(3, N J, B) which part of its joint's rotation vector each row of a ball joint is."""
-    axes = torch.zeros(3, n, j, b)
-    for block in blocks:
-        for (limb, k, row), kind in zip(block.joints, kinds_of_joints(block), strict=True):
-            if kind == BALL:
-                axes[row.axis, limb, k, block.rows] = 1.0
-    return axes.view(3, n * j, b)
-
-
 def rotation_vectors(quaternions: Tensor) -> Tensor:
     """(3, ...) axis times angle (rad, at most pi) of (4, ...) quaternions, w first."""
     q = quaternions / torch.linalg.vector_norm(quaternions, dim=0)
@@ -310,15 +301,11 @@ def rotation_vectors(quaternions: Tensor) -> Tensor:
 
 
 class _Root:
-    """Where n roots are and how they lean, as functions of ``qpos``: MuJoCo's kinematics of that body.
+    """Where the roots of n ``bodies`` are and how they lean: MuJoCo's kinematics, from their ``qpos``.
 
-    Joints act one after the other, each in the frame that those before it have left. In planar bodies slides
-    come first and the hinge turns about the origin, so that the position needs no rotation.
-
-    Args:
-        bodies: the body of each row, their roots' joints of the same kinds.
-        rows: of the environment, (n,); None: all.
-        kind: type and device of tensors.
+    Their joints are of the same kinds and act one after the other, each in the frame that those before it
+    have left. In planar bodies slides come first and the hinge turns about the origin, so that the position
+    needs no rotation. ``rows`` (n,) are those of the environment; None: all.
     """
 
     def __init__(self, bodies: Sequence[Morphology], rows: Tensor | None, kind: Mapping[str, Any]) -> None:

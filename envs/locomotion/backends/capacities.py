@@ -47,11 +47,6 @@ def capacities(
 
     Every pair that the ground is of counts in full. Pairs of the body's own parts are too many to all touch:
     as many contacts as there are parts, times four, are thought to be enough, and that is checked in a run.
-
-    Args:
-        model: the body with its world.
-        contacts: a given number; None: those that are counted.
-        constraints: the same.
     """
     if contacts is None:
         grounded, own = _contacts(model)

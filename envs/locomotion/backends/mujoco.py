@@ -100,15 +100,11 @@ class MujocoSimulation(Simulation):
 
 
 class Workers:
-    """Shares threads among batches, ``threads_each`` for each.
+    """Shares ``threads`` among so many ``batches``, ``threads_each`` for each.
 
     Few batches are stepped one after another, each on all threads. Where there are several for each
     thread, each is stepped by one thread and they beside each other: then threads wait for each other
     once in a step and not once in a batch. A batch computes without Python's lock.
-
-    Args:
-        threads: that may compute at once.
-        batches: how many there are.
     """
 
     def __init__(self, threads: int, batches: int) -> None:

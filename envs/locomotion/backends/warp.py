@@ -28,11 +28,7 @@ _OUTPUTS = ("xpos", "xmat", "cvel", "xaxis", "subtree_com", "actuator_length", "
 
 
 def warp_modules() -> tuple[Any, Any]:
-    """The modules ``warp`` and ``mujoco_warp``, which take seconds to import.
-
-    Raises:
-        UserError: they are not installed.
-    """
+    """The modules ``warp`` and ``mujoco_warp``, imported in seconds. Raises UserError: they are missing."""
     try:
         import warp
 
@@ -152,10 +148,7 @@ class WarpWorlds(Kept):
     def reset(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Put ``worlds`` (n,) bool into states, with controls of zero; `kinematics` then has to be computed.
 
-        Args:
-            worlds: which.
-            qpos: (n, nq), of which those worlds are taken; or (nq,) for all of them.
-            qvel: (n, nv) or (nv,), the same.
+        States are (n, nq) and (n, nv), of which those worlds are taken, or (nq,) and (nv,) for all of them.
         """
         state = self._state
         for name, value in (("qpos", qpos), ("qvel", qvel), ("act", self.home)):
@@ -176,11 +169,7 @@ class WarpWorlds(Kept):
             mjw.com_vel(model, data)
 
     def check(self) -> None:
-        """Look whether a capacity was too small in any step so far, which waits for the device.
-
-        Raises:
-            UserError: it was.
-        """
+        """Raises UserError: a capacity was too small in any step so far. Waits for the device."""
         found = 0
         for bits in self._overflow.unique().tolist():
             found |= bits
@@ -217,10 +206,6 @@ class Launcher:
     launches take many times as long as what they compute, on a CPU with four ants forty times. On a GPU every
     graph has a stream of its own, so that small batches of different bodies are computed beside each other;
     torch's stream waits for them on the device, and the host for nothing.
-
-    Args:
-        simulations: of one device.
-        device: theirs.
     """
 
     def __init__(self, simulations: Sequence[WarpWorlds], device: torch.device) -> None:
@@ -307,15 +292,7 @@ class WarpRows(SimulatedRows):
 
 
 class WarpSimulation(Simulation):
-    """All rows of an environment, on a device.
-
-    Args:
-        groups: one for each simulation.
-        frame_skip: substeps of a step; None: each body's own.
-        device: of all tensors.
-        models: of each group, every compiled model that one of its rows can be given.
-        room: for contacts and constraints, in each.
-    """
+    """A simulation for each group, of all ``models`` that one of its rows can be given."""
 
     def __init__(
         self,

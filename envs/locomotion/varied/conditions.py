@@ -13,7 +13,7 @@ from torch import Tensor
 from ...snapshots import Kept, Misfit, put, take
 from ..backends.mujoco import MujocoRows
 from ..backends.warp import WarpRows
-from ..layout import VARIED, Layout
+from ..layout import VARIED, Layout, make_layout
 from ..limb_spec import joint_descriptor_slice, limb_descriptor_slice
 from ..task import LocomotionTask
 from .damage import DEAD, LOCKED, Damage, DamagePlan
@@ -83,9 +83,8 @@ class Conditions(Kept):
         varied: what varies.
         block: n rows that are simulated together, on the CPU.
         pools: variants that each of the n rows is drawn from.
-        layout: of these rows; kept true to the models that are simulated.
+        layout, told: of these rows; kept true to the models that are simulated.
         task: of the rows.
-        told: `Varied.told` of these rows.
         ground: of all rows of the environment, where it is uneven.
     """
 
@@ -100,12 +99,12 @@ class Conditions(Kept):
         ground: Ground | None,
     ) -> None:
         self._varied, self._block, self._pools, self._layout = varied, block, pools, layout
-        self._task, self._ground = task, ground
+        self._ground = ground
         self._told = {name: values.numpy() for name, values in told.items()}
         self._age, self._slots = np.zeros(block.n, int), list(block.slots)
         self._variants = variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
-        for variant in variants:  # once, and not at the start of an episode
-            self._layout_of(variant)
+        n, j = layout.joint_mask.shape[1:]
+        self._layouts = {own: make_layout([(own.body, block.slots)], n, j, task) for own in variants}
         self._variant_of = [pool[0] for pool in pools]
         sources = [variant.body.model for variant in variants]
         self._models = RowModels(
@@ -126,13 +125,7 @@ class Conditions(Kept):
     def start(
         self, rows: np.ndarray, streams: Sequence[Sequence[np.random.Generator]], directions: np.ndarray
     ) -> None:
-        """Draw and set up new episodes.
-
-        Args:
-            rows: (k,) of this block.
-            streams: ``STREAMS`` generators for each.
-            directions: (k, 2) of the task.
-        """
+        """Draw and set up new episodes of ``rows`` (k,), in the task's ``directions`` (k, 2)."""
         for row, own, direction in zip(rows.tolist(), streams, directions, strict=True):
             self._start(row, own, direction)
         self._age[rows] = 0
@@ -146,9 +139,8 @@ class Conditions(Kept):
         self._variant_of[row] = variant = pool[min(int(place * len(pool)), len(pool) - 1)]
         self._models.load(row, variant.body.model)
         if len(pool) > 1 or variation:
-            own = self._layout_of(variant)
             for name in VARIED:
-                getattr(self._layout, name)[row] = getattr(own, name)[0]
+                getattr(self._layout, name)[row] = getattr(self._layouts[variant], name)[0]
             self._block.starts[row] = torch.from_numpy(variant.body.initial_qpos)
         if variation:
             factors = variation.draw_edits(streams[variation.stream], variant.body.n_limbs)
@@ -172,9 +164,6 @@ class Conditions(Kept):
         if self._forces is not None:
             self._forces[row] = 0.0
         self._by_hand = [(other, velocity) for other, velocity in self._by_hand if other != row]
-
-    def _layout_of(self, variant: Variant) -> Layout:
-        return variant.layout(self._block.slots, *self._layout.joint_mask.shape[1:], self._task)
 
     def _rescale(self, row: int, variant: Variant, factors: Mapping[str, np.ndarray]) -> None:
         """Bring the descriptors of a row to what its parameters have become."""
@@ -258,11 +247,7 @@ class Conditions(Kept):
 
 @dataclass(frozen=True)
 class Prepared:
-    """K variants of a body that were drawn beforehand, since models are edited and compiled on the host.
-
-    Attributes:
-        models: K compiled models. starts: (K, nq) start positions. layout: of K rows.
-    """
+    """K variants of a body, drawn beforehand as models are compiled on the host; ``starts`` (K, nq)."""
 
     models: list[Any]
     starts: Tensor
@@ -270,13 +255,7 @@ class Prepared:
 
 
 class PreparedVariants(Kept):
-    """Which of the prepared variants each of n rows is, on a device.
-
-    Args:
-        block: the rows.
-        pools: what each row is drawn from.
-        layout: of these rows; kept true to the models that are simulated.
-    """
+    """Which of its pool of prepared variants each row is, on a device; keeps ``layout`` true to that."""
 
     kept = ("_number",)
 

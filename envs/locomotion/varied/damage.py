@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -43,14 +43,10 @@ class Damage:
         return self.probability > 0
 
 
-@dataclass(frozen=True)
-class Part:
-    """A joint row of a body, and how it can break.
+class Part(NamedTuple):
+    """A joint row: ``name`` of its joint or remote actuator, index of its limb, and ``ways`` it can break.
 
-    Args:
-        name: of its joint, or of the actuator where that acts on no joint.
-        limb: index of the limb that it belongs to.
-        ways: of breaking: ``DEAD`` if it has an actuator, ``LOCKED`` if that moves a hinge or slide joint.
+    ``DEAD`` if it has an actuator, ``LOCKED`` if that moves a hinge or slide joint.
     """
 
     name: str
@@ -72,12 +68,7 @@ def parts_of(body: Morphology) -> tuple[Part, ...]:
 
 
 class DamagePlan(Kept):
-    """What will break in each of n rows of a body.
-
-    Args:
-        damage: what is asked.
-        body: what breaks.
-        count: n.
+    """What will break in each of ``count`` = n rows of a body.
 
     Attributes:
         due: (n,) step of the episode at which each row breaks; -1: never.

@@ -28,13 +28,9 @@ _MUSCLE_FORCE, _MUSCLE_SCALE = 2, 3
 
 
 class RowModels:
-    """Models of the rows of a batch.
+    """Models of the rows of a batch, at first the ``initial`` ones.
 
-    Args:
-        batch: the simulations.
-        body: whose layout all bodies have.
-        sources: every compiled model that a row can be given.
-        initial: the model of each row.
+    ``sources`` are all that a row can be given, of the layout of ``body``.
     """
 
     def __init__(
@@ -98,12 +94,7 @@ class RowModels:
         own.stat.meaninertia, own.opt.gravity[:] = source.stat.meaninertia, source.opt.gravity
 
     def scale(self, row: int, factors: Mapping[str, np.ndarray]) -> None:
-        """Multiply parameters of limbs in a row that has just been loaded.
-
-        Args:
-            row: which.
-            factors: (N,) of the limbs, by quantity.
-        """
+        """Multiply parameters in a row that was just loaded by factors (N,) of the limbs, by quantity."""
         own = self._edit(row)
         for name, limbs in factors.items():
             extended = np.append(limbs, 1.0)  # for what belongs to no limb

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
 from ...errors import UserError
 from ..bodies.morphology import Morphology
-from ..layout import Layout, make_layout
-from ..task import LocomotionTask
 from .variation import BodyVariation
 from .world import Terrain, World
 
@@ -31,17 +29,6 @@ class Variant:
     body: Morphology
     lengths: np.ndarray
     terrain: Terrain | None = None
-    _layouts: dict[tuple, Layout] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        _ = self.body.height_unit, self.body.tip  # computed here and not at the start of an episode
-
-    def layout(self, slots: tuple[int, ...], n_limbs: int, n_joints: int, task: LocomotionTask) -> Layout:
-        """Its row of the layout of the environment that compiled it."""
-        key = slots, n_limbs, n_joints
-        if key not in self._layouts:
-            self._layouts[key] = make_layout([(self.body, slots)], n_limbs, n_joints, task)
-        return self._layouts[key]
 
 
 def compile_variants(
@@ -52,28 +39,27 @@ def compile_variants(
 ) -> list[Variant]:
     """Every variant that a body's episodes are drawn from; the body itself if nothing needs compiling.
 
-    Args:
-        body: the body.
-        variation: gives lengths.
-        world: gives steps and patches.
-        direction: of the task.
-
     Raises:
         UserError: a body that cannot be edited so.
     """
-    lengths = variation.draw_lengths(body.n_limbs) if variation else np.ones((1, body.n_limbs))
-    varies = variation is not None and bool(variation.intervals("length"))
+    lengths = variation.draw_lengths(body.n_limbs) if variation else None
     terrains = world.draw_terrains(direction) if world else None
-    if not varies and terrains is None:
-        return [Variant(body, lengths[0])]
-    limbs: Sequence = lengths if varies else [None]
+    if lengths is None and terrains is None:
+        return [Variant(body, np.ones(body.n_limbs))]
+    limbs: Sequence = [None] if lengths is None else lengths
     grounds: Sequence = terrains or [None]
     count = max(len(limbs), len(grounds))
     return [_compile(body, limbs[i % len(limbs)], grounds[i % len(grounds)]) for i in range(count)]
 
 
 def _compile(body: Morphology, lengths: np.ndarray | None, terrain: Terrain | None) -> Variant:
-    spec = fresh_spec(body, "env.variation.length" if terrain is None else "env.world (steps, patches)")
+    if body.spec is None:
+        wanted_for = "env.variation.length" if terrain is None else "env.world (steps, patches)"
+        raise UserError(
+            f"{wanted_for} needs the source of {body.name!r}, which was given as a compiled model only; "
+            "give Morphology(spec=...) too"
+        )
+    spec = body.spec()
     if lengths is not None:
         lengthen(spec, body, lengths)
     if terrain is not None:
@@ -82,18 +68,8 @@ def _compile(body: Morphology, lengths: np.ndarray | None, terrain: Terrain | No
         model = spec.compile()
     except ValueError as error:
         raise UserError(f"a variant of {body.name!r} does not compile: {error}") from error
-    made = standing_on_ground(body, model)
+    made = _standing_on_ground(body, model)
     return Variant(made, np.ones(body.n_limbs) if lengths is None else lengths, terrain)
-
-
-def fresh_spec(body: Morphology, wanted_for: str) -> mujoco.MjSpec:
-    """A spec of a body, to be edited. Raises UserError where there is none."""
-    if body.spec is None:
-        raise UserError(
-            f"{wanted_for} needs the source of {body.name!r}, which was given as a compiled model only; "
-            "give Morphology(spec=...) too"
-        )
-    return body.spec()
 
 
 def lengthen(spec: mujoco.MjSpec, body: Morphology, factors: np.ndarray) -> None:
@@ -105,7 +81,7 @@ def lengthen(spec: mujoco.MjSpec, body: Morphology, factors: np.ndarray) -> None
     slides, tendons and keyframes stay.
 
     Args:
-        spec: compiles to the body's model.
+        spec: compiles to the model of ``body``.
         body: what is lengthened.
         factors: (N,) of its limbs.
 
@@ -160,16 +136,11 @@ def _stretch_inertia(part: mujoco.MjsBody, model: mujoco.MjModel, number: int, f
     part.inertia = moments.sum() - moments
 
 
-def standing_on_ground(body: Morphology, model: mujoco.MjModel) -> Morphology:
+def _standing_on_ground(body: Morphology, model: mujoco.MjModel) -> Morphology:
     """The edited ``model`` in the start pose of ``body``, its lowest point as high above the ground."""
     home = body.initial_qpos.copy()
-    options = {
-        "full_body": body.full_body,
-        "home_controls": body.home_controls,
-        "home_activation": body.home_activation,
-        "ground": body.ground,
-        "floats": body.floats,
-    }
+    names = ("full_body", "home_controls", "home_activation", "ground", "floats")
+    options = {name: getattr(body, name) for name in names}
     lying = Morphology(body.name, model, home=home, **options)
     lying.raise_root(home, body.lowest_point(body.initial_qpos) - lying.lowest_point(home))
     return Morphology(body.name, model, home=home, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -46,6 +45,9 @@ class BodyVariation:
         variants: compiled variants of a body that lengths are drawn from.
         seed: of these variants.
 
+    Attributes:
+        intervals: ranges that ``draw`` takes each quantity from; none: it does not vary.
+
     Raises:
         UserError: a range that is none, an unknown name, or an extrapolation that overlaps training.
     """
@@ -68,66 +70,48 @@ class BodyVariation:
                 hint = nearest(str(name), QUANTITIES)
                 raise UserError(f"env.variation.extrapolation has no {name!r}; {hint}")
             FACTORS.read(f"env.variation.extrapolation.{name}", self.extrapolation[name])
+        extrapolated = {name: intervals_of((self.extrapolation or {}).get(name)) for name in QUANTITIES}
+        trained = {name: intervals_of(getattr(self, name)) for name in QUANTITIES}
         for name in QUANTITIES:
-            trained = self._trained(name) or ((1.0, 1.0),)
-            for low, high in self._extrapolated(name):
-                for start, end in trained:
+            for low, high in extrapolated[name]:
+                for start, end in trained[name] or ((1.0, 1.0),):
                     if low < end and start < high or (low, high) == (start, end):
                         raise UserError(
                             f"env.variation.extrapolation.{name} [{low:g}, {high:g}] overlaps "
                             f"[{start:g}, {end:g}], which is trained on; it must lie outside"
                         )
-        if self.draw == "extrapolation" and not any(map(self._extrapolated, QUANTITIES)):
+        if self.draw == "extrapolation" and not any(extrapolated.values()):
             raise UserError(
                 "env.variation.draw=extrapolation, but env.variation.extrapolation gives no range, for "
                 "example env.variation.extrapolation.mass=[1.25,2]"
             )
-
-    def _trained(self, name: str) -> tuple[Interval, ...]:
-        return intervals_of(getattr(self, name))
-
-    def _extrapolated(self, name: str) -> tuple[Interval, ...]:
-        return intervals_of((self.extrapolation or {}).get(name))
-
-    def intervals(self, name: str) -> tuple[Interval, ...]:
-        """Ranges that ``draw`` takes the quantity from; none: it does not vary."""
-        if self.draw == "none":
-            return ()
-        return self._extrapolated(name) if self.draw == "extrapolation" else self._trained(name)
+        drawn = {"none": dict.fromkeys(QUANTITIES, ()), "extrapolation": extrapolated}
+        object.__setattr__(self, "intervals", drawn.get(self.draw, trained))
 
     @property
     def varied(self) -> tuple[str, ...]:
         """Names of the quantities that vary."""
-        return tuple(name for name in QUANTITIES if self._intervals[name])
+        return tuple(name for name in QUANTITIES if self.intervals[name])
 
     @property
     def stream(self) -> int:
         """Which of a row's streams episodes are drawn from: training and tests share none."""
         return DRAWS.index(self.draw) if self.draw != "none" else 0
 
-    def draw_lengths(self, n_limbs: int) -> np.ndarray:
-        """(variants, N) factors on the limbs' lengths of all variants of a body; (1, N) of 1 without."""
-        intervals = self.intervals("length")
-        if not intervals:
-            return np.ones((1, n_limbs))
+    def draw_lengths(self, n_limbs: int) -> np.ndarray | None:
+        """(variants, N) factors on the limbs' lengths of all variants of a body; None: they do not vary."""
+        if not self.intervals["length"]:
+            return None
         rng = np.random.default_rng([self.seed, self.stream])
-        return log_uniform(intervals, self._uniform(rng, self.variants, n_limbs))
+        return log_uniform(self.intervals["length"], self._uniform(rng, self.variants, n_limbs))
 
     def draw_edits(self, rng: np.random.Generator, n_limbs: int) -> dict[str, np.ndarray]:
         """(N,) factors for an episode of every quantity of ``EDITED`` that varies.
 
         As many numbers are drawn whatever varies, so that ranges can be added and nothing else changes.
         """
-        uniform, intervals = self._uniform(rng, len(EDITED), n_limbs), self._intervals
-        return {
-            name: log_uniform(intervals[name], row)
-            for name, row in zip(EDITED, uniform, strict=True)
-            if intervals[name]
-        }
-
-    @functools.cached_property
-    def _intervals(self) -> dict[str, tuple[Interval, ...]]:
-        return {name: self.intervals(name) for name in QUANTITIES}
+        drawn = zip(EDITED, self._uniform(rng, len(EDITED), n_limbs), strict=True)
+        return {name: log_uniform(self.intervals[name], row) for name, row in drawn if self.intervals[name]}
 
     def _uniform(self, rng: np.random.Generator, count: int, n_limbs: int) -> np.ndarray:
         if self.per == "limb":
@@ -143,13 +127,7 @@ def intervals_of(factors: Any) -> tuple[Interval, ...]:
 
 
 def log_uniform(intervals: Sequence[Interval], uniform: np.ndarray) -> np.ndarray:
-    """Factors, of equal density in their logarithm over all ``intervals``, of draws from [0, 1).
-
-    Returns:
-        As many as ``uniform`` has; ones where there is no interval.
-    """
-    if not intervals:
-        return np.ones_like(uniform)
+    """Factors, of equal density in their logarithm over all ``intervals``, one of each draw from [0, 1)."""
     if len(intervals) == 1:
         low, high = intervals[0]
         return np.clip(low * (high / low) ** uniform, low, high)

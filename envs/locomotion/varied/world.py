@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import UserError
 from ...numbers import NULL, POSITIVE, SEED, between, checked, real, whole
 from ...snapshots import Kept
+from ..bodies.model import touching_geoms
 from ..bodies.morphology import Morphology
 from .variation import FACTORS, VARIANTS, intervals_of, log_uniform
 
@@ -21,7 +22,6 @@ MAT = 0.01
 """Thickness (m) of a patch of other friction: what stands on it does not touch the ground below."""
 
 _HALF_WIDTH, _DEPTH = 50.0, 0.5
-_PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
 
 
 @checked("env.world")
@@ -86,18 +86,15 @@ class World:
         if isinstance(direction, str):
             raise UserError(f"steps and patches lie across the task's direction; give one, not {direction!r}")
         rng, across = np.random.default_rng(self.seed), np.asarray(direction, float)
-        return [self._draw_terrain(rng, across / np.hypot(*across)) for _ in range(self.variants)]
-
-    def _draw_terrain(self, rng: np.random.Generator, direction: np.ndarray) -> Terrain:
-        lengths = rng.uniform(*self.strip_length, self.strips)
-        heights = np.full(self.strips, MAT)
-        uniform = rng.random((2, self.strips))
-        if self.step_height is not None:
-            low, high = self.step_height
-            heights = low + (high - low) * uniform[0]
-        factors = intervals_of(self.friction)
-        frictions = log_uniform(factors, uniform[1]) if factors else None
-        return Terrain(direction, self.start + np.append(0, np.cumsum(lengths)), heights, frictions)
+        low, high = self.step_height or (MAT, MAT)
+        factors, terrains = intervals_of(self.friction), []
+        for _ in range(self.variants):
+            lengths = rng.uniform(*self.strip_length, self.strips)
+            uniform = rng.random((2, self.strips))
+            edges, heights = self.start + np.append(0, np.cumsum(lengths)), low + (high - low) * uniform[0]
+            frictions = log_uniform(factors, uniform[1]) if factors else None
+            terrains.append(Terrain(across / np.hypot(*across), edges, heights, frictions))
+        return terrains
 
     def draw_gravity(self, rng: np.random.Generator, size: float, direction: np.ndarray) -> np.ndarray:
         """(3,) gravity of an episode, of the given size, on a slope that rises in ``direction`` (2,)."""
@@ -124,11 +121,12 @@ class Terrain:
         Raises:
             UserError: there is no ground.
         """
-        model = body.model
-        ground = _ground_plane(body)
-        parts = [part for limb in body.limbs for part in limb.bodies]
-        touches = (model.geom_contype | model.geom_conaffinity) != 0
-        limb_geoms = np.isin(model.geom_bodyid, parts) & touches
+        model, touches = body.model, touching_geoms(body.model)
+        planes = touches & (model.geom_bodyid == 0) & (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+        if not planes.any():
+            raise UserError(f"{body.name!r} stands on no plane; steps and patches need one")
+        ground = int(np.flatnonzero(planes)[0])
+        limb_geoms = np.isin(model.geom_bodyid, body.parts) & touches
         touching = np.append(np.flatnonzero(limb_geoms), ground)
         friction = model.geom_friction[touching].max(0)
         turn = float(np.arctan2(self.direction[1], self.direction[0]))
@@ -160,21 +158,10 @@ class Terrain:
         return np.concatenate(([0.0], self.heights, [0.0]))
 
 
-def _ground_plane(body: Morphology) -> int:
-    model = body.model
-    for geom in range(model.ngeom):
-        is_fixed_plane = int(model.geom_bodyid[geom]) == 0 and int(model.geom_type[geom]) == _PLANE
-        if is_fixed_plane and (model.geom_contype[geom] or model.geom_conaffinity[geom]):
-            return geom
-    raise UserError(f"{body.name!r} stands on no plane; steps and patches need one")
-
-
 class Ground(Kept):
-    """Height of the ground below places, for B rows with a terrain each.
+    """Height of the ground below places, for ``count`` = B rows with a terrain each.
 
-    Args:
-        count: B.
-        terrain: of all rows at first; those that are put later have as many strips, in the same direction.
+    All have ``terrain`` at first; those that are put later have as many strips, in the same direction.
     """
 
     kept = ("_edges", "_heights")
@@ -198,13 +185,7 @@ class Ground(Kept):
 
 
 class Pushes(Kept):
-    """When rows are pushed, and how.
-
-    Args:
-        world: the ranges.
-        count: rows.
-        dt: seconds of a step.
-    """
+    """When rows are pushed, and how: ``count`` of them, whose steps last ``dt`` seconds."""
 
     kept = ("_next",)  # random streams are the environment's
 
@@ -215,12 +196,10 @@ class Pushes(Kept):
 
     def start(self, row: int, rng: np.random.Generator) -> None:
         """A new episode of a row."""
-        self._rngs[row], self._next[row] = rng, 0
-        self._plan(row)
+        self._rngs[row], self._next[row] = rng, self._wait(rng)
 
-    def _plan(self, row: int) -> None:
-        wait = self._rngs[row].uniform(*self._world.push_interval)
-        self._next[row] += max(1, round(wait / self._dt))
+    def _wait(self, rng: np.random.Generator) -> int:
+        return max(1, round(rng.uniform(*self._world.push_interval) / self._dt))
 
     def due(self, ages: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Rows that are pushed in the step at these ``ages`` (n,), with the change of velocity (2,) m/s."""
@@ -229,5 +208,5 @@ class Pushes(Kept):
             rng = self._rngs[row]
             speed, angle = rng.uniform(*self._world.push), rng.uniform(-np.pi, np.pi)
             pushed.append((int(row), speed * np.array([np.cos(angle), np.sin(angle)])))
-            self._plan(row)
+            self._next[row] += self._wait(rng)
         return pushed

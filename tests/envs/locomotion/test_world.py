@@ -74,7 +74,7 @@ def test_steps_are_where_height_says():
             env.set_state(row, qpos, qvel)
             tokens = env._observe()["tokens"][row].numpy()
             said = tokens[0, LIMB_SPEC.token_slice("height")]
-            root = env.simulated(row)[1].xpos[env._block_of(row).root]
+            root = env.simulated(row)[1].xpos[env._block_of(row)[0].root]
             assert root[2] - said == pytest.approx(height_of(env, row, root[0]), abs=1e-6)
             heights.add(round(float(root[2] - said[0]), 4))
     assert len(heights) > 10 and 0.0 in heights
