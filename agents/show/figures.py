@@ -19,7 +19,7 @@ from .inside import Inside
 
 DPI = 100
 MAP = "cividis"  # looks the same with every kind of colour blindness
-UP, DOWN = "#0072B2", "#D55E00"
+COLORS = {"up": "#0072B2", "down": "#D55E00"}
 """Of Okabe and Ito's palette; what they mean shows in the arrows' ends, too."""
 
 EDGE, FILL, ROOT_FILL = "#555555", "#F3F3F3", "#FBEFC6"
@@ -38,6 +38,8 @@ MARGIN, MAP_WIDTH, AXIS = 24, 620, 60
 
 FAMILY = ["DejaVu Sans"]  # comes with Matplotlib, so that sizes are the same everywhere
 _TEXT = {"fontsize": SMALL, "fontfamily": FAMILY, "parse_math": False}
+_BOX = {"boxstyle": "round,pad=0,rounding_size=5", "linewidth": 1.2, "edgecolor": EDGE, "zorder": 4}
+_ARROW = {"mutation_scale": 1, "shrinkA": 0, "shrinkB": 0, "joinstyle": "miter", "capstyle": "butt"}
 _RULER = RendererAgg(10, 10, DPI)
 
 
@@ -52,11 +54,8 @@ def attention_over_time(record: Inside) -> Figure:
     Of limbs it is the share that each limb gets, the mean over readers and layers. Where the sensors were
     put into another order, a dashed line and a mark above the map say so; rows are sensors, not slots.
 
-    Args:
-        record: of a policy with attention.
-
     Raises:
-        UserError: a policy without.
+        UserError: a policy without attention.
     """
     if record.attention is None:
         raise UserError(f"{record.agent} has no attention; messages are drawn by limb_graph")
@@ -93,9 +92,6 @@ def limb_graph(record: Inside) -> Figure:
     the limb that is read to the one that reads, between any two; the matrix beside has them all, with what
     a limb reads of itself, and one for each layer.
 
-    Args:
-        record: of a policy of limbs.
-
     Raises:
         UserError: a policy of sensors.
     """
@@ -106,31 +102,27 @@ def limb_graph(record: Inside) -> Figure:
 
 def _messages(record: Inside) -> Figure:
     """Graph and heat maps of a policy with messages."""
-    names, parents = record.names, record.parents
-    told = [(name, sizes) for name, sizes in (("up", record.up), ("down", record.down)) if sizes is not None]
+    names, parents, ways = record.names, record.parents, record.messages
     edges = [limb for limb, parent in enumerate(parents) if parent >= 0]
-    rows = {
-        "up": [f"{names[i]} → {names[parents[i]]}" for i in edges],
-        "down": [f"{names[parents[i]]} → {names[i]}" for i in edges],
-    }
-    colors = {"up": UP, "down": DOWN}
+    ends = {"up": [(i, parents[i]) for i in edges], "down": [(parents[i], i) for i in edges]}
+    rows = {way: [f"{names[a]} → {names[b]}" for a, b in pairs] for way, pairs in ends.items()}
+    sizes = {way: told[:, edges] for way, told in ways.items()}  # each (T, edges)
     graph = LimbBoxes(names, parents, gap=(40, 90))
     width = _names_width(rows["up"] + rows["down"]) + MAP_WIDTH + 110
-    height = len(told) * (max(22 * len(edges), 90) + 30) + AXIS
+    height = len(ways) * (max(22 * len(edges), 90) + 30) + AXIS
     figure, axes, beside = _with_graph(record, graph, width, height)
-    largest = max(float(sizes[:, edges].mean(0).max()) for _, sizes in told)
-    for name, sizes in told:
-        for limb in edges:
-            ends = (limb, parents[limb]) if name == "up" else (parents[limb], limb)
-            share = float(sizes[:, limb].mean()) / max(largest, 1e-9)
-            graph.arrow(axes, *ends, share, colors[name], aside=9 if len(told) == 2 else 0)
+    largest = max(float(told.mean(0).max()) for told in sizes.values())
+    for way, told in sizes.items():
+        for pair, mean in zip(ends[way], told.mean(0), strict=True):
+            aside = 9 if len(ways) == 2 else 0
+            graph.arrow(axes, *pair, float(mean) / max(largest, 1e-9), COLORS[way], aside)
     graph.boxes(axes)
-    _caption(axes, f"arrows: mean size of a message; thickest: {largest:.2g}", "")
-    limit = 0.0, max(float(sizes[:, edges].max()) for _, sizes in told)
-    maps = beside.subplots(len(told), 1, sharex=True, squeeze=False)[:, 0]
-    for part, (name, sizes) in zip(maps, told, strict=True):
-        _heat(part, sizes[:, edges], rows[name], "size of the message", limit)
-        part.set_title(f"{name} the body", loc="left", color=colors[name], weight="bold", **_TEXT)
+    _caption(axes, f"arrows: mean size of a message; thickest: {largest:.2g}\n")
+    limit = max(float(told.max()) for told in sizes.values())
+    maps = beside.subplots(len(ways), 1, sharex=True, squeeze=False)[:, 0]
+    for part, (way, told) in zip(maps, sizes.items(), strict=True):
+        _heat(part, told, rows[way], "size of the message", limit)
+        part.set_title(f"{way} the body", loc="left", color=COLORS[way], weight="bold", **_TEXT)
     _name_steps(maps[-1])
     return figure
 
@@ -152,19 +144,19 @@ def _attention(record: Inside) -> Figure:
     largest = float(shares[shown[0]]) if shown else 1.0
     for reader, read in reversed(shown):  # the strongest lie on top
         share = float(shares[reader, read]) / max(largest, 1e-9)
-        graph.arrow(axes, read, reader, share, UP, aside=6, bend=0.18, alpha=0.85)
+        graph.arrow(axes, read, reader, share, COLORS["up"], aside=6, bend=0.18, alpha=0.85)
     graph.boxes(axes)
     counted = f"the {len(shown)} largest of {len(pairs)}" if len(shown) < len(pairs) else "all"
     _caption(
         axes,
-        f"arrows: from the limb that is read ({counted})",
+        f"arrows: from the limb that is read ({counted})\n"
         f"mean over layers and steps; thickest: {largest:.2f}",
     )
-    limit = (0.0, float(max(mean.max(), received(record).max())))
+    limit = float(max(mean.max(), received(record).max()))
     above, below = beside.subfigures(2, 1, height_ratios=heights)
     above.suptitle("mean over steps; rows read, columns are read", x=0.01, ha="left", **_TEXT)
     for layer, part in enumerate(above.subplots(1, len(mean), squeeze=False)[0]):
-        part.imshow(mean[layer], cmap=MAP, vmin=limit[0], vmax=limit[1], interpolation="nearest")
+        part.imshow(mean[layer], cmap=MAP, vmin=0, vmax=limit, interpolation="nearest")
         part.set_title(f"layer {layer + 1}", loc="left", weight="bold", **_TEXT)
         part.set_xticks(range(n), names, rotation=60, ha="right", rotation_mode="anchor", **_TEXT)
         _name_rows(part, names if layer == 0 else ())
@@ -201,22 +193,18 @@ def _with_graph(
     return figure, axes, beside
 
 
-def _caption(axes: Axes, *lines: str) -> None:
-    """Lines in the lower left corner."""
-    axes.text(MARGIN, MARGIN, "\n".join(lines).strip(), transform=None, linespacing=1.6, **_TEXT)
+def _caption(axes: Axes, text: str) -> None:
+    """In the lower left corner."""
+    axes.text(MARGIN, MARGIN, text.strip(), transform=None, linespacing=1.6, **_TEXT)
 
 
 def _heat(
-    axes: Axes,
-    values: np.ndarray,
-    names: Sequence[str],
-    label: str,
-    limit: tuple[float, float] | None = None,
+    axes: Axes, values: np.ndarray, names: Sequence[str], label: str, limit: float | None = None
 ) -> None:
     """``values`` (T, rows) as a map, row by row, with names at the left and a colour bar at the right."""
-    low, high = limit or (0.0, float(values.max()))
+    high = max(float(values.max()) if limit is None else limit, 1e-9)
     look = {"aspect": "auto", "cmap": MAP, "interpolation": "nearest"}
-    image = axes.imshow(values.T, vmin=low, vmax=max(high, 1e-9), **look)
+    image = axes.imshow(values.T, vmin=0, vmax=high, **look)
     _name_rows(axes, names)
     bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.02, 0, 0.022, 1)))
     bar.ax.tick_params(labelsize=SMALL)
@@ -254,10 +242,8 @@ class LimbBoxes:
         """Draw limbs and thin lines along the body."""
         for limb, (x, y) in enumerate(self.places):
             (width, height), parent = self.sizes[limb], self._parents[limb]
-            style = {"boxstyle": "round,pad=0,rounding_size=5", "linewidth": 1.2, "edgecolor": EDGE}
             fill = ROOT_FILL if parent < 0 else FILL
-            box = FancyBboxPatch((x - width / 2, y), width, height, facecolor=fill, zorder=4, **style)
-            axes.add_patch(box)
+            axes.add_patch(FancyBboxPatch((x - width / 2, y), width, height, facecolor=fill, **_BOX))
             text = _TEXT | {"fontsize": NAME, "weight": "bold", "ha": "center", "va": "center"}
             axes.text(x, y + height / 2, self._names[limb], zorder=5, **text)
             if parent >= 0:
@@ -276,30 +262,16 @@ class LimbBoxes:
         alpha: float = 0.9,
     ) -> None:
         """An arrow from limb to limb, ``share`` of the thickest, ``aside`` to its right in pixels or bent."""
-        middles = self.places + np.stack([np.zeros(len(self.places)), self.sizes[:, 1] / 2], 1)
-        first, last = middles[start], middles[end]
+        first, last = (self.places[limb] + (0, self.sizes[limb, 1] / 2) for limb in (start, end))
         along = (last - first) / max(float(np.linalg.norm(last - first)), 1e-9)
         shift = aside * np.array([-along[1], along[0]])
         # Boxes hide what lies below them: an arrow begins and ends where it leaves and meets one.
         first, last = first + along * self._reach(start, along), last - along * self._reach(end, along)
         width = THINNEST + (THICKEST - THINNEST) * share
-        axes.add_patch(
-            FancyArrowPatch(
-                first + shift,
-                last + shift,
-                connectionstyle=f"arc3,rad={bend}",
-                arrowstyle=f"-|>,head_length={4 + 0.9 * width},head_width={2 + 0.7 * width}",
-                mutation_scale=1,
-                linewidth=width,
-                color=color,
-                alpha=alpha,
-                shrinkA=0,
-                shrinkB=0,
-                joinstyle="miter",
-                capstyle="butt",
-                zorder=2,
-            )
-        )
+        head = f"-|>,head_length={4 + 0.9 * width},head_width={2 + 0.7 * width}"
+        look = {"connectionstyle": f"arc3,rad={bend}", "arrowstyle": head, "linewidth": width}
+        look |= {"color": color, "alpha": alpha, "zorder": 2, **_ARROW}
+        axes.add_patch(FancyArrowPatch(first + shift, last + shift, **look))
 
     def _reach(self, limb: int, along: np.ndarray) -> float:
         """Pixels from a box's middle to its side in a direction, and a little more."""

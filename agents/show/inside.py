@@ -22,17 +22,6 @@ from ..policies.base import Policy
 
 
 @dataclass(frozen=True)
-class Messages:
-    """How much the messages tell between limb i and its parent, each (B, N), 0 of roots; None: nothing.
-
-    The size of a message is the length of what it adds to the hidden state of the limb that receives it.
-    """
-
-    up: np.ndarray | None
-    down: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class Inside:
     """What went on inside a policy in one episode of T steps."""
 
@@ -42,8 +31,7 @@ class Inside:
     names: tuple[str, ...]  # (N,) of limbs, or of sensors, copies and noise in the task's order
     parents: tuple[int, ...] | None  # (N,) limb that each limb hangs from, -1 for a root; None for sensors
     attention: np.ndarray | None  # (T, N) share of each sensor; (T, layers, N, N) of limbs, [reader, read]
-    up: np.ndarray | None  # (T, N), as in `Messages`
-    down: np.ndarray | None
+    messages: dict[str, np.ndarray]  # ``up`` and ``down``, (T, N) each, as of `messages_of`
     rewards: np.ndarray  # (T,) of the step that followed
     shuffles: tuple[int, ...]  # steps before which the sensors were put into another order
 
@@ -71,13 +59,15 @@ def attention_of(agent: Agent, observation: Mapping[str, Any]) -> np.ndarray | N
 
 
 @torch.inference_mode()
-def messages_of(agent: Agent, observation: Mapping[str, Any]) -> Messages | None:
-    """What limbs tell each other when a policy acts on this observation; as `attention_of`. None: nothing."""
-    sizes = agent.policy.message_sizes(agent.before_acting(observation)[0])
-    if sizes is None:
-        return None
-    up, down = (sizes[name].double().cpu().numpy() if name in sizes else None for name in ("up", "down"))
-    return Messages(up, down)
+def messages_of(agent: Agent, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What limbs tell each other when a policy acts on this observation; arguments as of `attention_of`.
+
+    Returns:
+        ``up`` and ``down``, those that are sent, each (B, N): the size of the messages between limb i and its
+        parent, 0 of roots. It is the length of what a message adds to the hidden state that receives it.
+    """
+    sizes = agent.policy.message_sizes(agent.before_acting(observation)[0]) or {}
+    return {name: size.double().cpu().numpy() for name, size in sizes.items()}
 
 
 def shown_by_slots(env: TokenEnv) -> np.ndarray:
@@ -93,9 +83,7 @@ def by_channel(of_slots: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, steps: int = 1000) -> Inside:
-    """Run one episode and keep what went on inside.
-
-    The episode is that of `run_episodes` with the same seed: looking changes no action.
+    """Run one episode, that of `run_episodes` with the same seed, and keep what went on inside.
 
     Args:
         agent: acts deterministically.
@@ -114,39 +102,31 @@ def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, ste
     if not looks_inside(agent.policy):
         raise UserError(_nothing_inside(agent.policy))
     env = task_set.make_env(names, 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
-    attention, messages, shuffles, rewards = [], [], [], []
+    of_limbs, order, rewards = env.kind == "limbs", None, []
+    attention, messages, shuffles = [], [], []
     with closing(env):
-        order = None
         for observation, rewards in watch_episode(agent, env, seed):
             if len(rewards) == steps:
                 break
             # The channel that each slot shows; limbs are never moved.
-            before, order = order, None if env.kind == "limbs" else shown_by_slots(env)
+            before, order = order, None if of_limbs else shown_by_slots(env)
             if before is not None and (order != before).any():
                 shuffles.append(len(rewards))
             seen = attention_of(agent, observation)
             if seen is not None:
-                attention.append(by_channel(seen[0], order) if seen.ndim == 2 else seen[0])
+                attention.append(seen[0] if of_limbs else by_channel(seen[0], order))
             messages.append(messages_of(agent, observation))
-        limbs = env.bodies[0].limbs if env.kind == "limbs" else None
-        tokens, parents = token_names(env), limbs and tuple(limb.parent for limb in limbs)
-    told = [messages[0] and getattr(messages[0], name) is not None for name in ("up", "down")]
-    up, down = (
-        np.concatenate([getattr(one, name) for one in messages]) if known else None
-        for name, known in zip(("up", "down"), told, strict=True)
-    )
-    return Inside(
-        agent=type(agent.policy).__name__,
-        body=names[0],
-        kind=task_set.kind,
-        names=tokens,
-        parents=parents,
-        attention=np.stack(attention) if attention else None,
-        up=up,
-        down=down,
-        rewards=np.array(rewards),
-        shuffles=tuple(shuffles),
-    )
+        return Inside(
+            agent=type(agent.policy).__name__,
+            body=names[0],
+            kind=env.kind,
+            names=token_names(env),
+            parents=tuple(limb.parent for limb in env.bodies[0].limbs) if of_limbs else None,
+            attention=np.stack(attention) if attention else None,
+            messages={way: np.concatenate([told[way] for told in messages]) for way in messages[0]},
+            rewards=np.array(rewards),
+            shuffles=tuple(shuffles),
+        )
 
 
 def looks_inside(policy: Policy | type[Policy]) -> bool:
@@ -170,7 +150,7 @@ def _nothing_inside(policy: Policy) -> str:
 
 
 def token_names(env: TokenEnv) -> tuple[str, ...]:
-    """Names of the limbs of row 0, or of the channels: sensors, then their copies, then noise."""
+    """Names of the limbs of the first environment, or of the channels: sensors, their copies, noise."""
     if env.kind == "limbs":
         return tuple(limb.name for limb in env.bodies[0].limbs)
     return channel_names(env.source.sensor_names, np.asarray(env.channels.sensor).tolist())

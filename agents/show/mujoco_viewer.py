@@ -13,9 +13,9 @@ import numpy as np
 from ...envs.errors import UserError
 from .session import KEYS, Bars, Session, Viewer
 
-KEY_CODES = {key.codes.glfw: key.action for key in KEYS}
-DISTANCE = 3.0
-"""Of the camera, in units of the model's extent, at most 8 m."""
+_SPECIAL = {"Space": 32, "Right": 262, "Backspace": 259, "Down": 264, "Up": 265}
+KEY_CODES = {_SPECIAL.get(key.label) or ord(key.label): key.action for key in KEYS}
+"""Actions by GLFW's numbers of keys."""
 
 CLOSING = 10.0
 """Seconds that a window may take to close."""
@@ -49,7 +49,6 @@ class MujocoViewer(Viewer):
             )
         letters = {key.label for key in KEYS}
         self._flags = [index for index, name in enumerate(mujoco.mjVISSTRING) if name[2] in letters]
-        self._opened = 0
         self._open(session)
 
     def _open(self, session: Session) -> None:
@@ -87,8 +86,7 @@ class MujocoViewer(Viewer):
             if session.episode != self._episode:
                 self._episode = session.episode
                 take_geometry(self._model, model)
-            self._data.time, self._data.qpos[:], self._data.qvel[:] = data.time, data.qpos, data.qvel
-            mujoco.mj_forward(self._model, self._data)
+            take_state(self._model, self._data, data)
             self._handle.opt.flags[self._flags] = self._initial
         self._handle.set_texts(_texts(session))
         self._handle.sync()
@@ -104,7 +102,7 @@ def follow(camera: mujoco.MjvCamera, model: mujoco.MjModel, root: int) -> None:
     """Make a camera follow a body from the side."""
     camera.type, camera.trackbodyid = int(mujoco.mjtCamera.mjCAMERA_TRACKING), root
     camera.azimuth, camera.elevation = 90.0, -15.0
-    camera.distance = min(DISTANCE * model.stat.extent, 8.0)
+    camera.distance = min(3 * model.stat.extent, 8.0)
 
 
 def shown_model(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -125,6 +123,12 @@ def take_geometry(shown: mujoco.MjModel, model: mujoco.MjModel) -> None:
         shown.geom_size[plane, :2] = 0.0
 
 
+def take_state(shown: mujoco.MjModel, data: mujoco.MjData, simulated: mujoco.MjData) -> None:
+    """Bring the state of a model that is drawn to that of the simulation."""
+    data.time, data.qpos[:], data.qvel[:] = simulated.time, simulated.qpos, simulated.qvel
+    mujoco.mj_forward(shown, data)
+
+
 def _texts(session: Session) -> list[tuple[int, int, str, str]]:
     font = int(mujoco.mjtFontScale.mjFONTSCALE_100)
     inside = [line for bars in session.inside() for line in bar_lines(bars)]
@@ -140,7 +144,7 @@ def bar_lines(bars: Bars, most: int = 16, width: int = 12) -> list[tuple[str, st
     """Numbers as lines of text with bars of up to ``width`` signs, the first ``most`` of them."""
     longest = max(float(np.abs(bars.values).max()), 1e-9)
     lines = [(bars.title, "")]
-    for name, value in list(zip(bars.names, bars.values, strict=True))[:most]:
+    for name, value in zip(bars.names[:most], bars.values[:most], strict=True):
         lines.append((name, f"{value:.2f} " + "|" * round(width * abs(float(value)) / longest)))
     if len(bars.names) > most:
         lines.append((f"and {len(bars.names) - most} more", ""))

@@ -7,7 +7,6 @@ import queue
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partialmethod
-from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -20,6 +19,7 @@ from ...envs.sensors.mujoco_source import MujocoSource
 from ...envs.task_set import TaskSet
 from ..agent import Agent
 from ..composition import check_fit
+from ..evaluation.runs import fits_no_other
 from .inside import attention_of, by_channel, messages_of, shown_by_slots, token_names
 
 PUSH = 1.0
@@ -35,25 +35,7 @@ REST = 1.0
 """Seconds between an episode's end and the next one."""
 
 _WAYS = {DEAD: "dead", LOCKED: "locked"}
-
-
-class Codes(NamedTuple):
-    """What a key is called by GLFW, pygame and Dear ImGui."""
-
-    glfw: int
-    pygame: str
-    imgui: str
-
-
-_CODES = {
-    "Space": Codes(32, "space", "Space"),
-    "Right": Codes(262, "right", "RightArrow"),
-    "-": Codes(45, "-", "Minus"),
-    "=": Codes(61, "=", "Equal"),
-    "Backspace": Codes(259, "backspace", "Backspace"),
-    "Down": Codes(264, "down", "DownArrow"),
-    "Up": Codes(265, "up", "UpArrow"),
-}
+_SENSES = ("sensors", "patches")
 
 
 @dataclass(frozen=True)
@@ -64,12 +46,7 @@ class Key:
     label: str  # on the keyboard
     short: str  # what it does, in a word or two
     what: str  # it does
-    kinds: tuple[str, ...] = ("limbs", "sensors", "patches")  # of tasks in which it does
-
-    @property
-    def codes(self) -> Codes:
-        """Its names elsewhere; letters are called as they are."""
-        return _CODES.get(self.label) or Codes(ord(self.label), self.label.lower(), self.label)
+    kinds: tuple[str, ...] = ("limbs", *_SENSES)  # of tasks in which it does
 
 
 KEYS = (
@@ -79,7 +56,7 @@ KEYS = (
     Key("faster", "=", "faster", "faster, to eight times real time"),
     Key("restart", "Backspace", "again", "the same episode again, with everything whole"),
     Key("next", "N", "next", "the next body; where there is one only, its next episode or track"),
-    Key("shuffle", "X", "shuffle", "put the sensors into another order", ("sensors", "patches")),
+    Key("shuffle", "X", "shuffle", "put the sensors into another order", _SENSES),
     Key("choose", "Down", "next joint", "choose the next joint", ("limbs",)),
     Key("choose_back", "Up", "joint before", "choose the joint before", ("limbs",)),
     Key("lock", "J", "lock joint", "lock the chosen joint at its angle", ("limbs",)),
@@ -137,10 +114,8 @@ class Session:
         self.keys = tuple(key for key in KEYS if self.kind in key.kinds)
         self._bodies = _chosen(agent, task_set, bodies)
         self._orders = np.random.default_rng([seed, 1])
-        self._place, self.opened = 0, 0
         self.paused, self.speed, self.said = False, 1.0, ""
-        self._debt = 0.0
-        self.env = None
+        self._place, self.opened, self._debt, self.env = 0, 0, 0.0, None
         self._open()
 
     def _open(self) -> None:
@@ -157,7 +132,8 @@ class Session:
         self.body = body.name if isinstance(body, Morphology) else body
         self.parts = self.env.parts(0) if of_limbs else ()
         self.names = token_names(self.env)
-        self.chosen = next((index for index, part in enumerate(self.parts) if part.ways), 0)
+        self._choices = [index for index, part in enumerate(self.parts) if part.ways]
+        self.chosen = next(iter(self._choices), 0)
         self.opened += 1
         self._begin(0)
 
@@ -222,10 +198,10 @@ class Session:
         if action not in ACTIONS:
             raise UserError(f"no key does {action!r}; {nearest(action, ACTIONS)}")
         key = ACTIONS[action]
-        if self.kind not in key.kinds:
+        if self.kind in key.kinds:
+            self.said = getattr(self, f"_press_{action}")()
+        else:
             self.said = f"{key.label} is for {' and '.join(key.kinds)}; this is a task of {self.kind}"
-            return
-        self.said = getattr(self, f"_press_{action}")()
 
     def _press_pause(self) -> str:
         self.paused = not self.paused
@@ -239,8 +215,8 @@ class Session:
         return self.said or "one step"
 
     def _to_speed(self, change: int) -> str:
-        place = int(np.clip(SPEEDS.index(self.speed) + change, 0, len(SPEEDS) - 1))
-        self.speed = SPEEDS[place]
+        place = SPEEDS.index(self.speed) + change
+        self.speed = SPEEDS[min(max(place, 0), len(SPEEDS) - 1)]
         return f"{self.speed:g} times real time"
 
     _press_slower, _press_faster = partialmethod(_to_speed, -1), partialmethod(_to_speed, 1)
@@ -263,8 +239,8 @@ class Session:
         return "sensors come in another order from now on"
 
     def _choose(self, change: int) -> str:
-        choices = [index for index, part in enumerate(self.parts) if part.ways]
-        self.chosen = choices[(choices.index(self.chosen) + change) % len(choices)]
+        place = self._choices.index(self.chosen) + change
+        self.chosen = self._choices[place % len(self._choices)]
         return f"{self.parts[self.chosen].name} is chosen"
 
     _press_choose, _press_choose_back = partialmethod(_choose, 1), partialmethod(_choose, -1)
@@ -332,14 +308,12 @@ class Session:
         bars = []
         if self.attention is not None:
             bars.append(Bars("share of the attention", self.names, self.attention))
-        if self.messages is not None:
-            limbs = self.env.bodies[0].limbs
-            edges = [index for index, limb in enumerate(limbs) if limb.parent >= 0]
-            pairs = [(limbs[index].name, limbs[limbs[index].parent].name) for index in edges]
-            for name, told in (("up", self.messages.up), ("down", self.messages.down)):
-                if told is not None:
-                    ends = tuple(f"{a} > {b}" if name == "up" else f"{b} > {a}" for a, b in pairs)
-                    bars.append(Bars(f"messages {name} the body", ends, told[0, edges]))
+        limbs = self.env.bodies[0].limbs if self.messages else ()
+        edges = [index for index, limb in enumerate(limbs) if limb.parent >= 0]
+        for way, told in self.messages.items():
+            pairs = [(limbs[edge].name, limbs[limbs[edge].parent].name) for edge in edges]
+            ends = tuple(f"{a} > {b}" if way == "up" else f"{b} > {a}" for a, b in pairs)
+            bars.append(Bars(f"messages {way} the body", ends, told[0, edges]))
         return bars
 
     def received(self) -> Bars | None:
@@ -368,11 +342,7 @@ def _chosen(agent: Agent, task_set: TaskSet, given: str | Sequence[str] | None) 
                 raise
             body = families.build(name)  # of another family; raises with the nearest name
             if agent.policy.aligned_slots:
-                kind = type(agent.policy).__name__
-                raise UserError(
-                    f"{kind} has slots for the limbs that it was trained on and fits no {name}; modular "
-                    "policies do: smp, limb_transformer"
-                ) from None
+                raise UserError(fits_no_other(agent, name)) from None
             found.append(body)
     return found
 

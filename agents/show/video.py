@@ -107,19 +107,15 @@ def frames_of(
         env = task.make_env([body], 1, aligned=agent.policy.aligned_slots, threads=1, once=True)
         stack.enter_context(closing(env))
         if of_body:
-            duration, renderer = env.step_duration, BodyRenderer(env, *size, shadows=shadows)
-            stack.enter_context(closing(renderer))
-        else:
-            duration = 1 / task.frames_per_second
-        drawn = 0
+            renderer = stack.enter_context(closing(BodyRenderer(env, *size, shadows=shadows)))
+        duration, drawn = env.step_duration if of_body else 1 / task.frames_per_second, 0
         for observation, rewards in watch_episode(agent, env, seed):
-            due = 0
-            while len(rewards) * duration >= (drawn + due) * between:
-                due += 1
-            if due:
-                picture = renderer.picture(0) if of_body else _drawn(agent, env, observation, task)
-                yield from itertools.repeat(picture, due)
-            drawn += due
+            if len(rewards) * duration < drawn * between:
+                continue
+            picture = renderer.picture(0) if of_body else _drawn(agent, env, observation, task)
+            while len(rewards) * duration >= drawn * between:
+                yield picture
+                drawn += 1
 
 
 def _drawn(agent: Agent, env: TokenEnv, observation: Observation, task: TaskSet) -> np.ndarray:
@@ -132,10 +128,7 @@ def _drawn(agent: Agent, env: TokenEnv, observation: Observation, task: TaskSet)
     picture = picture.repeat(times, 0).repeat(times, 1)
     if not task.renders:
         return picture
-    beside = env.source.render(0)
-    height = picture.shape[0]
-    width = round(beside.shape[1] * height / beside.shape[0])
-    return np.concatenate((_scaled(beside, height, width), picture), 1)
+    return np.concatenate((_scaled(env.source.render(0), picture.shape[0]), picture), 1)
 
 
 def patch_picture(env: TokenEnv, observation: Observation, attention: np.ndarray | None) -> np.ndarray:
@@ -160,10 +153,10 @@ def patch_picture(env: TokenEnv, observation: Observation, attention: np.ndarray
 
 def thumbnail(picture: np.ndarray, height: int) -> np.ndarray:
     """The picture, no higher than so many pixels."""
-    factor = height / picture.shape[0]
-    return picture if factor >= 1 else _scaled(picture, height, round(picture.shape[1] * factor))
+    return picture if height >= picture.shape[0] else _scaled(picture, height)
 
 
-def _scaled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8."""
+def _scaled(picture: np.ndarray, height: int, width: int | None = None) -> np.ndarray:
+    """(height, width, 3) uint8; without ``width`` as wide as the picture is for its height."""
+    width = width or round(picture.shape[1] * height / picture.shape[0])
     return np.asarray(Image.fromarray(picture).resize((width, height)))

@@ -6,11 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 
 from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
 from ..device import resolve_device
 from ..evaluation.runs import task_of
 from ..storage.policy import load_policy
@@ -26,24 +26,16 @@ def view(config: DictConfig) -> None:
     Raises:
         UserError: a run, body or viewer that is not there, or no display.
     """
-    seed = whole_number(config.seed, "seed")
-    port = whole_number(config.port, "port", 0)
     agent = load_policy(policy_folder_of(str(config.run)), resolve_device(config.device))
     plain = OmegaConf.to_container(config, resolve=True)
     bodies = plain["bodies"]
     bodies = [str(name) for name in bodies] if isinstance(bodies, list) else bodies
-    session = Session(agent, task_of(agent, plain["env"]).for_evaluation(), bodies, seed)
-    try:
+    task = task_of(agent, plain["env"]).for_evaluation()
+    with closing(Session(agent, task, bodies, config.seed)) as session:
         kind = choose_viewer(config.viewer, session)
-        viewer = make_viewer(kind, session, port)
-        try:
+        # Ctrl-C is how the viewer in a browser is left.
+        with closing(make_viewer(kind, session, config.port)) as viewer, suppress(KeyboardInterrupt):
             run(session, viewer)
-        except KeyboardInterrupt:  # how the viewer in a browser is left
-            pass
-        finally:
-            viewer.close()
-    finally:
-        session.close()
 
 
 def choose_viewer(given: str, session: Session, has_display: bool | None = None) -> str:
@@ -66,6 +58,13 @@ def choose_viewer(given: str, session: Session, has_display: bool | None = None)
             "pictures"
         )
     return kind
+
+
+def _has_display(kind: str) -> bool:
+    if not sys.platform.startswith("linux"):
+        return True
+    names = ["DISPLAY", "WAYLAND_DISPLAY"] + ["SDL_VIDEODRIVER"] * (kind == "window")
+    return any(os.environ.get(name) for name in names)
 
 
 def make_viewer(kind: str, session: Session, port: int = 0) -> Viewer:
@@ -103,10 +102,3 @@ def run(
         last = now
         viewer.show(session)
         sleep(max(0.0, 1 / FRAMES_PER_SECOND - (clock() - now)))
-
-
-def _has_display(kind: str) -> bool:
-    if not sys.platform.startswith("linux"):
-        return True
-    names = ["DISPLAY", "WAYLAND_DISPLAY"] + ["SDL_VIDEODRIVER"] * (kind == "window")
-    return any(os.environ.get(name) for name in names)

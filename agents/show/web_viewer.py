@@ -11,8 +11,8 @@ from mujoco.studio import launch_web, messages, plugin, viewer_protocol
 from mujoco.studio.dear_imgui import dear_imgui as imgui
 
 from ...envs.errors import UserError
-from .mujoco_viewer import GEOMETRY, bar_lines, follow, shown_model
-from .session import Bars, Key, Session, Viewer
+from .mujoco_viewer import GEOMETRY, bar_lines, follow, shown_model, take_state
+from .session import Session, Viewer
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ WARNING = (
     "encryption: whoever reaches its port sees this session and can press its keys. Run it where a firewall "
     "or a container keeps the port to yourself; Ctrl-C ends it"
 )
+_SPECIAL = {"Right": "RightArrow", "Down": "DownArrow", "Up": "UpArrow", "-": "Minus", "=": "Equal"}
 
 
 class WebViewer(Viewer):
@@ -56,10 +57,8 @@ class WebViewer(Viewer):
         if session.opened != self._opened or (session.episode != self._episode and self._differs(model)):
             self._model = shown_model(model)  # what visitors do in the browser must not reach the simulation
             self._data = mujoco.MjData(self._model)
-            self._opened = session.opened
-        self._episode = session.episode
-        self._data.time, self._data.qpos[:], self._data.qvel[:] = data.time, data.qpos, data.qvel
-        mujoco.mj_forward(self._model, self._data)
+        self._opened, self._episode = session.opened, session.episode
+        take_state(self._model, self._data, data)
         self._panel.tell(session, root)
         self._handle.sync(self._model, self._data)
 
@@ -81,7 +80,6 @@ class _Panel(plugin.ViewerPlugin):
 
     def tell(self, session: Session, root: int) -> None:
         """What is to be shown from now on."""
-        told: tuple[list[tuple[str, str]], list[Bars], tuple[Key, ...]]
         told = session.text(), session.inside(), session.keys
         self._told, self._root = told, root  # replaced at once: the other thread reads them
 
@@ -101,7 +99,7 @@ class _Panel(plugin.ViewerPlugin):
             imgui.TextUnformatted(f"{name}: {value}" if name else value)
         imgui.Separator()
         for key in keys:
-            code = getattr(imgui.Key, key.codes.imgui)
+            code = getattr(imgui.Key, _SPECIAL.get(key.label, key.label))
             # Once, however long it is held.
             if imgui.Button(f"{key.label}: {key.short}") or imgui.IsKeyPressed(code, False):
                 self._pressed.put(key.action)

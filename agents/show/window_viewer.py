@@ -14,6 +14,7 @@ from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import BodyRenderer, find_backend
 from ...envs.sensors.cartpole_swingup import LENGTH, TRACK, CartPoles
 from .inside import shown_by_slots
+from .mujoco_viewer import follow
 from .session import KEYS, Bars, Session, Viewer
 from .video import patch_picture
 
@@ -31,7 +32,8 @@ MOST_BARS = 20
 BACKGROUND, INK, PALE, BLUE, ORANGE = "#FFFFFF", "#111111", "#8A8A8A", "#0072B2", "#D55E00"
 """The colours are of Okabe and Ito's palette."""
 
-PYGAME_KEYS = {key.codes.pygame: key.action for key in KEYS}
+PYGAME_KEYS = {key.label.lower(): key.action for key in KEYS}
+"""Actions by pygame's names of keys."""
 
 
 class WindowViewer(Viewer):
@@ -40,6 +42,8 @@ class WindowViewer(Viewer):
     Raises:
         UserError: pygame is not installed or opens no window, or a body cannot be drawn.
     """
+
+    is_open = True
 
     def __init__(self, session: Session) -> None:
         if importlib.util.find_spec("pygame") is None:
@@ -61,42 +65,44 @@ class WindowViewer(Viewer):
         fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # the same everywhere
         self._font = pygame.font.Font(str(fonts / "DejaVuSans.ttf"), TEXT)
         self._bold = pygame.font.Font(str(fonts / "DejaVuSans-Bold.ttf"), TEXT)
-        self._is_open, self._opened, self._renderer = True, 0, None
+        self._opened, self._renderer = 0, None
 
     def pressed(self) -> list[str]:
         """Actions of the keys that have been pressed since the last call."""
         pygame, actions = self._pygame, []
         for event in pygame.event.get():
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
-                self._is_open = False
+                self.is_open = False
             elif event.type == pygame.KEYDOWN and pygame.key.name(event.key) in PYGAME_KEYS:
                 actions.append(PYGAME_KEYS[pygame.key.name(event.key)])
         return actions
 
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody has closed it."""
-        return self._is_open
-
     def close(self) -> None:
         """Close the window."""
         self._release()
-        self._is_open = False
+        self.is_open = False
         self._pygame.quit()
 
     def show(self, session: Session) -> None:
         """Draw the session."""
         self.screen.fill(BACKGROUND)
-        if session.kind == "patches":
-            below = self._show_patches(session)
-        else:
-            self._picture(self._world(session), MARGIN, MARGIN, WORLD)
-            self._show_bars(session)
-            below = MARGIN + WORLD[1] + 12
-        self._keys(session, MARGIN, self._lines(session.text(), MARGIN, below))
+        below = self._show_patches(session) if session.kind == "patches" else self._show_world(session)
+        for name, value in session.text():
+            while value and self._font.size(value)[0] > WORLD[0] - 80:
+                value = value[:-2] + "…"
+            self._write(name, MARGIN, below, colour=PALE)
+            self._write(value, MARGIN + 80, below, bold=not name)
+            below += LINE
+        keys = [(key.label, key.short) for key in session.keys] + [("Esc", "close")]
+        rows = -(-len(keys) // 3)
+        for index, (label, short) in enumerate(keys):
+            x, y = MARGIN + 190 * (index // rows), below + LINE // 2 + LINE * (index % rows)
+            self._write(label, x, y, colour=PALE)
+            self._write(short, x + 84, y)
         self._pygame.display.flip()
 
     def _show_patches(self, session: Session) -> int:
+        """The world, what is received, where the agent looks; the pixel where they end."""
         attention = session.attention
         of_slots = None if attention is None else attention[shown_by_slots(session.env)]
         picture = patch_picture(session.env, session.observation, of_slots)
@@ -105,63 +111,51 @@ class WindowViewer(Viewer):
         width = round(height * panels)
         names = ("the world", "what the agent receives", "where it looks")[: 2 if attention is None else 3]
         for index, name in enumerate(names):
-            self._write(name, MARGIN + index * width / len(names), MARGIN, self._bold)
-        self._picture(picture, MARGIN, MARGIN + LINE + 4, (width, height))
+            self._write(name, MARGIN + index * width / len(names), MARGIN, bold=True)
+        self._picture(picture, MARGIN + LINE + 4, (width, height))
         return MARGIN + LINE + 4 + height + 14
 
-    def _show_bars(self, session: Session) -> None:
-        x, y = MARGIN + WORLD[0] + 24, MARGIN
-        parts = [(session.received(), ORANGE), *((part, BLUE) for part in session.inside())]
-        parts = [(part, colour) for part, colour in parts if part is not None]
+    def _show_world(self, session: Session) -> int:
+        """The world, with bars beside it; the pixel where it ends."""
+        self._picture(self._world(session), MARGIN, WORLD)
+        y, received, inside = MARGIN, session.received(), session.inside()
+        parts = [(received, ORANGE)] if received else []
+        parts += [(part, BLUE) for part in inside]
         most = MOST_BARS if len(parts) == 1 else max(6, 34 // max(len(parts), 1) - 2)
         for part, colour in parts:
-            y = self._bars(part, x, y, WIDTH - x - MARGIN, colour, most) + 12
+            y = self._bars(part, MARGIN + WORLD[0] + 24, y, colour, most) + 12
+        return MARGIN + WORLD[1] + 12
 
-    def _bars(self, bars: Bars, x: int, y: int, width: int, colour: str, most: int) -> int:
-        self._write(bars.title, x, y, self._bold)
+    def _bars(self, bars: Bars, x: int, y: int, colour: str, most: int) -> int:
+        """Bars from y on; the pixel where they end."""
+        width = WIDTH - x - MARGIN
+        self._write(bars.title, x, y, bold=True)
         y += LINE
-        shown = list(zip(bars.names, bars.values, strict=True))[:most]
-        left = min(max(self._font.size(name)[0] for name, _ in shown) + 12, width // 2)
-        room, longest = width - left - 52, max(float(np.abs(bars.values).max()), 1e-9)
+        left = min(max(self._font.size(name)[0] for name in bars.names[:most]) + 12, width // 2)
         signed = bool((bars.values < 0).any())
-        zero = x + left + (room // 2 if signed else 0)
-        for name, value in shown:
-            length = round(abs(float(value)) / longest * (room // 2 if signed else room))
+        room, longest = width - left - 52, max(float(np.abs(bars.values).max()), 1e-9)
+        room //= 2 if signed else 1
+        zero = x + left + (room if signed else 0)
+        for name, value in zip(bars.names[:most], bars.values[:most], strict=True):
+            length = round(abs(float(value)) / longest * room)
             start = zero - length if value < 0 else zero
             self._pygame.draw.rect(self.screen, colour, (start, y + 4, max(length, 1), LINE - 8))
-            self._write(name, x, y, self._font)
-            self._write(f"{value:.2f}", x + width - 46, y, self._font)
+            self._write(name, x, y)
+            self._write(f"{value:.2f}", x + width - 46, y)
             y += LINE
         if len(bars.names) > most:
-            self._write(f"and {len(bars.names) - most} more", x, y, self._font, PALE)
+            self._write(f"and {len(bars.names) - most} more", x, y, colour=PALE)
             y += LINE
         return y
 
-    def _lines(self, lines: list[tuple[str, str]], x: int, y: int) -> int:
-        for name, value in lines:
-            font = self._font if name else self._bold
-            while value and font.size(value)[0] > WORLD[0] - 80:
-                value = value[:-2] + "…"
-            self._write(name, x, y, self._font, PALE)
-            self._write(value, x + 80, y, font)
-            y += LINE
-        return y + LINE // 2
-
-    def _keys(self, session: Session, x: int, y: int) -> None:
-        keys = [(key.label, key.short) for key in session.keys] + [("Esc", "close")]
-        rows = -(-len(keys) // 3)
-        for index, (label, short) in enumerate(keys):
-            column, row = divmod(index, rows)
-            self._write(label, x + 190 * column, y + row * LINE, self._font, PALE)
-            self._write(short, x + 190 * column + 84, y + row * LINE, self._font)
-
-    def _write(self, text: str, x: float, y: float, font: object, colour: str = INK) -> None:
+    def _write(self, text: str, x: float, y: float, *, bold: bool = False, colour: str = INK) -> None:
+        font = self._bold if bold else self._font
         self.screen.blit(font.render(text, True, colour), (x, y))
 
-    def _picture(self, picture: np.ndarray, x: int, y: int, size: tuple[int, int]) -> None:
+    def _picture(self, picture: np.ndarray, y: int, size: tuple[int, int]) -> None:
         pygame = self._pygame
         surface = pygame.surfarray.make_surface(np.ascontiguousarray(picture.swapaxes(0, 1)))
-        self.screen.blit(pygame.transform.scale(surface, size), (x, y))
+        self.screen.blit(pygame.transform.scale(surface, size), (MARGIN, y))
 
     def _world(self, session: Session) -> np.ndarray:
         """(height, width, 3) uint8."""
@@ -171,13 +165,14 @@ class WindowViewer(Viewer):
         surface.fill("#F3F3F3")
         source = session.env.source
         if isinstance(source, CartPoles):
-            self._draw_cart(surface, *source.state[:, 0].tolist())
+            x, _, angle, _ = source.state[:, 0].tolist()
+            self._draw_cart(surface, x, angle)
         else:
             text = f"{session.body} has no picture; its readings are at the right"
             surface.blit(self._font.render(text, True, PALE), (20, 20))
         return self._pygame.surfarray.array3d(surface).swapaxes(0, 1)
 
-    def _draw_cart(self, surface: object, x: float, _: float, angle: float, __: float) -> None:
+    def _draw_cart(self, surface: object, x: float, angle: float) -> None:
         draw, (width, height) = self._pygame.draw, WORLD
         scale, ground = width / (2 * TRACK + 1.0), height * 0.62
         left, right = (width / 2 + side * TRACK * scale for side in (-1, 1))
@@ -192,38 +187,25 @@ class WindowViewer(Viewer):
         draw.circle(surface, BLUE, tip, 8)
 
     def _drawn_scene(self, session: Session) -> np.ndarray:
+        model, data, root = session.scene()
         if session.opened != self._opened:
             self._release()
             self._opened = session.opened
             self._pygame.display.set_caption(f"somite-view: {session.body}")
-            limbs = session.kind == "limbs"
-            self._renderer = BodyRenderer(session.env, *WORLD) if limbs else _SceneRenderer(session)
+            if session.kind == "limbs":
+                self._renderer = BodyRenderer(session.env, *WORLD)
+            else:
+                find_backend()
+                self._renderer = mujoco.Renderer(model, WORLD[1], WORLD[0])
         if session.kind == "limbs":
             return self._renderer.picture(0)
-        return self._renderer.picture(session)
+        camera = mujoco.MjvCamera()
+        follow(camera, model, root)
+        camera.type, camera.lookat[:] = int(mujoco.mjtCamera.mjCAMERA_FREE), data.xpos[root]
+        self._renderer.update_scene(data, camera)
+        return self._renderer.render()
 
     def _release(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
-
-
-class _SceneRenderer:
-    """Draws a task of Gymnasium's from the side. Raises UserError: no backend draws on this machine."""
-
-    def __init__(self, session: Session) -> None:
-        find_backend()
-        model, _, _ = session.scene()
-        self._renderer = mujoco.Renderer(model, WORLD[1], WORLD[0])
-        self._camera = mujoco.MjvCamera()
-        self._camera.azimuth, self._camera.elevation = 90.0, -15.0
-        self._camera.distance = min(3 * model.stat.extent, 8.0)
-
-    def picture(self, session: Session) -> np.ndarray:
-        _, data, root = session.scene()
-        self._camera.lookat[:] = data.xpos[root]
-        self._renderer.update_scene(data, self._camera)
-        return self._renderer.render()
-
-    def close(self) -> None:
-        self._renderer.close()

@@ -162,9 +162,8 @@ def test_what_limbs_tell_moves_with_the_limbs(name: str) -> None:
     first, moved = raw(observation), raw(permute_limbs(observation, order))
     if name.startswith("smp"):
         before, after = messages_of(agent, first), messages_of(agent, moved)
-        assert (before.up is None) == (name == "smp_down") and (before.down is None) == (name == "smp_up")
-        pairs = [(before.up, after.up), (before.down, after.down)]
-        for one, other in ((a, b) for a, b in pairs if a is not None):
+        assert list(before) == {"smp_both": ["up", "down"]}.get(name, [name.removeprefix("smp_")])
+        for one, other in ((before[way], after[way]) for way in before):
             np.testing.assert_allclose(other, one[:, order], rtol=1e-3, atol=1e-4)
             assert np.abs(other - one).max() > 0.05
             roots = first["parent"] < 0
@@ -190,9 +189,9 @@ def test_sizes_of_messages_are_of_what_arrives() -> None:
     agent.act(observation)
     expected = {name: list(values) for name, values in heard.items()}
     sizes = messages_of(agent, observation)
-    np.testing.assert_allclose(sizes.up[0], [0, *expected["up"][::-1]], rtol=1e-4)
-    np.testing.assert_allclose(sizes.down[0], [0, *expected["down"]], rtol=1e-4)
-    assert np.ptp(sizes.up[0, 1:]) > 0.01, "they differ, so that a wrong order would show"
+    np.testing.assert_allclose(sizes["up"][0], [0, *expected["up"][::-1]], rtol=1e-4)
+    np.testing.assert_allclose(sizes["down"][0], [0, *expected["down"]], rtol=1e-4)
+    assert np.ptp(sizes["up"][0, 1:]) > 0.01, "they differ, so that a wrong order would show"
 
 
 def test_who_has_nothing_to_look_at_says_so() -> None:
@@ -201,7 +200,7 @@ def test_who_has_nothing_to_look_at_says_so() -> None:
         assert not looks_inside(policy)
     observation = raw(random_observation(0))
     assert attention_of(Agent(build("mlp")), observation) is None
-    assert messages_of(Agent(build("smp_none")), observation) is None
+    assert messages_of(Agent(build("smp_none")), observation) == {}
     cheetahs = BodySet("cheetah", task=LocomotionTask(max_episode_steps=5))
     kind = "SMP with agent.messages=none has neither attention nor messages.*: SMP, LimbTransformer"
     with pytest.raises(UserError, match=kind):

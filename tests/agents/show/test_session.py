@@ -219,7 +219,7 @@ def test_bodies_of_other_families_are_played_too_and_keys_that_do_not_fit_say_so
         session.press("shufle")
     with pytest.raises(UserError, match="unknown body 'centiped_8'; did you mean 'centipede_8'"):
         session_of("cheetah_smp_split/smp-0", None, ["centiped_8"])
-    with pytest.raises(UserError, match="MLP has slots for the limbs .* and fits no ant"):
+    with pytest.raises(UserError, match="MLP has slots for the limbs .* and does not fit ant"):
         session_of("bundled/cheetah-mlp", None, ["ant"])
     with pytest.raises(UserError, match="cartpole_swingup has no body 'ant'"):
         session_of("swingup/clone-0", None, "ant")
