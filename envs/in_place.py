@@ -9,9 +9,9 @@ _FEW = 30_000
 """Numbers that torch copies on a CPU without waking its threads, whose cores the simulation needs."""
 
 
-def replace(values: Tensor, where: Tensor, others: Tensor | float) -> None:
-    """Write ``others`` into the rows of ``values`` (B, ...) that ``where`` (B,) names, in place."""
-    values.copy_(torch.where(wide(where, values), others, values))
+def replace(values: Tensor, where: Tensor | None, others: Tensor) -> None:
+    """Write ``others`` into those rows of ``values`` (B, ...) that ``where`` (B,) names; None: into all."""
+    values.copy_(others if where is None else torch.where(wide(where, values), others, values))
 
 
 def clear(values: Tensor, where: Tensor) -> None:

@@ -26,10 +26,9 @@ class Step:
         terminated, truncated: (B,) bool; both may be true.
         diverged: (B,) bool, whose episode ended because something was not finite.
         whole: (B,) bool, whose episode ended here and had not begun in the middle of its clock (``stagger``).
-        final: the observation before ended environments were reset, (B, ...) each; None: the host knows that
-            no episode ended.
+        final: the observation before resets, (B, ...) each; None: the host knows that no episode ended.
         info: what else the task tells, (B, ...) each: parts of the reward, what was drawn for the episode.
-        final_info: the same before ended environments were reset; empty where ``final`` is None.
+        final_info: the same before resets; empty where ``final`` is None.
     """
 
     observation: dict[str, Tensor]
@@ -96,15 +95,12 @@ class TokenEnv(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, seed: int | Sequence[Any] | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
-        """Start episodes.
+        """Start episodes; the observation of all.
 
         Args:
             seed: one for all (environment i then draws from ``(seed, i)``), or a key for each; None: go on
                 with the random streams that there are.
             rows: (B,) bool, reset and seed these only; None: all.
-
-        Returns:
-            The observation of all.
 
         Raises:
             UserError: another number of seeds, or ``rows`` at the first reset.
@@ -143,10 +139,9 @@ class TokenEnv(abc.ABC):
 
     @abc.abstractmethod
     def restore(self, taken: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Go on from where another environment, made in the same way, was. It must have been reset once.
+        """Go on from where another environment, made in the same way, was; the observation.
 
-        Returns:
-            The observation. See `begun_anew`.
+        It must have been reset once. What cannot be brought back begins an episode; see `begun_anew`.
 
         Raises:
             Misfit: the snapshot is of other environments; this one then has to be reset.

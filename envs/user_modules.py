@@ -69,9 +69,6 @@ def import_modules(imports: Any, key: str = "env.imports") -> tuple[str, ...]:
         imports: their names, or one name, or None.
         key: in which he named them, for messages.
 
-    Returns:
-        The names.
-
     Raises:
         UserError: no such module, or one that cannot be imported, with the reason and the line.
     """

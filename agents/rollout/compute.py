@@ -81,9 +81,7 @@ class Local(Compute):
     name = "local"
 
     def evaluator(self, work: Work) -> Population:  # noqa: D102
-        return Population(
-            work.policy, work.task_set, work.size, work.episodes, work.threads, work.shard_size
-        )
+        return Population(work.policy, work.task_set, work.size, work.episodes, work.threads, work.shard_size)
 
 
 def compute_of(config: DictConfig) -> Compute:

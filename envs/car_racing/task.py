@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -13,12 +12,12 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError
-from ..gym import SingleEnv, TokenVectorEnv, resets_itself
+from ..gym import SingleEnv, TokenVectorEnv
 from ..images.patches import check_patch
 from ..numbers import EPISODE_STEPS, FLAG, PROBABILITY_BELOW_1, checked, one_of, part, whole
-from ..sensors import Senses, SensorEnv
+from ..sensors import Senses
 from ..sensors.source import Source
-from ..sensors.task import SensorTask
+from ..sensors.task import SensorTask, vector_env_of
 from .scenery import Scenery
 
 SIZE = 96
@@ -115,30 +114,15 @@ def check_packages() -> None:
 
 
 def make_vec(
-    num_envs: int = 1,
-    senses: Senses | Mapping[str, Any] | None = None,
-    threads: int = 0,
-    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-    **options: Any,
+    num_envs: int = 1, senses: Senses | Mapping[str, Any] | None = None, **options: Any
 ) -> TokenVectorEnv:
-    """What ``gymnasium.make_vec`` calls.
+    """What ``gymnasium.make_vec`` calls, with options of `vector_env_of`.
 
-    Args:
-        num_envs: cars.
-        senses: what happens to the patches, or its arguments; a token is a patch in the last four frames
-            unless they say otherwise.
-        threads: worker processes; 0 for one per core, where there are cars enough.
-        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
-        options: of `CarRacing` (``scenery`` may be its arguments) and of `SensorEnv`.
+    A token is a patch in the last four frames unless ``senses`` say otherwise.
     """
-    own = {name: options.pop(name) for name in inspect.signature(CarRacing).parameters if name in options}
-    if isinstance(own.get("scenery"), Mapping):
-        own["scenery"] = Scenery(**own["scenery"])
     if not isinstance(senses, Senses):
-        senses = Senses(**{"history": 4, **(senses or {})})
-    options["autoreset"] = resets_itself(autoreset_mode)
-    source = CarRacing(senses, **own).make_source(num_envs, threads)
-    return TokenVectorEnv(SensorEnv(source, senses, **options))
+        senses = {"history": 4, **(senses or {})}
+    return vector_env_of(CarRacing, num_envs, senses=senses, **options)
 
 
 class RacingEnv(SingleEnv):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
@@ -35,49 +35,39 @@ class Boundary:
 
     def reset(self, env: gymnasium.Env, seed: int) -> Any:
         """The first observation. Raises EnvironmentFault: it is another, or not (observation, info)."""
-        given = env.reset(seed=seed)
-        if not isinstance(given, tuple) or len(given) != 2:
-            raise self._error("reset()", _described(given), "(observation, info)")
-        self._check_info("reset()", given[1])
-        return self._observation("reset()", given[0])
+        return self._parts("reset()", env.reset(seed=seed), ("observation", "info"))[0]
 
     def step(self, env: gymnasium.Env, action: Any) -> tuple[Any, float, bool, bool]:
         """Observation, reward, terminated and truncated. Raises EnvironmentFault: something else came."""
-        given = env.step(action)
-        if not isinstance(given, tuple) or len(given) != 5:
-            old = ", as Gym did before version 0.26" * (isinstance(given, tuple) and len(given) == 4)
-            wanted = "(observation, reward, terminated, truncated, info)"
-            raise self._error("step()", f"{_described(given)}{old}", wanted)
-        observation, reward, terminated, truncated, info = given
-        self._check_info("step()", info)
+        names = ("observation", "reward", "terminated", "truncated", "info")
+        observation, reward, terminated, truncated = self._parts("step()", env.step(action), names)
         return (
-            self._observation("step()", observation),
-            reward if type(reward) is float else self._number(reward),
+            observation,
+            reward if type(reward) is float else float(self._one("reward", reward)),
             terminated if type(terminated) is bool else self._flag("terminated", terminated),
             truncated if type(truncated) is bool else self._flag("truncated", truncated),
         )
 
-    def _observation(self, method: str, value: Any) -> Any:
-        return checked_observation(self._space, value, f"{self._name}: {method} gave")
-
-    def _number(self, value: Any) -> float:
-        array = _array(value)
-        if array is None or array.size != 1 or array.dtype.kind not in "fiub":
-            raise EnvironmentFault(f"{self._name} gave {_described(value)} as reward; expected one number")
-        return float(array.reshape(()))
+    def _parts(self, method: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+        """What a method gave but for the info, the observation checked."""
+        told, wanted = f"{self._name}: {method} gave", f"({', '.join(names)})"
+        if not isinstance(given, tuple) or len(given) != len(names):
+            is_old = isinstance(given, tuple) and len(names) == 5 and len(given) == 4
+            old = ", as Gym did before version 0.26" * is_old
+            raise EnvironmentFault(f"{told} {_described(given)}{old}; expected {wanted}")
+        if not isinstance(given[-1], Mapping):
+            raise EnvironmentFault(f"{told} {_described(given[-1])} as info; expected a dictionary")
+        return checked_observation(self._space, given[0], told), *given[1:-1]
 
     def _flag(self, what: str, value: Any) -> bool:
+        return bool(self._one(what, value, "iub", "True or False"))
+
+    def _one(self, what: str, value: Any, kinds: str = "fiub", wanted: str = "one number") -> Any:
         array = _array(value)
-        if array is None or array.size != 1 or array.dtype.kind not in "iub" or array.item() not in (0, 1):
-            raise EnvironmentFault(f"{self._name} gave {_described(value)} as {what}; expected True or False")
-        return bool(array.item())
-
-    def _check_info(self, method: str, info: Any) -> None:
-        if not isinstance(info, Mapping):
-            raise self._error(method, f"{_described(info)} as info", "a dictionary")
-
-    def _error(self, method: str, came: str, wanted: str) -> EnvironmentFault:
-        return EnvironmentFault(f"{self._name}: {method} gave {came}; expected {wanted}")
+        one = array.item() if array is not None and array.size == 1 and array.dtype.kind in kinds else None
+        if one is None or ("f" not in kinds and one not in (0, 1)):
+            raise EnvironmentFault(f"{self._name} gave {_described(value)} as {what}; expected {wanted}")
+        return one
 
 
 def check_methods(env: gymnasium.Env) -> None:
@@ -108,43 +98,36 @@ def checked_observation(space: spaces.Space, value: Any, said: str) -> Any:
         EnvironmentFault: another shape or type, a key that is missing, a value that is none of the choices.
     """
     if isinstance(space, spaces.Dict):
+        keys = space.spaces
         if not isinstance(value, Mapping):
-            raise EnvironmentFault(
-                f"{said} {_described(value)}; declared is a Dict of {_listed(space.spaces)}"
-            )
-        missing = [key for key in space.spaces if key not in value]
+            raise EnvironmentFault(f"{said} {_described(value)}; declared is a Dict of {_listed(keys)}")
+        missing = [key for key in keys if key not in value]
         if missing:
-            raise EnvironmentFault(
-                f"{said} {_listed(value)} without {_listed(missing)}, which its space declares"
-            )
-        inner = space.spaces.items()
-        return {key: checked_observation(s, value[key], f"{said}, for {key!r},") for key, s in inner}
+            told = f"{_listed(value)} without {_listed(missing)}"
+            raise EnvironmentFault(f"{said} {told}, which its space declares")
+        return {k: checked_observation(s, value[k], f"{said}, for {k!r},") for k, s in keys.items()}
     if isinstance(space, spaces.Tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
             raise EnvironmentFault(f"{said} {_described(value)}; declared is a Tuple of {len(space.spaces)}")
         pairs = enumerate(zip(space.spaces, value, strict=True))
         return tuple(checked_observation(s, one, f"{said}, for entry {i},") for i, (s, one) in pairs)
-    array = _array(value)
+    array, declared = _array(value), f"as observation; declared is {shown(space, 300)}"
     single = isinstance(space, spaces.Discrete)
     shape = () if single else space.shape
     fits = array is not None and (array.shape == shape or (single and array.size == 1))
     if not fits or array.dtype.kind not in "fiub":
-        raise EnvironmentFault(f"{said} {_described(value)} as observation; declared is {shown(space, 300)}")
+        raise EnvironmentFault(f"{said} {_described(value)} {declared}")
     if isinstance(space, spaces.Box):
         if space.dtype == np.uint8 and array.dtype != np.uint8:
-            whole = array.dtype.kind in "iu" and array.min(initial=0) >= 0 and array.max(initial=0) <= 255
-            if not whole:
-                raise EnvironmentFault(
-                    f"{said} {_described(value)}; declared are whole numbers of 0 to 255, uint8"
-                )
+            is_whole = array.dtype.kind in "iu"
+            if not is_whole or array.min(initial=0) < 0 or array.max(initial=0) > 255:
+                wanted = "declared are whole numbers of 0 to 255, uint8"
+                raise EnvironmentFault(f"{said} {_described(value)}; {wanted}")
         return array
     low, counts = choices_of(space)
     array = array.reshape(shape)
-    inside = (array >= low) & (array < low + counts) & (array == np.floor(array))
-    if not np.all(inside):  # nothing that could stand for a choice
-        raise EnvironmentFault(
-            f"{said} {shown(array.tolist())} as observation; declared is {shown(space, 300)}"
-        )
+    if not np.all((array >= low) & (array < low + counts) & (array == np.floor(array))):
+        raise EnvironmentFault(f"{said} {shown(array.tolist())} {declared}")
     return array.astype(np.int64)
 
 
@@ -177,9 +160,7 @@ class Sensors:
 
     def __init__(self, name: str, space: spaces.Space) -> None:
         self._env, self._space = name, space
-        leaves = list(self._leaves(space, "", lambda value: value))
-        self._parts = [(get, offsets, len(names)) for get, offsets, names in leaves]
-        self.names = tuple(one for _, _, names in leaves for one in names)
+        self.names = tuple(self._named(space, ""))
         if len(set(self.names)) < len(self.names):
             self.names = tuple(f"{one}#{i}" for i, one in enumerate(self.names))
         if not self.names:
@@ -187,53 +168,35 @@ class Sensors:
 
     def read(self, value: Any, into: np.ndarray) -> None:
         """The S numbers of an observation that `checked_observation` gave, into a row (S,) of float32."""
-        first = 0
-        for get, offsets, size in self._parts:
-            part = into[first : first + size]
-            if offsets is None:
-                with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and told
-                    part[:] = np.reshape(get(value), -1)
-            else:
-                low, starts = offsets
-                part[:] = 0
-                part[starts + np.reshape(get(value), -1) - low] = 1
-            first += size
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and told
+            into[:] = spaces.flatten(self._space, value)
 
-    def _leaves(
-        self, space: spaces.Space, where: str, get: Callable[[Any], Any]
-    ) -> Iterator[tuple[Callable[[Any], Any], tuple[np.ndarray, np.ndarray] | None, list[str]]]:
-        """Of each part that is no container: how it is found, where choices begin, names of its sensors."""
+    def _named(self, space: spaces.Space, where: str) -> Iterator[str]:
+        """Names of the sensors of a part, in the order of `spaces.flatten`."""
         if isinstance(space, spaces.Dict | spaces.Tuple):
             pairs = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
             for key, inner in pairs:
-                inside = f"{where}.{key}" if where else str(key)
-                yield from self._leaves(inner, inside, lambda value, key=key: get(value)[key])
+                yield from self._named(inner, f"{where}.{key}" if where else str(key))
             return
-        at = f" for {where!r}" if where else ""
-        if isinstance(space, spaces.Box) and (
-            len(space.shape) > 2 or (space.dtype == np.uint8 and len(space.shape) > 1)
-        ):
-            raise UserError(f"{self._env} observes{at} {shown(space, 300)}, which is a picture; {PICTURE}")
-        kinds = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
-        if not isinstance(space, kinds):
+        told = f"{self._env} observes{f' for {where!r}' if where else ''} {shown(space, 300)}"
+        is_box = isinstance(space, spaces.Box)
+        if is_box and len(space.shape) > (1 if space.dtype == np.uint8 else 2):
+            raise UserError(f"{told}, which is a picture; {PICTURE}")
+        if not is_box and not isinstance(space, (spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)):
             raise UserError(
-                f"{self._env} observes{at} {shown(space, 300)}; sensors are read from Box, Discrete, "
-                "MultiDiscrete, MultiBinary, and from Dict and Tuple of these"
+                f"{told}; sensors are read from Box, Discrete, MultiDiscrete, MultiBinary, and from Dict and "
+                "Tuple of these"
             )
         base = where if where and not where.isdecimal() else f"obs_{where}" if where else "obs"
         places = [base + "".join(f"_{i}" for i in index) for index in np.ndindex(*space.shape)]
-        if isinstance(space, spaces.Box | spaces.MultiBinary):
+        if is_box or isinstance(space, spaces.MultiBinary):
             self._check_count(len(places))
-            yield get, None, places
+            yield from places
             return
         low, counts = (part.reshape(-1) for part in choices_of(space))
         self._check_count(int(counts.sum()))
-        names = [
-            f"{place}={first + i}"
-            for place, first, count in zip(places, low, counts, strict=True)
-            for i in range(count)
-        ]
-        yield get, (low, np.cumsum(counts) - counts), names
+        for place, first, count in zip(places, low, counts, strict=True):
+            yield from (f"{place}={first + i}" for i in range(count))
 
     def _check_count(self, count: int) -> None:
         if count > MOST_SENSORS:

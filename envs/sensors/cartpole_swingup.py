@@ -8,7 +8,7 @@ models", 2016.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,13 +19,12 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from ..draws import RandomNumbers
-from ..gym import SingleEnv, TokenVectorEnv, resets_itself
+from ..gym import SingleEnv
 from ..in_place import replace
 from ..numbers import EPISODE_STEPS, checked, one_of, part
-from .env import SensorEnv
 from .senses import Senses
 from .source import Source
-from .task import SCALES, SensorTask, checked_scales, describe_scales
+from .task import SCALES, SensorTask, checked_scales, vector_env_of
 
 GRAVITY, CART_MASS, POLE_MASS, LENGTH, FRICTION = 9.82, 0.5, 0.5, 0.6, 0.1  # m/s², kg, kg, m, N s/m
 TIME_STEP, FORCE, TRACK = 0.01, 10.0, 2.4  # s, N of the action 1, m to each side
@@ -171,41 +170,13 @@ class CartPoleSwingUp(SensorTask):
         """So many carts; they need no threads."""
         return CartPoles(num_envs, self.max_episode_steps, self.starts, self.sensor_scales, device)
 
-    def notes(self) -> tuple[str, ...]:
-        """Constants of single sensors, if there are any."""
-        return describe_scales(self.sensor_scales)
 
-
-def make_swingup_vec(
-    num_envs: int = 1,
-    senses: Senses | Mapping[str, Any] | None = None,
-    max_episode_steps: int = 1000,
-    starts: str = "random",
-    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-    **options: Any,
-) -> TokenVectorEnv:
-    """What ``gymnasium.make_vec`` calls.
-
-    Args:
-        num_envs: B.
-        senses: what happens to the readings, or its arguments.
-        max_episode_steps: as in `CartPoleSwingUp`.
-        starts: as there.
-        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
-        options: of `SensorEnv`.
-    """
-    senses = Senses(**senses) if isinstance(senses, Mapping) else senses
-    task = CartPoleSwingUp(senses, max_episode_steps, starts)
-    options["autoreset"] = resets_itself(autoreset_mode)
-    return TokenVectorEnv(SensorEnv(task.make_source(num_envs), task.senses, **options))
+make_swingup_vec = functools.partial(vector_env_of, CartPoleSwingUp)
+"""What ``gymnasium.make_vec`` calls."""
 
 
 class SwingUpEnv(SingleEnv):
-    """One cart, what ``gymnasium.make`` calls.
-
-    Args:
-        options: of :func:`make_swingup_vec`.
-    """
+    """One cart, what ``gymnasium.make`` calls, with options of `vector_env_of`."""
 
     def __init__(self, render_mode: None = None, **options: Any) -> None:
         super().__init__(make_swingup_vec(1, autoreset_mode=AutoresetMode.DISABLED, **options), render_mode)

@@ -44,7 +44,7 @@ class Channels(Kept):
         reading_shape: tuple[int, ...] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        self.senses, self._shape = senses, reading_shape
+        self.senses, self.reading_shape = senses, reading_shape
         self.n_real = n_sensors * (1 + senses.duplicates)
         self.n_lost = round(senses.missing * self.n_real)
         if senses.stuck > self.n_real:
@@ -57,37 +57,28 @@ class Channels(Kept):
                 f"{self.n_real}; {1 / self.n_real:.2g} is one of them"
             )
         self.n = senses.n_channels(n_sensors)
-        uneven = senses.least_noise < senses.most_noise
-        self._varies = bool(self.n_lost or senses.stuck or uneven)
-        self.complete = not (self.n_lost or senses.blinking or uneven)
-        self.draws = bool(self._varies or senses.most_noise or senses.blinking)
-        kinds = [*range(n_sensors)] * (1 + senses.duplicates) + [n_sensors] * senses.most_noise
+        least, most = senses.noise_range
+        self._varies = bool(self.n_lost or senses.stuck or least < most)
+        self.complete = not (self.n_lost or senses.blinking or least < most)
+        self.draws = bool(self._varies or most or senses.blinking)
+        kinds = [*range(n_sensors)] * (1 + senses.duplicates) + [n_sensors] * most
         self.sensor = torch.tensor(kinds, dtype=torch.int32, device=device)
-
-        def flags(value: bool) -> Tensor:
-            return torch.full((num_envs, self.n), value, device=device)
-
-        self._exists, self._there, self._stuck = flags(True), flags(True), flags(False)
-        kind = torch.uint8 if reading_shape else torch.float32
-        room = {"dtype": kind, "device": device}
+        flags = torch.ones(3, num_envs, self.n, dtype=torch.bool, device=device)
+        self._exists, self._there, self._stuck = flags[0], flags[1], ~flags[2]
+        room = {"dtype": torch.uint8 if reading_shape else torch.float32, "device": device}
         self._held = torch.zeros(num_envs, self.n if senses.stuck else 0, *reading_shape, **room)
         self._noise = torch.zeros(num_envs, self.n - self.n_real, *reading_shape, **room)
         self._rank = torch.arange(self.n, device=device)
 
     def start(self, where: Tensor, draws: RandomNumbers) -> None:
-        """Draw what is lost, what sticks and how much noise there is in episodes that start.
-
-        Args:
-            where: (B,) bool, environments whose episode starts.
-            draws: of the channels.
-        """
+        """Draw what is lost, what sticks and how much noise there is, where (B,) episodes start."""
         if not self._varies:
             return
-        senses = self.senses
-        noise = senses.least_noise + draws.integers(senses.most_noise + 1 - senses.least_noise)
+        least, most = self.senses.noise_range
+        noise = least + draws.integers(most + 1 - least)
         exists = self._rank < self.n_real + noise.unsqueeze(1)
         replace(self._exists, where, exists & ~self._some_of_the_real(self.n_lost, draws))
-        replace(self._stuck, where, self._some_of_the_real(senses.stuck, draws))
+        replace(self._stuck, where, self._some_of_the_real(self.senses.stuck, draws))
 
     def _some_of_the_real(self, count: int, draws: RandomNumbers) -> Tensor:
         """(B, C) bool, so many of the sensors' channels in every environment."""
@@ -97,10 +88,8 @@ class Channels(Kept):
     def read(self, readings: Tensor, draws: Draws, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Values (B, C, *reading_shape) and whether each channel is there (B, C) bool.
 
-        Args:
-            readings: (B, S, *reading_shape) of the task.
-            draws: of the channels.
-            where: (B,) those that have just been reset, while the others have stepped; None: all step.
+        Readings are the task's, (B, S, *reading_shape); ``where`` (B,) names those that have just been reset,
+        while the others stepped before; None: all step.
         """
         senses = self.senses
         values = readings if self.n == readings.shape[1] else self._with_more(readings, draws, where)
@@ -110,7 +99,7 @@ class Channels(Kept):
             values = torch.where(wide(self._stuck, values), self._held, values)
         if senses.blinking:
             there = draws.uniform(self.n, dtype=torch.float32) >= senses.blinking
-            _take(self._there, there, where)
+            replace(self._there, where, there)
             return values, self._exists & self._there
         return values, self._exists
 
@@ -119,18 +108,10 @@ class Channels(Kept):
         parts = [readings] * (1 + self.senses.duplicates)
         n_noise = self.n - self.n_real
         if n_noise:
-            if self._shape:
-                drawn = draws.integers(256, n_noise * math.prod(self._shape), dtype=torch.uint8)
+            if self.reading_shape:
+                drawn = draws.integers(256, n_noise * math.prod(self.reading_shape), dtype=torch.uint8)
             else:
                 drawn = draws.normal(n_noise, dtype=torch.float32).mul_(self.senses.noise_std)
-            _take(self._noise, drawn.view_as(self._noise), where)
+            replace(self._noise, where, drawn.view_as(self._noise))
             parts.append(self._noise)
         return torch.cat(parts, 1)
-
-
-def _take(values: Tensor, drawn: Tensor, where: Tensor | None) -> None:
-    """Take in what was drawn, for those that were reset or for all."""
-    if where is None:
-        values.copy_(drawn)
-    else:
-        replace(values, where, drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -52,11 +53,10 @@ class SensorEnv(TokenEnv):
     Observations are the sensor token sets of :mod:`somite.envs.tokens`. Actions are nominal, (B, A) in
     [-1, 1], or whole numbers (B,), of several decisions (B, K).
 
-    With the same seeds, environments have the same starts, orders, losses and ages on any device. What is
-    drawn later (noise, blinking, orders in mid-episode, further episodes) comes from one generator of the
-    device for each purpose; environments of the same seed draw the same. Where the host does not know the
-    ends, no step waits for the device, and all that steps go on from is written to in place, so that a CUDA
-    graph can hold them.
+    With the same seeds, environments have the same starts, orders, losses and ages on any device; what is
+    drawn later comes from one generator for each purpose. Where the host does not know the ends, no step
+    waits for the device, and all that steps go on from is written to in place, so that a CUDA graph can hold
+    them.
 
     An environment whose action, reward or reading is not finite (a reward beyond `LARGEST_REWARD` counts as
     infinite), or whose simulation diverged, ends its episode: its reward is 0, and it observes its last
@@ -98,9 +98,12 @@ class SensorEnv(TokenEnv):
         self.kind = "patches" if shape else "sensors"
         n_state, n_sensors = len(source.state_names), len(source.sensor_names)
         self.privileged, self._tells_state = privileged, privileged and n_state > 0
+        self.single_action_space = space = source.single_action_space
+        self.discrete = self._choices(space)
+        counts = [int(space.n)] if self.discrete is True else self.discrete or []
+        self._counts = torch.tensor(counts, dtype=torch.int64, device=device)
+        self.n_actions = sum(counts) if self.discrete else int(space.shape[0])
         self.channels = Channels(self.senses, b, n_sensors, shape, device)
-        self.single_action_space = source.single_action_space
-        self._make_actions(source.single_action_space)
         self.spec_of_tokens = self.senses.spec(shape, self.n_actions)
         self.single_observation_space = sensor_observation_space(
             self.spec_of_tokens,
@@ -113,38 +116,31 @@ class SensorEnv(TokenEnv):
         if device.type == "cpu":
             check_memory_of_environments(b, self.single_observation_space, COPIES)
         self.tokens_are_complete = self.channels.complete
-        self.slots = self._make_slots(self.channels, self.senses, shape)
+        self.slots = Slots(self.channels, b, self.n_actions, device)
         self._beside = None if beside is None else _Teacher(self, beside, beside_sees)
-        remembered = max(self.senses.history, beside.history if beside else 0)
+        self._senses = [(self.channels, self.slots)]
+        if self._beside:
+            self._senses.append((self._beside.channels, self._beside.slots))
+        remembered = max(slots.senses.history for _, slots in self._senses)
         # (K, B, A), newest last: each age lies together, and moves on as a whole.
         self._recent = torch.zeros(remembered, b, self.n_actions, device=device)
         self._actions = self._recent.unbind()
         self._steps, self._start_age = torch.zeros(2, b, dtype=torch.int64, device=device)
         self._running, self._have_diverged, self._begun_anew = torch.zeros(3, b, dtype=bool, device=device)
-        self._sensor = self.channels.sensor.expand(b, -1)
         self._everywhere = torch.ones(b, dtype=torch.bool, device=device)
         self._nowhere = ~self._everywhere
         self._all_run = self._is_seeded = self._is_stepping = False
         self._draws = {purpose: Draws(b, device) for purpose in (*_AT_STARTS, *_IN_STEPS)}
 
-    def _make_actions(self, space: spaces.Space) -> None:
-        """`discrete`: whether actions are choices: False; True, one; or how many of each of K decisions."""
-        several = isinstance(space, spaces.MultiDiscrete)
-        self.discrete: bool | list[int] = isinstance(space, spaces.Discrete)
-        if several:
-            self.discrete = [int(count) for count in space.nvec]
-        counts = [int(space.n)] if self.discrete is True else self.discrete or []
-        self.n_actions = sum(counts) if self.discrete else int(space.shape[0])
-        self._counts = torch.tensor(counts, dtype=torch.int64, device=self.device)
-        self._action_shape = (self.num_envs, *space.shape)
-
-    def _make_slots(self, channels: Channels, senses: Senses, shape: tuple[int, ...]) -> Slots:
-        own = channels.complete, self.device
-        return Slots(senses, self.num_envs, channels.n, shape, self.n_actions, *own)
+    @staticmethod
+    def _choices(space: spaces.Space) -> bool | list[int]:
+        """Whether actions are choices: False; True, one; or how many of each of K decisions."""
+        if isinstance(space, spaces.MultiDiscrete):
+            return [int(count) for count in space.nvec]
+        return isinstance(space, spaces.Discrete)
 
     @cached_property
-    def sizes(self) -> dict[str, Any]:
-        """What a policy may be built for, by the names of its arguments."""
+    def sizes(self) -> dict[str, Any]:  # noqa: D102
         return {
             "n_tokens": self.channels.n,
             "n_actions": self.n_actions,
@@ -164,14 +160,8 @@ class SensorEnv(TokenEnv):
     def begun_anew(self) -> Tensor:  # noqa: D102
         return self._begun_anew
 
-    @torch.no_grad()
     def reset(self, seed: int | Sequence[Any] | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
-        """Start episodes; see `TokenEnv.reset`.
-
-        Raises:
-            UserError: another number of seeds, in the midst of a step, or ``rows`` at the first reset.
-            EnvironmentFault: episodes begin with what is not finite.
-        """
+        """See `TokenEnv.reset`. Raises EnvironmentFault: episodes begin with what is not finite."""
         check_open(self)
         if self._is_stepping:
             raise UserError("reset() in the midst of a step: call finish() first")
@@ -208,18 +198,14 @@ class SensorEnv(TokenEnv):
         """Begin episodes; None: from what is drawn for later ones. Returns what starts are drawn from."""
         of_starts, of_orders, of_channels = draws or [self._draws[purpose] for purpose in _AT_STARTS]
         self.source.start(where, of_starts)
-        for kept in (self._steps, self._start_age):
-            kept.masked_fill_(where, 0)
+        self._steps.masked_fill_(where, 0)
+        self._start_age.masked_fill_(where, 0)
         self._recent.masked_fill_(where.unsqueeze(-1), 0)
         self._running |= where
-        for channels, slots in self._senses():
+        for channels, slots in self._senses:
             channels.start(where, of_channels)
             slots.start(where, of_orders)
         return of_starts
-
-    def _senses(self) -> list[tuple[Channels, Slots]]:
-        beside = [] if self._beside is None else [(self._beside.channels, self._beside.slots)]
-        return [(self.channels, self.slots), *beside]
 
     def _enter_starts(self, where: Tensor, draws: RandomNumbers) -> None:
         self._readings.read_starts(where, draws)
@@ -231,14 +217,12 @@ class SensorEnv(TokenEnv):
 
     def _enter(self, where: Tensor | None = None) -> None:
         """Readings of all, or of those that have just been reset, to the slots."""
-        readings, newest = self._readings, self._actions[-1]
         draws = self._draws["steps of channels" if where is None else "channels"]
-        self.slots.enter(*self.channels.read(readings.values, draws, where), newest, where)
-        if self._beside:
-            seen = readings.state if self._beside.sees == "state" else readings.values
-            self._beside.slots.enter(*self._beside.channels.read(seen, draws, where), newest, where)
+        for channels, slots in self._senses:
+            sees_state = slots is not self.slots and self._beside.sees == "state"
+            readings = self._readings.state if sees_state else self._readings.values
+            slots.enter(*channels.read(readings, draws, where), self._actions[-1], where)
 
-    @torch.no_grad()
     def begin(self, actions: Tensor) -> None:
         """See `TokenEnv.begin`.
 
@@ -250,7 +234,7 @@ class SensorEnv(TokenEnv):
             ended = (~self._running).nonzero().flatten().tolist()
             if ended:
                 raise UserError(f"environments {ended} have ended; reset them first")
-        applied, newest, self._undefined = self._applied(actions)
+        applied, newest, self._undefined = self._applied(actions.detach())
         for older, newer in itertools.pairwise(self._actions):
             older.copy_(newer)
         self._actions[-1].copy_(newest)
@@ -263,8 +247,9 @@ class SensorEnv(TokenEnv):
         Raises:
             UserError: another shape, or a choice that there is not.
         """
-        if tuple(actions.shape) != self._action_shape:
-            raise UserError(f"actions have shape {tuple(actions.shape)}; expected {self._action_shape}")
+        shape = (self.num_envs, *self.single_action_space.shape)
+        if tuple(actions.shape) != shape:
+            raise UserError(f"actions have shape {tuple(actions.shape)}; expected {shape}")
         if self.discrete:
             actions = actions.long()
             if self.knows_ends and ((actions < 0) | (actions >= self._counts)).any():
@@ -294,7 +279,6 @@ class SensorEnv(TokenEnv):
         finally:
             torch.set_num_threads(threads)
 
-    @torch.no_grad()
     def _finish(self) -> Step:
         check_open(self)
         if not self._is_stepping:
@@ -304,7 +288,7 @@ class SensorEnv(TokenEnv):
         looks, all_run = self.knows_ends, self._all_run
         running = self._running if all_run else self._running.clone()
         self._steps += running
-        diverged, bad = self._lost(rewards, running)
+        diverged = self._lost(rewards, running)
         truncated = self._steps >= self.max_episode_steps
         if cut is not None:
             truncated |= cut
@@ -315,7 +299,7 @@ class SensorEnv(TokenEnv):
             diverged = self._nowhere
         elif not looks or diverged.any():
             if looks:
-                self._readings.tell(diverged, self._undefined, bad)
+                self._readings.tell(diverged, self._undefined, rewards)
             self._have_diverged |= diverged
             terminated, rewards = terminated | diverged, rewards.masked_fill(diverged, 0.0)
         if self.slots.every:
@@ -336,26 +320,22 @@ class SensorEnv(TokenEnv):
             observation = self._observation()
         return Step(observation, rewards, terminated, truncated, diverged, whole, final)
 
-    def _lost(self, rewards: Tensor, running: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """(B,) bool, whose episode something ends that is not finite; and rewards that are not, 0 elsewhere.
+    def _lost(self, rewards: Tensor, running: Tensor) -> Tensor | None:
+        """(B,) bool, whose episode something ends that is not finite. Readings of the others are taken.
 
-        None: the host knows that there is none. Readings of the others are taken.
+        None: the host knows that there is none.
         """
-        lost, bad = self._undefined, None
+        signs = [] if self._undefined is None else [self._undefined]
         if not (self.knows_ends and float(torch.linalg.vector_norm(rewards)) <= LARGEST_REWARD):
-            fits = rewards.abs() <= LARGEST_REWARD  # NaN does not
-            bad = rewards.masked_fill(fits, 0.0)
-            lost = ~fits if lost is None else lost | ~fits
+            signs.append(~(rewards.abs() <= LARGEST_REWARD))  # NaN is not
         broke = self.source.diverged
         if broke is not None and not (self.knows_ends and not broke.any()):
-            lost = broke if lost is None else lost | broke
-        if lost is None and self._all_run:
-            return self._readings.read(None), bad
-        goes = running if lost is None else running & ~lost
-        broken = self._readings.read(goes)
-        if lost is None or broken is None:
-            return broken if lost is None else running & lost, bad
-        return running & (lost | broken), bad
+            signs.append(broke)
+        if not signs:
+            return self._readings.read(None if self._all_run else running)
+        lost = functools.reduce(torch.bitwise_or, signs)
+        broken = self._readings.read(running & ~lost)
+        return running & (lost if broken is None else lost | broken)
 
     def _check_ready(self, what: str) -> None:
         check_open(self)
@@ -369,29 +349,19 @@ class SensorEnv(TokenEnv):
         if self._tells_state:
             observation["privileged"] = self._readings.state
         if self.privileged:
-            observation["sensor"] = self.slots.in_order(self._sensor)
+            observation["sensor"] = self.slots.sensor
         return observation
 
     def _seen_by(self, slots: Slots) -> dict[str, Tensor]:
         recent = self._recent[-slots.senses.history :].transpose(0, 1)
-        return {
-            "tokens": slots.tokens(),
-            "mask": slots.mask,
-            "recent_actions": recent,
-            **slots.beside_tokens(),
-        }
+        return {**slots.observed(), "recent_actions": recent}
 
     def beside_observation(self) -> dict[str, Tensor]:
         """What the teacher observes now: tokens, mask and recent actions of its own senses."""
         return self._seen_by(self._beside.slots)
 
     def reorder(self, row: int, rng: np.random.Generator) -> None:
-        """Put an environment's sensors into another order by hand, from the next step to the episode's end.
-
-        Args:
-            row: which.
-            rng: draws the order.
-        """
+        """Put an environment's sensors into an order that ``rng`` draws, until its episode ends."""
         order = rng.random(self.channels.n).argsort()
         self.slots.reorder(row, torch.from_numpy(order).to(self.device))
 
@@ -399,14 +369,13 @@ class SensorEnv(TokenEnv):
         """See `TokenEnv.check`; logs, the first time only, that environments have diverged."""
         self.source.check()
         if not self.knows_ends and self._have_diverged.any():
-            self._readings.tell(self._have_diverged, None, None)
+            self._readings.tell(self._have_diverged)
 
     def snapshot(self) -> dict[str, Any]:
         """See `TokenEnv.snapshot`. Raises UserError: before the first reset, or in the midst of a step."""
         self._check_ready("snapshot()")
         return {"form": self._form, "source": self.source.snapshot(), **take(self, _KEPT)}
 
-    @torch.no_grad()
     def restore(self, taken: Mapping[str, Any]) -> dict[str, Tensor]:
         """Go on from where another environment, made in the same way, was; to the last bit.
 
@@ -464,8 +433,8 @@ class _Teacher(Kept):
     def __init__(self, env: SensorEnv, senses: Senses, sees: str) -> None:
         self.sees, source = sees, env.source
         shape = () if sees == "state" else source.reading_shape
-        count = len(source.state_names if sees == "state" else source.sensor_names)
-        self.channels = Channels(senses, env.num_envs, count, shape, env.device)
-        self.slots = env._make_slots(self.channels, senses, shape)
+        names = source.state_names if sees == "state" else source.sensor_names
+        self.channels = Channels(senses, env.num_envs, len(names), shape, env.device)
+        self.slots = Slots(self.channels, env.num_envs, env.n_actions, env.device)
         if self.channels.draws or self.slots.shuffles:
             raise UserError(f"a teacher's senses must be undisturbed, got {senses}")

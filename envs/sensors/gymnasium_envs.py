@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ ATARI = "ALE/"
 
 MOST_NAMES = 5
 """Ids that the message about an unknown one tells: hundreds may be registered."""
-
 
 _ROBOT_FILES = ("xml_file", "model_path")
 """Arguments of MuJoCo tasks that name an MJCF file."""
@@ -76,7 +75,12 @@ def find_spec(env_id: Any, imports: Any = None) -> EnvSpec:
             f"names it: add env.imports=[{word}]"
         )
     if name.startswith(ATARI) and name not in gymnasium.registry:
-        _register_atari(name)
+        # Atari games are known once their package has been imported, which is done for their ids alone.
+        if importlib.util.find_spec("ale_py") is None:
+            raise UserError(f"{name} needs ale-py: pip install 'somite[atari]' brings it")
+        import ale_py
+
+        gymnasium.register_envs(ale_py)
     if name not in gymnasium.registry:
         raise UserError(_unknown(name, dict.fromkeys([module, *named] if module else named)))
     spec = gymnasium.registry[name]
@@ -88,43 +92,22 @@ def find_spec(env_id: Any, imports: Any = None) -> EnvSpec:
 def _unknown(name: str, modules: Iterable[str]) -> str:
     """That there is no such id, and what can be done."""
     said = f"no environment {name!r} is registered with Gymnasium"
-    if modules:
-        own = [
-            key for key, spec in gymnasium.registry.items() if _root(spec.entry_point) in map(_top, modules)
-        ]
-        near = difflib.get_close_matches(name, own, n=1)
-        own.sort(key=lambda key: key not in near)  # it is told first
-        registered = shown(", ".join(own), 300) if own else "no environment of its own"
-        return f"{said}, also after the import of {', '.join(modules)}, which registers {registered}"
-    close = difflib.get_close_matches(name, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
-    hint = f"did you mean {close[0]!r}? similar: {', '.join(close)}" if close else "nothing is similar"
-    return f"{said}; {hint}; where a module registers it: env.imports=[<module>]"
+    if not modules:
+        close = difflib.get_close_matches(name, gymnasium.registry, n=MOST_NAMES, cutoff=0.3)
+        hint = f"did you mean {close[0]!r}? similar: {', '.join(close)}" if close else "nothing is similar"
+        return f"{said}; {hint}; where a module registers it: env.imports=[<module>]"
+    roots = [_root(module) for module in modules]
+    own = [key for key, spec in gymnasium.registry.items() if _root(spec.entry_point) in roots]
+    near = difflib.get_close_matches(name, own, n=1)
+    own.sort(key=lambda key: key not in near)  # it is told first
+    registered = shown(", ".join(own), 300) if own else "no environment of its own"
+    return f"{said}, also after the import of {', '.join(modules)}, which registers {registered}"
 
 
-def _root(entry_point: Any) -> str:
-    """The package that an environment comes from."""
-    return _top(entry_point if isinstance(entry_point, str) else getattr(entry_point, "__module__", ""))
-
-
-def _top(module: str) -> str:
-    return re.split("[.:]", module)[0]
-
-
-def _register_atari(env_id: str) -> None:
-    """Atari games are known once their package has been imported, which is done for their ids alone."""
-    if importlib.util.find_spec("ale_py") is None:
-        raise UserError(f"{env_id} needs ale-py: pip install 'somite[atari]' brings it")
-    import ale_py
-
-    gymnasium.register_envs(ale_py)
-
-
-def episode_limit(spec: EnvSpec, given: int | None) -> int:
-    """Steps after which an episode is cut: ``given``, or the task's own. Raises UserError: there is none."""
-    limit = spec.max_episode_steps if given is None else given
-    if limit is None:
-        raise UserError(f"{spec.id} sets no limit to its episodes; say env.max_episode_steps=<steps>")
-    return limit
+def _root(made_by: Any) -> str:
+    """The package of a module or of what makes an environment."""
+    name = made_by if isinstance(made_by, str) else getattr(made_by, "__module__", "")
+    return re.split("[.:]", name)[0]
 
 
 class _Guarded(gymnasium.Wrapper):
@@ -132,29 +115,26 @@ class _Guarded(gymnasium.Wrapper):
 
     def reset(self, **kwargs: Any) -> Any:
         """Raises EnvironmentFault."""
-        try:
-            return self.env.reset(**kwargs)
-        except (Exception, SystemExit) as error:
-            raise self._fault("reset()", error) from error
+        return self._call("reset()", self.env.reset, **kwargs)
 
     def step(self, action: Any) -> Any:
         """Raises EnvironmentFault."""
-        try:
-            return self.env.step(action)
-        except (Exception, SystemExit) as error:
-            raise self._fault("step()", error) from error
+        return self._call("step()", self.env.step, action)
 
     def close(self) -> None:
         """What goes wrong is logged: nothing more is wanted of it."""
         try:
-            self.env.close()
-        except (Exception, SystemExit) as error:
-            _warn_once(str(self._fault("close()", error)))
+            self._call("close()", self.env.close)
+        except UserError as error:
+            _warn_once(str(error))
 
-    def _fault(self, method: str, error: BaseException) -> UserError:
-        if isinstance(error, UserError):  # of an environment of ours
-            return error
-        return EnvironmentFault(f"{self.env.spec.id}: {method} raised {with_place(error)}")
+    def _call(self, method: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        try:
+            return call(*arguments, **named)
+        except UserError:  # of an environment of ours
+            raise
+        except (Exception, SystemExit) as error:
+            raise EnvironmentFault(f"{self.env.spec.id}: {method} raised {with_place(error)}") from error
 
 
 @functools.cache
@@ -188,15 +168,15 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"{env_id} cannot be made: {error}{_extra(spec, str(error))}") from error
     except Exception as error:  # it runs code of others, which may raise anything
-        if not kwargs:
-            raise UserError(f"{env_id} cannot be made: {with_place(error)}") from error
         known = _arguments(spec)
-        for name in kwargs:
-            if name not in known:
-                raise UserError(
-                    f"{env_id} takes no argument {name!r}; {nearest(str(name), known)}"
-                ) from error
-        raise UserError(f"{env_id} does not take env.kwargs={dict(kwargs)}: {with_place(error)}") from error
+        unknown = [str(name) for name in kwargs if name not in known]
+        if unknown:
+            reason = f"takes no argument {unknown[0]!r}; {nearest(unknown[0], known)}"
+        elif kwargs:
+            reason = f"does not take env.kwargs={dict(kwargs)}: {with_place(error)}"
+        else:
+            reason = f"cannot be made: {with_place(error)}"
+        raise UserError(f"{env_id} {reason}") from error
 
 
 def _check_robot(name: str) -> None:
@@ -260,21 +240,20 @@ def _drawing(env: gymnasium.Env) -> Iterator[None]:
     Gymnasium's drawing of MuJoCo looks for a display first, and breaks where there is none; it is told the
     backend that works, as long as nobody else has chosen one.
     """
-    wanted = {}
-    mujoco = sys.modules.get("mujoco")
+    mujoco, name, value = sys.modules.get("mujoco"), None, ""
     if mujoco and isinstance(getattr(env.unwrapped, "model", None), mujoco.MjModel):
         from ..locomotion.pictures.rendering import find_backend
 
-        wanted["MUJOCO_GL"] = find_backend()
+        name, value = "MUJOCO_GL", find_backend()
     elif sys.platform == "linux" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
-        wanted["SDL_VIDEODRIVER"] = "dummy"  # of pygame
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: value for name, value in wanted.items() if not before[name]})
+        name, value = "SDL_VIDEODRIVER", "dummy"  # of pygame
+    before = os.environ.get(name or "")
+    if name and not before:
+        os.environ[name] = value
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        if name and before is None:
+            os.environ.pop(name, None)
+        elif name:
+            os.environ[name] = before

@@ -1,4 +1,4 @@
-"""Any registered Gymnasium environment of vector observations as a source of readings, row by row."""
+"""Any registered Gymnasium environment of vector observations as a source of readings, one by one."""
 
 from __future__ import annotations
 
@@ -51,49 +51,45 @@ class NominalActions:
 
     def __init__(self, env: gymnasium.Env, device: torch.device | str = "cpu") -> None:
         space, name = env.action_space, env.spec.id if env.spec else type(env).__name__
-        self.shape, self.dtype = space.shape, space.dtype
-
-        def tensor(values: Any) -> Tensor:
-            return torch.from_numpy(np.array(values)).to(device)
-
-        self._kind = tensor(np.zeros(0, space.dtype)).dtype
+        told = f"the actions of {name}, {shown(space, 300)},"
+        self.shape, self.dtype, self._device = space.shape, space.dtype, device
+        self._kind = self._tensor(np.zeros(0, space.dtype)).dtype
         if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             first, counts = choices_of(space)
             if not counts.size:
-                raise UserError(f"the actions of {name} are {space}: there is nothing to decide")
+                raise UserError(f"{told} leave nothing to decide")
             if counts.sum() > MOST_CHOICES:
                 raise UserError(
-                    f"the actions of {name} are {shown(space, 300)}, {counts.sum():,} choices, each of which "
-                    f"would be an output of the policy; at most {MOST_CHOICES:,} are chosen from"
+                    f"{told} are {counts.sum():,} choices, each of which would be an output of the policy; "
+                    f"at most {MOST_CHOICES:,} are chosen from"
                 )
             single = isinstance(space, spaces.Discrete)
             self.space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete = (
                 spaces.Discrete(int(counts)) if single else spaces.MultiDiscrete(counts.reshape(-1))
             )
-            self._first = tensor(first)
+            self._first = self._tensor(first)
             return
-        if (
-            not isinstance(space, spaces.Box)
-            or len(space.shape) != 1
-            or not np.issubdtype(space.dtype, np.floating)
-        ):
+        is_real = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+        if not is_real or len(space.shape) != 1:
             raise UserError(
-                f"the actions of {name} are {shown(space, 300)}; what fits is a Box of one dimension of real "
-                f"numbers, or Discrete, MultiDiscrete, MultiBinary"
+                f"{told} do not fit; what fits is a Box of one dimension of real numbers, or Discrete, "
+                "MultiDiscrete, MultiBinary"
             )
         low, high = space.low.astype(float), space.high.astype(float)
         if not (np.abs(low) < UNBOUNDED).all() or not (np.abs(high) < UNBOUNDED).all():  # NaN is not, either
             raise UserError(
-                f"the actions of {name}, {shown(space, 300)}, have no bounds that -1 and 1 could stand for; "
-                f"give it some, such as by gymnasium.wrappers.TransformAction, in a module of yours that "
-                "registers it (env.imports)"
+                f"{told} have no bounds that -1 and 1 could stand for; give it some, such as by "
+                "gymnasium.wrappers.TransformAction, in a module of yours that registers it (env.imports)"
             )
         if (low > high).any() or not (low < high).any():
             what = "low bounds above the high ones" if (low > high).any() else "nothing to decide"
-            raise UserError(f"the actions of {name}, {shown(space, 300)}, have {what}")
-        self._low, self._high = tensor(low), tensor(high)
+            raise UserError(f"{told} have {what}")
         self.space = spaces.Box(-1.0, 1.0, space.shape, np.float32)
-        self._center, self._half = tensor((low + high) / 2), tensor((high - low) / 2)
+        self._low, self._high = self._tensor(low), self._tensor(high)
+        self._center, self._half = self._tensor((low + high) / 2), self._tensor((high - low) / 2)
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.from_numpy(np.array(values)).to(self._device)
 
     def __call__(self, nominal: Tensor) -> Tensor:
         """(B, ...) in the environment's units and shape, of nominal ones (B, A), or whole numbers (B,)."""
@@ -115,8 +111,7 @@ class GymnasiumSource(Source):
 
     Args:
         num_envs: B.
-        env_id: of a registered environment.
-        kwargs: its own arguments.
+        env_id, kwargs: of a registered environment.
         max_episode_steps: steps after which an episode is cut.
         sensor_scales: (S,) factors of the readings; None: raw units.
 
@@ -153,7 +148,7 @@ class GymnasiumSource(Source):
         self._shown = torch.zeros(self.num_envs, len(self.sensor_names))
 
     def _keep(self, row: int, observation: Any) -> None:
-        """Keep what a row shows: an observation that the boundary has let through."""
+        """Keep what an environment shows: an observation that the boundary has let through."""
         self._sensors.read(observation, self._shown[row].numpy())
 
     def start(self, where: Tensor, draws: RandomNumbers) -> None:
@@ -165,7 +160,7 @@ class GymnasiumSource(Source):
             self._keep(row, self._begin(row, seed))
 
     def _begin(self, row: int, seed: int) -> Any:
-        """The first observation of a row's episode, which the seed alone decides on."""
+        """The first observation of an episode, which the seed alone decides on."""
         if self._made_anew:
             self._envs[row].close()
             self._envs[row] = self._make()
@@ -196,7 +191,7 @@ class GymnasiumSource(Source):
         return lost
 
     def _replay(self, row: int, wanted: Tensor) -> bool:
-        """Whether a row's environment comes to show what is wanted."""
+        """Whether an environment comes to show what is wanted."""
         (seed,), actions = self._episodes.of(row)
         observation, left = self._begin(row, seed), len(actions)
         for action in actions:
@@ -208,7 +203,7 @@ class GymnasiumSource(Source):
         return torch.equal(self._shown[row].nan_to_num(), wanted.nan_to_num())
 
     def render(self, row: int) -> np.ndarray:
-        """(H, W, 3) uint8, how a row's environment draws itself; see `picture_of`. Raises UserError."""
+        """(H, W, 3) uint8, how an environment draws itself; see `picture_of`. Raises UserError."""
         return picture_of(self._envs[row])
 
     def close(self) -> None:

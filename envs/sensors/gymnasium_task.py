@@ -14,12 +14,12 @@ import torch
 from ..errors import UserError, shown
 from ..numbers import EPISODE_STEPS, NAMES, NULL, TEXT, VALUES, checked, is_number, one_of, part
 from .boundary import Sensors
-from .gymnasium_envs import episode_limit, find_spec, make_env, picture_of
+from .gymnasium_envs import find_spec, make_env, picture_of
 from .gymnasium_source import GymnasiumSource, NominalActions
 from .mujoco_source import MujocoSource, WarpSource, rules_of, why_not_batched
 from .senses import Senses
 from .source import Source
-from .task import SCALES, SensorTask, checked_kwargs, checked_scales, describe_scales
+from .task import SCALES, SensorTask, checked_scales
 
 logger = logging.getLogger(__name__)
 
@@ -29,27 +29,45 @@ MODE = "rgb_array"
 FRAMES_PER_SECOND = 30
 """Of environments that say nothing of it (``metadata["render_fps"]``)."""
 
+SIMULATIONS = ("auto", "batched", "gymnasium")
+
 
 class RenderedTask(SensorTask):
     """A task of one Gymnasium environment, which is filmed by its own ``render``.
 
-    Attributes:
+    Args:
+        id, imports: see `find_spec`.
         kwargs: arguments of the environment's own.
+        senses: what happens to its readings.
+        max_episode_steps: None: the environment's own.
+
+    Attributes:
         frames_per_second: of its videos, where it is made by `for_filming`.
+
+    Raises:
+        UserError: an environment that is not registered, or without a limit to its episodes.
     """
 
-    kwargs: Mapping[str, Any]
     frames_per_second: float = FRAMES_PER_SECOND
 
+    def __init__(
+        self, id: Any, kwargs: Any, senses: Senses | None, max_episode_steps: int | None, imports: Any
+    ) -> None:
+        spec = find_spec(id, imports)
+        limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
+        if limit is None:
+            raise UserError(f"{spec.id} sets no limit to its episodes; say env.max_episode_steps=<steps>")
+        super().__init__(senses, limit)
+        self.name, self.kwargs = spec.id, dict(kwargs or {})
+
     def for_filming(self) -> RenderedTask:
-        """The same task, its rows stepped by Gymnasium, and made to be drawn; see `picture_of`.
+        """The same task, stepped by Gymnasium one by one, and made to be drawn; see `picture_of`.
 
         Raises:
             UserError: it draws nothing, or cannot here; tried out by one picture.
         """
-        env = make_env(self.name, self.kwargs)
-        metadata = env.metadata or {}
-        env.close()
+        with closing(make_env(self.name, self.kwargs)) as env:
+            metadata = env.metadata or {}
         modes = metadata.get("render_modes") or ()
         if MODE not in modes:
             offered = f"only {', '.join(map(str, modes))}" if modes else "no render mode"
@@ -59,16 +77,10 @@ class RenderedTask(SensorTask):
         other.batched, other.renders = False, True
         rate = metadata.get("render_fps")
         other.frames_per_second = float(rate) if is_number(rate) and rate > 0 else FRAMES_PER_SECOND
-        env = make_env(other.name, other.kwargs)
-        try:
+        with closing(make_env(other.name, other.kwargs)) as env:
             env.reset(seed=0)
             picture_of(env)
-        finally:
-            env.close()
         return other
-
-
-SIMULATIONS = ("auto", "batched", "gymnasium")
 
 
 @functools.cache
@@ -83,15 +95,14 @@ class GymnasiumTask(RenderedTask):
     """The keys of ``conf/env/gymnasium.yaml``.
 
     Args:
-        id: of a registered environment that observes what `Sensors` reads and acts by a bounded ``Box`` of
-            one dimension, or by ``Discrete``, ``MultiDiscrete`` or ``MultiBinary`` choices.
+        id: of a registered environment that observes what `Sensors` reads and acts as `NominalActions` can.
         kwargs: arguments of the environment's own.
         senses: what happens to the readings.
         sensor_scales: factors of the readings, which then stand beside every score; None: raw units.
         max_episode_steps: None: the task's own.
-        simulation: who steps it: ``gymnasium`` itself, row by row; one ``batched`` simulation of all rows,
-            for the MuJoCo tasks with the arguments in `mujoco_source`; or ``auto``, the batched one where
-            there is one. Episodes are the same.
+        simulation: what steps it: ``gymnasium`` itself, one by one; one ``batched`` simulation, for the
+            MuJoCo tasks with the arguments in `mujoco_source`; or ``auto``, the batched one where there is
+            one. Episodes are the same.
         imports: modules of the user's own that register environments; see `find_spec`.
 
     Raises:
@@ -109,29 +120,22 @@ class GymnasiumTask(RenderedTask):
         simulation: Annotated[str, one_of(*SIMULATIONS)] = "auto",
         imports: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
     ) -> None:
-        spec = find_spec(id, imports)
-        super().__init__(senses, episode_limit(spec, max_episode_steps))
-        self.name, self.kwargs, self._stepped_by = spec.id, checked_kwargs(kwargs), simulation
+        super().__init__(id, kwargs, senses, max_episode_steps, imports)
         with closing(make_env(self.name, self.kwargs)) as env:
             names = Sensors(self.name, env.observation_space).names
             NominalActions(env)  # refuses those that do not fit
         self.sensor_scales = checked_scales(sensor_scales, names)
-        self.batched = self._choose_simulation(simulation)
-        if not self.batched:
-            _tell_sensors(self.name, names)
-
-    def _choose_simulation(self, simulation: str) -> bool:
-        """Whether all rows are simulated in one batch. Raises UserError: asked for, but there is none."""
+        self._stepped_by = simulation
         reason = why_not_batched(self.name, self.kwargs)
         if simulation == "batched" and reason:
             raise UserError(f"env.simulation=batched: {reason}")
-        if simulation == "gymnasium":
-            return False
-        if reason is None:
-            logger.info("%s: all rows simulated in one batch", self.name)
-        elif rules_of(self.name):
-            logger.info("%s: each row stepped by Gymnasium: %s", self.name, reason)
-        return reason is None
+        self.batched = reason is None and simulation != "gymnasium"
+        if self.batched:
+            logger.info("%s: all environments simulated in one batch", self.name)
+            return
+        if reason and rules_of(self.name) and simulation != "gymnasium":
+            logger.info("%s: each environment stepped by Gymnasium: %s", self.name, reason)
+        _tell_sensors(self.name, names)
 
     @property
     def has_physics(self) -> bool:  # type: ignore[override]
@@ -143,7 +147,7 @@ class GymnasiumTask(RenderedTask):
         if rules_of(self.name) is None:
             return f"{reason}, which is simulated on the CPU only"
         if self._stepped_by == "gymnasium":
-            return "env.simulation=gymnasium steps each row by itself, on the CPU only"
+            return "env.simulation=gymnasium steps each environment by itself, on the CPU only"
         return reason
 
     @property
@@ -151,15 +155,12 @@ class GymnasiumTask(RenderedTask):
         """MuJoCo Warp, of tasks that can be simulated in a batch; not with all arguments."""
         return "warp" if rules_of(self.name) else None
 
-    def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> Source:
-        """So many simulations; only a batched one has threads."""
+    def make_source(  # noqa: D102
+        self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu"
+    ) -> Source:
         given = (self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
         if self.simulation == "warp":
             return WarpSource(num_envs, torch.device(device), *given, **self.device_options)
         if self.batched:
-            return MujocoSource(num_envs, *given, threads)
+            return MujocoSource(num_envs, *given, threads=threads)
         return GymnasiumSource(num_envs, *given)
-
-    def notes(self) -> tuple[str, ...]:
-        """Constants of single sensors, if there are any."""
-        return describe_scales(self.sensor_scales)

@@ -1,4 +1,4 @@
-"""Gymnasium's MuJoCo tasks, all rows in one batch: the same episodes, faster.
+"""Gymnasium's MuJoCo tasks, all environments in one batch: the same episodes, faster.
 
 Gymnasium's own environment gives the model and the start, and the arguments of its constructor give every
 weight and bound. What stands here is only what no argument says.
@@ -16,13 +16,14 @@ import gymnasium
 import mujoco.batch
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
 # Its import also keeps MuJoCo's warnings out of the user's folder.
 from ..cores import thread_count
 from ..draws import RandomNumbers
 from ..in_place import replace
-from ..locomotion.backends.mujoco import DIVERGED as DIVERGED
+from ..locomotion.backends.mujoco import DIVERGED
 from .gymnasium_envs import find_spec, make_env
 from .gymnasium_source import SEEDS_OF_EPISODES, NominalActions
 from .source import Source
@@ -91,7 +92,11 @@ FREE = (
 
 def rules_of(env_id: str) -> Rules | None:
     """Those of a registered task; None where there is no batch for it. Raises UserError: unknown id."""
-    return RULES.get(str(find_spec(env_id).entry_point).removeprefix("gymnasium.envs.mujoco."))
+    return _rules_of(find_spec(env_id))
+
+
+def _rules_of(spec: EnvSpec) -> Rules | None:
+    return RULES.get(str(spec.entry_point).removeprefix("gymnasium.envs.mujoco."))
 
 
 def why_not_batched(env_id: str, kwargs: Mapping[str, Any]) -> str | None:
@@ -102,7 +107,7 @@ def why_not_batched(env_id: str, kwargs: Mapping[str, Any]) -> str | None:
     """
     rules = rules_of(env_id)
     if rules is None:
-        ids = sorted(name for name in gymnasium.registry if _has_rules(name))
+        ids = sorted(name for name, spec in gymnasium.registry.items() if _rules_of(spec))
         return f"there is a batched simulation of {', '.join(ids)} only, not of {env_id}"
     given = {**find_spec(env_id).kwargs, **kwargs}
     if any(given.get(name) != value for name, value in rules.needed.items()):
@@ -114,19 +119,16 @@ def why_not_batched(env_id: str, kwargs: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _has_rules(env_id: str) -> bool:
-    return str(gymnasium.registry[env_id].entry_point).removeprefix("gymnasium.envs.mujoco.") in RULES
-
-
 class _MujocoTask(Source):
     """One of these tasks, whoever simulates it.
 
     Args:
+        num_envs: B.
+        device: of all tensors.
         env_id: of a task for which `why_not_batched` finds nothing.
         kwargs: its own arguments.
         max_episode_steps: steps after which an episode is truncated.
         sensor_scales: (S,) factors of the readings; None: raw units.
-        device: of all tensors.
 
     Attributes:
         sensor_names: of the S sensors: positions but for the place on the ground, then velocities.
@@ -138,22 +140,23 @@ class _MujocoTask(Source):
 
     def __init__(
         self,
+        num_envs: int,
+        device: torch.device,
         env_id: str,
         kwargs: Mapping[str, Any],
         max_episode_steps: int,
-        sensor_scales: Sequence[float] | None,
-        device: torch.device,
+        sensor_scales: Sequence[float] | None = None,
     ) -> None:
         env = make_env(env_id, kwargs)
         task, self._rules = env.unwrapped, rules_of(env_id)
-        self.name, self._settings = env_id, _settings(task)
+        self.name, self.num_envs, self._settings = env_id, num_envs, _settings(task)
         self.max_episode_steps, self.device = max_episode_steps, device
         self._physical = NominalActions(env, device)
         self.single_action_space = self._physical.space
         self._skipped = task.observation_structure["skipped_qpos"]
         self._start_qpos, self._start_qvel = task.init_qpos, task.init_qvel
-        self._frame_skip, self._dt = task.frame_skip, task.dt
-        self.step_duration, self._model = float(task.dt), task.model
+        self._frame_skip, self._dt, self.step_duration = task.frame_skip, task.dt, float(task.dt)
+        self._model = task.model
         positions, speeds = state_names(task.model)
         self.sensor_names = (*positions[self._skipped :], *speeds)
         self._noise = self._settings["reset_noise_scale"]
@@ -177,15 +180,14 @@ class _MujocoTask(Source):
             return qpos, self._start_qvel + noise * own.standard_normal(nv)
         return qpos, self._start_qvel + own.uniform(-noise, noise, nv)
 
-    def _judge(self, before: Tensor, controls: Tensor, diverged: Tensor) -> tuple[Tensor, Tensor]:
-        """Rewards and which episodes are terminated, (B,) each.
+    def _judge(self, before: Tensor, controls: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a step gives: rewards, terminated, cut, (B,) each.
 
         Args:
             before: (B,) m, the place before the step.
             controls: (B, nu), physical.
-            diverged: (B,) bool; there is no forward reward.
         """
-        settings = self._settings
+        settings, diverged = self._settings, self._diverged
         healthy = self._are_healthy(~diverged)
         velocity = (self._progress - before).double().masked_fill(diverged, 0.0) / self._dt
         rewards = (
@@ -193,7 +195,8 @@ class _MujocoTask(Source):
             + settings.get("healthy_reward", 0.0) * healthy
             - settings["ctrl_cost_weight"] * controls.square().sum(1)
         )
-        return rewards, diverged | (~healthy & settings.get("terminate_when_unhealthy", False))
+        ends = diverged | (~healthy & settings.get("terminate_when_unhealthy", False))
+        return rewards, ends, torch.zeros_like(ends)
 
     def _are_healthy(self, healthy: Tensor) -> Tensor:
         """(B,) bool, those of ``healthy`` that are within every range that the task has."""
@@ -236,28 +239,18 @@ class MujocoSource(_MujocoTask):
 
     Args:
         num_envs: B.
-        env_id, kwargs, max_episode_steps, sensor_scales: of the task.
+        task: its id and what follows, as of `_MujocoTask`.
         threads: that step the simulations; 0: one per core.
     """
 
     kept = ("_state", "_progress")
 
-    def __init__(
-        self,
-        num_envs: int,
-        env_id: str,
-        kwargs: Mapping[str, Any],
-        max_episode_steps: int,
-        sensor_scales: Sequence[float] | None = None,
-        threads: int = 0,
-    ) -> None:
-        super().__init__(env_id, kwargs, max_episode_steps, sensor_scales, torch.device("cpu"))
-        self.num_envs = num_envs
+    def __init__(self, num_envs: int, *task: Any, threads: int = 0) -> None:
+        super().__init__(num_envs, torch.device("cpu"), *task)
         threads = thread_count(threads, num_envs)
         self._batch = mujoco.batch.Batch(self._model, nsim=num_envs, nthread=threads)
-        self.qpos, self.qvel, self._ctrl = (
-            torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
-        )
+        bound = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
+        self.qpos, self.qvel, self._ctrl = map(torch.from_numpy, bound)
         self._xpos, self._com = self._batch.bind("xpos"), self._batch.bind("subtree_com")
         self._state = self._batch.state  # (B, all that MuJoCo integrates), warm starts included
         # Kept, since what it is derived from is a substep behind the state, and no part of it.
@@ -293,7 +286,7 @@ class MujocoSource(_MujocoTask):
         diverged = torch.from_numpy((self._batch.warning[:, DIVERGED, 1] != warned).any(1))
         self._diverged = diverged | ~(self.qpos.sum(1) + self.qvel.sum(1)).isfinite()
         replace(self._progress, running, self._place())
-        return *self._judge(before, controls, self._diverged), torch.zeros_like(running)
+        return self._judge(before, controls)
 
     def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
         """One simulation's model, a copy of its state with kinematics, and its root body, to be drawn."""
@@ -315,7 +308,7 @@ class WarpSource(_MujocoTask):
     Args:
         num_envs: B.
         device: of all tensors; a CPU is possible and slow.
-        env_id, kwargs, max_episode_steps, sensor_scales: of the task.
+        task: its id and what follows, as of `_MujocoTask`.
         contacts, constraints: places for these in every simulation; None: as many as the body needs.
 
     Raises:
@@ -328,22 +321,18 @@ class WarpSource(_MujocoTask):
         self,
         num_envs: int,
         device: torch.device,
-        env_id: str,
-        kwargs: Mapping[str, Any],
-        max_episode_steps: int,
-        sensor_scales: Sequence[float] | None = None,
+        *task: Any,
         contacts: int | None = None,
         constraints: int | None = None,
     ) -> None:
         from ..locomotion.backends.warp import Launcher, WarpWorlds  # which few need
 
-        super().__init__(env_id, kwargs, max_episode_steps, sensor_scales, device)
-        self.num_envs = num_envs
+        super().__init__(num_envs, device, *task)
         if int(self._model.opt.solver) == int(mujoco.mjtSolver.mjSOL_PGS):
             # MuJoCo Warp has no PGS. Newton's method solves the same problem, and to the end.
             self._model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         room = contacts, constraints
-        self._worlds = worlds = WarpWorlds([self._model], num_envs, self._frame_skip, device, env_id, room)
+        self._worlds = worlds = WarpWorlds([self._model], num_envs, self._frame_skip, device, self.name, room)
         self._launcher = Launcher([worlds], device)
         self.qpos, self.qvel = worlds.array("qpos"), worlds.array("qvel")
         self._warm_start = worlds.array("qacc_warmstart")
@@ -360,10 +349,9 @@ class WarpSource(_MujocoTask):
         else:
             (qpos, qvel), noise = self._home, self._noise
             qpos = qpos + noise * (2 * draws.uniform(len(qpos)) - 1).float()
-            if self._rules.speed_noise == "normal":
-                qvel = qvel + noise * draws.normal(len(qvel)).float()
-            else:
-                qvel = qvel + noise * (2 * draws.uniform(len(qvel)) - 1).float()
+            is_normal, size = self._rules.speed_noise == "normal", len(qvel)
+            drawn = draws.normal(size) if is_normal else 2 * draws.uniform(size) - 1
+            qvel = qvel + noise * drawn.float()
         self.place(where, qpos, qvel)
 
     def place(self, where: Tensor, qpos: Tensor, qvel: Tensor) -> None:
@@ -385,7 +373,7 @@ class WarpSource(_MujocoTask):
         # No world goes on with what is not finite, not even one whose only episode is over.
         self._worlds.reset(self._diverged, *self._home)
         replace(self._progress, running & ~self._diverged, self._place())
-        return *self._judge(before, controls.double(), self._diverged), torch.zeros_like(running)
+        return self._judge(before, controls.double())
 
     def check(self) -> None:
         """Raises UserError: there was no room for all contacts or constraints."""

@@ -40,8 +40,7 @@ class Neighbors(Kept):
 
     Args:
         length: steps in which a weight falls to 1/e.
-        num_envs: B.
-        n_slots: N.
+        num_envs, n_slots: B, N.
         n_pixels: D, numbers of a square patch, grey or in three colours.
 
     Attributes:

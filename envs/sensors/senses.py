@@ -62,20 +62,14 @@ class Senses:
     stuck: Annotated[int, whole(0, 100_000)] = 0
 
     @property
-    def most_noise(self) -> int:
-        """Slots for channels of noise."""
+    def noise_range(self) -> tuple[int, int]:
+        """Channels of noise that every episode has, and slots for them."""
         noise = self.noise_channels
-        return noise if isinstance(noise, int) else noise[1]
-
-    @property
-    def least_noise(self) -> int:
-        """Channels of noise that every episode has."""
-        noise = self.noise_channels
-        return noise if isinstance(noise, int) else noise[0]
+        return (noise, noise) if isinstance(noise, int) else noise
 
     def n_channels(self, n_sensors: int) -> int:
         """N, slots of a task with S sensors."""
-        return n_sensors * (1 + self.duplicates) + self.most_noise
+        return n_sensors * (1 + self.duplicates) + self.noise_range[1]
 
     def spec(self, reading_shape: tuple[int, ...] = (), n_actions: int = 0) -> TokenSpec:
         """What the columns of a token mean, for readings of this shape and A actions.
@@ -83,27 +77,27 @@ class Senses:
         Raises:
             UserError: pixels shall be scaled, or readings that are no patches shall have neighbours.
         """
+        traces = self._traces(n_actions, are_patches=bool(reading_shape))
         if reading_shape:
             if self.scale != 1.0:
                 raise UserError(f"pixels have their own scale: leave env.senses.scale={self.scale:g} out")
             size = self.history * math.prod(reading_shape)
             meaning = f"the patch in the last {self.history} pictures, newest first; rows, columns, colours"
-            pixels = Feature("pixels", size, "state", "grey levels, 0 to 255", meaning)
-            traces = self._traces(n_actions, are_patches=True)
             if self.neighbors:
-                meaning = f"over {self.neighbors:g} steps: {Neighbors.told}"
-                traces = (*traces, Feature("match", Neighbors.size, "state", "-1 to 1", meaning))
+                told = f"over {self.neighbors:g} steps: {Neighbors.told}"
+                traces = (*traces, Feature("match", Neighbors.size, "state", "-1 to 1", told))
+            pixels = Feature("pixels", size, "state", "grey levels, 0 to 255", meaning)
             return TokenSpec(token=(pixels,), trace=traces)
         if self.neighbors:
             raise UserError("only patches of pictures have edges: leave env.senses.neighbors out")
-        reading = Feature("reading", 1, "state", "raw", "newest reading of the slot, times the shared scale")
-        features = [reading]
+        meaning = "newest reading of the slot, times the shared scale"
+        features = [Feature("reading", 1, "state", "raw", meaning)]
         if self.history > 1:
             meaning = (
                 f"differences of successive readings, newest first, times scale and {self.difference_scale:g}"
             )
             features.append(Feature("change", self.history - 1, "state", "raw", meaning))
-        return TokenSpec(token=(*features, *self._traces(n_actions, are_patches=False)))
+        return TokenSpec(token=(*features, *traces))
 
     def _traces(self, n_actions: int, are_patches: bool) -> tuple[Feature, ...]:
         if not self.traces:

@@ -71,13 +71,11 @@ class Source(Kept, abc.ABC):
         """Start episodes in the simulations that ``where`` (B,) bool names."""
 
     def begin(self, actions: Tensor, running: Tensor) -> None:
-        """Begin a step of those that are ``running`` (B,) bool, and return.
-
-        Where other processes simulate they do so until `finish`; elsewhere all of it waits for that.
+        """Begin a step and return; worker processes, where there are some, simulate until `finish`.
 
         Args:
             actions: (B, A) float64, clipped to [-1, 1], or whole numbers (B,) or (B, K).
-            running: whose episode goes on; what is told of the others has no meaning.
+            running: (B,) bool, whose episode goes on; what is told of the others has no meaning.
         """
         self._begun = actions, running
 
@@ -87,11 +85,9 @@ class Source(Kept, abc.ABC):
 
     @abc.abstractmethod
     def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Both.
+        """Both: rewards (B,) float64, terminated (B,) bool, and (B,) bool where the task cut the episode.
 
-        Returns:
-            rewards (B,) float64, terminated (B,) bool, and (B,) bool where the task itself cut the episode;
-            None: it never does.
+        None in its place: it never does.
         """
 
     @abc.abstractmethod
@@ -104,18 +100,11 @@ class Source(Kept, abc.ABC):
         return None
 
     def read_state(self, readings: Tensor) -> Tensor:
-        """(B, P) float32, what critics and teachers may see: the readings, or what stands behind pictures.
-
-        Args:
-            readings: what `read` gave last.
-        """
+        """(B, P) float32, what critics and teachers may see: the last readings, or the state behind them."""
         return readings
 
     def restore(self, taken: Mapping[str, Any]) -> Sequence[int]:
-        """Inverse of ``snapshot``, for a source that was made in the same way.
-
-        Returns:
-            Indices of those that could not be brought back; they are to start anew.
+        """Inverse of ``snapshot``; indices of those that could not be brought back and are to start anew.
 
         Raises:
             Misfit: the snapshot is of another source.
@@ -150,10 +139,9 @@ class Readings(Kept):
         self._has_told = False
         kind = torch.uint8 if source.reading_shape else torch.float32
         shape = (b, len(source.sensor_names), *source.reading_shape)
-        self.values = torch.zeros(shape, dtype=kind, device=source.device)
-        self._tells_readings = type(source).read_state is Source.read_state
-        self.state = self.values
-        if not self._tells_readings:
+        self.values = self.state = torch.zeros(shape, dtype=kind, device=source.device)
+        self._has_state = type(source).read_state is not Source.read_state
+        if self._has_state:
             self.state = torch.zeros(b, len(source.state_names), device=source.device)
 
     def read(self, goes: Tensor | None) -> Tensor | None:
@@ -164,30 +152,22 @@ class Readings(Kept):
             None: the host knows that there are none.
         """
         values = self._source.read()
-        state = values if self._tells_readings else self._source.read_state(values)
+        state = self._source.read_state(values) if self._has_state else None
         broken = None
-        if not (self._looks and sums_up(values) and (self._tells_readings or sums_up(state))):
+        if not (self._looks and sums_up(values) and (state is None or sums_up(state))):
             finite = _are_finite(values)
-            if not self._tells_readings:
+            if state is not None:
                 finite = finite & _are_finite(state)
             broken = ~finite if goes is None else goes & ~finite
             goes = finite if goes is None else goes & finite
             self._broken = values
-        for kept, new in ((self.values, values), (self.state, state)):
-            if goes is None:
-                kept.copy_(new)
-            else:
-                replace(kept, goes, new)
-            if self._tells_readings:
-                break
+        replace(self.values, goes, values)
+        if state is not None:
+            replace(self.state, goes, state)
         return broken
 
     def read_starts(self, where: Tensor, draws: RandomNumbers) -> None:
-        """Take first readings. An episode that begins with what is not finite is started again.
-
-        Args:
-            where: (B,) bool, simulations whose episode starts.
-            draws: of the starts.
+        """Take first readings where (B,) an episode starts; one that is not finite is started again.
 
         Raises:
             EnvironmentFault: it never begins with a finite one.
@@ -204,46 +184,40 @@ class Readings(Kept):
             self._source.start(where, draws)
         raise EnvironmentFault(
             f"{MOST_STARTS} episodes of {name} in a row began with readings that are not finite: it gave "
-            f"{self._wrong_reading(int(where.nonzero()[0]))}"
+            f"{self._wrong_reading(int(where.nonzero()[0])) or 'a state that is not finite'}"
         )
 
-    def _wrong_reading(self, row: int) -> str:
+    def _wrong_reading(self, row: int) -> str | None:
         """The first reading of a simulation that is not finite, or too large, and which sensor's it is."""
         fits = None if self._broken is None else _fits(self._broken[row])
         if fits is None or fits.all():
-            return "a state that is not finite"
+            return None
         place = int(fits.int().argmin())
         return f"{_told(float(self._broken[row][place]))} as observation ({self._source.sensor_names[place]})"
 
-    def _is_readable(self, row: int) -> bool:
-        """Whether a simulation diverged in spite of readings that are finite, as far as the host knows."""
-        broke = self._source.diverged
-        return (
-            self._broken is None or (broke is not None and bool(broke[row])) or _fits(self._broken[row]).all()
-        )
-
-    def tell(self, diverged: Tensor, undefined: Tensor | None, rewards: Tensor | None) -> None:
+    def tell(self, diverged: Tensor, undefined: Tensor | None = None, rewards: Tensor | None = None) -> None:
         """Log, the first time only, that environments have diverged, and why the first one did.
 
         Args:
             diverged: (B,) bool.
             undefined: (B,) bool, whose action was NaN; None: nobody's, or it is not known.
-            rewards: (B,), those that are not finite, or too large, and 0 elsewhere; None: it is not known.
+            rewards: (B,) of the step; None: it is not known.
         """
         if self._has_told:
             return
         self._has_told = True
         rows = diverged.nonzero().flatten().tolist()
-        name, first = self._source.name, rows[0]
+        name, first, broke = self._source.name, rows[0], self._source.diverged
+        has_broken = broke is not None and bool(broke[first])
         if undefined is not None and undefined[first]:
             why = f"{name}: environments {rows} got NaN as action"
-        elif rewards is not None and rewards[first] != 0:
+        elif rewards is not None and not abs(float(rewards[first])) <= LARGEST_REWARD:
             why = f"{name} gave {_told(float(rewards[first]))} as reward in environments {rows}"
-        elif self._is_readable(first):
+        elif not has_broken and (wrong := self._wrong_reading(first)):
+            why = f"{name} gave {wrong} in environments {rows}"
+        else:
             pictures = "gave pictures that hold NaN or infinite numbers"
             why = f"{name}: environments {rows} {pictures if self._source.reading_shape else 'diverged'}"
-        else:
-            why = f"{name} gave {self._wrong_reading(first)} in environments {rows}"
         logger.warning("%s, which ends their episodes; later ones are not told", why)
 
 
@@ -318,21 +292,17 @@ class Episodes:
     def restore(self, taken: Mapping[str, Any]) -> None:
         """Inverse of `snapshot`. Raises Misfit: of others; nothing is changed then."""
         seeds, steps, actions = (taken[name].numpy() for name in ("seeds", "steps", "actions"))
-        for name, own, other in (
-            ("seeds", self._seeds.shape, seeds.shape),
-            ("steps", self._steps.shape, steps.shape),
-            ("an action", self._actions[:, 0].shape, (len(actions), *actions.shape[2:])),
-        ):
-            if own != other:
-                raise Misfit(f"episodes have {name} of {own}, the snapshot of {other}")
-        if actions.dtype != self._actions.dtype:
-            raise Misfit(f"actions are {self._actions.dtype}, those of the snapshot {actions.dtype}")
-        if steps.max() > actions.shape[1]:
-            raise Misfit(f"an episode of the snapshot has {steps.max()} steps and {actions.shape[1]} actions")
+        other = (seeds.shape, steps.shape, actions.shape[:1] + actions.shape[2:], actions.dtype)
+        kept = self._actions
+        own = (self._seeds.shape, self._steps.shape, kept.shape[:1] + kept.shape[2:], kept.dtype)
+        if own != other:
+            raise Misfit(f"episodes have seeds, steps and actions of {own}, the snapshot of {other}")
+        length = actions.shape[1]
+        if steps.max() > length:
+            raise Misfit(f"an episode of the snapshot has {steps.max()} steps and {length} actions")
         self._seeds[:], self._steps[:] = seeds, steps
-        room = max(FIRST, actions.shape[1])
-        self._actions = np.zeros((len(actions), room, *actions.shape[2:]), actions.dtype)
-        self._actions[:, : actions.shape[1]] = actions
+        self._actions = np.zeros((len(kept), max(FIRST, length), *kept.shape[2:]), kept.dtype)
+        self._actions[:, :length] = actions
 
 
 def tell_lost(task: str, lost: int, num_envs: int) -> None:

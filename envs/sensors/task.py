@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import abc
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from gymnasium.vector import AutoresetMode
 
 from ..errors import UserError, nearest, shown
+from ..gym import TokenVectorEnv, resets_itself
 from ..numbers import EPISODE_STEPS, NULL, listed, real
 from ..task_set import TaskSet
 from .env import SensorEnv
 from .senses import Senses
 from .source import Source
+
+SCALES = listed(real(), 1) | NULL
 
 
 class SensorTask(TaskSet):
@@ -35,6 +40,8 @@ class SensorTask(TaskSet):
     name: str
     renders = False
     """Whether its environments draw themselves; see `for_filming`."""
+
+    sensor_scales: tuple[float, ...] | None = None
 
     def __init__(self, senses: Senses | None, max_episode_steps: int) -> None:
         self.senses = senses or Senses()
@@ -92,6 +99,11 @@ class SensorTask(TaskSet):
             "environments of Gymnasium that render"
         )
 
+    def notes(self) -> tuple[str, ...]:
+        """Constants of single sensors, if there are any."""
+        scales = self.sensor_scales
+        return () if scales is None else (f"readings scaled sensor by sensor: {list(scales)}",)
+
     def with_limit(self, steps: int) -> SensorTask:
         """The same task whose episodes are cut after so many steps."""
         other = copy.copy(self)
@@ -118,14 +130,28 @@ class SensorTask(TaskSet):
         return SensorEnv(source, self.senses, autoreset=autoreset, **shared)
 
 
-def checked_kwargs(kwargs: Any) -> dict[str, Any]:
-    """The key ``env.kwargs``, arguments of an environment's own. Raises UserError: no names and values."""
-    if not isinstance(kwargs or {}, Mapping):
-        raise UserError(f"env.kwargs is {kwargs!r}; expected names and values, such as {{gravity: -5}}")
-    return dict(kwargs or {})
+def vector_env_of(
+    kind: type[SensorTask],
+    num_envs: int = 1,
+    threads: int = 0,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    **options: Any,
+) -> TokenVectorEnv:
+    """A task as Gymnasium's vector environment, without a configuration.
 
-
-SCALES = listed(real(), 1) | NULL
+    Args:
+        kind: of task.
+        num_envs: B.
+        threads: see `SensorTask.make_source`.
+        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
+        options: of the task, whose `parts` may be their arguments, and of `SensorEnv`.
+    """
+    own = {name: options.pop(name) for name in inspect.signature(kind).parameters if name in options}
+    for name, part in kind.parts.items():
+        if isinstance(own.get(name), Mapping):
+            own[name] = part(**own[name])
+    task, options["autoreset"] = kind(**own), resets_itself(autoreset_mode)
+    return TokenVectorEnv(SensorEnv(task.make_source(num_envs, threads), task.senses, **options))
 
 
 def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | None:
@@ -134,8 +160,3 @@ def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | N
         wanted = f"{len(sensors)} numbers, for {shown(', '.join(sensors), 300)}"
         raise UserError(f"env.sensor_scales must be {wanted}; got {scales!r}")
     return None if scales is None else tuple(float(scale) for scale in scales)
-
-
-def describe_scales(scales: Any) -> tuple[str, ...]:
-    """The note about constants of single sensors, if a task sets any."""
-    return () if scales is None else (f"readings scaled sensor by sensor: {list(scales)}",)

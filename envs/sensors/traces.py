@@ -39,9 +39,7 @@ class Traces(Kept):
 
     Args:
         lengths: (T,) steps in which a weight falls to 1/e.
-        num_envs: B.
-        n_slots: N.
-        n_actions: A.
+        num_envs, n_slots, n_actions: B, N, A.
         are_patches: whether slots show patches.
         device: of all tensors.
     """

@@ -153,9 +153,7 @@ class ZeroShotSuite:
         episodes = max(1, self.settings.rows // len(self.bodies))
         with self.timed(), left_alone(policy):
             for name, task in self.tasks.items():
-                results = run_episodes(
-                    Agent(policy), task, self.bodies, episodes, ZERO_SHOT_SEED, threads=1
-                )
+                results = run_episodes(Agent(policy), task, self.bodies, episodes, ZERO_SHOT_SEED, threads=1)
                 found[name] = float(np.mean([result.returns.mean() for result in results]))
         found[MEAN] = float(np.mean([score for name, score in found.items() if name != REFERENCE]))
         return found

@@ -282,7 +282,7 @@ def test_what_an_environment_says_of_itself_is_what_the_hosts_says(ants: tuple) 
 
 REFUSED = [
     ("Ant-v5", {}, {}, 'Ant-v5 needs "env.kwargs={include_cfrc_ext_in_observation: false, contact_cost'),
-    ("Hopper-v5", {}, {"simulation": "gymnasium"}, "env.simulation=gymnasium steps each row by itself"),
+    ("Hopper-v5", {}, {"simulation": "gymnasium"}, "simulation=gymnasium steps each environment by itself"),
     ("Hopper-v5", {"xml_file": "hopper.xml"}, {}, "batched simulation of Hopper-v5 has no xml_file"),
     ("Pendulum-v1", {}, {}, "batched simulation of Ant-v5, .* only, not of Pendulum-v1, which is simulated"),
 ]

@@ -64,9 +64,7 @@ def test_a_run_with_the_suite_learns_the_same_as_one_without(limbs: Run, without
     assert any(row["zero_shot/mean"] for row in rows[0]) and "zero_shot/mean" not in rows[1][0]
 
 
-def test_a_suite_that_drew_from_the_runs_streams_would_be_found_out(
-    without: Run, tmp_path: Path
-) -> None:
+def test_a_suite_that_drew_from_the_runs_streams_would_be_found_out(without: Run, tmp_path: Path) -> None:
     """What the test above sees if the suite is not left alone."""
     one, run = parameters(without), limb_run(tmp_path)
     run.dashboard.try_out = lambda policy, step: {"zero_shot/mean": float(torch.rand(1))}
