@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
 from somite.envs.task_set import TaskSet
 from somite.scripts.cli.arguments import check_names, check_targets
+from tests.agents import runs
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("env", "agent", "algorithm", "experiment")
@@ -54,9 +54,7 @@ def compose(*overrides: str, name: str = "train") -> DictConfig:
         overrides = ("env=cartpole_swingup", *overrides)
     if any(f"env={env}" in overrides for env in SENSOR_ENVS) and "agent=mlp" not in overrides:
         overrides = ("agent=deep_set", *overrides)
-    overrides = (*overrides, *(value for key, value in NEEDED.items() if key in overrides))
-    with hydra.initialize_config_module("somite.conf", version_base="1.3"):
-        return hydra.compose(name, list(overrides))
+    return runs.compose(*overrides, *(value for key, value in NEEDED.items() if key in overrides), name=name)
 
 
 def build_all(config: DictConfig) -> tuple[TaskSet, Policy, Any]:
@@ -140,9 +138,8 @@ def test_keys_are_the_constructors_arguments(group: str, choice: str) -> None:
 @pytest.mark.parametrize("group", GROUPS[:3])
 def test_an_unknown_key_is_refused_by_what_is_built(group: str) -> None:
     for choice in CHOICES[group]:
-        whole = compose(f"{group}={choice}")
-        for node in nodes(OmegaConf.create({group: whole[group]})):
-            config = copy.deepcopy(whole)
+        for node in nodes(OmegaConf.create({group: compose(f"{group}={choice}")[group]})):
+            config = compose(f"{group}={choice}")
             OmegaConf.update(config, f"{node}.widht", 3, force_add=True)  # as +node.widht=3 does
             with pytest.raises(UserError, match=rf"there is no key '{node}.widht'"):
                 build_all(config)

@@ -110,7 +110,7 @@ def test_another_environment_is_refused():
 def test_the_number_of_threads_changes_nothing():
     found = []
     for threads in (1, 2, 5):
-        env = make_vec(CHEETAHS, 9, SHORT, stagger=True, threads=threads, variation=VARIED)
+        env = make_vec(CHEETAHS, 6, SHORT, stagger=True, threads=threads, variation=VARIED)
         env.reset(seed=3)
         found.append(go_on(env, 30, 3))
     assert equal(found[0], found[1]) and equal(found[0], found[2])

@@ -125,7 +125,7 @@ def bring(other: TokenVectorEnv, env: TokenVectorEnv, before: int, seed: int) ->
     assert not other.begun_anew.any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(senses=senses, before=st.integers(0, 40), seed=st.integers(0, 99))
 def test_whatever_the_senses_a_restored_environment_has_the_same_future(senses, before, seed) -> None:
     env, other = restored(lambda: carts(senses, stagger=bool(seed % 2)), before, seed)
