@@ -41,7 +41,7 @@ class Agent:
         parameter = next(self.policy.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
-    def reset(self, rows: np.ndarray | None = None) -> None:
+    def reset(self, rows: np.ndarray | torch.Tensor | None = None) -> None:
         """Forgets what the policy remembers of an episode.
 
         Args:
@@ -51,7 +51,7 @@ class Agent:
             self._memory = self._memory_shape = None
             return
         start = self.policy.initial_memory(*self._memory_shape)
-        which = torch.as_tensor(np.asarray(rows, dtype=bool), device=self.device)
+        which = torch.as_tensor(rows, dtype=torch.bool, device=self.device)
         for key, value in self._memory.items():
             shape = (-1,) + (1,) * (value.ndim - 1)
             self._memory[key] = torch.where(which.reshape(shape), start[key].to(value), value)

@@ -4,7 +4,7 @@
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from omegaconf import DictConfig
@@ -15,10 +15,8 @@ from ...envs.task_set import TaskSet
 from ...envs.token_env import TokenEnv
 from ..composition import policy_class
 from ..policies.base import Policy
+from ..rollout.compute import Compute
 from ..rollout.episodes import EpisodeLog
-
-if TYPE_CHECKING:
-    from ..rollout.compute import Compute
 
 Stop = Callable[[], bool]
 EPISODES, EPOCHS = whole(0, 10**6), whole(1, 10**4)
@@ -33,8 +31,7 @@ class Setup:
         task_set: trained on, simulated where the run wants it.
         agent: the agent's node of the configuration.
         environment: configuration of the task, of which other processes can make it.
-        device: of the policy.
-        precision: that the policy computes in: ``float32`` or ``bf16``.
+        device, precision: of the policy: ``float32`` or ``bf16``.
         threads: that whatever computes may have.
         compute: where candidates are evaluated.
         seed: of the run. learner_seed, env_seed: streams of its own for the learner and the environments'
@@ -50,7 +47,7 @@ class Setup:
     device: torch.device
     precision: str
     threads: int
-    compute: "Compute"
+    compute: Compute
     seed: int
     learner_seed: int
     env_seed: int
@@ -62,20 +59,14 @@ class Setup:
         """Of the agent. Raises UserError: it does not fit the task, or has no gradient."""
         return policy_class(self.agent, self.task_set.kind, by_gradient)
 
-    def make_env(
-        self, num_envs: int, task_set: TaskSet | None = None, by_gradient: bool = True, **options: Any
-    ) -> TokenEnv:
-        """Environments of all training bodies, where the run simulates them.
+    def make_env(self, num_envs: int, task_set: TaskSet | None = None, **options: Any) -> TokenEnv:
+        """Environments of all training bodies, for a policy that is trained by its gradient.
 
-        Args:
-            num_envs: spread evenly over the bodies.
-            task_set: another task to make them of.
-            by_gradient: whether the policy is to be trained by its gradient.
-            options: of `TaskSet.make_env`.
+        They are simulated where the run wants it; ``options`` are those of `TaskSet.make_env`.
         """
         task = task_set or self.task_set
-        aligned = self.policy_class(by_gradient).aligned_slots
         device = "cpu" if task.simulation == "cpu" else self.device
+        aligned = self.policy_class(by_gradient=True).aligned_slots
         return task.make_env(task.seen, num_envs, device, aligned=aligned, threads=self.threads, **options)
 
 
@@ -108,11 +99,9 @@ class Learner(abc.ABC):
     def update(self, stop: Stop) -> dict[str, float] | None:
         """One rollout and what is learnt from it, or one generation.
 
-        Args:
-            stop: asked again and again, at best after each step.
-
         Returns:
-            Scalars by name; None: stopped in its midst. `state` then is that before it.
+            Scalars by name; None: stopped in its midst, which ``stop`` asks for again and again. `state` then
+            is that before it.
 
         Raises:
             RunFault: too many simulations diverged.
@@ -127,19 +116,16 @@ class Learner(abc.ABC):
     def restore(self, state: Mapping[str, Any], new_episodes: bool) -> Sequence[str]:
         """Go on from `state`; the policy has its parameters already.
 
-        Args:
-            state: as it was saved.
-            new_episodes: the environments are others than before, so that episodes begin anew.
+        If ``new_episodes``, the environments are others than before, so that episodes begin anew.
 
         Returns:
             What makes the rest another than it would have been without a stop, a phrase each.
         """
 
     def validate(self, score: Callable[[], float]) -> dict[str, float]:
-        """Decide what is saved. Returns scalars; the default has one, the policy's score.
+        """Decide what is saved; scalars. By default one, the policy's score.
 
-        Args:
-            score: mean return of the present `policy`; its best so far is kept as ``best/``.
+        ``score`` gives the mean return of the present `policy`, and keeps the best so far as ``best/``.
         """
         return {"validation/mean_reward": score()}
 
@@ -159,13 +145,9 @@ class Learner(abc.ABC):
 class Algorithm(abc.ABC):
     """Settings; the keys of the algorithm's file in ``conf/algorithm``. A subclass is ``@checked``.
 
-    Args:
-        max_diverged: share of a body's steps in an update whose simulation may diverge; then the run stops.
-        checkpoint_every: between checkpoints, in units of the budget. keep_checkpoints: how many stay.
-        validate_every: between validations on the training bodies, which choose ``best/``; 0 for never.
-        validation_episodes: of each body.
-        zero_shot_every: between runs of the suite of ``conf/zero_shot.yaml``, which chooses nothing; 0 for
-            never. A shorter run has none, a longer one another at its end.
+    What comes every so often counts in units of the budget, and not at all if it is 0. Validations on the
+    training bodies choose ``best/``; the suite of ``conf/zero_shot.yaml`` chooses nothing, a run that is
+    shorter than its interval has none, a longer one another at its end.
 
     Raises:
         UserError: an invalid value.
@@ -192,7 +174,7 @@ class Algorithm(abc.ABC):
     def make_learner(self, setup: Setup) -> Learner:
         """Raises UserError: what the run asks for does not go together."""
 
-    def why_on_cpu(self, compute: "Compute") -> str | None:
+    def why_on_cpu(self, compute: Compute) -> str | None:
         """Half a sentence, why its task has to be simulated on the CPU; None: it need not."""
         return None
 

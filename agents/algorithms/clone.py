@@ -35,25 +35,10 @@ from .ppo import RATE
 @checked("algorithm")
 @dataclass(kw_only=True)
 class Clone(Algorithm):
-    """Settings of cloning; the keys of ``conf/algorithm/clone.yaml``.
+    """Settings of cloning; ``conf/algorithm/clone.yaml`` says what its keys mean.
 
-    Args:
-        teacher: a run folder, its name in ``runs/``, or a ``policy/`` folder.
-        total_steps: environment steps, summed over all environments.
-        teacher_steps: of these, the first, in which the teacher acts; then the student does.
-        handover_steps: the next, over which the share of environments in which the teacher still acts falls
-            to none, each one's actor being drawn for a rollout: so the teacher brings back what the student
-            has led astray, where its own states would soon tell it nothing.
-        num_envs: environments.
-        n_steps: steps of each between updates.
-        episode_steps: the student's episodes end after so many steps, so that it meets more beginnings,
-            where it has to find out what its sensors are; None: as many as the task has.
-        batch_size: samples of a minibatch.
-        n_epochs: passes over a rollout.
-        sequence_length: steps that a student with memory is trained through at once; it divides n_steps.
-        learning_rate: of Adam; it falls linearly to zero.
-        noise: deviation of the noise on the student's actions, nominal units; so that it learns to recover.
-        max_grad_norm: gradients are shortened to it.
+    While the teacher hands over, each environment's actor is drawn for a rollout: so the teacher brings back
+    what the student has led astray, where its own states would soon tell it nothing.
 
     Raises:
         UserError: an invalid value, or no teacher.
@@ -92,9 +77,6 @@ class Clone(Algorithm):
             **common_charts(policy),
         }
 
-    def why_on_cpu(self, compute: Any) -> str:  # noqa: D102
-        return "cloning has its environments on the CPU, where the teacher looks on"
-
 
 class CloneLearner(OnPolicyLearner):
     """Collects what the student meets and what the teacher would do, and regresses it."""
@@ -123,11 +105,8 @@ class CloneLearner(OnPolicyLearner):
     @property
     def teacher_share(self) -> float:
         """Of the environments of the next rollout, how many the teacher acts in."""
-        settings = self.settings
-        since = self.steps - settings.teacher_steps
-        if since < 0:
-            return 1.0
-        return max(0.0, 1 - since / settings.handover_steps) if settings.handover_steps else 0.0
+        since, handover = self.steps - self.settings.teacher_steps, self.settings.handover_steps
+        return float(since < 0) if not handover else min(1.0, max(0.0, 1 - since / handover))
 
     def _collect(self, stop: Any) -> bool:
         draws = self._rng.random(self.env.num_envs)
@@ -138,8 +117,10 @@ class CloneLearner(OnPolicyLearner):
         (outputs,) = self.network.act(self.observation)
         taught = self.teacher.act(self.env.beside_observation())  # (B, A), or choices (B,) or (B, K)
         own = self.policy.choose(outputs)
-        if self.policy.discrete:
-            labels = _one_hot(taught, self.policy.discrete, outputs.shape[-1])
+        if discrete := self.policy.discrete:  # labels: (B, A) of choices (B,), or of several decisions (B, K)
+            counts = [outputs.shape[-1]] if discrete is True else discrete
+            pairs = zip(taught.long().view(len(taught), -1).unbind(-1), counts, strict=True)
+            labels = torch.cat([functional.one_hot(choice, count) for choice, count in pairs], -1).float()
         else:
             labels = taught
             if self.settings.noise:
@@ -150,7 +131,7 @@ class CloneLearner(OnPolicyLearner):
 
     def _forget(self, ended: Tensor) -> None:
         super()._forget(ended)
-        self.teacher.reset(ended.cpu().numpy())
+        self.teacher.reset(ended)
 
     def _learn(self) -> dict[str, float]:
         settings, auxiliary = self.settings, None
@@ -186,14 +167,6 @@ class CloneLearner(OnPolicyLearner):
         return super()._go_on(state)
 
 
-def _one_hot(choices: Tensor, discrete: Any, size: int) -> Tensor:
-    """(B, A) float32 of choices (B,), or of several decisions (B, K)."""
-    if discrete is True:
-        return functional.one_hot(choices.long(), size).float()
-    pairs = zip(choices.unbind(-1), discrete, strict=True)
-    return torch.cat([functional.one_hot(choice.long(), count) for choice, count in pairs], -1).float()
-
-
 def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
     """The teacher's own senses, in the task's order and with nothing lost.
 
@@ -208,6 +181,6 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
         raise UserError(f"the teacher was trained on {described[0]}, the student is to learn {described[1]}")
     senses = own.senses.with_values(shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0)
-    with closing(own.with_senses(senses).make_vec(own.seen, 1, threads=1)) as env:
+    with closing(own.with_senses(senses).make_env(own.seen, 1, threads=1)) as env:
         check_fit(teacher.policy, env)
     return senses

@@ -36,24 +36,10 @@ KEPT = ("population", "sigma0", "start", "diagonal", "mirrored")
 @checked("algorithm")
 @dataclass(kw_only=True)
 class CMAES(Algorithm):
-    """Settings of CMA-ES; the keys of ``conf/algorithm/cma_es.yaml``. They count in generations.
+    """Settings of CMA-ES; ``conf/algorithm/cma_es.yaml`` says what its keys mean. They count in generations.
 
-    Args:
-        generations: of the whole run.
-        population: candidates of a generation.
-        episodes: of each candidate on each training body; all candidates of a generation meet the same
-            starts, every generation new ones.
-        sigma0: deviation of the parameters at the start.
-        start: ``zero``, as the published agent, or ``initial``: the parameters that PPO would begin with, or
-            with ``start_from`` those of that run. ``auto``: ``initial`` with ``start_from``, else ``zero``.
-        diagonal: adapt variances only, for networks whose full covariance would be too large or too slow.
-        mirrored: candidates in pairs, at opposite sides of the mean.
-        shard_size: candidates that are simulated together, by whoever does it; ``auto``: what was measured to
-            be fast, see docs/scaling.md. Numbers depend on it by rounding, and on nothing else of how the
-            work is shared.
-        validate_every: generations between validations of the mean and of the best candidate; the better of
-            them becomes the policy; 0 for never, the policy then is the mean.
-        zero_shot_every: as of `Algorithm`; what is tried is the mean of the search.
+    All candidates of a generation meet the same starts, every generation new ones. Numbers depend on
+    ``shard_size`` by rounding, and on nothing else of how the work is shared.
 
     Raises:
         UserError: an invalid value.
@@ -163,7 +149,8 @@ class CMALearner(Learner):
         bodies = np.broadcast_to(np.arange(scores.returns.shape[1])[:, None], scores.returns.shape)
         episodes = Episodes(scores.returns.ravel(), scores.lengths.ravel(), bodies.ravel())
         generation = f"generation {search.generation:,}"
-        self.episodes.replace(episodes, scores.diverged.sum((0, 2)), scores.lengths.sum((0, 2)), generation)
+        diverged, steps = scores.diverged.sum((0, 2)), scores.lengths.sum((0, 2))
+        self.episodes.add(episodes, diverged, steps, generation, only=True)
         fitness = scores.returns.mean((1, 2))  # fitness: (P,)
         search.tell(fitness)
         self.steps += int(scores.lengths.sum())

@@ -21,15 +21,10 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class MaskedGaussian:
-    """Independent Gaussians of one deviation around the means, over the actuators that exist.
+    """Independent Gaussians of one deviation around the means (B, ...), over the actuators that exist.
 
     Log-probability and entropy are sums over these, so that padding and bodies of other sizes have no
-    influence on each other.
-
-    Args:
-        mean: (B, ...) means.
-        mask: 1 where there is an actuator, of the shape of ``mean``; None: everywhere.
-        log_std: scalar.
+    influence on each other. ``mask`` is 1 where there is an actuator; None: everywhere.
     """
 
     def __init__(self, mean: Tensor, mask: Tensor | None, log_std: Tensor) -> None:
@@ -37,7 +32,7 @@ class MaskedGaussian:
         self.mask = torch.ones_like(mean) if mask is None else mask.to(mean.dtype)
 
     def sample(self) -> Tensor:
-        """Actions (B, ...), 0 where there is no actuator."""
+        """Actions as the means, 0 where there is no actuator."""
         return self.mean + self.log_std.exp() * torch.randn_like(self.mean) * self.mask
 
     def log_prob(self, actions: Tensor) -> Tensor:
@@ -52,11 +47,9 @@ class MaskedGaussian:
 
 
 class Choices:
-    """One decision, or several, each independent of the others given what is observed.
+    """One decision or several, each independent of the others given what is observed.
 
-    Args:
-        logits: (B, A), those of each decision side by side.
-        discrete: True for one decision, or how many choices each of the K decisions has.
+    Logits (B, A) are those of each decision side by side; ``discrete`` is as of `Policy`.
     """
 
     def __init__(self, logits: Tensor, discrete: Discrete) -> None:
@@ -93,27 +86,24 @@ def distribution(
 
 Evaluate = Callable[[Observation], tuple[Tensor, ...]]
 
-GROUPS = 3
-"""That a batch of limbs is cut into by length: more save less padding than smaller operations cost."""
-
-GROUPS_OF_A_THREAD = 2
-"""Where there are several threads, so that long and short groups are shared evenly."""
+GROUPS, GROUPS_OF_A_THREAD = 3, 2
+"""That a batch of limbs is cut into by length: more save less padding than smaller operations cost. Where
+there are several threads, two for each, so that long and short groups are shared evenly."""
 
 SMALLEST_GROUP = 256
 """Samples; below it one large operation is faster than several small ones."""
 
 
 class Network:
-    """Evaluates a policy on batches.
+    """Evaluates a policy on batches; the policy is trained in place.
 
     Args:
-        policy: evaluated; it is trained in place.
+        policy: evaluated.
         precision: ``float32``, or ``bf16`` to compute under autocast.
         threads: that share the work of a batch; on a CPU only.
         values: whether values are asked for, too.
 
     Attributes:
-        remembers: whether the policy has a memory.
         memory: of a rollout's environments, empty where nothing is remembered; ``before``: the same before
             the last actions.
     """
@@ -145,7 +135,7 @@ class Network:
         return self._step(observation, self._memory_of(observation) if memory is None else memory)[1]
 
     def learn(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """What `act` gives of a batch, differentiable, and the auxiliary loss if the policy has one."""
+        """What `act` gives of a batch, to be differentiated, and the auxiliary loss if the policy has one."""
         if batch.starts is not None:
             return self._sequences(batch), None
         if not self.policy.has_auxiliary_loss:
@@ -215,10 +205,9 @@ class Network:
         return tuple(torch.cat(tensors) for tensors in zip(*found, strict=True))
 
     def _trimmed(self, evaluate: Evaluate, observation: Observation) -> tuple[Tensor, ...]:
-        """Bodies of few limbs without the padding of those of many: of the cheetahs, four slots in ten.
+        """Evaluates samples of similar length together, without what is empty in all of them.
 
-        Samples of similar length are evaluated together, and what is empty in all of them is cut; results are
-        the same but for the order of sums.
+        Of the cheetahs, that is four slots in ten. Results are the same but for the order of sums.
         """
         mask, shards = observation["mask"], self.shards
         groups = GROUPS if shards is None else GROUPS_OF_A_THREAD * shards.count
@@ -255,13 +244,10 @@ def threads_of_an_operation(count: int) -> Iterator[None]:
 
 
 class Shards:
-    """Threads that evaluate parts of a batch and their gradients.
+    """Threads that evaluate parts of a batch and their gradients; each runs its operations alone.
 
     The networks are small: threads within every operation wait for each other after each. Threads that take
     parts of a batch through the whole network meet once forward and once backward.
-
-    Args:
-        count: threads. Each runs its operations alone, if torch's own number of threads is one.
     """
 
     def __init__(self, count: int) -> None:
@@ -284,13 +270,7 @@ class _Apart(torch.autograd.Function):
     """A graph for every part, which the graph of the whole does not see."""
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any,
-        threads: ThreadPoolExecutor,
-        evaluate: Evaluate,
-        parts: Sequence[Observation],
-        *parameters: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, threads: Any, evaluate: Any, parts: Any, *parameters: Tensor) -> Any:  # noqa: D102
         results = list(threads.map(torch.enable_grad()(evaluate), parts))
         ctx.threads, ctx.results, ctx.parameters = threads, results, parameters
         return tuple(tensor.detach() for tensors in results for tensor in tensors)
@@ -309,6 +289,5 @@ class _Apart(torch.autograd.Function):
         for found in ctx.threads.map(differentiate, range(len(results))):
             for index, gradient in enumerate(found):
                 if gradient is not None:
-                    so_far = sums[index]
-                    sums[index] = gradient if so_far is None else so_far.add_(gradient)
+                    sums[index] = gradient if sums[index] is None else sums[index].add_(gradient)
         return (None, None, None, *sums)

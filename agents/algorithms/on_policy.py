@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ...envs.snapshots import Misfit
+from ...envs.token_env import Step, TokenEnv
 from ..device import out_of_memory
 from ..policies.base import Policy
 from ..rollout.buffer import RolloutBuffer
 from ..rollout.episodes import EpisodeRecords
 from ..rollout.gpu import DeviceClock
-from ..training.faults import GradientGuard
+from ..training.faults import refuse_not_finite
 from .base import Learner, Setup, Stop
 from .network import Network, threads_of_an_operation
 
@@ -38,21 +39,12 @@ class OnPolicyLearner(Learner):
     A stop in mid-rollout leaves the state at its beginning, so that the run goes on as if never stopped. Of
     environments that a device simulates nothing goes through the host until the rollout's end.
 
-    Args:
-        settings: of the algorithm.
-        setup: of the run.
-        env: the environments, reset already or not.
-        columns: what a step keeps beside observations; shapes by name.
-        values: whether the policy's values are asked for.
+    ``columns`` are what a step keeps beside observations, shapes by name; ``values``: whether the policy is
+    asked for them.
     """
 
     def __init__(
-        self,
-        settings: Any,
-        setup: Setup,
-        env: Any,
-        columns: Mapping[str, tuple[int, ...]],
-        values: bool = True,
+        self, settings: Any, setup: Setup, env: TokenEnv, columns: Mapping[str, Any], values: bool = True
     ) -> None:
         super().__init__(setup)
         self.settings, self.env, self.device, self._env_seed = settings, env, setup.device, setup.env_seed
@@ -60,7 +52,6 @@ class OnPolicyLearner(Learner):
         self.network = Network(self.policy, setup.precision, torch.get_num_threads(), values)
         # One fused kernel for two dozen small tensors.
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=1.0, eps=1e-5, fused=True)
-        self.guard = GradientGuard(self.policy, self.optimizer)
         length = settings.sequence_length if self.network.remembers else None
         self.buffer = RolloutBuffer(
             settings.n_steps, env.num_envs, env.single_observation_space, columns, self.device, length
@@ -83,8 +74,7 @@ class OnPolicyLearner(Learner):
         self.records.begin(self.starts)
         self.network.memory = {}
 
-    def update(self, stop: Stop) -> dict[str, float] | None:
-        """A rollout and what is learnt from it; see `Learner.update`."""
+    def update(self, stop: Stop) -> dict[str, float] | None:  # noqa: D102
         self._mark, whole = self._snapshot(), False
         try:
             whole = self._collect(stop)
@@ -93,13 +83,13 @@ class OnPolicyLearner(Learner):
                 self.steps = self._mark["steps"]
         if not whole:
             return None
-        begun, self.is_whole, self.guard.step = time.perf_counter(), False, self.steps
+        begun, self.is_whole = time.perf_counter(), False
         # Threads with parts of the batch, where there are some, instead of threads within every operation.
         threads = 1 if self.network.shards else torch.get_num_threads()
         batch = "algorithm.batch_size", self.settings.batch_size
         with threads_of_an_operation(threads), out_of_memory("an update", self.device, *batch):
             scalars = self._learn()
-        self.guard.check_parameters()
+        refuse_not_finite(dict(self.policy.named_parameters()), "parameter", self.steps)
         self._update_normalizer()
         self._mark, self.is_whole = None, True
         self.seconds["update"] += time.perf_counter() - begun
@@ -165,7 +155,7 @@ class OnPolicyLearner(Learner):
     def _act(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Actions for the environments, and columns of the buffer."""
 
-    def _took(self, step: int, result: Any, ended: Tensor) -> None:
+    def _took(self, step: int, result: Step, ended: Tensor) -> None:
         """What a step of the environments gave, right after it."""
 
     def _finish(self) -> None:
@@ -178,7 +168,12 @@ class OnPolicyLearner(Learner):
     def _minimize(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
+        gradients = {name: p.grad for name, p in self.policy.named_parameters() if p.grad is not None}
+        norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+        if not norm.isfinite():  # which overflows before its numbers do
+            refuse_not_finite(gradients, "gradient of", self.steps)
+        most = self.settings.max_grad_norm
+        torch.nn.utils.clip_grads_with_norm_(self.policy.parameters(), most, norm)
         self.optimizer.step()
 
     def _set_rate(self, rate: float) -> None:
@@ -194,12 +189,11 @@ class OnPolicyLearner(Learner):
 
     def _snapshot(self) -> dict[str, Any]:
         """What goes on between updates, but for what only these change."""
-        memory = {key: value.detach().clone() for key, value in self.network.memory.items()}
         return {
             "steps": self.steps,
             "env": self.env.snapshot(),
             "starts": self.starts.clone(),
-            "memory": memory,
+            "memory": {key: value.detach().clone() for key, value in self.network.memory.items()},
             "records": self.records.snapshot(),
             "episodes": self.episodes.snapshot(),
         }
@@ -233,9 +227,8 @@ class OnPolicyLearner(Learner):
         return [f"{int(anew.sum())} of {len(anew)} environments begin new episodes"]
 
     def learnt_from(self) -> dict[str, Tensor]:  # noqa: D102
-        named = {**self.buffer.columns}
-        named |= {f"observation/{key}": value for key, value in self.buffer.observations.items()}
-        return {name: value.flatten(0, 1) for name, value in named.items()}
+        observed = {f"observation/{key}": value for key, value in self.buffer.observations.items()}
+        return {name: value.flatten(0, 1) for name, value in {**self.buffer.columns, **observed}.items()}
 
     def close(self) -> None:  # noqa: D102
         self.env.close()

@@ -6,11 +6,11 @@ device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -42,20 +42,7 @@ RISING_UPDATES = 10
 @checked("algorithm")
 @dataclass(kw_only=True)
 class PPO(Algorithm):
-    """Settings of PPO; the keys of ``conf/algorithm/ppo.yaml``.
-
-    Args:
-        total_steps: environment steps, summed over all environments.
-        num_envs: environments, spread evenly over the training bodies.
-        n_steps: steps of each between updates.
-        batch_size: samples of a minibatch.
-        n_epochs: passes over a rollout.
-        learning_rate: of Adam. ``auto``: `NEW_RATE`, or `CONTINUED_RATE` where the policy begins with what
-            another run has learnt.
-        learning_rate_schedule: ``linear`` (to zero at total_steps) or ``constant``.
-        sequence_length: steps that a policy with memory is trained through at once; it divides n_steps.
-        gamma, gae_lambda, clip_range, ent_coef, vf_coef, max_grad_norm, target_kl: as in SB3.
-        normalize_returns: divide rewards by each body's running deviation of the discounted return.
+    """Settings of PPO; ``conf/algorithm/ppo.yaml`` says what its keys mean. Most are those of SB3.
 
     Raises:
         UserError: an invalid value.
@@ -106,11 +93,9 @@ class PPO(Algorithm):
         return ("total_steps",) if self.learning_rate_schedule == "constant" else ()
 
     def rate(self, steps: int, continued: bool) -> float:
-        """Learning rate after so many steps.
+        """Learning rate after so many steps; whole rollouts pass the end of the run.
 
-        Args:
-            steps: made so far; whole rollouts pass the end of the run.
-            continued: whether the policy began with what another run has learnt.
+        A policy that is ``continued`` began with what another run has learnt.
         """
         rate = self.learning_rate
         if rate == "auto":
@@ -124,9 +109,7 @@ class PPO(Algorithm):
 class PPOLearner(OnPolicyLearner):
     """Explores by Gaussians around the policy's means, or by its choices; see `OnPolicyLearner`.
 
-    Attributes:
-        scaling: of the rewards; None: they are learnt from as they are.
-        passes: over rollouts so far.
+    Rewards go through ``scaling``, if there is one; ``passes`` over rollouts have been made so far.
     """
 
     settings: PPO
@@ -140,8 +123,7 @@ class PPOLearner(OnPolicyLearner):
             )
         env = setup.make_env(settings.num_envs, stagger=True)
         space = env.single_action_space
-        shape = space.shape or (1,)
-        columns = {"actions": (int(np.prod(shape)),)}
+        columns: dict[str, tuple[int, ...]] = {"actions": (math.prod(space.shape),)}
         columns |= dict.fromkeys(("rewards", "values", "log_probs", "advantages", "returns"), ())
         scaling = RewardScaling(env.body_of_row, settings.gamma, env.device)
         self.scaling = scaling if settings.normalize_returns else None
@@ -229,9 +211,8 @@ class PPOLearner(OnPolicyLearner):
                 break
         # Read at once: each number that the host asks for waits for the device.
         each = torch.stack(told)
-        means = each.mean(0).tolist()
         names = ("policy_gradient_loss", "value_loss", "entropy_loss", "clip_fraction")
-        scalars = dict(zip(names, means[1:], strict=True))
+        scalars = dict(zip(names, each.mean(0).tolist()[1:], strict=True))
         scalars |= {"loss": float(each[-1, 0]), "approx_kl": float(torch.stack(divergences).mean())}
         scalars["explained_variance"] = self._explained_variance()
         if not policy.discrete:

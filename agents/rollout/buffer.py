@@ -19,12 +19,10 @@ STARTS = "episode_starts"
 
 @dataclass
 class Batch:
-    """Samples (n, ...), of stretches step by step.
+    """Samples (n, ...), of stretches step by step: observations by key, and what else was kept by name.
 
-    Attributes:
-        observation: by key. columns: what else was kept, by name.
-        starts: (L, b) bool, of b stretches of L steps, where episodes begin; None: samples are single steps.
-        memory: (b, ...) each, of the stretches' beginnings.
+    Of b stretches of L steps ``starts`` (L, b) says where episodes begin, and ``memory`` is that of their
+    beginnings, (b, ...) each; None: samples are single steps.
     """
 
     observation: dict[str, Tensor]
@@ -51,10 +49,6 @@ class RolloutBuffer:
         device: of the learner.
         length: L of a stretch, which divides T; None: minibatches are of single steps.
 
-    Attributes:
-        observations: by key. columns: by name. starts: (T, B) bool, whether an observation is the first of
-            its episode.
-
     Raises:
         UserError: it does not fit into the memory of the device, or the length does not divide T.
     """
@@ -68,12 +62,8 @@ class RolloutBuffer:
         device: torch.device | str = "cpu",
         length: int | None = None,
     ) -> None:
-        self.n_steps, self.num_envs, self.device, self.length = (
-            n_steps,
-            num_envs,
-            torch.device(device),
-            length,
-        )
+        self.n_steps, self.num_envs, self.length = n_steps, num_envs, length
+        self.device = torch.device(device)
         if length is not None and n_steps % length:
             raise UserError(
                 f"algorithm.n_steps is {n_steps}, not a multiple of algorithm.sequence_length={length}: a "
@@ -88,8 +78,10 @@ class RolloutBuffer:
             f"algorithm.num_envs={fits} would fit" if fits else "lower algorithm.n_steps",
             free or None,
         )
-        spaces_by_key = observation_space.items()
-        self.observations = {k: self._zeros(s.shape, _torch_dtype(s.dtype)) for k, s in spaces_by_key}
+        self.observations = {
+            key: self._zeros(space.shape, torch.from_numpy(np.empty(0, space.dtype)).dtype)
+            for key, space in observation_space.items()
+        }
         self.columns = {name: self._zeros(shape) for name, shape in columns.items()}
         self.starts = self._zeros((), torch.bool)
         self.reset()
@@ -170,7 +162,3 @@ def rollout_bytes(
     """What a `RolloutBuffer` of these takes."""
     observed = sum(int(np.prod(space.shape)) * space.dtype.itemsize for space in observation_space.values())
     return n_steps * num_envs * (observed + 1 + 4 * sum(int(np.prod(shape)) for shape in columns.values()))
-
-
-def _torch_dtype(dtype: np.dtype) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, dtype)).dtype

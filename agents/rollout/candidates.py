@@ -82,9 +82,10 @@ class Recipe:
         """(rows, n) candidates of a part of ``drawn``, in pycma's order of operations."""
         return self.mean + self.sigma * (self.scaling * self.drawn[part].rows(len(self.mean)))
 
-    def without_draw(self) -> Recipe:
-        """What candidates of all parts have in common."""
-        return replace(self, drawn=self.drawn[:0])
+    @property
+    def nbytes(self) -> int:
+        """Of what candidates of all parts have in common."""
+        return self.mean.nbytes + self.scaling.nbytes + 8
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,6 @@ class Sent:
     def nbytes(self) -> int:
         """How much of it there is, but for a few bytes around it."""
         return self.values.nbytes + (0 if self.drawn is None else SEED_BYTES * len(self.drawn.seeds))
-
-
-def whole(candidates: np.ndarray, shard: slice, dtype: np.dtype) -> Sent:
-    """A shard as numbers, rounded to the precision that the policy computes in, as it would do itself."""
-    return Sent(candidates[shard].astype(dtype))
 
 
 def drawn_again(
@@ -130,8 +126,3 @@ def received(sent: Sent, recipe: Recipe | None) -> np.ndarray:
         return sent.values
     drawn = replace(recipe, drawn=sent.drawn).rows(slice(None))
     return np.concatenate((sent.values, drawn.astype(sent.values.dtype)))
-
-
-def shared_bytes(recipe: Recipe) -> int:
-    """Of what all shards drawn again have in common, once for each machine."""
-    return recipe.mean.nbytes + recipe.scaling.nbytes + 8

@@ -31,7 +31,7 @@ class FirstEpisodes:
     Whether an environment goes on with other episodes or stays as it is, what comes after counts for nothing.
 
     Attributes:
-        running: (B,) bool. returns: (B,) float64. lengths: (B,) int64. diverged: (B,) bool.
+        running, diverged: (B,) bool. returns: (B,) float64. lengths: (B,) int64.
     """
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu") -> None:
@@ -108,9 +108,6 @@ class EpisodeLog(Kept):
         bodies: names of what is trained on.
         max_diverged: share of a body's steps in an update whose simulation may diverge.
         has_physics: whether the simulation is ours; else NaN is what an environment gave.
-
-    Attributes:
-        diverged: (M,) int, simulations of each body so far.
     """
 
     kept = ("diverged", "_returns", "_lengths", "_of_body")
@@ -122,32 +119,27 @@ class EpisodeLog(Kept):
         self._lengths: list[int] = []
         self._of_body: list[list[float]] = [[] for _ in self.bodies]
 
-    def add(self, episodes: Episodes, diverged: np.ndarray, steps: np.ndarray, when: str) -> None:
-        """Take in an update's episodes, before anything is learnt from them.
+    def add(
+        self, episodes: Episodes, diverged: np.ndarray, steps: np.ndarray, when: str, only: bool = False
+    ) -> None:
+        """Take in an update's whole episodes, in order, before anything is learnt from them.
 
-        Args:
-            episodes: whole ones, in order.
-            diverged: (M,) steps of each body in which its simulation diverged.
-            steps: (M,) steps of each body.
-            when: they were made, for the message.
+        Scalars are means of the latest ones; ``only``: of all these and no others. Of each body ``diverged``
+        (M,) of its ``steps`` (M,), which were made ``when``, have.
 
         Raises:
             RunFault: more of them diverged than may.
         """
         self._check(diverged, steps, when)
         self.diverged += diverged
-        self._returns = [*self._returns, *episodes.returns.tolist()][-RECENT:]
-        self._lengths = [*self._lengths, *episodes.lengths.tolist()][-RECENT:]
-        for body, kept in enumerate(self._of_body):
-            kept += episodes.returns[episodes.bodies == body].tolist()
-            del kept[:-RECENT_OF_BODY]
-
-    def replace(self, episodes: Episodes, diverged: np.ndarray, steps: np.ndarray, when: str) -> None:
-        """As `add`, but scalars are then means over all these episodes and no others."""
-        self._check(diverged, steps, when)
-        self.diverged += diverged
-        self._returns, self._lengths = episodes.returns.tolist(), episodes.lengths.tolist()
-        self._of_body = [episodes.returns[episodes.bodies == i].tolist() for i in range(len(self.bodies))]
+        new = [episodes.returns.tolist(), episodes.lengths.tolist()]
+        of_body = [episodes.returns[episodes.bodies == i].tolist() for i in range(len(self.bodies))]
+        if not only:
+            kept = zip((self._returns, self._lengths), new, strict=True)
+            new = [[*before, *more][-RECENT:] for before, more in kept]
+            kept = zip(self._of_body, of_body, strict=True)
+            of_body = [[*before, *more][-RECENT_OF_BODY:] for before, more in kept]
+        (self._returns, self._lengths), self._of_body = new, of_body
 
     @property
     def mean_return(self) -> float | None:

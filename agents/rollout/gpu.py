@@ -17,13 +17,8 @@ def repeated(
     """``function`` as what is called in a loop: on a GPU a CUDA graph, on a CPU itself.
 
     On a GPU it is run at once, `WARM_UP` times, and captured: what it has written is to be written anew
-    before the loop begins. It must wait for nothing, read and write tensors that stay where they are, and
-    draw from no generator but these.
-
-    Args:
-        function: what is repeated, without arguments and results.
-        device: of its tensors.
-        generators: of the device, that it draws from.
+    before the loop begins. It has neither arguments nor results, waits for nothing, reads and writes tensors
+    that stay where they are, and draws from these ``generators`` of the device alone.
     """
     if device.type != "cuda":
         return function
@@ -43,12 +38,9 @@ def repeated(
 
 
 class DeviceClock:
-    """Adds up the time between `start` and `stop`.
+    """Adds up the time of a device's operations between `start` and `stop`.
 
-    On a GPU the operations are timed by marks in its stream, so that nothing waits until `read`.
-
-    Args:
-        device: that the operations run on.
+    On a GPU they are timed by marks in its stream, so that nothing waits until `read`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -58,19 +50,16 @@ class DeviceClock:
 
     def start(self) -> None:
         """A part begins."""
-        if self._is_gpu:
-            self._mark()
-        else:
-            self._seconds -= time.perf_counter()
+        self._mark(-1)
 
     def stop(self) -> None:
         """The part has ended."""
-        if self._is_gpu:
-            self._mark()
-        else:
-            self._seconds += time.perf_counter()
+        self._mark(1)
 
-    def _mark(self) -> None:
+    def _mark(self, sign: int) -> None:
+        if not self._is_gpu:
+            self._seconds += sign * time.perf_counter()
+            return
         mark = torch.cuda.Event(enable_timing=True)
         mark.record()
         self._marks.append(mark)

@@ -27,7 +27,7 @@ from ..device import processor
 from ..storage.policy import describe_policy, described_policy
 from ..storage.policy_json import installed_version
 from ..training.signals import STOPS
-from .candidates import Recipe, Sent, drawn_again, received, shared_bytes, whole
+from .candidates import Recipe, Sent, drawn_again, received
 from .compute import Compute, Work
 from .population import Scores, Simulator, Stop, joined, shards_of
 
@@ -56,15 +56,7 @@ _kept: dict[str, Any] = {}
 @checked("compute")
 @dataclass
 class Ray(Compute):
-    """A Ray cluster; the keys of ``conf/compute/ray.yaml``.
-
-    Args:
-        address: of a cluster that runs (``auto``: the one of this machine, or ``host:port``); null: one of
-            our own on this machine, for as long as the run lasts.
-        workers: processes of a cluster of our own; ``auto``: one per core.
-        cpus: of a cluster, that each shard takes while it is computed.
-        retries: how often a shard is computed again after its worker or node was lost, before the run stops.
-        patience: seconds without any worker before the log says so, and again.
+    """A Ray cluster; ``conf/compute/ray.yaml`` says what its keys mean.
 
     Raises:
         UserError: an invalid value, or Ray is not installed.
@@ -166,7 +158,8 @@ class RayPopulation:
 
     def _pack(self, candidates: np.ndarray, recipe: Recipe | None) -> tuple[list[Sent], list[Any]]:
         """Shards as they are sent, and what they share; the smaller of two ways."""
-        parts = [whole(candidates, shard, self._dtype) for shard in self.shards]
+        # Rounded to the precision that the policy computes in, as it would do itself.
+        parts = [Sent(candidates[shard].astype(self._dtype)) for shard in self.shards]
         self.bytes_sent = sum(part.nbytes for part in parts)
         if recipe is None:
             return parts, []
@@ -174,11 +167,11 @@ class RayPopulation:
         if drawn is None:
             log.warning("the candidates could not be drawn again from their seeds; their numbers are sent")
             return parts, []
-        needed = sum(part.nbytes for part in drawn) + len(self._nodes()) * shared_bytes(recipe)
+        needed = sum(part.nbytes for part in drawn) + len(self._nodes()) * recipe.nbytes
         if needed >= self.bytes_sent:
             return parts, []
         self.bytes_sent = needed
-        return drawn, [self._ray.put(recipe.without_draw())]
+        return drawn, [self._ray.put(replace(recipe, drawn=recipe.drawn[:0]))]
 
     def _result(self, reference: Any, index: int, tries: int) -> Scores | None:
         """Scores of a shard; None: who computed it is gone."""

@@ -30,9 +30,6 @@ class RewardScaling:
         body_of_row: (B,) int, from 0 on; M bodies.
         gamma: discount of the return.
         device: of the rewards.
-
-    Attributes:
-        mean, var, count: (M,) float64, of each body's discounted returns so far.
     """
 
     def __init__(self, body_of_row: np.ndarray, gamma: float, device: torch.device) -> None:
@@ -43,17 +40,13 @@ class RewardScaling:
         self._shares = torch.from_numpy(shares).to(device)  # (M, B), of a row in its body's mean
         self._rows = torch.from_numpy(rows.astype(float)).to(device)
         self._body = torch.from_numpy(body_of_row.astype(np.int64)).to(device)
+        # Of each body's discounted returns so far, (M,) float64.
         self.mean, self.var = torch.zeros_like(self._rows), torch.ones_like(self._rows)
         self.count = torch.full_like(self._rows, FIRST_COUNT)
         self._returns = torch.zeros(len(body_of_row), dtype=torch.float64, device=device)
 
     def __call__(self, rewards: Tensor, ended: Tensor) -> Tensor:
-        """Scaled rewards (B,) float32 of a step.
-
-        Args:
-            rewards: (B,) raw.
-            ended: (B,) bool.
-        """
+        """Scaled rewards (B,) float32 of raw ones (B,) of a step in which episodes (B,) bool have ended."""
         rewards = rewards.float()
         self._returns = self._returns * self.gamma + rewards
         self._update()
@@ -85,11 +78,7 @@ class RewardScaling:
         return {**take(self, _KEPT), "statistics": statistics}
 
     def restore(self, taken: Mapping[str, Any], begun_anew: Tensor) -> None:
-        """Inverse of `snapshot`.
-
-        Args:
-            taken: of `snapshot`.
-            begun_anew: (B,) bool, environments that are at the beginning of an episode instead.
+        """Inverse of `snapshot`; environments (B,) that have ``begun_anew`` have no return yet.
 
         Raises:
             Misfit: of other environments.
@@ -111,7 +100,7 @@ Predict = Callable[[Observation, Memory], Tensor]
 
 
 class KnownCuts:
-    """Of environments whose ends the host knows: those that were cut are kept, and no others."""
+    """What a rollout cut of environments whose ends the host knows: it keeps these, and no others."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[Tensor, Tensor, Observation, Memory]] = []
@@ -137,12 +126,9 @@ class KnownCuts:
             self._kept.append((torch.full_like(rows, time), rows, found, own))
 
     def bootstrap(self, rewards: Tensor, gamma: float, predict: Predict) -> None:
-        """Add to the rewards (T, B) of the last steps what they lead to.
+        """Add to the rewards (T, B) of the last steps what they lead to, in place.
 
-        Args:
-            rewards: changed in place.
-            gamma: discount of the values.
-            predict: values (n,) of observations and memories.
+        ``predict`` gives values (n,) of observations and memories, which ``gamma`` discounts.
         """
         if not self._kept:
             return
@@ -155,12 +141,7 @@ class KnownCuts:
 
 
 class UnknownCuts:
-    """The same where only the device knows which were cut: each environment has room for some.
-
-    Args:
-        num_envs: B.
-        slots: cuts of an environment that a rollout has room for.
-    """
+    """The same where only the device knows which were cut: each environment has room for ``slots`` cuts."""
 
     def __init__(self, num_envs: int, slots: int) -> None:
         self._size, self._slots = num_envs, slots

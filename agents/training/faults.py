@@ -14,7 +14,6 @@ from ..storage.run_folder import list_checkpoints
 
 if TYPE_CHECKING:  # torch takes seconds, and every command line knows RunFault
     import numpy as np
-    import torch
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
@@ -35,35 +34,12 @@ class NotFinite(FloatingPointError):
         self.what, self.step = what, step
 
 
-class GradientGuard:
-    """Looks at all gradients before each step of an optimiser: one reduction of each, one transfer.
-
-    The module names the tensors; ``step`` is how many environment steps have been made, for messages.
-    """
-
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self._module, self.step = module, 0
-        optimizer.register_step_pre_hook(self._look)
-
-    def _look(self, *_: object) -> None:
-        import torch
-
-        gradients = [p.grad for p in self._module.parameters() if p.grad is not None]
-        if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
-            named = {name: p.grad for name, p in self._module.named_parameters() if p.grad is not None}
-            # Norms overflow before their numbers do.
-            bad = [name for name, gradient in named.items() if not torch.isfinite(gradient).all()]
-            if bad:
-                more = f" (and of {len(bad) - 1} more)" if len(bad) > 1 else ""
-                raise NotFinite(f"the gradient of {bad[0]}{more}", self.step)
-
-    def check_parameters(self) -> None:
-        """Raises NotFinite: a parameter is not finite."""
-        import torch
-
-        for name, parameter in self._module.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise NotFinite(f"the parameter {name}", self.step)
+def refuse_not_finite(tensors: Mapping[str, Tensor], what: str, step: int) -> None:
+    """Raises NotFinite: one of the tensors, which are ``what`` of these names, has such a number."""
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
+        more = f" (and of {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise NotFinite(f"the {what} {bad[0]}{more}", step)
 
 
 def diagnose(

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,8 @@ class Run:
         """How long the run has taken so far, what was interrupted included."""
         return (self.state or {}).get("seconds", 0.0) + time.monotonic() - self._begun
 
-    def learn(self) -> None:
-        """Learn until the end of the budget, or until told to stop.
+    def learn(self, listening: StopSignals | None = None) -> None:
+        """Learn until the end of the budget, or until told to stop, perhaps by who was ``listening`` before.
 
         Raises:
             SystemExit: stopped by a signal, with 128 plus its number; everything has been saved.
@@ -207,7 +207,8 @@ class Run:
             log.info("run folder: %s", self.folder)
             put_random_states(self._random, self.device)
             total = budget if units == "steps" else 0
-            with StopSignals() as signals, closing(Progress(total)) as progress:
+            listens = nullcontext(listening) if listening else StopSignals()
+            with listens as signals, closing(Progress(total)) as progress:
                 progress.start(self.steps)
                 self._learn_until(signals, progress)
             self.save()

@@ -24,7 +24,7 @@ def train(config: DictConfig, folder: Path) -> None:
             into.
     """
     with ExitStack() as stack:
-        stack.enter_context(StopSignals())  # from here on a signal ends in a checkpoint
+        signals = stack.enter_context(StopSignals())  # from here on a signal ends in a checkpoint
         algorithm = make_algorithm(config)
         device = resolve_device(config.device)
         set_threads(config.threads)
@@ -41,5 +41,5 @@ def train(config: DictConfig, folder: Path) -> None:
                 raise
             where = f" ({error.filename})" if error.filename else ""
             raise UserError(f"the run cannot begin in {folder}: {error.strerror}{where}") from error
-        run.learn()
+        run.learn(signals)
         run.save_errors.check_end()

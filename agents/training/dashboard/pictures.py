@@ -6,13 +6,12 @@ import functools
 import io
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 import imageio
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from ....envs.errors import UserError
@@ -44,12 +43,7 @@ INSIDE_STEPS = 50
 
 
 class Pictures:
-    """Draws pictures of a policy for one run.
-
-    Args:
-        task: in which it acts, without anything that disturbs it.
-        body: name of a body trained on, or of the task.
-    """
+    """Draws pictures of a policy in a task that nothing disturbs, of one body (or the task's name)."""
 
     def __init__(self, task: TaskSet, body: str) -> None:
         self.task, self.body = task, body
@@ -57,7 +51,7 @@ class Pictures:
 
     def draw(self, agent: Agent) -> dict[str, Summary.Image]:
         """Images by tag; what cannot be drawn on this machine is left out, and that is said once."""
-        makers: dict[str, Callable[[Agent], Summary.Image]] = {}
+        makers = {}
         if self.task.kind != "sensors" or isinstance(self.task, RenderedTask):  # numbers have no picture
             makers[f"video/{self.body}"] = self._video
         if looks_inside(agent.policy):
@@ -91,26 +85,16 @@ class Pictures:
 
     def _inside(self, agent: Agent) -> Summary.Image:
         record = record_inside(agent, self.task, self.body, PICTURES_SEED, INSIDE_STEPS)
-        return still(inside_figure(record))
+        canvas, file = FigureCanvasAgg(inside_figure(record)), io.BytesIO()
+        canvas.print_png(file)
+        width, height = canvas.get_width_height()
+        return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=file.getvalue())
 
 
 def animation(frames: Sequence[np.ndarray], seconds: float) -> Summary.Image:
-    """An animated GIF, which TensorBoard shows among its images.
-
-    Args:
-        frames: each (height, width, 3) uint8.
-        seconds: that each is seen.
-    """
+    """An animated GIF of (height, width, 3) uint8, each seen so long; TensorBoard shows it as an image."""
     file = io.BytesIO()
     # Browsers show no frame for less than 20 ms.
     imageio.mimwrite(file, list(frames), format="GIF", duration=max(20, round(1000 * seconds)), loop=0)
     height, width, _ = frames[0].shape
     return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.getvalue())
-
-
-def still(figure: Figure) -> Summary.Image:
-    """A figure as a PNG."""
-    canvas, file = FigureCanvasAgg(figure), io.BytesIO()
-    canvas.print_png(file)
-    width, height = canvas.get_width_height()
-    return Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=file.getvalue())

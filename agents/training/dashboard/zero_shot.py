@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -12,7 +11,6 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 
 from ....envs.errors import EnvironmentFault, UserError, nearest
 from ....envs.locomotion.varied.variation import QUANTITIES, intervals_of
@@ -25,6 +23,7 @@ from ...composition import check_fit
 from ...evaluation.episodes import run_episodes
 from ...evaluation.suites import KINDS, undisturbed
 from ...policies.base import Policy
+from ..resume import put_random_states, take_random_states
 
 log = logging.getLogger(__name__)
 
@@ -171,17 +170,13 @@ class ZeroShotSuite:
 @contextmanager
 def left_alone(policy: Policy) -> Iterator[None]:
     """Within it, nothing reaches the training: random streams and the policy's mode come back."""
-    mode, of_numpy, of_python = policy.training, np.random.get_state(), random.getstate()
-    device = next(policy.parameters()).device
+    device, mode = next(policy.parameters()).device, policy.training
+    states = take_random_states(device)
     try:
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            threads_of_an_operation(1),  # few rows are too little work to share
-        ):
+        with threads_of_an_operation(1):  # few rows are too little work to share
             yield
     finally:
-        np.random.set_state(of_numpy)
-        random.setstate(of_python)
+        put_random_states(states, device)
         policy.train(mode)
 
 

@@ -17,6 +17,7 @@ from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
+from somite.envs.token_env import TokenEnv
 from tests.agents.evaluation.test_evaluate import evaluate
 from tests.agents.runs import compose, read_metrics
 
@@ -206,10 +207,22 @@ def test_a_student_learns_in_bf16_and_acts_in_it(tmp_path: Path, teacher: Path) 
     assert np.allclose(exact, rounded, rtol=0.1), "and learns the same"
 
 
-def test_cloning_is_simulated_on_the_cpu(tmp_path: Path, teacher: Path) -> None:
+def test_cloning_is_simulated_by_torch_where_that_is_asked_for(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a device whose numbers the host would have to wait for."""
+    settings = ("algorithm.total_steps=2048", "algorithm.teacher_steps=1024", "env.senses.shuffle=episode")
     assert make_clone(tmp_path / "a", teacher).task_set.simulation == "cpu"
-    with pytest.raises(UserError, match="simulation=torch was asked for"):
-        make_clone(tmp_path / "b", teacher, "simulation=torch")
+    learnt = []
+    for name, waits in (("b", True), ("c", False)):
+        monkeypatch.setattr(TokenEnv, "knows_ends", waits)
+        run = make_clone(tmp_path / name, teacher, "simulation=torch", *settings)
+        run.learn()
+        assert run.task_set.simulation == "torch"
+        learnt.append(torch.cat([p.detach().flatten() for p in run.policy.parameters()]))
+    torch.testing.assert_close(*learnt, rtol=0, atol=2e-3)  # but for rounding
+    losses = [float(row["clone/loss"]) for row in read_metrics(tmp_path / "c")]
+    assert losses[-1] < losses[0]
 
 
 def test_what_cannot_be_cloned_is_said(tmp_path: Path, teacher: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from somite.agents.rollout import ray_population as worker
-from somite.agents.rollout.candidates import drawn_again, received, shared_bytes, whole
+from somite.agents.rollout.candidates import Sent, drawn_again, received
 from somite.agents.rollout.population import joined, shards_of
 from somite.envs.errors import UserError
 
@@ -28,19 +28,17 @@ def test_seeds_give_the_very_candidates(mode: str, size: int) -> None:
         candidates, recipe = small.search.ask(), small.search.recipe()
         shards = shards_of(12, size)
         seeds = drawn_again(candidates, shards, recipe, FLOAT)
-        kept = recipe.without_draw()
-        assert len(kept.drawn.seeds) == 0
+        kept = replace(recipe, drawn=recipe.drawn[:0])
         for shard, sent in zip(shards, seeds, strict=True):
             wanted = candidates[shard].astype(np.float32)
             assert np.array_equal(received(sent, kept), wanted)
-            assert np.array_equal(received(whole(candidates, shard, FLOAT), None), wanted)
+            assert np.array_equal(received(Sent(wanted), None), wanted)
         made = 12 - len(recipe.drawn.seeds)
         assert sum(len(sent.values) for sent in seeds) == made == 2 * (small.search.generation > 0)
         small.search.tell(-np.square(candidates - 1).sum(1))
-    numbers = sum(whole(candidates, shard, FLOAT).nbytes for shard in shards)
-    assert numbers == 12 * 913 * 4
+    assert Sent(candidates.astype(FLOAT)).nbytes == 12 * 913 * 4
     assert sum(sent.nbytes for sent in seeds) == 2 * 913 * 4 + 10 * 9
-    assert shared_bytes(recipe) == 2 * 913 * 8 + 8
+    assert recipe.nbytes == 2 * 913 * 8 + 8
 
 
 def test_seeds_that_do_not_give_the_candidates_are_not_sent() -> None:
