@@ -92,13 +92,10 @@ def automatic_shard_size(
 
 
 class Simulator:
-    """Runs episodes of candidates, one shard at a time, on the training bodies of a task.
+    """Runs ``episodes`` (E) of candidates on each training body of a task, one shard at a time.
 
-    Args:
-        policy: whose acting parameters candidates are; it is read only.
-        task_set: gives the task, simulated as it says: on the CPU, or on the policy's device.
-        episodes: E, of each body.
-        threads: of a simulation on the CPU.
+    The policy, whose acting parameters candidates are, is read only. The task is simulated as it says: on the
+    CPU, with so many threads, or on the policy's device.
     """
 
     def __init__(self, policy: Policy, task_set: TaskSet, episodes: int, threads: int = 1) -> None:
@@ -115,15 +112,7 @@ class Simulator:
         return self._task_set.make_env(self.bodies, rows, device, **options)
 
     def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
-        """Every candidate from the same starts.
-
-        Args:
-            candidates: (S, n) acting parameters.
-            starts: E seeds, of the episodes of every candidate on every body.
-            stop: asked every `CHECK_EVERY` steps; True ends it.
-
-        Returns:
-            Scores, or None where it was stopped.
+        """Scores of all candidates (S, n) from the same E starts; None: stopped, which is asked now and then.
 
         Raises:
             UserError: the device's memory does not suffice, or what the environment's `check` finds.

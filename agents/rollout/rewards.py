@@ -116,7 +116,7 @@ class KnownCuts:
             time: of the step in the rollout.
             cut: (B,) bool, episodes that time has ended, and nothing else.
             final: their last observations, (B, ...) each.
-            memory: (B, ...) each, of the policy after it has acted on the observations before those.
+            memory: (B, ...) each, after the policy has acted on the observations before those.
         """
         rows = cut.nonzero().flatten()
         if len(rows):

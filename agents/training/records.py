@@ -37,12 +37,10 @@ _count = itertools.count()
 
 
 class Records:
-    """Scalars in both files, going on where they were.
+    """Scalars in both files of a run's folder, going on where they were.
 
-    Args:
-        folder: of the run.
-        last_step: what the files hold beyond it belongs to what a resumed run will do again.
-        errors: takes the disk's errors; if it goes on, what could not be written is written next time.
+    What the files hold beyond ``last_step`` belongs to what a resumed run will do again. ``errors`` takes the
+    disk's; if it lets the run go on, what could not be written is written next time.
     """
 
     def __init__(self, folder: Path, last_step: int, errors: SaveErrors) -> None:
@@ -68,9 +66,7 @@ class MetricsCsv:
     A column that appears later (a body's first whole episode) makes the file be written anew, with
     empty cells above; so does a row that could not be written, with the next one.
 
-    Args:
-        path: the file; rows that it holds already, up to ``last_step``, are kept.
-        last_step, errors: as of `Records`.
+    Rows that the file holds already are kept up to ``last_step``.
 
     Raises:
         UserError: the file that is there is damaged.
@@ -136,11 +132,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 class EventFile:
-    """Appends TensorBoard's events to a file of its own, at once, each as a whole or not at all.
-
-    Args:
-        folder, last_step, errors: as of `Records`.
-    """
+    """Appends TensorBoard's events to a file of its own, at once, each as a whole or not at all."""
 
     def __init__(self, folder: Path, last_step: int, errors: SaveErrors) -> None:
         # A run that was killed before its first checkpoint begins anew in its folder.

@@ -45,14 +45,10 @@ def find_changes(
     own_facts: Mapping[str, Any],
     harmless: Collection[str] = (),
 ) -> Changes:
-    """Compares a training state, with the configuration that it was written under, and now.
+    """Compares a training state, its description and the resolved configuration with what they are now.
 
-    Args:
-        state: the training state.
-        facts: its description.
-        config: the present configuration, resolved.
-        own_facts: of the description, what influences numbers, as it is now.
-        harmless: further settings of the algorithm that have no influence.
+    ``own_facts`` are those of the description that influence numbers; ``harmless`` further settings of the
+    algorithm that do not.
     """
     ignored = {f"algorithm.{name}" for name in (*WITHOUT_INFLUENCE, *harmless)}
     then, now = ({n: held.get(n) for n in COMPARED} for held in (state["config"], config))
@@ -62,9 +58,8 @@ def find_changes(
     others = [name for name, value in own_facts.items() if value != facts.get(name)]
     notes += [f"{name} is {own_facts[name]}, was {facts.get(name)}" for name in others]
     versions = facts.get("versions", {})
-    for package in PACKAGES:
-        if (version := installed_version(package)) != versions.get(package):
-            notes.append(f"{package} is {version}, was {versions.get(package)}")
+    now = {package: installed_version(package) for package in PACKAGES}
+    notes += [f"{n} is {v}, was {versions.get(n)}" for n, v in now.items() if v != versions.get(n)]
     of_envs = ("seed", "algorithm.num_envs")
     elsewhere = "simulation" in others or any(key.startswith("env.") or key in of_envs for key in keys)
     return Changes(tuple(notes), new_episodes=elsewhere)
@@ -111,10 +106,6 @@ def take_over(policy: Policy, start_from: str) -> None:
     The critic goes along if the new one is built alike, and the exploration scale if the new policy is to
     begin with the same ``initial_log_std``: another value asks for that one. Of a run that learnt neither,
     a clone or a search, both are as new.
-
-    Args:
-        policy: of the new run.
-        start_from: the other run.
 
     Raises:
         UserError: there is no such run, or its agent is another one.

@@ -38,7 +38,7 @@ _NO_SETTINGS = ("_target_", "keep_checkpoints", "checkpoint_every", "zero_shot_e
 
 
 class Dashboard:
-    """Pages, texts, hyperparameters and pictures of one run, and its zero-shot suite.
+    """Pages, texts, hyperparameters and pictures of one run, and its zero-shot suite, if it has one.
 
     Args:
         events: the run's event file.
@@ -47,9 +47,6 @@ class Dashboard:
         algorithm: its settings.
         bodies: how many are trained on.
         first_step: environment steps made before.
-
-    Attributes:
-        suite: the zero-shot suite; None: the run has none.
 
     Raises:
         UserError: an invalid condition of the suite.
@@ -103,11 +100,7 @@ class Dashboard:
         return suite
 
     def try_out(self, policy: Policy, step: int) -> dict[str, float]:
-        """Run the zero-shot suite and draw pictures at a step; the policy is left as it is.
-
-        Returns:
-            Scalars by name.
-        """
+        """Run the zero-shot suite and draw pictures at a step; scalars. The policy is left as it is."""
         scores = {f"zero_shot/{name}": score for name, score in self.suite.scores(policy).items()}
         if self._pictures is not None:
             with self.suite.timed(), left_alone(policy):
@@ -133,12 +126,8 @@ def pages(
     """The kind and the scalars of each chart, by page and title, as TensorBoard's custom scalars take them.
 
     Scalars are regular expressions, from the beginning of a name. TensorBoard puts charts of several runs
-    together where title and scalars are the same, so both are the same for all algorithms.
-
-    Args:
-        own: charts of the run's algorithm.
-        several: whether it trains on several bodies.
-        tries: whether it has a zero-shot suite.
+    together where title and scalars are the same, so both are the same for all algorithms but for charts of
+    their ``own``, bands over ``several`` bodies, and the zero-shot suite of a run that ``tries`` one.
     """
     lines = {
         "Training": {
@@ -207,11 +196,7 @@ def summaries(
     """What the tab of hyperparameters reads: the experiment, the start of the run and its end.
 
     They belong into the run's own event file; `SummaryWriter.add_hparams` would begin a run of its own. The
-    tab shows the last value of each metric, while the run is going on, too.
-
-    Args:
-        values: of `flat`.
-        metrics: names of scalars, and what stands over their columns.
+    tab shows the last value of each metric, under its title, while the run is going on, too.
     """
     experiment, begun, ended = hparams(dict(values), dict.fromkeys(metrics, 0.0))
     # The tab shows the columns that are said to differ before the others.

@@ -188,11 +188,9 @@ def _evenly(names: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def is_trained_on(changes: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:
-    """Whether training has all of it: each change at least as hard, or drawn from a range that it lies in.
+    """Whether training has all changes of its environment's configuration.
 
-    Args:
-        changes: of the environment's configuration, nodes and keys.
-        environment: configuration that is trained in.
+    It has what is at least as hard, or drawn from a range that the change lies in.
     """
     found = []
     for node, tried in changes.items():
