@@ -2,7 +2,7 @@
 
 from somite.scripts.cli.command_line import program
 
-main = program("train", "somite.agents.training.train:train", resumable=True)
+main = program("train", "somite.agents.training.loop:train", resumable=True)
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,6 @@ from ..device import out_of_memory
 from ..policies.base import Policy
 from ..rollout.buffer import RolloutBuffer
 from ..rollout.episodes import EpisodeRecords
-from ..rollout.gpu import DeviceClock
 from ..training.faults import refuse_not_finite
 from .base import Learner, Setup, Stop
 from .network import Network, threads_of_an_operation
@@ -232,3 +231,40 @@ class OnPolicyLearner(Learner):
 
     def close(self) -> None:  # noqa: D102
         self.env.close()
+
+
+class DeviceClock:
+    """Adds up the time of a device's operations between `start` and `stop`.
+
+    On a GPU they are timed by marks in its stream, so that nothing waits until `read`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_gpu = device.type == "cuda"
+        self._marks: list[torch.cuda.Event] = []
+        self._seconds = 0.0
+
+    def start(self) -> None:
+        """A part begins."""
+        self._mark(-1)
+
+    def stop(self) -> None:
+        """The part has ended."""
+        self._mark(1)
+
+    def _mark(self, sign: int) -> None:
+        if not self._is_gpu:
+            self._seconds += sign * time.perf_counter()
+            return
+        mark = torch.cuda.Event(enable_timing=True)
+        mark.record()
+        self._marks.append(mark)
+
+    def read(self) -> float:
+        """Seconds since the last reading. Waits for the GPU."""
+        if self._marks:
+            self._marks[-1].synchronize()
+            pairs = zip(self._marks[::2], self._marks[1::2], strict=True)
+            self._seconds += sum(start.elapsed_time(stop) for start, stop in pairs) / 1000  # of milliseconds
+        seconds, self._seconds, self._marks = self._seconds, 0.0, []
+        return seconds

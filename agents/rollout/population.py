@@ -23,7 +23,6 @@ from ..device import out_of_memory
 from ..policies import Policy
 from .candidates import Recipe
 from .episodes import FirstEpisodes
-from .gpu import repeated
 from .stacked import split_parameters, stack
 
 CHECK_EVERY = 8
@@ -42,6 +41,9 @@ See docs/scaling.md for the measurements."""
 
 ROWS_OTHERWISE, ROWS_OF_A_BODY = 128, 32
 """Of a shard whose simulation or policy takes longer; at least so many of each body."""
+
+WARM_UP = 3
+"""Runs before the capture: libraries get ready, and what is cached at the first call is cached."""
 
 Stop = Callable[[], bool]
 
@@ -240,6 +242,32 @@ class _Loop:
             order = (~runs[sets]).byte().argsort(dim=1, stable=True)[:, :width]  # the running ones first
             self._stack.keep(sets.to(self._device), order.to(self._device))
             self._act_in(self._rows[sets].gather(1, order))
+
+
+def repeated(
+    function: Callable[[], None], device: torch.device, generators: Sequence[torch.Generator] = ()
+) -> Callable[[], None]:
+    """``function`` as what is called in a loop: on a GPU a CUDA graph, on a CPU itself.
+
+    On a GPU it is run at once, `WARM_UP` times, and captured: what it has written is to be written anew
+    before the loop begins. It has neither arguments nor results, waits for nothing, reads and writes tensors
+    that stay where they are, and draws from these ``generators`` of the device alone.
+    """
+    if device.type != "cuda":
+        return function
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.device(device), torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            function()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
+    # Other threads, which may be busy with the GPU themselves, do not disturb a capture in this mode.
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        function()
+    return graph.replay
 
 
 class Population:

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,17 @@ from ...envs.user_modules import OURS, module_names
 from ..agent import Agent
 from ..algorithms.base import Algorithm, Setup
 from ..composition import build_policy
-from ..device import WARP, machine_name, processor, resolve_simulation, thread_limit
+from ..device import (
+    WARP,
+    machine_name,
+    out_of_memory,
+    processor,
+    resolve_device,
+    resolve_simulation,
+    set_threads,
+    thread_limit,
+    use_precision,
+)
 from ..evaluation.episodes import run_episodes
 from ..policies.base import Policy
 from ..rollout.compute import compute_of
@@ -29,11 +39,19 @@ from ..rollout.episodes import EpisodeLog
 from ..storage.atomic import replace_file
 from ..storage.paths import command, relative_to_run, training_to_share
 from ..storage.policy import load_policy, save_policy
-from ..storage.run_folder import keep_newest, last_checkpoint, list_checkpoints, new_checkpoint, publish
-from ..storage.save_errors import CHECKPOINT, SaveErrors
+from ..storage.run_folder import (
+    hold,
+    keep_newest,
+    last_checkpoint,
+    list_checkpoints,
+    new_checkpoint,
+    publish,
+    tidy,
+)
+from ..storage.save_errors import CHECKPOINT, OF_THE_DISK, SaveErrors
 from ..storage.training_state import FOLDER as STATE_FOLDER
 from ..storage.training_state import read_facts, read_training_state, write_training_state
-from .dashboard.board import Dashboard
+from .dashboard import Dashboard
 from .faults import NotFinite, diagnose
 from .progress import Progress
 from .records import Records
@@ -396,3 +414,33 @@ class Run:
             target = self.config[section]._target_
             again += [] if target.startswith(OURS) else [f"{section}._target_={target}"]
         return command(program, *again, **{key: self.folder})
+
+
+def train(config: DictConfig, folder: Path) -> None:
+    """Learn what ``config`` describes in ``folder``; go on from its last checkpoint if it has one.
+
+    Raises:
+        SystemExit: stopped by a signal, with 128 plus its number; or the end could not be saved.
+        UserError: an invalid configuration, or a folder that another process uses or that cannot be written
+            into.
+    """
+    with ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())  # from here on a signal ends in a checkpoint
+        algorithm = make_algorithm(config)
+        device = resolve_device(config.device)
+        set_threads(config.threads)
+        use_precision(config.precision, device)
+        key, value = algorithm.memory_setting()
+        stack.enter_context(out_of_memory("this run", device, f"algorithm.{key}", value))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(folder))
+            tidy(folder)
+            run = Run(config, folder, device)
+        except OSError as error:
+            if error.errno not in OF_THE_DISK:
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            raise UserError(f"the run cannot begin in {folder}: {error.strerror}{where}") from error
+        run.learn(signals)
+        run.save_errors.check_end()

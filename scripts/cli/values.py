@@ -171,7 +171,7 @@ def _valid_changes(section: str, key: str) -> list[Valid]:
 
 
 def _check_zero_shot(node: Any) -> None:
-    from ...agents.training.dashboard.zero_shot import read_settings
+    from ...agents.training.zero_shot import read_settings
 
     _check_section("zero_shot", node)
     for kind, conditions in read_settings(node).conditions.items():

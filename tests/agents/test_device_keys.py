@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from somite.agents.training import train as training
+from somite.agents.training import loop as training
 from somite.envs.errors import UserError
 
 from .runs import TINY, compose, make_run
@@ -46,7 +46,7 @@ class Greedy:
     def __init__(self, *args: Any) -> None:
         self.ask("made")
 
-    def learn(self) -> None:
+    def learn(self, *args: Any) -> None:
         self.ask("learn")
 
     def ask(self, now: str) -> None:

@@ -23,7 +23,7 @@ def main() -> None:
     import torch
     import torch._dynamo  # else each run imports it, for seconds, where it makes its optimiser
 
-    from somite.agents.training import train as training  # noqa: F401
+    from somite.agents.training import loop as training  # noqa: F401
     from somite.scripts import train  # noqa: F401
 
     torch.set_num_threads(1)

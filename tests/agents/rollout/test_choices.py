@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from somite.agents.rollout.compute import Local, compute_of
 from somite.agents.rollout.ray_population import Ray
-from somite.agents.training.loop import make_algorithm
-from somite.agents.training.train import train
+from somite.agents.training.loop import make_algorithm, train
 from somite.envs.errors import UserError
 from tests.agents.runs import TINY, compose
 
@@ -79,7 +78,7 @@ def test_algorithms_of_one_machine_say_so_before_training(with_ray: None, tmp_pa
 
 @pytest.mark.skipif(not has_ray, reason="needs ray: pip install '.[ray]'")
 def test_ray_is_imported_by_nothing_that_does_not_use_it() -> None:
-    modules = "somite.agents.training.train, somite.agents.rollout.ray_population"
+    modules = "somite.agents.training.loop, somite.agents.rollout.ray_population"
     code = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

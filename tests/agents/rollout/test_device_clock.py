@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from somite.agents.rollout.gpu import DeviceClock
+from somite.agents.algorithms.on_policy import DeviceClock
 
 
 def test_parts_are_added_up_until_they_are_read() -> None:

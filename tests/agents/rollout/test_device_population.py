@@ -12,8 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from somite.agents.policies import SMP, AttentionNeuron, DeepSet, Policy, SensorTransformer
-from somite.agents.rollout.gpu import repeated
-from somite.agents.rollout.population import CHECK_EVERY, Population
+from somite.agents.rollout.population import CHECK_EVERY, Population, repeated
 from somite.agents.rollout.stacked import split_parameters, stack
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses

@@ -16,7 +16,7 @@ from somite.agents.agent import Agent
 from somite.agents.composition import sizes_for
 from somite.agents.policies import DeepSet, PatchTransformer
 from somite.agents.show.video import film_episode, to_film
-from somite.agents.training.dashboard.pictures import FRAMES, Pictures
+from somite.agents.training.dashboard import FRAMES, Pictures
 from somite.envs.errors import UserError
 from somite.envs.images import GymnasiumImage
 from somite.envs.locomotion.pictures.rendering import find_backend

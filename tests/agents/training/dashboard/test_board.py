@@ -12,8 +12,8 @@ import pytest
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from somite.agents.show import video
-from somite.agents.training.dashboard import pictures
-from somite.agents.training.dashboard.board import FIRST, command_line, flat
+from somite.agents.training import dashboard as pictures
+from somite.agents.training.dashboard import FIRST, command_line, flat
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion.pictures.rendering import find_backend

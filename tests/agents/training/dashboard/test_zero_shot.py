@@ -12,14 +12,14 @@ import torch
 from omegaconf import OmegaConf
 
 from somite.agents.composition import build_policy
-from somite.agents.training.dashboard.zero_shot import (
+from somite.agents.training.loop import VALIDATION_SEED, Run
+from somite.agents.training.zero_shot import (
     MEAN,
     REFERENCE,
     ZeroShotSuite,
     is_trained_on,
     read_settings,
 )
-from somite.agents.training.loop import VALIDATION_SEED, Run
 from somite.envs.errors import UserError
 from somite.envs.locomotion import LocomotionEnv
 from somite.envs.task_set import task_set_of
@@ -192,7 +192,7 @@ def test_a_suite_that_cannot_be_meant_fails_before_the_run(
 
 def test_seeds_are_of_the_suite_alone() -> None:
     from somite.agents.algorithms.cma_es import STARTS_SEED
-    from somite.agents.training.dashboard.zero_shot import ZERO_SHOT_SEED
+    from somite.agents.training.zero_shot import ZERO_SHOT_SEED
 
     seeds = [VALIDATION_SEED, STARTS_SEED, ZERO_SHOT_SEED]
     assert len(set(seeds)) == 3 and min(seeds) > 1_000_000, "evaluations count from 0"

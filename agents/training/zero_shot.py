@@ -12,18 +12,18 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ....envs.errors import EnvironmentFault, UserError, nearest
-from ....envs.locomotion.varied.variation import QUANTITIES, intervals_of
-from ....envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
-from ....envs.sensors import SensorTask
-from ....envs.task_set import TaskSet, task_set_of, with_changes
-from ...agent import Agent
-from ...algorithms.network import threads_of_an_operation
-from ...composition import check_fit
-from ...evaluation.episodes import run_episodes
-from ...evaluation.suites import KINDS, undisturbed
-from ...policies.base import Policy
-from ..resume import put_random_states, take_random_states
+from ...envs.errors import EnvironmentFault, UserError, nearest
+from ...envs.locomotion.varied.variation import QUANTITIES, intervals_of
+from ...envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
+from ...envs.sensors import SensorTask
+from ...envs.task_set import TaskSet, task_set_of, with_changes
+from ..agent import Agent
+from ..algorithms.network import threads_of_an_operation
+from ..composition import check_fit
+from ..evaluation.episodes import run_episodes
+from ..evaluation.suites import KINDS, undisturbed
+from ..policies.base import Policy
+from .resume import put_random_states, take_random_states
 
 log = logging.getLogger(__name__)
 
