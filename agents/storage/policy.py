@@ -28,7 +28,6 @@ from ...envs.task_set import ALLOWANCES
 from ...envs.tokens import CONTRACT_VERSION, TokenSpec
 from ...envs.user_modules import imported_class, is_foreign
 from .. import policies
-from ..bundled import PREFIX
 from ..device import resolve_device
 from ..policies.base import Policy
 from .atomic import replace_folder
@@ -38,18 +37,16 @@ from .policy_json import (
     FORMAT_VERSION,
     TENSORS,
     CheckpointError,
-    find_policy_folder,
     installed_version,
     policy_folder_of,
     read_description,
-    read_policy_json,
 )
 from .untrusted import read_regular
 
 if TYPE_CHECKING:
     from ..agent import Agent
 
-__all__ = ["CheckpointError", "load_policy", "policy_folder_of", "read_policy_json", "save_policy"]
+__all__ = ["CheckpointError", "load_policy", "save_policy"]
 
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3")
 
@@ -107,13 +104,13 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
         An agent that acts on raw observations of one or many environments.
 
     Raises:
-        CheckpointError: The folder is missing or damaged, made by a version that this one cannot read, or of
-            a class of the user's own whose module is not imported.
+        UserError: There is no such folder, with the nearest names.
+        CheckpointError: It is damaged, made by a version that this one cannot read, or of a class of the
+            user's own whose module is not imported.
     """
     from ..agent import Agent
 
-    is_bundled = str(folder).startswith(PREFIX)
-    found = policy_folder_of(str(folder)) if is_bundled else find_policy_folder(folder)
+    found = policy_folder_of(folder)
     description, data = _read(found)
     file = f"{folder}: {DESCRIPTION}"
     wanted = _without_memory(description, file)

@@ -81,55 +81,29 @@ def _expanded(run: str) -> list[str]:
     return found
 
 
-def policy_folder_of(run: str) -> Path:
-    """The policy folder of a run's name, ``last``, a path to a run or a policy, or ``bundled/<name>``.
+def policy_folder_of(run: str | Path) -> Path:
+    """The folder with ``policy.json``, by a run's name, ``last``, a path to either, or ``bundled/<name>``.
 
     Raises:
-        UserError: no such policy; the nearest names are told.
+        UserError: No such run; the nearest names are told.
+        CheckpointError: The folder holds no policy, or links that lead out of it.
     """
-    folder = Path(run)
-    if run.startswith(PREFIX) and not folder.is_dir():
-        name = run.removeprefix(PREFIX)
+    folder, name = Path(run), str(run).removeprefix(PREFIX)
+    if name != str(run) and not folder.is_dir():
         if name not in bundled_names():
             raise UserError(f"there is no bundled agent {name!r}; {nearest(name, bundled_names())}")
         return bundled_folder(name)
-    return find_policy_folder(folder if folder.is_dir() else find_run(run))
-
-
-def find_policy_folder(folder: str | Path) -> Path:
-    """The folder that holds ``policy.json``: a ``policy/`` folder itself, or that of a run.
-
-    Raises:
-        CheckpointError: Neither is there, with the nearest names that are; or its files are links that lead
-            out of the folder.
-    """
-    folder = Path(folder)
-    places = [standing(folder), standing(folder / "policy")]
-    for place in places:
+    folder = folder if standing(folder).is_dir() else find_run(run)
+    for place in (standing(folder), standing(folder / "policy")):
         if (place / DESCRIPTION).is_file():
             # What stands in for a policy that is being replaced lies beside it.
             root = folder.parent if place == standing(folder) != folder else folder
-            for name in (DESCRIPTION, TENSORS):
-                check_inside(place / name, root, CheckpointError)
+            for file in (DESCRIPTION, TENSORS):
+                check_inside(place / file, root, CheckpointError)
             return place
-    if any(place.is_dir() and (place / TENSORS).is_file() for place in places):
-        raise CheckpointError(f"{folder} has {TENSORS} but no {DESCRIPTION}, which says what to build.")
-    if folder.is_dir():
-        raise CheckpointError(
-            f"{folder} holds no policy: expected {DESCRIPTION} and {TENSORS}, there or in a folder policy/."
-        )
-    beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-    beside = [name for name in beside if not name.startswith(".")]
-    raise CheckpointError(f"There is no folder {folder}. In {folder.parent}, {nearest(folder.name, beside)}")
-
-
-def read_policy_json(folder: str | Path) -> dict[str, Any]:
-    """The content of the ``policy.json`` of a ``policy/`` folder or a run, checked.
-
-    Raises:
-        CheckpointError: The folder is missing, or its description damaged or of another version.
-    """
-    return read_description(find_policy_folder(folder) / DESCRIPTION)
+    raise CheckpointError(
+        f"{folder} holds no policy: expected {DESCRIPTION} and {TENSORS}, there or in a folder policy/."
+    )
 
 
 def read_description(file: Path) -> dict[str, Any]:

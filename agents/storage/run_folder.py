@@ -68,7 +68,9 @@ def find_run(run: str | Path, root: str | Path = ROOT, needs: str = "policy") ->
             if not standing(folder / needs).is_dir():
                 raise UserError(f"{folder} is there but has no {needs}/: {_content(folder)}")
             return folder
-    names = [folder.name for folder in reversed(runs)][:20]
+    names, beside = [folder.name for folder in reversed(runs)][:20], Path(run).parent
+    if beside != Path() and beside.is_dir():
+        names = [path.name for path in beside.iterdir() if path.is_dir() and not path.name.startswith(".")]
     raise UserError(
         f"There is no run {str(run)!r}, neither as a path nor in {root.resolve()}; "
         f"{nearest(Path(run).name, [*names, 'last']) if names else 'no run is there yet'}"

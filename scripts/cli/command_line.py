@@ -19,14 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ...agents.storage.paths import check_folder
-from ...agents.storage.run_folder import go_back_to
+from ...agents.storage.run_folder import CHECKPOINTS, find_run, go_back_to, split_checkpoint
 from ...envs.errors import UserError
 from ...envs.user_modules import look_in
 from .arguments import CONFIG_MODULE, check_names, key_of, parse, with_implied
 from .jobs import Task, asks_for_several, do_task, exit_code, own_folder, user_message
-from .multirun import arguments_of_sweep, run_sweep, sweep_to_resume
+from .multirun import arguments_of_sweep, find_sweep, run_sweep
 from .own_classes import with_own_classes
-from .resume import checkpoint_to_resume, rewrite_for_resume
+from .resume import resumed_run, rewrite_for_resume
 from .streams import patient_streams
 
 _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
@@ -131,11 +131,11 @@ def _leave(error: Exception, in_job: bool) -> None:
 def _run_resumable(task: Task, config_name: str, arguments: list[str]) -> list[Exception]:
     """A run that can be resumed, a sweep of them, or what is left of one; errors of jobs that failed."""
     with _early_signals():
-        sweep, going_back = sweep_to_resume(arguments), None
+        name = resumed_run(arguments)
+        sweep, (run, step) = find_sweep(name or ""), split_checkpoint(name or "")
         if sweep is not None:
             arguments = arguments_of_sweep(sweep, arguments)
         else:
-            going_back = checkpoint_to_resume(arguments)
             arguments = rewrite_for_resume(arguments)
         check_names(arguments, config_name)
         several = asks_for_several(parse(arguments))
@@ -146,8 +146,9 @@ def _run_resumable(task: Task, config_name: str, arguments: list[str]) -> list[E
         if several:
             return _run_hydra(task, config_name, arguments)
         with own_folder(arguments, config_name) as arguments:
-            for later in go_back_to(*going_back) if going_back is not None else ():
-                print(f"set aside, not gone on from: {later}")
+            if step is not None:
+                for later in go_back_to(find_run(run, needs=CHECKPOINTS), step):
+                    print(f"set aside, not gone on from: {later}")
             errors = _run_hydra(task, config_name, arguments)
             if errors and isinstance(errors[0], UserError):
                 raise errors[0]  # nothing is left of a run that was refused before it began
@@ -155,10 +156,7 @@ def _run_resumable(task: Task, config_name: str, arguments: list[str]) -> list[E
 
 
 def _run_hydra(task: Task, config_name: str, arguments: list[str]) -> list[Exception]:
-    """Gives the errors of jobs that failed.
-
-    They are kept from Hydra, which would print them in its own words: so the other jobs of a multirun go on.
-    """
+    """Errors of jobs are kept from Hydra, which would print them in its words; the other jobs go on."""
     errors = []
 
     def job(config: DictConfig) -> None:

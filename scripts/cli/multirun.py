@@ -45,7 +45,7 @@ from ...agents.storage.untrusted import check_links, read_json
 from ...envs.errors import UserError, nearest
 from .arguments import configuration, key_of, parse
 from .jobs import Task, check_composed, do_task, hydra_knows, user_message
-from .resume import check_own_classes, check_said_again, is_said_again, next_configuration, resumed_run
+from .resume import check_own_classes, check_said_again, is_said_again, next_configuration
 
 FILE, SUFFIX, LAST = "sweep.json", "-sweep", "last_sweep"
 FORMAT_VERSION = 1
@@ -63,12 +63,6 @@ class Job:
 
     overrides: tuple[str, ...]
     folder: Path
-
-
-def sweep_to_resume(arguments: Sequence[str]) -> Path | None:
-    """The folder of the sweep that ``resume=`` names, if it names one."""
-    name = resumed_run(arguments)
-    return None if name is None else find_sweep(name)
 
 
 def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:

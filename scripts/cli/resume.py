@@ -18,7 +18,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ...agents.storage.paths import found_from_run, hydra_quoted, named_run
-from ...agents.storage.run_folder import find_checkpoint, find_run, last_checkpoint, split_checkpoint
+from ...agents.storage.run_folder import (
+    CHECKPOINTS,
+    find_checkpoint,
+    find_run,
+    last_checkpoint,
+    split_checkpoint,
+)
 from ...agents.storage.untrusted import check_links, read_yaml
 from ...envs.errors import UserError, nearest, shown
 from ...envs.task_set import values_of
@@ -78,8 +84,9 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
     given = f"{_KEY}{name}"
     others = [argument for argument in arguments if not argument.startswith(_KEY)]
     _refuse_options(others, given)
-    run = find_run(split_checkpoint(name)[0], needs="checkpoints")
-    last_checkpoint(run)  # says so now if there is none
+    run, step = split_checkpoint(name)
+    run = find_run(run, needs=CHECKPOINTS)
+    last_checkpoint(run) if step is None else find_checkpoint(run, step)  # says so now if there is none
     folder = _newest_configuration(run)
     moved = [argument for argument in others if argument.startswith(_ELSEWHERE)]
     others = [argument for argument in others if argument not in moved]
@@ -107,20 +114,6 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
         "hydra.job.name=train",  # after which the log file is called
         *others,
     ]
-
-
-def checkpoint_to_resume(arguments: Sequence[str]) -> tuple[Path, int] | None:
-    """The run and the step of ``resume=<run>/checkpoints/<step>``; None if the last checkpoint is meant.
-
-    Raises:
-        UserError: The run does not exist, or has no such checkpoint.
-    """
-    named, step = split_checkpoint(resumed_run(arguments) or "")
-    if step is None:
-        return None
-    run = find_run(named, needs="checkpoints")
-    find_checkpoint(run, step)
-    return run, step
 
 
 def next_configuration(run: Path) -> str:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from somite.agents import Agent, load_policy, policies
 from somite.agents.storage import atomic as atomic_folder
 from somite.agents.storage import policy as checkpoint
-from somite.agents.storage.policy import CheckpointError, read_policy_json, save_policy
+from somite.agents.storage.policy import CheckpointError, save_policy
+from somite.agents.storage.policy_json import read_description
+from somite.envs.errors import UserError
 from somite.envs.tokens import Feature, TokenSpec
 
 SPEC = TokenSpec(
@@ -91,7 +93,7 @@ def test_every_policy_acts_the_same_after_saving(tmp_path, make):
 
 
 def test_the_description_says_what_made_it(saved):
-    values = read_policy_json(saved)
+    values = read_description(saved / "policy.json")
     assert values["policy"]["_target_"] == "somite.agents.policies.LimbTransformer"
     assert values["training"] == TRAINING and values["environment"] == ENVIRONMENT
     assert {"somite", "torch", "mujoco", "gymnasium", "stable-baselines3", "python"} <= values[
@@ -245,7 +247,7 @@ def test_any_truncation_or_flipped_byte_of_the_description_fails_with_one_error(
 
 
 def test_a_missing_folder_names_the_nearest(saved):
-    with pytest.raises(CheckpointError, match="no folder .*runn.*did you mean 'run'"):
+    with pytest.raises(UserError, match="no run .*runn.*did you mean 'run'"):
         load_policy(saved.parent.parent / "runn")
     (saved.parent.parent / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no policy: expected policy.json and policy.safetensors"):
@@ -266,7 +268,7 @@ def test_configurations_become_plain_values(tmp_path):
 
     training = {"algorithm": OmegaConf.create({"rate": 1e-3, "twice": "${rate}"}), "steps": np.int64(3)}
     save_policy(tmp_path / "policy", policy(), environment={"mass": np.ones(2)}, training=training)
-    values = read_policy_json(tmp_path / "policy")
+    values = read_description(tmp_path / "policy" / "policy.json")
     assert values["training"] == {"algorithm": {"rate": 1e-3, "twice": 1e-3}, "steps": 3}
     assert values["environment"] == {"mass": [1.0, 1.0]}
 
