@@ -125,11 +125,7 @@ def set_threads(threads: str | int = "auto") -> int:
 
 
 def thread_limit(threads: str | int) -> int:
-    """Threads or processes that the key ``threads`` lets anything that computes have; ``auto``: one per core.
-
-    Raises:
-        UserError: It is neither ``auto`` nor a number of at least one.
-    """
+    """Threads or processes that the key ``threads`` allows; ``auto``: one per core. Raises UserError."""
     return available_cores() if threads == "auto" else whole_number(threads, "threads (or auto)", minimum=1)
 
 

@@ -176,9 +176,7 @@ def publish(checkpoint: str | Path, run: str | Path, name: str = "policy") -> Pa
 
 
 def go_back_to(run: str | Path, step: int) -> list[Path]:
-    """Makes an earlier checkpoint the last one: later ones are set aside, its policy is published.
-
-    No other process may write into the run.
+    """Makes an earlier checkpoint the last one, and its policy the run's; no other process may write there.
 
     Returns:
         Where the later ones are now, ``checkpoints/<step>.set_aside``; nothing is deleted.

@@ -48,16 +48,14 @@ def asks_for_several(parsed: argparse.Namespace) -> bool:
 def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]]:
     """Keeps the folder of the run that the arguments ask for, so that no other process writes into it.
 
-    A folder that the arguments name may be there; any other is made for this run alone, under the next free
-    microsecond where another run began in the same one.
+    A folder that the arguments name may be there; any other is made for this run alone. One that was made and
+    is still empty at the end is removed, and so is that of a run that was refused before it began.
 
     Yields:
-        The arguments, with the folder among them; as they were if they ask for no run. A folder that was made
-        and is still empty at the end is removed, and so is that of a run that was refused before it began.
+        The arguments, with the folder among them; as they were if they ask for no run.
 
     Raises:
-        UserError: A value that is not valid, another process uses the folder, or nothing can be written
-            there.
+        UserError: An invalid value, or a folder that another process uses or that cannot be written into.
     """
     parsed = parse(arguments)
     if not asks_for_runs(parsed):
@@ -114,12 +112,9 @@ def check_composed(composed: DictConfig, command: str, folder: Path) -> None:
 
 
 def do_task(task: Task, config: DictConfig, command: str) -> None:
-    """Does a task with a composed configuration of ``command``, if its values are valid.
+    """Does a task with a composed configuration, if its values are valid; Raises UserError if they are not.
 
     Hydra's record of the run is kept as the other files that it saves: with paths relative to its folder.
-
-    Raises:
-        UserError: It has another value, or builds something that is not ours.
     """
     guard_log_files()
     known = HydraConfig.get()
@@ -145,9 +140,7 @@ def exit_code(error: BaseException) -> int:
 def user_message(error: BaseException, before_job: bool = False) -> str | None:
     """The message if it says all that helps, None if it is a fault that needs its trace.
 
-    Args:
-        error: What happened.
-        before_job: Whether it happened while Hydra composed the configuration and made the folders.
+    ``before_job``: it happened while Hydra composed the configuration and made the folders.
     """
     cause: BaseException | None = error
     while cause is not None:  # what is built from a configuration comes wrapped in Hydra's error

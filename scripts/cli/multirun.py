@@ -97,14 +97,13 @@ def run_sweep(
     Args:
         task: What to do with each composed configuration.
         config_name: The primary configuration in ``conf/``.
-        arguments: Of the command line, looked up before; of `arguments_of_sweep` for a sweep that goes on.
+        arguments: Of the command line; of `arguments_of_sweep` for a sweep that goes on.
         folder: Of the sweep that goes on; None: a new one.
 
     Returns:
         The errors of jobs that failed; the others went on.
 
     Raises:
-        SystemExit: A signal stopped it; how to go on has been said.
         UserError: The jobs cannot be composed, or another process runs this sweep.
     """
     parsed = parse(arguments)
@@ -216,11 +215,7 @@ def write_sweep(root: str | Path, jobs: Sequence[Job]) -> Path:
 
 
 def find_sweep(name: str, root: str | Path = ROOT) -> Path | None:
-    """The folder of a sweep; None if the name is of none.
-
-    Args:
-        name: ``last_sweep``, its folder or the file in it, or its name in ``root``.
-        root: Where runs are.
+    """The folder of a sweep by ``last_sweep``, its folder or file, or its name in ``root``; None: it is none.
 
     Raises:
         UserError: ``last_sweep``, and there is none.
@@ -239,8 +234,7 @@ def read_sweep(folder: str | Path) -> list[Job]:
     """The runs of a sweep, by its folder, in the order in which they are run.
 
     Raises:
-        UserError: The file is damaged, or names a folder that is not beside it, or arguments of Hydra, which
-            could run code.
+        UserError: The file is damaged, or names another folder than one beside it, or arguments of Hydra.
     """
     folder = Path(folder)
     check_links(folder)

@@ -71,12 +71,10 @@ def resumed_run(arguments: Sequence[str]) -> str | None:
 def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
     """Replaces ``resume=<run>``, if it is there, by the arguments with which Hydra composes that run again.
 
-    The new configuration is stored beside the old one, in ``.hydra.1``, ``.hydra.2``, ..., and the newest of
-    them is gone on from.
+    The new configuration is stored beside the old one, in ``.hydra.1``, ``.hydra.2``, ...
 
     Raises:
-        UserError: The run does not exist or has no checkpoint, or other arguments would replace a whole
-            section of its configuration.
+        UserError: There is no such run or checkpoint, or other arguments would replace a whole section.
     """
     name = resumed_run(arguments)
     if name is None:
@@ -156,8 +154,8 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
         given: Keys that the command line gives, whatever was saved of them.
 
     Raises:
-        UserError: Something in the run's folder leads out of it; or a configuration that is damaged, too
-            large, asks Hydra for more than values, builds what is not ours, or reaches beyond the folder.
+        UserError: It is damaged, too large, asks Hydra for more than values, builds what is not ours, or
+            reaches beyond the run's folder.
     """
     check_links(run)
     given, file = set(given), folder / "config.yaml"
@@ -209,7 +207,7 @@ def check_said_again(config: DictConfig, given: Collection[str], file: Path) -> 
     Args:
         config: As a run, or a run of a sweep, saved it.
         given: Keys of the command line.
-        file: Where it was saved, for the message.
+        file: In which it was saved, for the message.
 
     Raises:
         UserError: With what to type.

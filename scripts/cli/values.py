@@ -97,8 +97,7 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
     What can be told without importing what the configuration builds, which takes seconds, comes first.
 
     Args:
-        config: As composed. Numbers that belong to no section are written back as they are used: ``5e6`` as
-            5000000.
+        config: As composed. Numbers that belong to no section are written back: ``5e6`` as 5000000.
         command: Whose configuration it is, as in ``conf/``.
         folder: Of the run; one that goes on needs none to start from.
 
@@ -139,14 +138,9 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
 
 
 def check_changes(changes: Any, where: str) -> None:
-    """Refuses changes of an environment that no environment takes; null: as in training.
+    """Refuses changes, as in the node ``env`` of ``conf/evaluate.yaml``, that no environment takes.
 
-    Args:
-        changes: Of its keys, as in the node ``env`` of ``conf/evaluate.yaml``.
-        where: They stand.
-
-    Raises:
-        UserError: A value that is not as declared.
+    ``where`` they stand is for the message. Raises UserError: a value that is not as declared.
     """
     _check_section(where, changes)
     for name, value in changes.items():
