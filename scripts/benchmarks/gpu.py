@@ -20,31 +20,24 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ...agents.device import FLOAT32, WARP, resolve_device, resolve_simulation, set_threads, use_precision
-from ...agents.policies import Policy
 from ...envs.cores import available_cores
 from ...envs.locomotion import BodySet, Morphology, build
 from ...envs.locomotion.backends.warp import warp_modules
-from ...envs.numbers import EPISODE_STEPS, TEXT, VALUES, checked, listed, one_of, real
+from ...envs.numbers import EPISODE_STEPS, TEXT, VALUES, checked, listed, one_of
 from ...envs.task_set import TaskSet
 from ...envs.token_env import TokenEnv
 from ..cli.values import DEVICE
-from .harness import ARGUMENTS, COUNT, ROUNDS, SECONDS, Report, Rival, Row, Turn, counted, stepping
-from .population import CPU, SIGMA, draw, generations, initial_policy, swingup
+from .harness import ARGUMENTS, COUNT, ROUNDS, SECONDS, Report, Rival, Row, counted, stepping
+from .population import SIGMA, draw, generations, initial_policy, swingup
 from .speed import ours
 from .training import PPOSpeed, compose, ppo_rivals, task_set, wait
 
-SHARES = {"check": 30, "simulation": 140, "ppo": 110, "population": 60, "memory": 80, "learning": 180}
+SHARES = {"check": 30, "simulation": 140, "ppo": 110, "population": 60}
 """Parts in their order; of what is left of the time a part has as much as its number is of those to come."""
 ROUND = "round:"
 """Before the name of a body: with round friction cones."""
 STEPS, WORLDS, TOLERANCE = 5, 8, 1e-3
 """Of the comparison of rewards."""
-WARM_UP = 3
-"""Steps that tell how long one takes."""
-MEMORY_STEPS = 16
-"""Of an episode where only the memory of a population is looked at."""
-SET_UP = 10
-"""Seconds that making environments and learner may take."""
 
 
 @checked("")
@@ -62,16 +55,12 @@ class GPU:
     num_envs: Annotated[Sequence[int], listed(COUNT)]
     on_device: Annotated[Sequence[str], ARGUMENTS]
     agent: Annotated[str, TEXT]
-    target: Annotated[float, real(-1e12, 1e12)]
-    seconds_to_return: Annotated[float, SECONDS]
     candidates: Annotated[int, COUNT]
     episodes: Annotated[int, COUNT]
     steps: Annotated[int, EPISODE_STEPS]
     limbs: Annotated[Sequence[str], ARGUMENTS]
     limb_candidates: Annotated[int, COUNT]
     limb_episodes: Annotated[int, COUNT]
-    memory_bodies: Annotated[Sequence[str], ARGUMENTS]
-    memory_populations: Annotated[Sequence[int], listed(COUNT)]
     compile_seconds: Annotated[float, SECONDS]
     train: Annotated[Sequence[str], ARGUMENTS]
 
@@ -83,8 +72,6 @@ class GPU:
             resolve_simulation(WARP, bodies, device)  # says how to install what is not there
         # Wrong names are refused before minutes are spent.
         limbs = compose(self.limbs)
-        for name in self.memory_bodies:
-            body_of(name)
         there = [*self.on_device, f"device={self.device}", f"simulation={WARP}"]
         ppo = {}
         for task, given in self.tasks.items():
@@ -107,8 +94,6 @@ class GPU:
             "simulation": partial(self._simulation, report, device, sets),
             "ppo": partial(self._ppo, report, ppo),
             "population": partial(self._population, report, device, limbs),
-            "memory": partial(self._memory, report, device, next(iter(sets.values()))),
-            "learning": partial(self._learning, report, ppo[list(ppo)[-1]]),
         }
         chosen = [part for part in SHARES if part in self.parts]
         for index, part in enumerate(chosen):
@@ -118,8 +103,6 @@ class GPU:
     def _compile(self, report: Report, device: torch.device, sets: Mapping[str, TaskSet]) -> Row:
         """Warp's kernels of all bodies, once for all parts."""
         names = [name for bodies in sets.values() for name in bodies.seen]
-        if "memory" in self.parts:  # large ones take long
-            names[1:1] = self.memory_bodies
         if "check" in self.parts:
             names += [name for bodies in sets.values() for name in checked_bodies(bodies)]
         names, start = list(dict.fromkeys(names)), time.perf_counter()
@@ -133,15 +116,12 @@ class GPU:
 
     def _check(self, report: Report, device: torch.device, sets: Mapping[str, TaskSet]) -> None:
         """What differs by too much is a failure."""
-        rows = []
         for task, bodies in sets.items():
-            rows += report.keep(f"check/{task}", partial(reward_differences, bodies, device))
-        report.table(f"Rewards of {STEPS} steps beside the CPU's", rows, "largest_difference")
-        for row in rows:
-            worst = row["largest_difference"]
-            if not worst <= TOLERANCE:  # it may be NaN
-                why = f"rewards differ from the CPU's by {worst:.3g}, allowed are {TOLERANCE:g}"
-                report.fail(f"{row['name']}/too_large", why, differences=row["differences"])
+            for row in report.keep(f"check/{task}", partial(reward_differences, bodies, device)):
+                worst = row["largest_difference"]
+                report.say(f"rewards of {task} differ from the CPU's by up to {worst:.3g}")
+                if not worst <= TOLERANCE:  # it may be NaN
+                    report.fail(f"{row['name']}/too_large", f"{worst:.3g}, allowed are {TOLERANCE:g}")
 
     def _simulation(self, report: Report, device: torch.device, sets: Mapping[str, TaskSet]) -> None:
         """Random actions, with observation, reward and resets; then nothing but the simulation."""
@@ -169,65 +149,35 @@ class GPU:
             ("swingup", *swingup(self.steps), self.candidates, self.episodes, "torch"),
             ("limbs", initial_policy(limbs, bodies), bodies, self.limb_candidates, self.limb_episodes, WARP),
         ):
-            cpu, about = f"population/{kind}/cpu", {"candidates": count, "episodes": episodes}
-            make = partial(around, policy, count, episodes)
-            there = partial(make, task.simulated_by(simulation), device)
-            rivals = [
-                counted(cpu, partial(make, task, CPU), **about),
-                counted(f"population/{kind}/somite", there, 1, [cpu], **about),
-            ]
+            about = {"candidates": count, "episodes": episodes}
+            # What candidates cost that have learnt as much as the policy has.
+            drawn = draw(policy, count, SIGMA, around=True)
+            here, there = (
+                partial(generations, policy, where, drawn, episodes, available_cores())
+                for where in (task, task.simulated_by(simulation))
+            )
+            cpu = counted(f"population/{kind}/cpu", here, **about)
+            there = partial(there, device=device)
+            rivals = [cpu, counted(f"population/{kind}/somite", there, 1, [cpu.name], **about)]
             rows = report.compare(f"Generations, {kind}", rivals, self.rounds)
             report.table("Memory", rows, "candidates", "episodes", "mib", "kib_each")
-
-    def _memory(self, report: Report, device: torch.device, bodies: TaskSet) -> None:
-        """By limbs and by candidates. By worlds it stands beside the speed of simulation."""
-        worlds = self.worlds[0]
-        rivals = [
-            on_device(f"memory/limbs/{body}/{worlds}", bodies, worlds, 0.1, device, [], [body_of(body)])[0]
-            for body in self.memory_bodies
-        ]
-        policy, carts = swingup(MEMORY_STEPS)
-        for size in self.memory_populations:
-            make = partial(around, policy, size, self.episodes, carts.simulated_by("torch"), device)
-            rivals.append(counted(f"memory/population/swingup/{size}", make, candidates=size))
-        rows = report.compare("Memory", rivals, 1)
-        report.table("Memory", rows, "limbs", "mib", "kib_each")
-
-    def _learning(self, report: Report, ppo: Sequence[PPOSpeed]) -> None:
-        """Seconds to a return, on the device with the most environments and then on the CPU."""
-        limit = max(1.0, min(self.seconds_to_return, report.left / 2 - SET_UP))
-        rows = []
-        for rival in (ppo[-1], ppo[0]):
-            learning = partial(rival.learn_until, self.target, limit)
-            rows += report.keep(rival.name.replace("ppo", "learning", 1), learning)
-        title = f"Until the mean return of all bodies is {self.target:g}, within {limit:.0f} s"
-        report.table(title, rows, "seconds_to_return", "return", "steps", "seconds", "seconds_of_setup")
-
-
-def around(
-    policy: Policy, candidates: int, episodes: int, task: TaskSet, device: torch.device, stack: ExitStack
-) -> Callable[[int], int]:
-    """A generation close around a policy: what candidates cost that have learnt as much as it has."""
-    drawn = draw(policy, candidates, SIGMA, around=True)
-    return generations(policy, task, drawn, episodes, available_cores(), stack, device)
 
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Fields of the machine: the device, its memory, versions of what simulates there."""
-    versions = {name: version(name) for name in ("warp-lang", "mujoco-warp")}
-    if device.type == "cpu":
-        return {"device": "cpu", "versions_of_simulation": versions}
-    found = torch.cuda.get_device_properties(device)
-    memory = round(found.total_memory / 2**30, 1)
-    about = {"device": found.name, "device_memory_gib": memory, "cuda": torch.version.cuda}
-    return {**about, "versions_of_simulation": versions}
+    about = {"device": "cpu"}
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        memory = round(found.total_memory / 2**30, 1)
+        about = {"device": found.name, "device_memory_gib": memory, "cuda": torch.version.cuda}
+    return {**about, "versions_of_simulation": {name: version(name) for name in ("warp-lang", "mujoco-warp")}}
 
 
 @contextmanager
 def memory_told(device: torch.device, row: Row) -> Iterator[None]:
     """Add to a row the memory of a GPU that its environments or candidates, made in the block, take.
 
-    Memory that whoever held it needs no more is given back before, that of the block's own graphs is not.
+    Memory that nobody needs any more is given back before, that of the block's own graphs is not.
     """
     if device.type == "cpu":
         yield
@@ -322,10 +272,8 @@ def checked_bodies(bodies: BodySet) -> list[str]:
 def reward_differences(bodies: BodySet, device: torch.device) -> Row:
     """Rewards of the device beside those of the CPU from the same starts, of `checked_bodies`."""
     chosen = [body_of(name) for name in checked_bodies(bodies)]
-    ours, rights = (
-        _rewards(env) for env in (make_env(bodies, chosen, WORLDS, device), bodies.make_env(chosen, WORLDS))
-    )
-    differences = (ours - rights).abs().amax(1)  # differences: (STEPS,); NaN where there is one
+    own, right = make_env(bodies, chosen, WORLDS, device), bodies.make_env(chosen, WORLDS)
+    differences = (_rewards(own) - _rewards(right)).abs().amax(1)  # (STEPS,); NaN where there is one
     return {"largest_difference": float(differences.max()), "differences": differences.tolist()}
 
 
@@ -340,60 +288,34 @@ def _rewards(env: TokenEnv) -> Tensor:
     return torch.stack(found)
 
 
-def fill_turn(step: Callable[[], Any], num_envs: int, seconds: float, device: torch.device) -> float:
-    """Steps per second; how many fit is estimated, so that nothing waits between them."""
-
-    def repeat(times: int) -> float:
-        wait(device)
-        start = time.perf_counter()
-        for _ in range(times):
-            step()
-        wait(device)
-        return time.perf_counter() - start
-
-    step()  # the first may record what the next ones launch
-    times = max(1, round(seconds * WARM_UP / repeat(WARM_UP)))
-    return num_envs * times / repeat(times)
-
-
 def on_device(
-    name: str,
-    bodies: BodySet,
-    count: int,
-    seconds: float,
-    device: torch.device,
-    against: Sequence[str] = (),
-    names: Sequence[Any] | None = None,
+    name: str, bodies: BodySet, count: int, seconds: float, device: torch.device, against: Sequence[str]
 ) -> list[Rival]:
     """Worlds with random actions, observation, reward and resets; and the same launches and nothing else.
 
     Every turn begins with new episodes: without resets bodies come to rest, and cost less. The first is
     compared with the second and with ``against``.
     """
-    more: Row = {"num_envs": count}
     env: TokenEnv
 
     def actions() -> Tensor:
         return torch.empty(_shape(env), device=device).uniform_(-1, 1)
 
-    def turn(step: Callable[[], Any]) -> float:
+    def begin() -> None:
         env.reset(seed=0)
         env._act(actions())  # for the bare simulation, which nobody gives controls
-        rate = fill_turn(step, count, seconds, device)
+
+    def settle() -> None:
+        wait(device)
         env.check()  # a capacity that was too small would have spared work
-        return rate
 
-    def start(stack: ExitStack) -> Turn:
+    def make(stack: ExitStack) -> Callable[[], Any]:
         nonlocal env
-        _step_once(make_env(bodies, names, len(names or bodies.seen), device)).close()  # loads the kernels
-        env = make_env(bodies, names, count, device)
+        _step_once(make_env(bodies, None, len(bodies.seen), device)).close()  # loads the kernels
+        env = make_env(bodies, None, count, device)
         stack.callback(env.close)
-        _step_once(env)
-        more["limbs"] = int(env.single_observation_space["mask"].shape[0])
-        return lambda: turn(lambda: env.step(actions()))
+        return lambda: env.step(actions())
 
-    def start_bare(stack: ExitStack) -> Turn:
-        return lambda: turn(env._simulation.launcher.launch)
-
-    bare = Rival(f"{name}/bare", start_bare, (), {"num_envs": count})
-    return [Rival(f"{name}/somite", start, [bare.name, *against], more), bare]
+    common = {"num_envs": count, "seconds": seconds, "begin": begin, "settle": settle}
+    bare = stepping(f"{name}/bare", lambda _: env._simulation.launcher.launch, **common)
+    return [stepping(f"{name}/somite", make, against=[bare.name, *against], **common), bare]

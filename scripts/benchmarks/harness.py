@@ -31,13 +31,14 @@ from ...envs.numbers import TEXT, listed, real, whole
 
 COUNT = whole(1, 10**6)
 """Of environments, candidates, episodes."""
-ROUNDS = whole(1, 10_000)
-ROUNDS_OR_NONE = whole(0, 10_000)
+ROUNDS, ROUNDS_OR_NONE = whole(1, 10_000), whole(0, 10_000)
 SECONDS = real(0, 86_400, above=True)
 ARGUMENTS = listed(TEXT)
 """Of ``somite-train``."""
 
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
+WARM_UP = 3
+"""Steps that tell how long one takes."""
 BUSY_LOAD_PER_CORE = 0.25
 """Above it, something else was running in the minute before: the start of a benchmark loads little."""
 
@@ -48,19 +49,15 @@ Turn = Callable[[], float]
 
 @dataclass
 class Rival:
-    """Something that is measured in turns with others.
-
-    Attributes:
-        name: of its row.
-        start: makes what is measured, which the stack closes, warms it up, and gives its turn.
-        against: names of those that it is compared with, round by round.
-        more: further fields of its row; turns may write there.
-    """
+    """Something that is measured in turns with others."""
 
     name: str
     start: Callable[[ExitStack], Turn]
+    """Makes what is measured, which the stack closes, and gives its turn."""
     against: Sequence[str] = ()
+    """Names of those that it is compared with, round by round."""
     more: Row = field(default_factory=dict)
+    """Further fields of its row; turns may write there."""
 
 
 def stepping(
@@ -69,20 +66,32 @@ def stepping(
     num_envs: int,
     seconds: float,
     against: Sequence[str] = (),
+    begin: Callable[[], None] = lambda: None,
+    settle: Callable[[], None] = lambda: None,
 ) -> Rival:
-    """Environments that are stepped for so many seconds in each turn; ``make`` gives one step of all."""
+    """Environments that are stepped for some seconds in each turn; ``make`` gives one step of all.
+
+    ``begin`` prepares a turn. How many steps fit is estimated, so that nothing waits between them: ``settle``
+    waits for the last one.
+    """
 
     def start(stack: ExitStack) -> Turn:
         step = make(stack)
 
-        def turn(seconds: float = seconds) -> float:
-            start, steps = time.perf_counter(), 0
-            while (elapsed := time.perf_counter() - start) < seconds or not steps:
+        def repeat(times: int) -> float:
+            settle()
+            begun = time.perf_counter()
+            for _ in range(times):
                 step()
-                steps += 1
-            return num_envs * steps / elapsed
+            settle()
+            return time.perf_counter() - begun
 
-        turn(seconds / 10)
+        def turn() -> float:
+            begin()
+            step()  # the first may record what the next ones launch
+            times = max(1, round(seconds * WARM_UP / repeat(WARM_UP)))
+            return num_envs * times / repeat(times)
+
         return turn
 
     return Rival(name, start, against, {"num_envs": num_envs})
@@ -95,10 +104,7 @@ def counted(
     against: Sequence[str] = (),
     **more: Any,
 ) -> Rival:
-    """Work that is done so many times in a turn.
-
-    ``make`` gives what works: from a number, which goes on from turn to turn, to steps made.
-    """
+    """Work that is done so many times in a turn: from a number, which goes on from turn to turn, to steps."""
     row: Row = {"seconds": [], "steps": [], **more}
 
     def start(stack: ExitStack) -> Turn:
@@ -130,14 +136,9 @@ def speed_row(name: str, rates: Mapping[str, Sequence[float]], against: Iterable
 class Report:
     """``{"machine": {...}, "rows": [{"name": ..., "steps_per_second": ...}, ...]}``, and tables of it.
 
-    The file is written anew, as a whole or not at all, after every row. What fails (``failures``), or what
-    there is no time for, has a row that says so, and the others go on; what has begun has at least one round.
-
-    Args:
-        output: the file; None to keep nothing.
-        machine: of `describe_machine`.
-        console: where tables are printed.
-        clock: gives seconds.
+    The file, ``output`` unless it is None, is written anew, as a whole or not at all, after every row. What
+    fails (``failures``), or what there is no time for, has a row that says so, and the others go on; what has
+    begun has at least one round. ``clock`` gives seconds.
 
     Raises:
         UserError: the file cannot be written, told before anything is measured.
@@ -155,8 +156,8 @@ class Report:
         self.machine, self.console = machine, console or Console(width=max(140, Console().width))
         self.rows: list[Row] = []
         self.failures: list[str] = []
+        # Around what a rival makes at its start; writes into its row.
         self.watch: Callable[[Row], AbstractContextManager[None]] = lambda row: nullcontext()
-        """Around what a rival makes at its start; writes into its row."""
         self._clock, self._end, self._end_of_part = clock, math.inf, math.inf
         if self.path is not None:
             if self.path.is_dir():
@@ -242,10 +243,11 @@ class Report:
                     status.update(f"{name}, round {index + 1} of {rounds}")
                     if not self.attempt(name, lambda n=name, t=turn: rates[n].append(t()), begun=True):
                         del turns[name]
-        rows = []
-        for rival in [rival for rival in rivals if rival.name in turns]:
-            against = [other for other in rival.against if other in turns]
-            rows.append(speed_row(rival.name, rates, against) | rival.more)
+        rows = [
+            speed_row(rival.name, rates, [other for other in rival.against if other in turns]) | rival.more
+            for rival in rivals
+            if rival.name in turns
+        ]
         self.add(*rows)
         self._print_speeds(f"{title}, median of {len(rows[0]['rounds']) if rows else 0}", rows)
         return rows
@@ -254,12 +256,13 @@ class Report:
         """Steps per second with their range, shares of time, and ratios where there are any."""
         shown, ratios = [], []
         for row in rows:
-            speed, between = f"{row['steps_per_second']:,.0f}", f"{row['minimum']:,.0f}–{row['maximum']:,.0f}"
+            name, between = row["name"], "{minimum:,.0f}–{maximum:,.0f}".format(**row)
             shares = {phase: f"{share:.0%}" for phase, share in row.get("shares", {}).items()}
-            shown.append({"name": row["name"], "steps/s": speed, "min–max": between, **shares})
+            speed = f"{row['steps_per_second']:,.0f}"
+            shown.append({"name": name, "steps/s": speed, "min–max": between, **shares})
             for rival, ratio in row["ratios"].items():
-                middle, between = f"{ratio['median']:.2f}", f"{ratio['minimum']:.2f}–{ratio['maximum']:.2f}"
-                ratios.append({"name": row["name"], "rival": rival, "ratio": middle, "min–max": between})
+                middle, between = f"{ratio['median']:.2f}", "{minimum:.2f}–{maximum:.2f}".format(**ratio)
+                ratios.append({"name": name, "rival": rival, "ratio": middle, "min–max": between})
         self.table(title, shown)
         self.table("Times as fast as a rival, round by round", ratios)
 
@@ -286,14 +289,12 @@ def _cell(value: Any) -> str:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, memory, load and versions, as plain JSON values; None for what cannot be known."""
-    try:
-        memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    except (AttributeError, OSError, ValueError):
-        memory = None
+    has_sizes = hasattr(os, "sysconf")
+    pages, page = (os.sysconf(name) if has_sizes else 0 for name in ("SC_PHYS_PAGES", "SC_PAGE_SIZE"))
     return {
         "cpu": processor(),
         "cores": available_cores(),
-        "memory_gib": memory,
+        "memory_gib": round(pages * page / 2**30, 1) or None,
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import math
 import statistics
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from ...agents.agent import Agent
 from ...agents.algorithms import CMAES
@@ -24,6 +26,7 @@ from ...agents.composition import build_policy
 from ...agents.device import threads_for_numpy
 from ...agents.evaluation.episodes import run_episodes
 from ...agents.policies import Policy
+from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
 from ...agents.rollout.candidates import SEED_BYTES
 from ...agents.rollout.population import Population
 from ...agents.rollout.stacked import get_parameters
@@ -33,9 +36,9 @@ from ...envs.cores import available_cores
 from ...envs.errors import UserError
 from ...envs.numbers import EPISODE_STEPS, POSITIVE, TEXT, checked, listed, real, whole
 from ...envs.sensors import CartPoleSwingUp, Senses
+from ...envs.sensors import cartpole_swingup as poles
 from ...envs.task_set import TaskSet
 from .harness import ARGUMENTS, COUNT, ROUNDS, Report, Rival, Row, counted
-from .rivals import PlainCart, PlainNeuron
 from .training import compose, task_set
 
 CPU = torch.device("cpu")
@@ -47,6 +50,7 @@ SIGMA = 0.001
 WORKERS_OF_A_MACHINE = 4
 """In what is computed."""
 PARTS = ("search", "tasks", "wire", "episodes")
+KINDS = ("full", "diagonal")  # covariances of the search
 
 
 @checked("")
@@ -58,12 +62,11 @@ class PopulationSpeed:
     parameters are drawn once for all, and all rivals meet the same starts. Of the swing-up:
 
     * ``learnt/...``: candidates close around the bundled agent, most of whose episodes have all their steps;
-    * ``new/...``: candidates around zero; most of them lose their cart early, but some few do not;
+    * ``new/...``: candidates around zero; most of them lose their cart early;
     * ``.../1_core`` and ``.../all_cores``: a generation at once, by one thread and by one for each core;
-    * ``.../one_candidate``: a sample of candidates, one after another, each with all its episodes in a batch
-      of our own environment and policy, on one core;
-    * ``.../one_episode``: a sample of episodes, one after another, of PyTorch's parts in a plain loop over an
-      environment of one cart, as the published agent was trained, on one core.
+    * ``.../one_candidate``: candidates one after another, each with all its episodes in a batch, on one core;
+    * ``.../one_episode``: episodes one after another, of PyTorch's parts in a plain loop over an environment
+      of one cart, as the published agent was trained, on one core.
 
     The rows ``ant/...`` are a generation of a limb policy on MuJoCo's ant in the same sense.
     """
@@ -93,24 +96,18 @@ class PopulationSpeed:
             ("new", draw(policy, self.candidates, self.sigma)),
         ):
             one_episode = self._one_episode(f"{name}/one_episode", drawn)
-            rivals = self._rivals(name, policy, task, drawn, self.episodes, [one_episode])
+            rivals = self._rivals(name, policy, task, drawn, self.episodes, one_episode)
             report.compare(f"Swing-up, {of}, {name}", rivals, self.rounds)
         if self.ant_candidates:
             ants = task_set(config)
             policy = initial_policy(config, ants)
             drawn = draw(policy, self.ant_candidates, self.sigma)
-            rivals = self._rivals("ant", policy, ants, drawn, self.ant_episodes, [])
+            rivals = self._rivals("ant", policy, ants, drawn, self.ant_episodes)
             of = f"{self.ant_candidates} candidates with {self.ant_episodes} episodes"
             report.compare(f"Ant, {of}, {self.ant_agent}", rivals, self.rounds)
 
     def _rivals(
-        self,
-        name: str,
-        policy: Policy,
-        task: TaskSet,
-        drawn: np.ndarray,
-        episodes: int,
-        further: Sequence[Rival],
+        self, name: str, policy: Policy, task: TaskSet, drawn: np.ndarray, episodes: int, *further: Rival
     ) -> list[Rival]:
         """Whole generations at once, on one core and on all; a candidate's episodes in one batch; others."""
 
@@ -120,14 +117,12 @@ class PopulationSpeed:
             return int(sum(result.lengths.sum() for result in found))
 
         alone = counted(f"{name}/one_candidate", lambda _: one_candidate, self.candidates_alone, threads=1)
-        others = [alone, *further]
-        against, cores = [other.name for other in others], available_cores()
-        kinds = {"1_core": 1} | ({"all_cores": cores} if cores > 1 else {})
-        make = partial(generations, policy, task, drawn, episodes)
-        own = [
-            counted(f"{name}/{kind}", partial(make, threads), 1, against, threads=threads)
-            for kind, threads in kinds.items()
-        ]
+        others, own = [alone, *further], []
+        for kind, threads in (("1_core", 1), ("all_cores", available_cores())):
+            if kind == "1_core" or threads > 1:
+                make = partial(generations, policy, task, drawn, episodes, threads)
+                against = [other.name for other in others]
+                own.append(counted(f"{name}/{kind}", make, 1, against, threads=threads))
         return [*own, *others]
 
     def _one_episode(self, name: str, drawn: np.ndarray) -> Rival:
@@ -138,6 +133,63 @@ class PopulationSpeed:
             return plain.run(PlainCart(starts[index % self.episodes]), self.steps)[1]
 
         return counted(name, lambda _: one_episode, self.episodes_alone, threads=1)
+
+
+class PlainCart:
+    """One cart and pole, stepped on its own from (4,) x, x_dot, theta, theta_dot."""
+
+    def __init__(self, start: np.ndarray) -> None:
+        self.state = tuple(start)
+
+    def read(self) -> np.ndarray:
+        """(5,) x, x_dot, cos theta, sin theta, theta_dot."""
+        x, x_dot, theta, theta_dot = self.state
+        return np.array([x, x_dot, np.cos(theta), np.sin(theta), theta_dot])
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Readings, reward, and whether the cart has left the track; ``action`` is (1,)."""
+        x, x_dot, theta, theta_dot = self.state
+        sin, cos, mass, length = math.sin(theta), math.cos(theta), poles.POLE_MASS, poles.LENGTH
+        total = poles.CART_MASS + mass
+        push = poles.FORCE * np.clip(action, -1.0, 1.0)[0] - poles.FRICTION * x_dot
+        swing, weight = mass * length * theta_dot**2 * sin, 4 * total - 3 * mass * cos**2
+        of_cart = (-2 * swing + 3 * mass * poles.GRAVITY * sin * cos + 4 * push) / weight
+        of_pole = (-3 * swing * cos + 6 * total * poles.GRAVITY * sin + 6 * push * cos) / (length * weight)
+        x, theta = x + poles.TIME_STEP * x_dot, theta + poles.TIME_STEP * theta_dot
+        self.state = x, x_dot + poles.TIME_STEP * of_cart, theta, theta_dot + poles.TIME_STEP * of_pole
+        reward = (np.cos(theta) + 1) / 2 * np.cos(np.pi / 2 * x / poles.TRACK)
+        return self.read(), float(reward), abs(x) > poles.TRACK
+
+
+class PlainNeuron(nn.Module):
+    """The swing-up's agent from PyTorch's parts, for one episode at a time; ``values`` in its order."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(2, 8)
+        self.query = nn.Linear(QUERY_SIZE, 32, bias=False)
+        self.key = nn.Linear(8, 32, bias=False)
+        self.action = nn.Sequential(nn.Linear(16, 1), nn.Tanh())
+        self.table = position_table(16)
+        nn.utils.vector_to_parameters(torch.as_tensor(values, dtype=torch.float32), self.parameters())
+
+    def run(self, cart: PlainCart, steps: int) -> tuple[float, int]:
+        """Return and length of an episode of at most so many steps."""
+        readings, total = cart.read(), 0.0
+        memory, action = (torch.zeros(5, 8), torch.zeros(5, 8)), torch.zeros(1, 1)
+        with torch.no_grad():
+            for step in range(1, steps + 1):
+                reading = torch.from_numpy(readings.copy()).float().unsqueeze(-1)  # reading: (5, 1)
+                told = torch.cat([reading, torch.vstack([action] * len(reading))], dim=-1)
+                memory = self.cell(told, memory)
+                scores = torch.matmul(self.query(self.table), self.key(memory[0]).T)  # scores: (16, 5)
+                gathered = torch.tanh(torch.matmul(torch.tanh(scores), reading))  # gathered: (16, 1)
+                action = self.action(gathered.T)
+                readings, reward, left = cart.step(action.squeeze(0).numpy())
+                total += reward
+                if left:
+                    return total, step
+        return total, steps
 
 
 def generations(
@@ -189,8 +241,7 @@ def draw(policy: Policy, size: int, sigma: float, around: bool = False) -> np.nd
 class Scaling:
     """The section ``scaling`` of ``conf/benchmark.yaml``, which says what its keys mean.
 
-    The task is the swing-up with the published agent of 913 parameters. Candidates lie close around the
-    bundled one: what those cost that have learnt.
+    Candidates lie close around the bundled agent of the swing-up: what those cost that have learnt.
 
     Raises:
         UserError: an invalid number, or Ray is not installed.
@@ -209,9 +260,7 @@ class Scaling:
 
     def __post_init__(self) -> None:
         if len(set(self.shard_sizes)) < 2:
-            raise UserError(
-                f"shard_sizes must be two or more, to tell what each costs; got {self.shard_sizes}"
-            )
+            raise UserError(f"shard_sizes must be two or more sizes, got {list(self.shard_sizes)}")
         if self.ray_workers and importlib.util.find_spec("ray") is None:
             raise UserError("Ray is not installed: pip install -e '.[ray]', or say ray_workers=0")
 
@@ -242,23 +291,22 @@ class Scaling:
                 seconds.append(_seconds(partial(shard, 0)))
             found = {"seconds": statistics.mean(seconds), "longest": max(seconds), "shards": len(seconds)}
             rows.append({"name": f"shard/{size}", **found})
-        slope, fixed = np.polyfit(self.shard_sizes, [row["seconds"] for row in rows], 1)
-        each = {"shard/each": fixed, "shard/candidate": slope}
-        return rows + [{"name": name, "seconds": max(0.0, float(found))} for name, found in each.items()]
+        found = np.polyfit(self.shard_sizes, [row["seconds"] for row in rows], 1)
+        costs = zip(("shard/candidate", "shard/each"), found, strict=True)
+        return rows + [{"name": name, "seconds": max(0.0, float(cost))} for name, cost in costs]
 
     def _searches(self, n: int) -> list[Row]:
         """Asking and telling on the driver."""
         rows = []
-        for kind in ("full", "diagonal"):
-            for size in self.populations:
-                search = Search(CMAES(population=size, diagonal=kind == "diagonal"), np.zeros(n), 0)
+        for kind, size in itertools.product(KINDS, self.populations):
+            search = Search(CMAES(population=size, diagonal=kind == "diagonal"), np.zeros(n), 0)
 
-                def generation(search: Search = search) -> None:
-                    search.tell(-np.square(search.ask()).sum(1))
+            def generation(search: Search = search) -> None:
+                search.tell(-np.square(search.ask()).sum(1))
 
-                generation()  # the first one decomposes nothing
-                seconds = statistics.median(_seconds(generation) for _ in range(self.rounds))
-                rows.append({"name": f"search/{kind}/{size}", "seconds": seconds})
+            generation()  # the first one decomposes nothing
+            seconds = statistics.median(_seconds(generation) for _ in range(self.rounds))
+            rows.append({"name": f"search/{kind}/{size}", "seconds": seconds})
         return rows
 
     def _ray(
@@ -300,13 +348,11 @@ class Scaling:
     def _costs(self, found: Mapping[str, float], n: int) -> list[Row]:
         """What generations cost on more workers, each with the size of shards that is best for it."""
         rows = []
-        for size in self.populations:
-            for kind in ("full", "diagonal"):
-                for workers in self.workers:
-                    shards = [2**k for k in range(size.bit_length()) if 2**k <= size]
-                    costs = [self._cost(found, n, kind, size, workers, shard) for shard in shards]
-                    name = f"{kind}/{size} candidates/{workers} workers"
-                    rows.append({"name": name} | min(costs, key=lambda cost: cost["seconds"]))
+        for size, kind, workers in itertools.product(self.populations, KINDS, self.workers):
+            shards = [2**k for k in range(size.bit_length())]
+            costs = [self._cost(found, n, kind, size, workers, shard) for shard in shards]
+            name = f"{kind}/{size} candidates/{workers} workers"
+            rows.append({"name": name, **min(costs, key=lambda cost: cost["seconds"])})
         return rows
 
     def _cost(
@@ -330,6 +376,4 @@ class Scaling:
 
 
 def _seconds(do: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    do()
-    return time.perf_counter() - begun
+    return timeit.timeit(do, number=1)

@@ -11,13 +11,10 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import gymnasium
 
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 # Imported once by the server that workers are forked from, instead of once by each of them.
@@ -31,7 +28,7 @@ _PRELOADED = [
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def make_ant() -> gymnasium.Env:
+def make_ant() -> Any:
     """Gymnasium's Ant as our task has it: contact forces neither cost nor are observed."""
     import gymnasium
 
@@ -42,7 +39,7 @@ def make_ant() -> gymnasium.Env:
     )
 
 
-def gymnasium_async(makers: Sequence[Callable[[], gymnasium.Env]]) -> Any:
+def gymnasium_async(makers: Sequence[Callable[[], Any]]) -> Any:
     """Gymnasium's ``AsyncVectorEnv``: shared memory, observations not copied, same-step resets.
 
     ``max_concurrency`` is left open: with one or two workers for each core it was slower.
@@ -53,7 +50,7 @@ def gymnasium_async(makers: Sequence[Callable[[], gymnasium.Env]]) -> Any:
     return AsyncVectorEnv(makers, shared_memory=True, copy=False, context=START_METHOD, autoreset_mode=mode)
 
 
-def sb3_subproc(makers: Sequence[Callable[[], gymnasium.Env]]) -> Any:
+def sb3_subproc(makers: Sequence[Callable[[], Any]]) -> Any:
     """Stable-Baselines3's ``SubprocVecEnv``."""
     from stable_baselines3.common.vec_env import SubprocVecEnv
 

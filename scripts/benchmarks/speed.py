@@ -75,15 +75,12 @@ class Locomotion(Speed):
 @checked("")
 @dataclass
 class Bodies:
-    """The section ``bodies`` of ``conf/benchmark.yaml``, which says what its keys mean. The rows are
+    """The section ``bodies`` of ``conf/benchmark.yaml``, which says what its keys mean.
 
-    * ``ants/equal``: one compiled body, a batch for all;
-    * ``ants/varied``: every parameter of every limb drawn anew at the start of each episode;
-    * ``ants/different``: as many compiled bodies as environments, which share a layout;
-    * ``topologies/alone``: the mean speed of all ``topologies``, each alone in as many environments as the
-      mixed ones are, steps of all divided by the time of all;
-    * ``topologies/mixed``: all of them in one environment.
-    """  # noqa: D205, D400, D415
+    Of ants: one compiled body for all (``equal``), every parameter of every limb drawn anew for each episode
+    (``varied``), and as many compiled bodies as environments (``different``). Of ``topologies``: all in one
+    vector environment (``mixed``), and each ``alone`` in as many environments, steps of all by their time.
+    """
 
     num_envs: Annotated[int, COUNT]
     rows_per_topology: Annotated[int, COUNT]
@@ -132,13 +129,9 @@ def _in_a_row(rivals: Sequence[Rival], stack: ExitStack) -> Turn:
 class CarRacingSpeed(Speed):
     """The section ``car_racing`` of ``conf/benchmark.yaml``, which says what its keys mean.
 
-    Every step is a frame: physics, picture, reward, and a new track where an episode ends. The rows:
-
-    * ``frames/gymnasium_1_core``: ``CarRacing-v3`` with its own picture;
-    * ``frames/somite_1_core``, ``frames/somite_<n>_cores``: ours, which gives grey patches as tokens and the
-      state beside them, in one process and in one worker process for each core;
-    * ``state/somite_1_core``: without pictures;
-    * ``ppo/...``: iterations of PPO, with their share of time per phase.
+    Every step is a frame: physics, picture, reward, and a new track where an episode ends. ``frames/...`` is
+    Gymnasium's ``CarRacing-v3`` with its own picture and ours, which gives grey patches as tokens and the
+    state beside them, in one process or in one for each core; ``state/...`` is ours without pictures.
     """
 
     def _simulations(self, report: Report) -> None:

@@ -5,26 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
 
-from ...agents.algorithms.base import Learner
 from ...agents.device import resolve_device, set_threads, use_precision
+from ...agents.policies import Observation
+from ...agents.policies.limb_policy import LimbPolicy
 from ...agents.training.loop import make_algorithm, make_setup
 from ...envs.errors import UserError
 from ...envs.task_set import TaskSet
+from ...envs.tokens import TokenSpec
 from ..cli.arguments import CONFIG_MODULE, check_names, check_targets
 from ..cli.values import check_values
-from .harness import Rival, Row, Turn
-from .rivals import NaiveTransformer
+from .harness import Rival, Turn
 
 WITH_RIVALS = "hydra.searchpath=[pkg://somite.scripts.benchmarks.conf]"
 """Adds our rivals to the choices of the group ``agent``, of benchmarks only."""
@@ -66,31 +68,63 @@ def task_set(arguments: Sequence[str] | DictConfig) -> TaskSet:
     return hydra.utils.instantiate(config.env, _convert_="all")
 
 
+class NaiveTransformer(LimbPolicy):
+    """What one writes first: ``nn.TransformerEncoder`` over limbs, and a second one for the critic.
+
+    All is as PyTorch ships it, but for dropout, which is off, since PPO compares probabilities of the same
+    network before and after an update. Embedding a limb is one linear layer on its token beside the sum
+    of its joint rows. Normaliser, heads and exploration scale are those of every policy here, so it
+    trains with the same code; it cannot be saved as a run's policy.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 2,
+        feedforward: int = 128,
+        initial_log_std: float = -0.5,
+    ) -> None:
+        make_encoder = partial(_Encoder, spec, width, layers, heads, feedforward)
+        super().__init__(spec, make_encoder, width, "trunk", initial_log_std=initial_log_std)
+        self.layers, self.heads, self.feedforward = layers, heads, feedforward
+
+
+class _Encoder(nn.Module):
+    """From normalised tokens (B, N, F) and joints (B, N, J, G) to limb features (B, N, width)."""
+
+    def __init__(self, spec: TokenSpec, width: int, layers: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(spec.token_size + spec.joint_size, width)
+        layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout=0.0, batch_first=True)
+        # Nested tensors are a prototype that warns, and with seven limbs made this three times slower.
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
+        limbs = torch.cat((tokens, joints.sum(-2)), -1)  # limbs: (B, N, F + G); padding is zero
+        return self.encoder(self.embedding(limbs), src_key_padding_mask=observation["mask"] == 0)
+
+
 class PPOSpeed(Rival):
-    """Iterations of PPO, one at a time, as ``somite-train`` makes them.
+    """Iterations of PPO, one at a time, as ``somite-train`` with a configuration of `compose` makes them.
 
     The phases are ``env`` (simulation, observation, reward), ``policy`` (forward passes while collecting; on
     a GPU within ``rest``, since to time them would be to wait for them), ``update`` (all epochs and the
-    normaliser) and ``rest`` (the rollout buffer, advantages).
-
-    Args:
-        name: of the row.
-        config: of `compose`. The learning rate must be constant: every measured iteration may be the last
-            that the learner knows of, where a falling rate would be zero.
-        against: see `Rival`.
+    normaliser) and ``rest`` (the rollout buffer, advantages). The learning rate must be constant: every
+    measured iteration may be the last that the learner knows of, where a falling rate would be zero.
     """
 
     def __init__(self, name: str, config: DictConfig, against: Sequence[str] = ()) -> None:
         super().__init__(name, self._start, against)
         self._config = config
 
-    def make(self, stack: ExitStack) -> Learner:
-        """The learner; what there is to say about it is kept."""
-        config = self._config
-        self._threads, self._device = set_threads(config.threads), resolve_device(config.device)
-        use_precision(config.precision, self._device)
+    def _start(self, stack: ExitStack) -> Turn:
+        config, in_policy, spent = self._config, [0.0], dict[str, float]()
+        threads, device = set_threads(config.threads), resolve_device(config.device)
+        use_precision(config.precision, device)
         algorithm = make_algorithm(config)
-        setup = make_setup(config, algorithm, self._device)
+        setup = make_setup(config, algorithm, device)
         learner = algorithm.make_learner(setup)
         stack.callback(learner.close)
         self.more |= {
@@ -98,28 +132,24 @@ class PPOSpeed(Rival):
             "parameters": sum(parameter.numel() for parameter in learner.policy.parameters()),
             "simulation": setup.task_set.simulation,
             "precision": setup.precision,
-            "device": str(self._device),
-            "torch_threads": self._threads,
+            "device": str(device),
+            "torch_threads": threads,
             "bodies": len(setup.task_set.seen),
             "num_envs": algorithm.num_envs,
             "batch_size": algorithm.batch_size,
         }
-        return learner
-
-    def _start(self, stack: ExitStack) -> Turn:
-        learner, in_policy, spent = self.make(stack), [0.0], dict[str, float]()
-        on_cpu = self._device.type == "cpu"
+        on_cpu = device.type == "cpu"
         if on_cpu:
             for name in ("act", "value"):
                 setattr(learner.network, name, _timed(getattr(learner.network, name), in_policy))
 
         def turn() -> float:
-            set_threads(self._threads)  # rivals that run in turns have their own number
+            set_threads(threads)  # rivals that run in turns have their own number
             before, in_policy[0], steps = dict(learner.seconds), 0.0, learner.steps
-            wait(self._device)
+            wait(device)
             start = time.perf_counter()
             learner.update(lambda: False)
-            wait(self._device)
+            wait(device)
             elapsed = time.perf_counter() - start
             found = {"env": learner.seconds["env"] - before["env"]}
             found |= {"policy": in_policy[0]} if on_cpu else {}
@@ -132,31 +162,6 @@ class PPOSpeed(Rival):
         turn()  # which is not counted
         spent.clear()
         return turn
-
-    def learn_until(self, target: float, limit: float) -> Row:
-        """Learn until the mean return of all bodies is ``target``, or for ``limit`` seconds.
-
-        A body's return is the mean of its last whole episodes, acting with exploration.
-
-        Returns:
-            ``seconds_to_return``, None where it was not reached; a ``curve`` of seconds, steps and the mean
-            return after each rollout, which is None until all bodies have one.
-        """
-        begun, reached, curve = time.perf_counter(), None, [(0.0, 0, None)]
-        with ExitStack() as stack:
-            learner = self.make(stack)
-            set_up = time.perf_counter() - begun
-            begun = time.perf_counter()
-            while reached is None and curve[-1][0] < limit:
-                learner.update(lambda: False)
-                scalars = learner.episodes.scalars()
-                found = [value for name, value in scalars.items() if name.startswith("bodies/")]
-                mean = float(np.mean(found)) if len(found) == self.more["bodies"] else None
-                curve.append((time.perf_counter() - begun, learner.steps, mean))
-                reached = curve[-1][0] if mean is not None and mean >= target else None
-        last = dict(zip(("seconds", "steps", "return"), curve[-1], strict=True))
-        about = {"target": target, "limit": limit, "seconds_to_return": reached, "seconds_of_setup": set_up}
-        return {**about, **last, "curve": curve, **self.more}
 
 
 def _timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
@@ -176,12 +181,10 @@ def wait(device: torch.device) -> None:
 
 
 def ppo_rivals(variants: Mapping[str, Sequence[str]], train: Sequence[str]) -> list[PPOSpeed]:
-    """Variants of PPO, composed before minutes are spent, so that a wrong name is told at once.
+    """Variants of PPO: arguments of ``somite-train`` by their names, and further ones for all of them.
 
-    Args:
-        variants: arguments of ``somite-train`` by the variant's name; ``agent=naive`` is a choice too, which
-            the others are compared with.
-        train: further ones for all of them.
+    They are composed before minutes are spent, so that a wrong name is told at once. ``agent=naive`` is a
+    choice, too, which the others are compared with.
     """
     train = [*train, "algorithm.learning_rate_schedule=constant"]
     configs = {f"ppo/{name}": compose([*given, *train]) for name, given in variants.items()}

@@ -1,10 +1,12 @@
 import json
+import time
 
 import pytest
 from rich.console import Console
 
 from somite.envs.errors import UserError
 from somite.scripts.benchmarks.harness import (
+    WARM_UP,
     Report,
     Rival,
     busy_message,
@@ -48,11 +50,23 @@ def test_rows_hold_medians_and_ratios_of_the_same_round():
     }
 
 
-def test_a_step_is_counted_for_every_environment():
-    steps = []
-    (row,) = report().compare("", [stepping("x", lambda _: lambda: steps.append(1), 10, 1e-9)], 1)
-    assert len(steps) == 2, "at least one step, however short the time, and one to warm up"
-    assert row["num_envs"] == 10 and row["steps_per_second"] > 0
+def test_a_step_is_counted_for_every_environment_and_steps_fill_the_turn():
+    steps, begun = [], []
+
+    def step():
+        steps.append(1)
+        time.sleep(0.01)
+
+    (row,) = report().compare("", [stepping("x", lambda _: step, 7, 0.1, begin=lambda: begun.append(1))], 1)
+    assert 4 <= len(steps) - 1 - WARM_UP <= 11 and len(begun) == 1
+    assert row["num_envs"] == 7 and 0.3 * 7 / 0.01 < row["steps_per_second"] <= 7 / 0.01
+
+
+def test_a_short_turn_has_a_step_and_waits_for_it():
+    order = []
+    settle = lambda: order.append("settle")  # noqa: E731
+    report().compare("", [stepping("x", lambda _: lambda: order.append("step"), 1, 1e-9, settle=settle)], 1)
+    assert order[-3:] == ["settle", "step", "settle"]
 
 
 def test_work_goes_on_from_turn_to_turn_and_tells_its_steps():

@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from somite.agents.rollout.population import Population
-from somite.scripts.benchmarks.population import SEED, draw, first_states, swingup
-from somite.scripts.benchmarks.rivals import PlainCart, PlainNeuron
+from somite.scripts.benchmarks.population import (
+    SEED,
+    PlainCart,
+    PlainNeuron,
+    draw,
+    first_states,
+    swingup,
+)
 from tests.benchmarks.conftest import measured
 
 TINY = (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from somite.scripts.benchmarks.rivals import NaiveTransformer
+from somite.scripts.benchmarks.training import NaiveTransformer
 from tests.observations import SPEC, pad, permute_joints, permute_limbs, random_observation
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
