@@ -20,6 +20,7 @@ PARENT_DEATH_SIGNAL = 1
 
 
 def main() -> None:
+    import hydra
     import torch
     import torch._dynamo  # else each run imports it, for seconds, where it makes its optimiser
 
@@ -27,7 +28,12 @@ def main() -> None:
     from somite.scripts import train  # noqa: F401
 
     torch.set_num_threads(1)
-    sys.path.insert(0, str(Path(__file__).parent))
+    here = Path(__file__).parent
+    sys.path[:0] = [str(here), str(here.parent)]
+    importlib.import_module("parsed_once").parse_once()
+    with hydra.initialize_config_module("somite.conf", version_base="1.3"):
+        for choices in ([], ["algorithm=cma_es"], ["algorithm=clone", "env=cartpole_swingup"]):
+            hydra.compose("train", [*choices], return_hydra_config=True)
     answer({"ready": True})
     for line in sys.stdin:
         order = json.loads(line)
