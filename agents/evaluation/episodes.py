@@ -18,11 +18,9 @@ from ..rollout.episodes import FirstEpisodes
 
 Observation = Mapping[str, torch.Tensor]
 
+# Recovered: the mean reward of the next 25 steps is at least 90 % of that of the 100 steps before.
 WINDOW, BEFORE, SHARE = 25, 100, 0.9
-"""Recovered: the mean reward of the next 25 steps is at least 90 % of that of the 100 steps before."""
-
-NEVER = -1
-"""Recovery of an episode in which it does not."""
+NEVER = -1  # recovery of an episode in which it does not
 
 
 @dataclass(frozen=True)
@@ -101,12 +99,7 @@ def run_episodes(
 
 
 def watch_episode(agent: Agent, env: TokenEnv, seed: int) -> Iterator[tuple[Observation, list[float]]]:
-    """The first episode of `run_episodes` with this seed, moment by moment.
-
-    Args:
-        agent: acts deterministically and is reset; looking inside it between two moments changes nothing.
-        env: one environment of the task; it is left open.
-        seed: of the start.
+    """The first episode of `run_episodes` with this seed, moment by moment; the environment is left open.
 
     Yields:
         The observation that is acted on next, (1, ...) each, and the rewards so far, a list that grows.

@@ -35,8 +35,7 @@ from .tables import IN_THE_TERMINAL, markdown, returns_table, runs_table, suite_
 
 log = logging.getLogger(__name__)
 
-EPISODES = 10
-"""Of each body, where nothing else is said; suites have their own numbers."""
+EPISODES = 10  # of each body, where nothing else is said; suites have their own numbers
 
 
 @dataclass(frozen=True)

@@ -33,17 +33,12 @@ from .suites import UNDISTURBED, VARIED, Condition, Suite, undisturbed
 
 log = logging.getLogger(__name__)
 
+# Of each body, or of the task, where nothing else is said.
 EPISODES = {"limbs": 20, "sensors": 200, "patches": 100}
-"""Of each body, or of the task, where nothing else is said."""
-
+# Episodes that run side by side at most. A change would change numbers in their last digits.
 ROWS = {"limbs": 256, "sensors": 1000, "patches": 50}
-"""Episodes that run side by side at most. A change would change numbers in their last digits."""
-
-LIKE_BUDGETS = 1.25
-"""Most that the training steps of two seeds of one agent differ by, as a factor."""
-
-_OF_DRAWING = ("variants", "seed", "draw", "extrapolation")
-"""Keys that say how something is drawn, not what varies."""
+LIKE_BUDGETS = 1.25  # most that the training steps of two seeds of one agent differ by, as a factor
+_OF_DRAWING = ("variants", "seed", "draw", "extrapolation")  # how something is drawn, not what varies
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,8 @@ from .suites import undisturbed
 
 log = logging.getLogger(__name__)
 
-TABLE = "references.json"
-"""In this package; ``somite-references`` makes it."""
-
-FLAT = 0.05
-"""A curve has flattened when its last tenth is no more than this share above the tenth before."""
+TABLE = "references.json"  # in this package; ``somite-references`` makes it
+FLAT = 0.05  # a curve has flattened when its last tenth is no more than this share above the tenth before
 
 
 def specialists_of(plans: Sequence[AgentPlan]) -> dict[tuple[str, str], float]:

@@ -30,13 +30,9 @@ from .plan import AgentPlan, EpisodeStore
 from .references import specialists_of
 from .suites import Suite
 
-SCHEMA = "somite-report/1"
-"""Of ``results.json``; docs/evaluation.md describes it."""
-
+SCHEMA = "somite-report/1"  # of results.json; docs/evaluation.md describes it
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "numpy", "scipy")
-
-INSIDE_STEPS = 200
-"""Of the episode that is looked into; midway sensors are shuffled, so that attention is seen to follow."""
+INSIDE_STEPS = 200  # that are looked into; midway sensors are shuffled, so that attention is seen to follow
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 82rem; margin: 2rem auto;

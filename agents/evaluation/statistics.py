@@ -19,16 +19,11 @@ from .episodes import NEVER
 from .plan import AgentPlan, Chunk
 from .suites import Suite
 
-RESAMPLES, SEED = 2000, 0
-"""Of the bootstrap, which has a seed so that a report can be made again."""
-
-ENDS = 0.025, 0.975
-"""Of intervals of 95 %."""
-
+RESAMPLES, SEED = 2000, 0  # of the bootstrap, which has a seed so that a report can be made again
+ENDS = 0.025, 0.975  # of intervals of 95 %
 OF_A_BODY = ["agent", "run", "suite", "condition", "body", "seen"]
 OF_AN_AGENT = ["agent", "suite", "condition"]
-OPTIONAL = ("change", "change_low", "change_high", "recovered", "recovery_steps")
-"""Columns of a body that are NaN under some conditions."""
+OPTIONAL = ("change", "change_low", "change_high", "recovered", "recovery_steps")  # NaN of some conditions
 
 
 class Estimate(NamedTuple):

@@ -13,19 +13,16 @@ from ...envs.task_set import with_changes
 
 KINDS = ("limbs", "sensors", "patches")
 
+# Values at which senses and scenery are those of the task itself.
 UNDISTURBED: dict[str, Any] = {
     "senses": {
         "shuffle": "never", "duplicates": 0, "noise_channels": 0, "missing": 0.0, "blinking": 0.0, "stuck": 0,
     },
     "scenery": {"background": "grass", "motion": 0.0, "color_shift": 0.0, "bars": False, "blob": False},
 }  # fmt: skip
-"""Values at which senses and scenery are those of the task itself."""
-
+# Nodes of bodies that say nothing when nothing varies, and what they build.
 VARIED = {"variation": BodyVariation, "damage": Damage, "world": World}
-"""Nodes of bodies that say nothing when nothing varies, and what they build."""
 
-_SUITE_KEYS = ("title", "fits", "needs", "conditions", "sweeps")
-_CONDITION_KEYS = ("env", "bodies", "disturbed_at")
 _SWEEP_VALUES = {
     "values": listed(real() | TEXT, 1),
     "reference_at": real() | NULL,
@@ -91,18 +88,19 @@ def undisturbed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
     """A suite of a node of ``conf/suite``. Raises UserError: an unknown key or an invalid value."""
-    _check_keys(name, node, _SUITE_KEYS)
+    _check_keys(name, node, "title", "fits", "needs", "conditions", "sweeps")
     fits = tuple(node.get("fits") or KINDS)
     for kind in fits:
         if kind not in KINDS:
             raise UserError(f"suite.{name}.fits: there is no kind {kind!r}; {nearest(str(kind), KINDS)}")
-    conditions = [
-        _read_condition(f"{name}.conditions.{key}", str(key), value or {})
-        for key, value in (node.get("conditions") or {}).items()
-    ]
-    sweeps = {}
-    for key, value in (node.get("sweeps") or {}).items():
-        sweeps[str(key)], swept = _read_sweep(f"{name}.sweeps.{key}", str(key), value)
+    conditions, sweeps = [], {}
+    for key, own in (node.get("conditions") or {}).items():
+        place, own = f"{name}.conditions.{key}", own or {}
+        _check_keys(place, own, "env", "bodies", "disturbed_at")
+        at = (whole(1) | NULL).read(f"suite.{place}.disturbed_at", own.get("disturbed_at"))
+        conditions.append(Condition(str(key), own.get("env") or {}, own.get("bodies") or "all", at))
+    for key, own in (node.get("sweeps") or {}).items():
+        sweeps[str(key)], swept = _read_sweep(f"{name}.sweeps.{key}", str(key), own)
         conditions += swept
     if not conditions:
         raise UserError(f"suite.{name} has no conditions")
@@ -110,16 +108,9 @@ def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
     return Suite(name, title, fits, tuple(node.get("needs") or ()), tuple(conditions), sweeps)
 
 
-def _read_condition(place: str, name: str, node: Mapping[str, Any]) -> Condition:
-    _check_keys(place, node, _CONDITION_KEYS)
-    at = node.get("disturbed_at")
-    at = None if at is None else whole(1).read(f"suite.{place}.disturbed_at", at)
-    return Condition(name, node.get("env") or {}, node.get("bodies") or "all", at)
-
-
 def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, list[Condition]]:
     """A series: the ``key`` takes each of ``values``; ``env`` holds what else is changed."""
-    _check_keys(place, node, ("label", "key", *_SWEEP_VALUES, "env", "bodies"))
+    _check_keys(place, node, "label", "key", *_SWEEP_VALUES, "env", "bodies")
     for key in ("key", "values"):
         if not node.get(key):
             raise UserError(f"suite.{place} lacks {key}")
@@ -128,8 +119,7 @@ def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, 
             valid.read(f"suite.{place}.{key}", node[key])
     conditions = []
     for value in node["values"]:
-        if node.get("disturbs"):
-            whole(1).read(f"suite.{place}.values", value)
+        at = whole(1).read(f"suite.{place}.values", value) if node.get("disturbs") else None
         if node.get("logarithmic") and (isinstance(value, str) or not value > 0):
             raise UserError(f"suite.{place} is logarithmic, so its values are above 0, got {value!r}")
         # What is drawn from a range becomes one value: [2, 2].
@@ -137,14 +127,13 @@ def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, 
         for part in reversed(str(node["key"]).split(".")):
             change = {part: change}
         env = with_changes(node.get("env") or {}, change)
-        at = int(value) if node.get("disturbs") else None
-        shown = f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+        shown = f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}"
         conditions.append(Condition(shown, env, node.get("bodies") or "all", at, name, value))
     label = str(node.get("label") or name.replace("_", " "))
     return Sweep(name, label, bool(node.get("logarithmic")), node.get("reference_at")), conditions
 
 
-def _check_keys(place: str, node: Any, known: tuple[str, ...]) -> None:
+def _check_keys(place: str, node: Any, *known: str) -> None:
     if not isinstance(node, Mapping):
         raise UserError(f"suite.{place} must be keys and values, got {node!r}")
     for key in node:

@@ -12,8 +12,8 @@ from rich.table import Table
 from .plan import AgentPlan
 from .statistics import half_width
 
+# The columns of `suite_table` that a terminal has room for.
 IN_THE_TERMINAL = ("condition", "agent", "return", "95 %", "normalised", "kept", "recovery", "random")
-"""The columns of `suite_table` that a terminal has room for."""
 
 
 def number(value: float | None) -> str:

@@ -14,17 +14,11 @@ from ..policies import PatchAttentionNeuron
 from ..policies.base import Policy
 from .graph import ActingGraph, Sizes
 
+# What is tried, as far as it is free.
 CHECKED = (Sizes(1, 1), Sizes(1, 6, 2), Sizes(3, 9), Sizes(2, 17, 3), Sizes(1, 64))
-"""Numbers of environments, tokens and joint slots that are tried, as far as they are free."""
-
-STEPS = 3
-"""That the memory is carried over."""
-
-SURE = 1e-5
-"""Of the largest vote: closer ones may change places by rounding."""
-
-Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-"""The exported graph: from inputs to outputs, by name."""
+STEPS = 3  # that the memory is carried over
+SURE = 1e-5  # of the largest vote: closer ones may change places by rounding
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # from inputs to outputs, by name
 
 
 def random_observation(

@@ -17,9 +17,8 @@ from ..storage.policy_json import installed_version
 from .check import STEPS, Check, Run
 from .graph import ActingGraph, Array, free_axes
 
-FORMAT_VERSION = 1
-"""Raised when a key changes its meaning."""
-
+FORMAT_VERSION = 1  # raised when a key changes its meaning
+NOMINAL = "nominal, in [-1, 1], without noise"
 VERSIONS = ("somite", "torch", "onnx", "onnxscript", "onnxruntime")
 
 MEANINGS = {
@@ -33,8 +32,6 @@ MEANINGS = {
     "traces": "what the running statistics of each slot tell, raw: the normaliser is inside",
     "neighbors": "slots that seem to lie to the right, to the left, below and above; itself for none",
 }
-
-NOMINAL = "nominal, in [-1, 1], without noise"
 
 
 def description(

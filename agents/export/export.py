@@ -34,19 +34,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OPSET, IR = 18, 8
-"""Versions of ONNX's operations and of its files; runtimes have both since early 2023."""
-
+OPSET, IR = 18, 8  # versions of ONNX's operations and of its files; runtimes have both since early 2023
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5
-PROPERTY = "somite"
-"""Of the model's metadata, which holds the description as JSON."""
-
-TRACED = Sizes(3, 5, 2)
-"""Of the example that is traced: what is free is longer than 1, and all of it is different."""
-
-BODY_KEYS = ("mask", "parent", "joint_mask", "action_mask")
-"""Parts of an observation that a body's name tells."""
+PROPERTY = "somite"  # of the model's metadata, which holds the description as JSON
+TRACED = Sizes(3, 5, 2)  # the example that is traced: what is free is longer than 1, and all is different
+BODY_KEYS = ("mask", "parent", "joint_mask", "action_mask")  # parts of an observation that a body tells
 
 
 def export(config: DictConfig) -> Path:

@@ -25,8 +25,7 @@ from ..policies.base import Memory, Observation, Policy
 from ..policies.limb_policy import parents_of
 from ..policies.patch_policy import Jigsaw
 
-DOUBLINGS = 10
-"""Of the number of steps up a tree, which holds for trees of 1024 levels."""
+DOUBLINGS = 10  # of the number of steps up a tree, which holds for trees of 1024 levels
 
 
 class Sizes(NamedTuple):

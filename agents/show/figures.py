@@ -19,23 +19,12 @@ from .inside import Inside
 
 DPI = 100
 MAP = "cividis"  # looks the same with every kind of colour blindness
-COLORS = {"up": "#0072B2", "down": "#D55E00"}
-"""Of Okabe and Ito's palette; what they mean shows in the arrows' ends, too."""
-
+COLORS = {"up": "#0072B2", "down": "#D55E00"}  # of Okabe and Ito's palette
 EDGE, FILL, ROOT_FILL = "#555555", "#F3F3F3", "#FBEFC6"
-
-SMALL, NAME, TITLE = 9.0, 10.0, 12.0
-"""Sizes of text in points."""
-
-MOST_NAMES = 48
-"""Rows of a heat map that are named; of more, every second, third and so on."""
-
-THICKEST, THINNEST = 6.5, 0.6
-"""Widths of arrows in points."""
-
-MARGIN, MAP_WIDTH, AXIS = 24, 620, 60
-"""Pixels around a graph, of a heat map's width, and below it for its axis."""
-
+SMALL, NAME, TITLE = 9.0, 10.0, 12.0  # sizes of text in points
+MOST_NAMES = 48  # rows of a heat map that are named; of more, every second, third and so on
+THICKEST, THINNEST = 6.5, 0.6  # widths of arrows in points
+MARGIN, MAP_WIDTH, AXIS = 24, 620, 60  # pixels around a graph, of a heat map, below it for its axis
 FAMILY = ["DejaVu Sans"]  # comes with Matplotlib, so that sizes are the same everywhere
 _TEXT = {"fontsize": SMALL, "fontfamily": FAMILY, "parse_math": False}
 _BOX = {"boxstyle": "round,pad=0,rounding_size=5", "linewidth": 1.2, "edgecolor": EDGE, "zorder": 4}

@@ -14,15 +14,10 @@ from ...envs.errors import UserError
 from .session import KEYS, Bars, Session, Viewer
 
 _SPECIAL = {"Space": 32, "Right": 262, "Backspace": 259, "Down": 264, "Up": 265}
-KEY_CODES = {_SPECIAL.get(key.label) or ord(key.label): key.action for key in KEYS}
-"""Actions by GLFW's numbers of keys."""
-
-CLOSING = 10.0
-"""Seconds that a window may take to close."""
-
+KEY_CODES = {_SPECIAL.get(key.label) or ord(key.label): key.action for key in KEYS}  # by GLFW's numbers
+CLOSING = 10.0  # seconds that a window may take to close
+# What of a model differs between episodes and is seen.
 GEOMETRY = ("geom_size", "geom_pos", "geom_quat", "geom_rbound", "body_pos", "body_quat", "jnt_pos")
-"""What of a model differs between episodes and is seen."""
-
 _PROBE = (
     "import glfw, sys; ready = glfw.init(); glfw.window_hint(glfw.VISIBLE, 0); "
     "sys.exit(0 if ready and glfw.create_window(8, 8, '', None, None) else 1)"

@@ -22,18 +22,10 @@ from ..composition import check_fit
 from ..evaluation.runs import fits_no_other
 from .inside import attention_of, by_channel, messages_of, shown_by_slots, token_names
 
-PUSH = 1.0
-"""m/s by which a push alone would change the velocity of the whole body."""
-
-SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Times real time."""
-
-MOST_LAG = 0.1
-"""Seconds that are made up for at most, where a step takes longer than it lasts."""
-
-REST = 1.0
-"""Seconds between an episode's end and the next one."""
-
+PUSH = 1.0  # m/s by which a push alone would change the velocity of the whole body
+SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # times real time
+MOST_LAG = 0.1  # seconds that are made up for at most, where a step takes longer than it lasts
+REST = 1.0  # seconds between an episode's end and the next one
 _WAYS = {DEAD: "dead", LOCKED: "locked"}
 _SENSES = ("sensors", "patches")
 
@@ -66,7 +58,6 @@ KEYS = (
     Key("push_back", "B", "push back", "push it backwards", ("limbs",)),
 )
 ACTIONS = {key.action: key for key in KEYS}
-"""By action."""
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,12 @@ from .inside import attention_of, by_channel, shown_by_slots
 
 log = logging.getLogger(__name__)
 
+# Frames per second of a body's video, its seconds at most, and its pixels (width, height).
 BODY_RATE, BODY_SECONDS, BODY_SIZE = 25, 10, (480, 320)
-"""Frames per second of a body's video, its seconds at most, and its pixels (width, height)."""
-
-SENSOR_SECONDS = 20
-"""At most, of a video of sensors or patches, which has a frame for each step."""
-
+SENSOR_SECONDS = 20  # at most, of a video of sensors or patches, which has a frame for each step
+# Pixels of the video for one of a small picture of patches, and the height up to which it is enlarged.
 ENLARGED, HEIGHT = 4, 400
-"""Pixels of the video for one of a small picture of patches, and the height up to which it is enlarged."""
-
-DIM = 0.25
-"""How bright what is not looked at remains."""
+DIM = 0.25  # how bright what is not looked at remains
 
 
 def to_film(task: TaskSet) -> TaskSet | None:

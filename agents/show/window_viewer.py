@@ -19,21 +19,13 @@ from .session import KEYS, Bars, Session, Viewer
 from .video import patch_picture
 
 WIDTH, HEIGHT, MARGIN = 1180, 740, 16
-WORLD = (640, 426)
-"""Pixels of the world of bodies and carts; pictures of patches stand over the whole width."""
-
-LINE, TEXT = 19, 14
-"""Pixels from line to line, and of the letters."""
-
-UNSEEN = ("dummy", "offscreen")
-"""Drivers that SDL takes of itself where no other works."""
-
+WORLD = (640, 426)  # pixels of the world of bodies and carts; patches stand over the whole width
+LINE, TEXT = 19, 14  # pixels from line to line, and of the letters
+UNSEEN = ("dummy", "offscreen")  # drivers that SDL takes of itself where no other works
 MOST_BARS = 20
+# The colours are of Okabe and Ito's palette.
 BACKGROUND, INK, PALE, BLUE, ORANGE = "#FFFFFF", "#111111", "#8A8A8A", "#0072B2", "#D55E00"
-"""The colours are of Okabe and Ito's palette."""
-
 PYGAME_KEYS = {key.label.lower(): key.action for key in KEYS}
-"""Actions by pygame's names of keys."""
 
 
 class WindowViewer(Viewer):
