@@ -167,18 +167,7 @@ def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
     ("arguments", "message"),
     [
         (["agent=smp"], "SMP reads limbs, but this environment's tokens are sensors; what fits: agent=att"),
-        (["agent=deep_set", "algorithm.sequence_length=5"], "n_steps is 16, not a multiple"),
-        (["agent=deep_set", "env.senses.shuffle=always"], "env.senses.shuffle must be one of never, epi"),
-        (["agent=deep_set", "env.senses.missing=half"], "env.senses.missing must be a number of 0 or"),
         (["agent=deep_set", "env.senses.stuck=9"], "env.senses.stuck is 9, but the sensors have 5 channels"),
-        (["agent=deep_set", "env.sensor_scales=3"], "env.sensor_scales must be a list of at least 1"),
-        (["agent=deep_set", "env.sensor_scales=[3]"], "env.sensor_scales must be 5 numbers, for x, x_dot"),
-        (["agent=deep_set", "env.max_episode_steps=long"], "env.max_episode_steps must be a whole number"),
-        (
-            ["agent=deep_set", "agent.critic=mine"],
-            "agent.critic must be one of auto, privileged, shared, got 'mine'",
-        ),
-        (["agent=deep_set", "env.senses.suffle=episode"], "did you mean 'env.senses.shuffle'"),
     ],
 )
 def test_what_cannot_be_meant_gives_one_message_and_code_2(
