@@ -6,6 +6,7 @@ Reads orders, a JSON line each: ``{"start": {...}}`` or ``{"poll": pid}``; answe
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -34,6 +35,7 @@ def main() -> None:
     with hydra.initialize_config_module("somite.conf", version_base="1.3"):
         for choices in ([], ["algorithm=cma_es"], ["algorithm=clone", "env=cartpole_swingup"]):
             hydra.compose("train", [*choices], return_hydra_config=True)
+    gc.freeze()  # else a collection of garbage in a run copies all of this memory
     answer({"ready": True})
     for line in sys.stdin:
         order = json.loads(line)
