@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ..envs.cores import GIB, available_cores, free_memory
 from ..envs.errors import UserError, nearest, one_line, shown
-from ..envs.numbers import whole_number
+from ..envs.numbers import one_of, whole
 from ..envs.task_set import TaskSet
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device(name)
     kind, _, index = str(name).partition(":")
     if name != "auto" and (kind != "cuda" or (name != "cuda" and not index.isdecimal())):
-        raise UserError(f"unknown device {name!r}: {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0'))}")
+        raise UserError(f"there is no device={name}; {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0'))}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch warns of is for `_why_no_gpu` to say
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -126,7 +126,7 @@ def set_threads(threads: str | int = "auto") -> int:
 
 def thread_limit(threads: str | int) -> int:
     """Threads or processes that the key ``threads`` allows; ``auto``: one per core. Raises UserError."""
-    return available_cores() if threads == "auto" else whole_number(threads, "threads (or auto)", minimum=1)
+    return available_cores() if threads == "auto" else (whole(1) | one_of("auto")).read("threads", threads)
 
 
 def threads_for_numpy(count: int) -> None:

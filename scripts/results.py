@@ -12,10 +12,10 @@ from somite.scripts.cli.command_line import program
 
 def write(config: DictConfig) -> None:
     """Writes the page that the configuration names."""
-    from somite.agents.evaluation.results_page import write_results  # pandas takes seconds
-
     if not Path(config.table).is_file():
         raise UserError(f"there is no table {config.table}")
+    from somite.agents.evaluation.results_page import write_results  # pandas takes seconds
+
     write_results(Path(config.table), Path(config.output))
 
 

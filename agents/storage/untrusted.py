@@ -44,7 +44,7 @@ def check_links(folder: str | Path) -> None:
             if stat.S_ISLNK(mode):
                 check_inside(path, root)
             elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise UserError(f"{path} is neither a file nor a folder; take it away")
+                raise UserError(f"{path} is neither a file nor a folder; remove it")
 
 
 def check_inside(path: str | Path, folder: str | Path, kind: type[UserError] = UserError) -> None:

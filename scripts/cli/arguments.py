@@ -1,12 +1,17 @@
 """The arguments of a command line: what they imply, and whether every name in them exists.
 
 Names are looked up before Hydra starts a job, in the configuration that it will compose.
+
+A class of the user's own is named by ``agent._target_=my_module.MyPolicy``, which imports the module, here
+and in the processes that this command starts. Nothing else does: a policy, a run or a sweep that names such a
+class may be a stranger's and is refused until the user names it again.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import inspect
 import itertools
 import os
@@ -19,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -27,14 +34,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ...agents.storage.paths import absolute_argument
 from ...envs.errors import UserError, nearest, one_line, shown
+from ...envs.numbers import declared
 from ...envs.task_set import values_of
-from ...envs.user_modules import OURS, own_class
-from .own_classes import named_targets
+from ...envs.user_modules import NAME, OURS, own_class
 
 CONFIG_MODULE = "somite.conf"
 LONGEST_KEY = 200
 MAX_COMBINATIONS = 64
 """Of swept group choices whose keys are looked up before a multirun starts."""
+
+SECTIONS = ("env", "agent", "algorithm")
+"""Sections of a configuration whose class may be the user's own."""
+
+_GROUPS = {"train": SECTIONS, "describe": ("env",)}
+"""Those of them that a command chooses; others have no such key, and only need the module."""
+
+_PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
 _WITH_TARGETS = (CONFIG_MODULE, "somite.scripts.benchmarks.conf")
 _TARGET = re.compile(r"^\s*_target_:\s*(\S+)", re.MULTILINE)
@@ -64,6 +79,84 @@ def with_implied(arguments: Sequence[str], chooses_env: bool = True) -> list[str
     names = dict.fromkeys(name for name in (*others, *modules) if name != "null")
     kept = [argument for argument in found if argument.partition("=")[0] != _IMPORTS]
     return [*kept, f"{_IMPORTS}=[{','.join(names)}]"]
+
+
+def names_own_class(key: str, target: Any) -> bool:
+    """Whether a key and its value choose a class that is not of this package."""
+    section, _, last = key.rpartition(".")
+    is_name = isinstance(target, str) and NAME.fullmatch(target) is not None and "." in target
+    return section in SECTIONS and last == "_target_" and is_name and not target.startswith(OURS)
+
+
+def with_own_classes(arguments: Sequence[str], command: str) -> list[str]:
+    """The arguments, with a choice for each class of the user's own that they name, imported.
+
+    ``agent._target_=my_module.MyPolicy`` comes with ``agent=MyPolicy``, a choice that has the defaults of the
+    class's constructor, unless they choose an agent or resume a run.
+
+    Raises:
+        UserError: no such module or class, or one of another kind.
+    """
+    kept, given = [], {argument.partition("=")[0] for argument in arguments}
+    for argument in arguments:
+        key, _, target = argument.partition("=")
+        if not names_own_class(key.lstrip("+"), target):
+            kept.append(argument)
+            continue
+        section = key.lstrip("+").partition(".")[0]
+        cls, base = own_class(target, key), _base(section)
+        if not issubclass(cls, base):
+            name = f"{base.__module__}.{base.__name__}"
+            raise UserError(f"{argument}: {cls.__name__} is not a subclass of {name}")
+        if section in _GROUPS.get(command, ()):
+            ConfigStore.instance().store(group=section, name=cls.__name__, node=_defaults(cls, section))
+            kept += [argument] if given & {section, "resume"} else [f"{section}={cls.__name__}", argument]
+    return kept
+
+
+def named_targets() -> set[str]:
+    """Targets that the user named: in the arguments that Hydra knows, or in files of ``--config-dir``."""
+    if HydraConfig.instance().cfg is None:
+        return set()
+    known = HydraConfig.get()
+    pairs = (argument.lstrip("+").partition("=") for argument in known.overrides.task)
+    found = {target for key, _, target in pairs if names_own_class(key, target)}
+    for source in known.runtime.config_sources:
+        if source.schema == "file":
+            for file in Path(source.path).rglob("*.yaml"):
+                found.update(_TARGET.findall(file.read_text(encoding="utf-8", errors="replace")))
+    return found
+
+
+def _base(section: str) -> type:
+    """What a class of a section is."""
+    module, name = {
+        "agent": ("agents.policies.base", "Policy"),
+        "env": ("envs.task_set", "TaskSet"),
+        "algorithm": ("agents.algorithms.base", "Algorithm"),
+    }[section]
+    return getattr(importlib.import_module(OURS + module), name)  # with torch, which --help does not need
+
+
+def _defaults(cls: type, section: str) -> dict[str, Any]:
+    """A node of the configuration, as a file of ``conf/`` would have it.
+
+    It has the arguments that may be typed; an agent gets others from its environment.
+    """
+    node: dict[str, Any] = {"_target_": f"{cls.__module__}.{cls.__name__}"}
+    parameters = inspect.signature(cls).parameters
+    own = inspect.signature(inspect.unwrap(cls.__init__)).parameters
+    for name, parameter in parameters.items():
+        if name not in own and name not in declared(cls):
+            continue
+        if parameter.default is inspect.Parameter.empty:
+            node |= {} if section == "agent" else {name: "???"}
+        elif isinstance(parameter.default, _PLAIN):
+            node[name] = parameter.default
+    if section == "env" and "senses" in parameters:
+        node["defaults"] = [{"/env_parts@_here_": "senses"}, "_self_"]
+        node.pop("senses", None)
+    return node
 
 
 def key_of(argument: str) -> str:

@@ -22,10 +22,9 @@ from ...agents.storage.paths import check_folder
 from ...agents.storage.run_folder import CHECKPOINTS, find_run, go_back_to, split_checkpoint
 from ...envs.errors import UserError
 from ...envs.user_modules import look_in
-from .arguments import CONFIG_MODULE, check_names, key_of, parse, with_implied
+from .arguments import CONFIG_MODULE, check_names, key_of, parse, with_implied, with_own_classes
 from .jobs import Task, asks_for_several, do_task, exit_code, own_folder, user_message
 from .multirun import arguments_of_sweep, find_sweep, run_sweep
-from .own_classes import with_own_classes
 from .resume import resumed_run, rewrite_for_resume
 from .streams import patient_streams
 
@@ -114,7 +113,7 @@ def _folder() -> Path:
     try:
         here = Path.cwd()
     except FileNotFoundError as error:
-        raise UserError("the folder in which this was started is there no more; go to another one") from error
+        raise UserError("the current folder has been removed; change to another one") from error
     check_folder(here)
     return here
 
@@ -148,7 +147,7 @@ def _run_resumable(task: Task, config_name: str, arguments: list[str]) -> list[E
         with own_folder(arguments, config_name) as arguments:
             if step is not None:
                 for later in go_back_to(find_run(run, needs=CHECKPOINTS), step):
-                    print(f"set aside, not gone on from: {later}")
+                    print(f"set aside: {later}")
             errors = _run_hydra(task, config_name, arguments)
             if errors and isinstance(errors[0], UserError):
                 raise errors[0]  # nothing is left of a run that was refused before it began

@@ -285,7 +285,7 @@ def state_of(job: Job, algorithm: Mapping[str, Any]) -> tuple[str, str]:
         return "damaged", f"{checkpoint} does not say {error}"
     if key not in algorithm:
         hint = nearest(key, algorithm)
-        raise UserError(f"{checkpoint} counts {key!r}, which its algorithm has not; {hint}")
+        raise UserError(f"{checkpoint} counts {key!r}, which is no setting of its algorithm; {hint}")
     budget, unit = float(algorithm[key]), key.removeprefix("total_")
     if done >= budget:
         return FINISHED, f"{done:,} {unit}"

@@ -28,8 +28,7 @@ from ...agents.storage.run_folder import (
 from ...agents.storage.untrusted import check_links, read_yaml
 from ...envs.errors import UserError, nearest, shown
 from ...envs.task_set import values_of
-from .arguments import CONFIG_MODULE, check_targets, key_of, parse
-from .own_classes import SECTIONS, names_own_class
+from .arguments import CONFIG_MODULE, SECTIONS, check_targets, key_of, names_own_class, parse
 
 RESUMED = "resumed"
 """Name of the configuration that Hydra composes for a run that goes on."""
@@ -100,7 +99,7 @@ def rewrite_for_resume(arguments: Sequence[str]) -> list[str]:
         if key_of(argument) in (*sections, *SECTIONS, "experiment"):
             raise UserError(
                 f"{argument}: a resumed run keeps its {key_of(argument)}; single keys may change, such as "
-                f"algorithm.total_steps=5e6. Leave {given} away to start a new run."
+                f"algorithm.total_steps=5e6. Leave out {given} to start a new run."
             )
     # In memory and beside our own groups: no file of the run's folder is in Hydra's search path.
     ConfigStore.instance().store(name=RESUMED, node=config)
@@ -142,7 +141,7 @@ def _refuse_options(arguments: Sequence[str], given: str) -> None:
         raise UserError(f"{given} takes the run's own configuration, not {options}")
     for argument in parsed.overrides:
         if f"{key_of(argument)}.".startswith(_OF_THE_FOLDER):
-            raise UserError(f"{given} goes on in the run's own folder; leave {argument} away")
+            raise UserError(f"{given} goes on in the run's own folder; leave out {argument}")
 
 
 def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:

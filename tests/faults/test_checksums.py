@@ -115,7 +115,7 @@ def test_the_advice_is_a_command_that_works(
     advice = capsys.readouterr().err.strip().split("somite-train ")[-1]
     assert advice.endswith(f"checkpoints/{2 * ROLLOUT}")
     train.main([advice])
-    assert f"set aside, not gone on from: {run}/checkpoints/384.set_aside" in capsys.readouterr().out
+    assert f"set aside: {run}/checkpoints/384.set_aside" in capsys.readouterr().out
     assert [step_of(path) for path in list_checkpoints(run)] == [2 * ROLLOUT, 3 * ROLLOUT]
     assert find_fault(last_checkpoint(run)) is None
     assert [int(row["step"]) for row in read_metrics(run) if row["time/fps"]] == [128, 256, 384]
