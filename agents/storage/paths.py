@@ -182,6 +182,12 @@ def _relative(text: str, root: str) -> str:
     return os.path.relpath(os.path.realpath(text), root) if os.path.isabs(text) else text
 
 
+def typed_arguments(run: str | Path) -> list[str]:
+    """The arguments that a run was started with, where the command line did; nothing in them is looked up."""
+    file = Path(run) / ".hydra" / "overrides.yaml"
+    return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
+
+
 def training_to_share(training: Mapping[str, Any], run: str | Path) -> dict[str, Any]:
     """What ``policy.json`` tells of a policy's training, its algorithm and command, without folders."""
     root, told = os.path.realpath(run), relative_to_run(training, run)

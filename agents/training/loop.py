@@ -37,7 +37,7 @@ from ..policies.base import Policy
 from ..rollout.compute import compute_of
 from ..rollout.episodes import EpisodeLog
 from ..storage.atomic import replace_file
-from ..storage.paths import command, relative_to_run, training_to_share
+from ..storage.paths import command, relative_to_run, training_to_share, typed_arguments
 from ..storage.policy import load_policy, save_policy
 from ..storage.run_folder import (
     hold,
@@ -301,12 +301,11 @@ class Run:
         """
         with self._timed_saving(CHECKPOINT):
             with new_checkpoint(self.folder, self.steps) as writing:
-                typed = self.folder / ".hydra" / "overrides.yaml"
                 training = {
                     "algorithm": OmegaConf.to_container(self.config.algorithm, resolve=True),
                     "precision": self.setup.precision,
                     "simulation": self.task_set.simulation,
-                    "command": OmegaConf.to_container(OmegaConf.load(typed)) if typed.is_file() else [],
+                    "command": typed_arguments(self.folder),
                     "seconds": round(self.seconds),
                     "machine": machine_name(),
                 }
