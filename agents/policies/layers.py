@@ -208,13 +208,9 @@ class TokenLSTM(nn.Module):
     def forward(
         self, own: Tensor, common: Tensor, memory: dict[str, Tensor], mask: Tensor
     ) -> dict[str, Tensor]:
-        """The next hidden and cell state (B, N, H).
+        """The next hidden and cell state (B, N, H); a token that is missing in ``mask`` (B, N) keeps its.
 
-        Args:
-            own: (B, N, ...) inputs of each token, which come first.
-            common: (B, ...) inputs of all tokens.
-            memory: hidden and cell state.
-            mask: (B, N); a token that is missing keeps its state.
+        Inputs are each token's ``own`` (B, N, ...), which come first, and those ``common`` to all (B, ...).
         """
         lead = mask.shape
         hidden, before = (memory[key].flatten(0, -2).mT for key in ("hidden", "cell"))  # (H, B * N)

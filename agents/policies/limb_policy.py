@@ -122,14 +122,9 @@ class PooledCritic(nn.Module):
 class LimbPolicy(Policy):
     """A trunk, a head for each joint's action, and a head for each limb's value.
 
-    Args:
-        spec: What the columns of ``tokens`` and ``joints`` mean.
-        make_trunk: Builds a module from normalised tokens (B, N, F), joints (B, N, J, G) and the
-            observation to features (B, N, width).
-        width: Size of a limb's features.
-        critic: Where the value comes from: ``pooled``, a small network of its own that pools limbs;
-            ``trunk``, a trunk of its own; ``shared``, the actor's trunk.
-        common: of every policy.
+    ``make_trunk`` builds a module from normalised tokens (B, N, F), joints (B, N, J, G) and the observation
+    to features (B, N, width). The value comes from a small network that pools limbs (``critic`` is
+    ``pooled``), from a ``trunk`` of its own, or from the actor's (``shared``).
     """
 
     training_modules = ("critic_trunk", "pooled_critic", "value_head")
@@ -237,11 +232,8 @@ def relations(
 ) -> tuple[Tensor, Tensor]:
     """Depth of each limb and the path between each pair of limbs, by operations of static shape.
 
-    Args:
-        parent: (..., N), without cycles.
-        mask: (..., N).
-        limit: Largest depth and number of steps told apart.
-        doublings: of the number of steps up a tree; None: as many as N limbs may need.
+    ``parent`` and ``mask`` are (..., N), without cycles; ``limit`` is the largest depth and number of steps
+    told apart; ``doublings`` of the number of steps up a tree are as many as N limbs may need, if None.
 
     Returns:
         Depth (..., N) in [0, limit], and relation (..., N, N) in [0, (limit + 1)^2]: up + (limit + 1)

@@ -26,10 +26,9 @@ class TokenNormalizer(nn.Module):
     """Bring the state columns of ``tokens`` and ``joints`` to zero mean and unit deviation.
 
     All tokens share one scale and shift per column, and so do all joint rows; hence normalising
-    commutes with any permutation and fits any body. (With ``slots``, for ordinary networks, whose slots
-    have fixed meanings, each slot has its own for the columns of tokens.) Descriptor columns are left alone
-    (scale 1, shift 0, unclipped): they stand in fixed units, and in training on one body their deviation
-    would be zero. Before the first `update` the state columns are left alone, too, but for the clipping.
+    commutes with any permutation and fits any body. Descriptor columns are left alone (scale 1, shift 0,
+    unclipped): they stand in fixed units, and in training on one body their deviation would be zero. Before
+    the first `update` the state columns are left alone, too, but for the clipping.
 
     `update` alone writes buffers. Statistics are kept in float64 and merged by the parallel formula of
     Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979,
@@ -37,14 +36,14 @@ class TokenNormalizer(nn.Module):
 
     Args:
         spec: What the columns mean, F of a token and G of a joint row.
-        n_privileged: S, readings that the critic sees, each with a scale and shift of its own (they have
-            an order); 0 where there are none.
+        n_privileged: S, readings that the critic sees, each with a scale and shift of its own.
         fixed: Leave tokens and joints alone, as published agents that have no normaliser do; traces of
-            patches, if there are any, are normalised all the same.
+            patches are normalised all the same.
         floor: Smallest standard deviation divided by, in the feature's unit; a column that happens
             to be constant in training (the sideways motion of a planar body) is not blown up.
         limit: Normalised states are clipped to [-limit, limit].
-        slots: N, where each slot is to have statistics of its own; 0: shared by all tokens.
+        slots: N of an ordinary network, whose slots have fixed meanings: each has its own scale and shift
+            of the columns of tokens; 0: shared by all.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class TokenNormalizer(nn.Module):
         rows = torch.where(is_state & exists, rows.to(torch.float64), 0.0)
         if not torch.isfinite(rows).all():
             columns = (~torch.isfinite(rows)).flatten(0, -2).any(0).nonzero().flatten().tolist()
-            raise ValueError(f"expected finite states, got others in {kind} columns {columns}")
+            raise ValueError(f"NaN or infinite numbers in {kind} columns {columns}")
         count, mean, squares = (getattr(self, f"{kind}_{name}") for name in ("count", "mean", "squares"))
         new = exists.sum(0).to(torch.float64).reshape(count.shape)  # new: () or, of each slot, (N, 1)
         row_mean = rows.sum(0) / new.clamp(min=1)

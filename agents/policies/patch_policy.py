@@ -126,8 +126,8 @@ class PatchTransformer(PatchPolicy):
         self.patch = linear(spec.token_size, width, RELU_GAIN)
         self.actions = linear(self.action_inputs, width, RELU_GAIN, bias=False)
         if spec.trace_size:
-            last = perceptron(spec.trace_size, place, 1, place, RELU_GAIN, relu=True)
-            self.guess = last.append(nn.ReLU())
+            self.guess = perceptron(spec.trace_size, place, 1, place, RELU_GAIN, relu=True)
+            self.guess.append(nn.ReLU())
             self.placed = linear(place, width, RELU_GAIN, bias=False)
         if identify:
             self.identity = linear(place, sum(self.grid))
@@ -173,9 +173,6 @@ class PatchTransformer(PatchPolicy):
         """Share of the latents' attention that each patch gets, (B, N)."""
         return self.gather.shares(*self._patches(observation, self._places(observation)))
 
-
-CHANNELS = (32, 48, 48)
-"""Of the convolutions over the screen, of which the second and the third halve its sides."""
 
 NOTHING = 0.1
 """Patches that a place of the screen must hold to count as full."""
@@ -235,8 +232,8 @@ class PatchJigsaw(PatchPolicy):
             matches = spec.trace_slice("match")
             self.jigsaw = Jigsaw(self.grid, rounds, matches.stop - matches.start)
         self.patch = linear(spec.token_size, width, RELU_GAIN)
-        one, two, three = CHANNELS
-        self.convolve = convolutions((width + 1, one, 3, 1, 1), (one, two, 3, 2, 1), (two, three, 3, 2, 1))
+        # The second and the third halve the sides of the screen.
+        self.convolve = convolutions((width + 1, 32, 3, 1, 1), (32, 48, 3, 2, 1), (48, 48, 3, 2, 1))
         size = self.convolve(torch.zeros(1, width + 1, *self.grid)).shape[1]
         self.look = linear(size, features, RELU_GAIN)
         self.action = perceptron(features, head, 1, self.n_actions, 0.01)
@@ -310,13 +307,10 @@ class Jigsaw(nn.Module):
         nn.init.constant_(self.trust[-1].bias, DOUBT)
 
     def forward(self, evidence: Tensor, matches: Tensor, neighbors: Tensor, mask: Tensor) -> Tensor:
-        """What is believed in the end, logits (B, N, R + C).
+        """What is believed in the end, logits (B, N, R + C), of each slot's own, ``evidence`` (B, N, R + C).
 
-        Args:
-            evidence: (B, N, R + C), each slot's own logits of its row and of its column.
-            matches: (B, N, 8), normalised.
-            neighbors: (B, N, 4), slots to the right, to the left, below and above; itself for none.
-            mask: (B, N), 0 where there is no patch.
+        ``matches`` (B, N, 8) are normalised; ``neighbors`` (B, N, 4) are the slots to the right, to the left,
+        below and above, itself for none; ``mask`` (B, N) is 0 where there is no patch.
         """
         batch, n = neighbors.shape[:2]
         first = n * torch.arange(batch, device=neighbors.device).view(-1, 1, 1)

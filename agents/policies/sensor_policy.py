@@ -49,12 +49,10 @@ class SensorPolicy(Policy):
         normalizer: Options of its `TokenNormalizer`; None: tokens are brought to a common scale.
         n_actions: A, actions, or choices where they are discrete.
         n_recent: K, recent actions that are told.
-        discrete: Whether actions are choices, for which ``act`` gives logits: True, one of A; or how many
-            choices each of several decisions has, A together.
+        discrete: see `Discrete`; ``act`` gives logits then, of all decisions side by side.
         n_privileged: S, readings that the critic sees; 0 where the task tells none.
-        critic: ``privileged``, a network of its own on what only training sees (the task's readings in their
-            own order, or the state behind a picture); ``shared``, a layer on the actor's features; or
-            ``auto``: the former where the task tells so much.
+        critic: ``privileged``, a network of its own on these; ``shared``, a layer on the actor's features; or
+            ``auto``: the former where there are any.
         common: of every policy.
 
     Raises:
