@@ -66,7 +66,7 @@ def run_episodes(
         threads: of the simulation; 0 for one per core.
         first: number of the first of these episodes, where they are a part of more.
         keep_rewards: keep those of every step.
-        progress: called with the steps made so far, of at most the task's time limit.
+        progress: called with the steps made so far.
     """
     act = agent
     if isinstance(agent, Agent):
@@ -124,7 +124,7 @@ def recovery_steps(rewards: np.ndarray, lengths: np.ndarray, at: int, until: int
         rewards: (E, T) of each step; 0 after an episode's end.
         lengths: (E,) of the episodes.
         at: step before which it happens.
-        until: step before which the next thing happens, T at most.
+        until: step before which the next thing happens.
 
     Returns:
         (E,) float: steps; `NEVER`; NaN for an episode that ended before ``at``, and for all where fewer than

@@ -73,12 +73,7 @@ def saved_environment(agent: Agent) -> dict[str, Any]:
 def changed_environment(
     agent: Agent, changes: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The configuration of the environment that a policy was trained in, with changes.
-
-    Args:
-        agent: the policy.
-        changes: what is to vary otherwise, as in the node ``env`` of ``conf/evaluate.yaml``.
-        config: of the environment, in place of the one that was saved.
+    """The environment of a policy's training, or ``config``, with changes as of ``conf/evaluate.yaml``.
 
     Raises:
         UserError: another robot, and the policy has slots for the limbs of its own; or keys that do not

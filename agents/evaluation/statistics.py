@@ -59,12 +59,7 @@ def interquartile_mean(scores: np.ndarray) -> Estimate:
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
-    """How probable it is that a run of X returns more than a run of Y, on average over the tasks.
-
-    Args:
-        x: (runs, tasks).
-        y: (other runs, the same tasks).
-    """
+    """How probable it is that a run of X (runs, tasks) returns more than one of Y, a mean over the tasks."""
 
     def statistic(own: np.ndarray, others: np.ndarray) -> np.ndarray:
         a, b = own[..., :, None, :], others[..., None, :, :]  # (..., runs, other runs, tasks)

@@ -26,13 +26,8 @@ def random_observation(
 ) -> dict[str, np.ndarray]:
     """What an environment might tell, as NumPy arrays (B, ...): some tokens missing, in the first row none.
 
-    States are drawn around what the normaliser has seen, so that it does not clip them.
-
-    Args:
-        policy: that is to read it.
-        sizes: B, N and J.
-        rng: of the numbers.
-        known: parts that are what they are, (1, ...).
+    States are drawn around what the normaliser has seen, so that it does not clip them. ``known``: parts that
+    are what they are, (1, ...).
     """
     batch, n, _ = sizes
     mask = rng.random((batch, n)) < 0.8

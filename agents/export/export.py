@@ -73,14 +73,10 @@ def export_policy(
     are replaced only then.
 
     Args:
-        agent: with the policy, on the CPU.
+        agent: on the CPU.
         file: which ends in ``.onnx``; its folder is made.
-        body: exports for this body alone, one of those that the policy was trained with or held out: what
-            its name tells is then no input.
+        body: name of the only body that it is for: what it tells is then no input; None: any.
         tolerance: largest difference that is allowed, absolute below 1 and relative above.
-
-    Returns:
-        How far the graph is from the policy.
 
     Raises:
         UserError: a body that is not there, or a graph that does not act as the policy does.

@@ -40,11 +40,7 @@ class Inside:
 def attention_of(agent: Agent, observation: Mapping[str, Any]) -> np.ndarray | None:
     """What a policy attends to when it acts on this observation; the agent is left as it is.
 
-    Call it right before ``agent.act``: a policy's memory is taken as the agent has it then.
-
-    Args:
-        agent: of any policy.
-        observation: as ``agent.act`` takes it; one of one environment is taken as a batch of one.
+    Call it right before ``agent.act``, with the same: a policy's memory is taken as the agent has it then.
 
     Returns:
         Of sensors and patches (B, N): the share of the attention that each slot gets. Of limbs
@@ -83,14 +79,7 @@ def by_channel(of_slots: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, steps: int = 1000) -> Inside:
-    """Run one episode, that of `run_episodes` with the same seed, and keep what went on inside.
-
-    Args:
-        agent: acts deterministically.
-        task_set: gives the task, with the conditions to look at.
-        body: name of a body, or of the task.
-        seed: of the start.
-        steps: at most.
+    """Run one episode, that of `run_episodes` with the same seed, and keep what went on in so many steps.
 
     Raises:
         UserError: a policy with neither attention nor messages, an unknown body, or no number of steps.

@@ -84,10 +84,7 @@ class Session:
     Attributes:
         body: name of the present body, or of the task.
         opened: counts the environments made so far: a window then shows another model.
-        paused: whether time stands still.
-        speed: times real time.
-        said: the last thing to be told.
-        keys: those that do something here.
+        keys: those that do something here; said: what the last one did.
 
     Raises:
         UserError: an unknown body, or one that the policy does not fit.

@@ -85,14 +85,8 @@ def frames_of(
     with its patches as they are handed over, in their slots; and the world once more, patches the brighter
     the more attention their slots get. A policy that attends to nothing has no third.
 
-    Args:
-        agent: acts deterministically.
-        task: made by `to_film`.
-        body: name.
-        seed: of the start, as in `run_episodes`.
-        between: seconds of the episode from one picture to the next; a step that lasts longer has several.
-        size: pixels (width, height) of a body's picture.
-        shadows: of bodies; without them a picture takes a third of the time.
+    They are so many seconds of the episode apart (``between``); a step that lasts longer has several. Of
+    bodies, ``size`` is in pixels (width, height); without shadows a picture takes a third of the time.
 
     Raises:
         UserError: nothing draws on this machine, or what an environment draws is no picture.
