@@ -126,7 +126,7 @@ def test_the_teacher_sees_the_task_undisturbed() -> None:
 def test_an_invariant_student_learns_the_teachers_law(tmp_path: Path, teacher: Path, agent: str) -> None:
     more = ["agent.queries=4", "agent.head=16"] if agent == "sensor_transformer" else []
     run = make_clone(
-        tmp_path, teacher, f"agent={agent}", *more, "env.senses.history=2", "algorithm.total_steps=3e4",
+        tmp_path, teacher, f"agent={agent}", *more, "env.senses.history=2", "algorithm.total_steps=14336",
         "algorithm.learning_rate=3e-3",
     )  # fmt: skip
     run.learn()
