@@ -199,9 +199,10 @@ class LocomotionEnv(TokenEnv):
     def _place_commands(self) -> None:
         """Where the controls of all actuators are found among those of the padded joint slots."""
         b, n, j = self._layout.joint_mask.shape
-        # The last numbers are 0: of actuators that no joint slot has, and of rows that have fewer.
+        # Behind all others is a 0: for actuators that no joint slot has, and for rows that have fewer.
         nowhere = b * n * j
-        self._actions, self._commands = torch.zeros(2, nowhere + 1, **self._kind)
+        self._flat = torch.zeros(2, nowhere + 1, **self._kind)
+        self._actions, self._commands = (own[:-1].view(b, n, j) for own in self._flat)
         most = max(int(block.body.model.nu) for block in self._blocks)
         commanded, acted = [], np.full((most, b), nowhere)
         for block in self._blocks:
@@ -213,7 +214,10 @@ class LocomotionEnv(TokenEnv):
             commanded.append(own.ravel())
             acted[: len(order), block.rows] = rows + order[:, None]
         self._commanded = torch.from_numpy(np.concatenate(commanded)).to(self.device)
-        self._commands_of_block = [len(own) for own in commanded]
+        self._controls = torch.zeros(len(self._commanded), **self._kind)
+        of_blocks = self._controls.split([len(own) for own in commanded])
+        blocks = zip(self._blocks, of_blocks, strict=True)
+        self._controls_of_blocks = [own.view(block.n, -1) for block, own in blocks]
         self._acted = torch.from_numpy(acted).to(self.device)
 
     @property
@@ -358,20 +362,18 @@ class LocomotionEnv(TokenEnv):
 
     def _act(self, actions: Tensor) -> Tensor:
         """Set the controls of nominal actions (B, N, J); their cost before its weight, (B,)."""
-        layout, chosen = self._layout, actions.to(self._kind["dtype"])
-        if not self.physical_controls:
-            chosen = chosen.clamp(-1.0, 1.0)
-        self._actions[:-1].copy_(chosen.reshape(-1))
-        if not self.physical_controls:
+        layout, chosen = self._layout, self._actions.copy_(actions)
+        if self.physical_controls:
+            self._commands.copy_(actions)
+        else:
+            chosen.clamp_(-1.0, 1.0)
             # In two steps: a fused one would be rounded otherwise.
-            chosen = torch.clamp(layout.half * chosen + layout.center, layout.low, layout.high)
-        self._commands[:-1].copy_(chosen.reshape(-1))
-        commands = self._commands.index_select(0, self._commanded).split(self._commands_of_block)
-        for block, own in zip(self._blocks, commands, strict=True):
-            block.controls.copy_(own.view(block.n, -1))
+            torch.clamp(layout.half * chosen + layout.center, layout.low, layout.high, out=self._commands)
+        torch.index_select(self._flat[1], 0, self._commanded, out=self._controls)
+        torch._foreach_copy_([block.controls for block in self._blocks], self._controls_of_blocks)
         for conditions in self._conditions:
             conditions.before_step()
-        acted = self._actions.index_select(0, self._acted.view(-1)).view_as(self._acted)
+        acted = self._flat[0].index_select(0, self._acted.view(-1)).view_as(self._acted)
         return acted.square().cumsum(0)[-1]  # in order, so that padding cannot change the last digit
 
     def _observe(self) -> dict[str, Tensor]:

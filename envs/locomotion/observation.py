@@ -32,6 +32,8 @@ class Observer:
         limbs.copy_(layout.limb_descriptors)
         joints.copy_(layout.joint_descriptors)
         self.layout = Layout(**vars(layout) | {"limb_descriptors": limbs, "joint_descriptors": joints})
+        fixed = (layout.reference, layout.middle, layout.half_range)
+        self._reference, self._middle, self._half_range = (own.view(b, -1) for own in fixed)
         self._exists = layout.mask.t().to(goals.target.dtype).contiguous()  # (N, B)
         up = layout.untilt.permute(2, 1, 0)  # of each row its columns
         self._heading = torch.stack([torch.cat([up[0], up[1]]), torch.cat([-up[1], up[0]])])  # (2, 6, B)
@@ -67,8 +69,8 @@ class Observer:
 
         joints = _copy(self._joints)  # (B, N J, G)
         position = readings.joint_position.t()
-        joints[..., 0] = position - layout.reference.view(b, -1)
-        joints[..., 1] = (position - layout.middle.view(b, -1)) / layout.half_range.view(b, -1)
+        joints[..., 0] = position - self._reference
+        joints[..., 1] = (position - self._middle) / self._half_range
         joints[..., 2] = readings.joint_speed.t()
         joints[..., 3:6] = vectors[:, 5 * n : goal].permute(2, 1, 0)
         if readings.activation is not None:
@@ -99,7 +101,10 @@ class Observer:
 
 
 def _copy(values: Tensor) -> Tensor:
-    copy, rows = torch.empty_like(values), max(1, at_a_time(values) // max(1, values[0].numel()))
+    rows = max(1, at_a_time(values) // max(1, values[0].numel()))
+    if rows >= len(values):
+        return values.clone()
+    copy = torch.empty_like(values)
     for own, other in zip(copy.split(rows), values.split(rows), strict=True):
         own.copy_(other)
     return copy

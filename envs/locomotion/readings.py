@@ -9,7 +9,8 @@ computed from ``qpos`` and are current.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,11 @@ class Readings(Kept):
         index, widths = _places(blocks, layout, task, reaches, total)
         self._values, self._now = torch.zeros(2, *index.shape, **kind)
         self._most = at_a_time(self._values)
-        self._index = torch.from_numpy(index).to(kind["device"]).view(-1).split(self._most)
+        index = torch.from_numpy(index).to(kind["device"])
+        self._gathers, self._gathers_of_some = (
+            list(zip(index.view(-1).split(self._most), found.view(-1).split(self._most), strict=True))
+            for found in (self._values, self._now)
+        )
         parts = self._values.split(list(widths.values()))
         self._parts = dict(zip(widths, parts, strict=True))
         self.vectors = self._parts["vectors"].view(3, -1, b)
@@ -83,7 +88,11 @@ class Readings(Kept):
                 if own == BALL:
                     axes[row.axis, limb, k, block.rows] = 1.0
         self._ball_axes = axes.view(3, n * j, b).to(**kind)
-        self._roots = _root_groups(blocks, kind)
+        self._roots = []
+        for kinds, run in itertools.groupby(blocks, root_kinds):
+            own = [(row, block.body) for block in run for row in range(block.rows.start, block.rows.stop)]
+            rows = slice(own[0][0], own[-1][0] + 1)
+            self._roots.append((rows, _Root(kinds, [body for _, body in own], kind)))
         self.root, self.progress = torch.zeros(b, 3, **kind), torch.zeros(b, 2, **kind)
         self.cos_tilt, self.largest = torch.ones(b, **kind), torch.zeros(b, **kind)
         self.ground, self.raised = layout.ground.t().contiguous(), torch.zeros(b, **kind)
@@ -93,8 +102,7 @@ class Readings(Kept):
         """Copy what the simulators hold of ``rows`` (B,) bool; None: of all."""
         for memory, copy in self._copies:
             torch.cat(memory, out=copy)
-        found = self._values if rows is None else self._now
-        for index, values in zip(self._index, found.view(-1).split(self._most), strict=True):
+        for index, values in self._gathers if rows is None else self._gathers_of_some:
             torch.index_select(self._flat, 0, index, out=values)
         if rows is not None:
             planes = max(1, self._most // len(rows))
@@ -117,9 +125,9 @@ class Readings(Kept):
             self.vectors = parts["vectors"].view_as(self.vectors).clone()
             self.vectors[:, 5 * n :] += (rotations * self._turned).sum(1)
         qpos = parts["root_qpos"].t()
-        self.root = _of_groups(self._roots, _Root.position, qpos)
+        self.root = torch.cat([root.position(qpos[rows]) for rows, root in self._roots])
         if task.max_tilt is not None:
-            self.cos_tilt = _of_groups(self._roots, _Root.cos_tilt, qpos)
+            self.cos_tilt = torch.cat([root.cos_tilt(qpos[rows]) for rows, root in self._roots])
         if task.max_state is not None:
             self.largest = parts["bounded"].abs().amax(0)
         by = {"position": self.root, "body": self.root_origin.t(), "center": parts["mass_center"].t()}
@@ -303,20 +311,19 @@ def rotation_vectors(quaternions: Tensor) -> Tensor:
 class _Root:
     """Where the roots of n ``bodies`` are and how they lean: MuJoCo's kinematics, from their ``qpos``.
 
-    Their joints are of the same kinds and act one after the other, each in the frame that those before it
+    Their joints are of the same ``kinds`` and act one after the other, each in the frame that those before it
     have left. In planar bodies slides come first and the hinge turns about the origin, so that the position
-    needs no rotation. ``rows`` (n,) are those of the environment; None: all.
+    needs no rotation.
     """
 
-    def __init__(self, bodies: Sequence[Morphology], rows: Tensor | None, kind: Mapping[str, Any]) -> None:
-        self.rows, unique = rows, list(dict.fromkeys(bodies))
+    def __init__(self, kinds: tuple[int, ...], bodies: Sequence[Morphology], kind: Mapping[str, Any]) -> None:
+        self._kinds, unique = kinds, list(dict.fromkeys(bodies))
         of_row = [unique.index(body) for body in bodies]
 
         def tensor(values: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.array(values, float)[of_row]).to(**kind)
 
         models = [(body.model, body.root, list(body_joints(body.model, body.root))) for body in unique]
-        self._kinds = kinds = root_kinds(unique[0])
         columns = [sum(COORDINATES[kind] for kind in kinds[:k]) for k in range(len(kinds))]
         references = [model.qpos0[model.jnt_qposadr[joints]] for model, _, joints in models]
         anchors = [model.jnt_pos[joints] for model, _, joints in models]
@@ -342,7 +349,7 @@ class _Root:
     def position(self, qpos: Tensor) -> Tensor:
         """(n, 3) m, of the root's origin; ``qpos`` (n, coordinates) of the root's joints."""
         if self._kinds == (FREE,):
-            return qpos[:, :3].clone()
+            return qpos[:, :3]
         if self._slides is not None:
             return self._origin + (qpos[:, : self._slides, None] * self._axes).sum(1)
         position, rotation = self._place, self._start
@@ -375,31 +382,9 @@ class _Root:
         return (vertical * self._up).sum(1)
 
 
-def root_kinds(body: Morphology) -> tuple[int, ...]:
+def root_kinds(block: SimulatedRows) -> tuple[int, ...]:
     """Of the root's joints."""
-    return tuple(body.model.jnt_type[list(body_joints(body.model, body.root))].tolist())
-
-
-def _root_groups(blocks: Sequence[SimulatedRows], kind: Mapping[str, Any]) -> list[_Root]:
-    """The roots of all rows of an environment, those of equal kinds of joints together."""
-    found: dict[tuple[int, ...], list[tuple[int, Morphology]]] = {}
-    for block in blocks:
-        rows = [(row, block.body) for row in range(block.rows.start, block.rows.stop)]
-        found.setdefault(root_kinds(block.body), []).extend(rows)
-    groups = [([body for _, body in own], [row for row, _ in own]) for own in found.values()]
-    if len(groups) == 1:
-        return [_Root(groups[0][0], None, kind)]
-    return [_Root(bodies, torch.tensor(rows, device=kind["device"]), kind) for bodies, rows in groups]
-
-
-def _of_groups(groups: Sequence[_Root], ask: Callable[[_Root, Tensor], Tensor], qpos: Tensor) -> Tensor:
-    if groups[0].rows is None:
-        return ask(groups[0], qpos)
-    parts = [ask(group, qpos[group.rows]) for group in groups]
-    found = torch.empty(len(qpos), *parts[0].shape[1:], dtype=qpos.dtype, device=qpos.device)
-    for group, part in zip(groups, parts, strict=True):
-        found[group.rows] = part
-    return found
+    return tuple(block.body.model.jnt_type[list(body_joints(block.body.model, block.root))].tolist())
 
 
 def _apply(rotation: Tensor, vectors: Tensor) -> Tensor:

@@ -71,11 +71,6 @@ class LocomotionTask:
         if not isinstance(self.direction, str) and not math.hypot(*self.direction):
             raise UserError("env.task.direction is [0, 0], which is none; give another, such as [1, 0]")
 
-    @property
-    def terminates(self) -> bool:
-        """Whether an episode can end before its time limit."""
-        return any(x is not None for x in (self.height, self.relative_height, self.max_tilt, self.max_state))
-
     def reaches(self, name: str, can_travel: bool) -> bool:
         """Whether a body is to reach a target rather than to go forward.
 

@@ -365,7 +365,7 @@ class WarpSource(_MujocoTask):
         """Step all, and put those that are not ``running`` back to where they were."""
         controls = self._physical(actions).float()
         before, held = self._progress.clone(), (self.qpos.clone(), self.qvel.clone())
-        self._worlds.set_controls(controls)
+        self._worlds.array("ctrl").copy_(controls)
         self._launcher.launch()
         for state, old in zip((self.qpos, self.qvel), held, strict=True):
             replace(state, ~running, old)

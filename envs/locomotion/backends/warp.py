@@ -129,10 +129,6 @@ class WarpWorlds(Kept):
         warp, _ = warp_modules()
         return warp.to_torch(getattr(self._data, name))
 
-    def set_controls(self, controls: Tensor) -> None:
-        """Physical controls (n, nu) of the substeps that follow."""
-        self._state["ctrl"].copy_(controls)
-
     def substeps(self) -> None:
         """Advance all worlds by a step. Launches kernels and waits for nothing."""
         for _ in range(self._frame_skip):
