@@ -156,4 +156,4 @@ def test_a_forgotten_critic_is_refused_before_anything_is_trained(
     first, *_ = commands("A policy")
     with pytest.raises(SystemExit, match="2"):
         run([*(command := [*first, "algorithm=cma_es"]), *tiny(command)])
-    assert "training_modules = ('value_head', 'judge')" in capsys.readouterr().err
+    assert "training_modules = ('value_head', 'critic_network')" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from somite.agents import load_policy
-from somite.agents.bundled import bundled_folder, bundled_names, read_card
+from somite.agents.bundled import bundled_folder, bundled_names
 from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.runs import beside, task_of
 from somite.agents.storage.policy_json import policy_folder_of, policy_folders
@@ -28,7 +28,7 @@ def test_a_bundled_agent_acts_and_says_how_it_was_made(name: str) -> None:
     action = agent.act(observation)
     assert env.action_space.contains(action.astype(env.action_space.dtype))
     env.close()
-    card = read_card(name)
+    card = json.loads((bundled_folder(name) / "card.json").read_text())
     assert all(command.startswith("somite-train ") for command in card["command"])
     assert card["steps"] == agent.description["training"]["steps"] > 0
     assert card["seed"] == agent.description["training"]["seed"]
@@ -65,7 +65,7 @@ def test_another_name_is_told_the_nearest(name: str) -> None:
 
 def test_no_card_names_a_machine_s_folder() -> None:
     for name in bundled_names():
-        text = json.dumps(read_card(name)) + (bundled_folder(name) / "policy.json").read_text()
+        text = "".join((bundled_folder(name) / file).read_text() for file in ("card.json", "policy.json"))
         assert "/tmp" not in text and "/home" not in text and "/work" not in text
 
 
