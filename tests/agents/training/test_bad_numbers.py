@@ -50,9 +50,9 @@ def spoil_loss(run: Run, update: int) -> None:
     run.learner.network.learn = spoilt
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_before_anything_of_it_is_saved(tmp_path: Path) -> None:
-    whole = make_run(tmp_path / "whole")
-    whole.learn()
+def test_a_loss_that_is_not_a_number_stops_the_run_before_anything_of_it_is_saved(
+    learnt: Run, tmp_path: Path
+) -> None:
     run = make_run(tmp_path / "run")
     spoil_loss(run, 10)  # in the third update, of which the rollout ends at step 384
     with pytest.raises(RunFault) as error:
@@ -71,7 +71,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_anything_of_it_is_save
     assert set(tensors) == set(said["tensors"]) and tensors["rollout/observation/tokens"].shape[0] == 128
     # What is saved is what goes on: without the fault, the rest is that of a run which never had it.
     make_run(tmp_path / "run").learn()
-    assert differences(tmp_path / "whole", tmp_path / "run") == []
+    assert differences(learnt.folder, tmp_path / "run") == []
 
 
 def test_a_parameter_that_overflows_is_named(tmp_path: Path) -> None:
@@ -115,8 +115,7 @@ def test_below_that_share_it_is_counted_and_the_others_go_on(tmp_path: Path) -> 
     assert all(torch.isfinite(v).all() for v in run.policy.state_dict().values())
 
 
-def test_an_error_in_a_rollout_loses_nothing_that_was_learnt(tmp_path: Path) -> None:
-    make_run(tmp_path / "whole").learn()
+def test_an_error_in_a_rollout_loses_nothing_that_was_learnt(learnt: Run, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "algorithm.checkpoint_every=1e6")
     step, count = run.learner.env.step, [0]
 
@@ -131,4 +130,4 @@ def test_an_error_in_a_rollout_loses_nothing_that_was_learnt(tmp_path: Path) -> 
         run.learn()
     assert last_checkpoint(tmp_path / "run").name == str(2 * ROLLOUT)
     make_run(tmp_path / "run").learn()
-    assert differences(tmp_path / "whole", tmp_path / "run") == []
+    assert differences(learnt.folder, tmp_path / "run") == []

@@ -12,6 +12,7 @@ import pytest
 from somite.agents.algorithms.on_policy import OnPolicyLearner
 from somite.agents.storage.run_folder import last_checkpoint
 from somite.agents.storage.training_state import DESCRIPTION, FOLDER
+from somite.agents.training.loop import Run
 from somite.envs.snapshots import Misfit
 from tests.agents.exact import differences
 from tests.agents.runs import ROLLOUT, make_run, read_metrics
@@ -19,16 +20,9 @@ from tests.agents.runs import ROLLOUT, make_run, read_metrics
 LONGER = f"algorithm.total_steps={4 * ROLLOUT}"
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("original") / "run"
-    make_run(folder).learn()
-    return folder
-
-
 @pytest.fixture
-def finished(original: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(original, tmp_path / "run")
+def finished(learnt: Run, tmp_path: Path) -> Path:
+    return shutil.copytree(learnt.folder, tmp_path / "run")
 
 
 def notes_of(folder: Path, *settings: str) -> str:

@@ -40,14 +40,6 @@ def metric_steps(folder: Path, column: str) -> list[int]:
     return [int(row["step"]) for row in read_metrics(folder) if row.get(column)]
 
 
-@pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A tiny run that has made all its steps."""
-    run = make_run(tmp_path_factory.mktemp("run") / "learnt")
-    run.learn()
-    return run
-
-
 def test_a_run_leaves_what_the_readme_says(learnt: Run) -> None:
     folder = learnt.folder
     (events,) = folder.glob("events.*")
