@@ -7,6 +7,10 @@ from omegaconf import OmegaConf
 from somite.scripts.benchmark import for_hydra
 from somite.scripts.cli import command_line
 from tests.benchmarks.conftest import run
+from tests.benchmarks.test_speed import VARIANTS
+
+ALONE = tuple(f"~ppo.{name}" for name in VARIANTS)
+"""Nothing but what is added is composed."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,7 @@ def test_arguments_of_training_are_given_as_to_train():
         (("locomotion", "secnds=5"), "no key 'locomotion.secnds'; did you mean 'locomotion.seconds'?"),
         (("bodies", "algoritm.num_envs=3"), "no key 'bodies.algoritm.num_envs'"),
         (
-            ("locomotion", "rounds=0", "+ppo.x=['agent=naiv']"),
+            ("locomotion", "rounds=0", *ALONE, "+ppo.x=['agent=naiv']"),
             "agent has no choice 'naiv'; did you mean 'naive'?",
         ),
         (("locomotion", "rounds=0", "algorithm.num_env=3"), "did you mean 'algorithm.num_envs'?"),
@@ -64,7 +68,7 @@ def test_arguments_of_training_are_given_as_to_train():
         (("locomotion", "rounds=0", "algorithm.gamma=5"), "algorithm.gamma must be a number from 0 to 1"),
         (("locomotion", "output=5"), "output must be a text"),
         (("locomotion", "output=."), "is a folder; name a file"),
-        (("locomotion", "+ppo.x=['agent.widht=3']"), "did you mean 'agent.width'?"),
+        (("locomotion", *ALONE, "+ppo.x=['agent.widht=3']"), "did you mean 'agent.width'?"),
         (("--config-dir", "."), "there is no benchmark 'None'"),
     ],
 )
