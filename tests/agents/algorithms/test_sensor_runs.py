@@ -1,9 +1,7 @@
-"""Runs on a task of sensors: trained, gone on with, evaluated, with memory and without."""
+"""Runs on a task of sensors: trained and evaluated, with memory and without."""
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,10 @@ import torch
 
 from somite.agents import load_policy
 from somite.agents.evaluation import evaluate as evaluation
-from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.evaluate import Row
-from somite.agents.storage.run_folder import list_checkpoints
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
-from somite.scripts import evaluate, train
+from somite.scripts import train
 from tests.agents.runs import compose, read_metrics
 
 ROLLOUT = 8 * 16
@@ -96,15 +92,6 @@ def test_a_run_learns_and_publishes_what_it_learnt(name: str, runs: dict[str, Ru
     assert steps == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT] and (run.folder / "best").is_dir()
 
 
-def test_an_evaluation_is_that_of_the_episodes(runs: dict[str, Run]) -> None:
-    run = runs["deep_set"]
-    row = results_of(run, "seed=3")
-    (result,) = run_episodes(load_policy(run.folder).act, run.task_set, ("cartpole_swingup",), 6, 3)
-    assert row.body == "cartpole_swingup" and row.seen and row.episodes == 6
-    assert row.mean == pytest.approx(result.returns.mean(), rel=1e-6) and row.mean_length <= 20
-    assert row.random_mean is not None and row.random_mean != row.mean
-
-
 @pytest.mark.parametrize("name", AGENTS)
 def test_only_the_ordinary_network_minds_the_order(name: str, runs: dict[str, Run]) -> None:
     """Through the configuration of an evaluation: the same starts, the sensors shuffled at reset."""
@@ -139,28 +126,6 @@ def test_an_invariant_policy_is_tried_with_senses_that_it_has_never_met(
 def test_the_ordinary_network_is_refused_another_number_of_sensors(senses: str, runs: dict[str, Run]) -> None:
     with pytest.raises(UserError, match="SensorMLP was built for n_tokens=5.*an invariant policy takes any"):
         results_of(runs["mlp"], f"env.senses.{senses}")
-
-
-def test_the_command_line_trains_evaluates_and_goes_on_from_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = [*TINY, "agent=deep_set", "agent.width=8", "env.senses.shuffle=episode"]
-    train.main(given)
-    (run,) = (tmp_path / "runs").iterdir()
-    assert "-cartpole_swingup-deep_set-ppo" in run.name
-    said = json.loads((run / "policy" / "policy.json").read_text())
-    assert said["environment"]["config"]["senses"]["shuffle"] == "episode"
-
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir(tmp_path / "other")
-    arguments = [f"run={run}", "episodes=3", "env.senses.duplicates=1", "env.starts=fixed"]
-    evaluate.main(arguments)
-    with (run / "evaluation" / "results.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert row["body"] == "cartpole_swingup" and row["seen"] == "True"
-
-    train.main([f"resume={run}", f"algorithm.total_steps={4 * ROLLOUT}"])
-    assert [int(path.name) for path in list_checkpoints(run)][-1] == 4 * ROLLOUT
 
 
 @pytest.mark.parametrize(
