@@ -55,11 +55,7 @@ class Valid:
         self._options: tuple[Valid, ...] = (self,)
 
     def read(self, name: str, value: Any) -> Any:
-        """What `convert` gives, of the key ``name`` as it is typed.
-
-        Raises:
-            UserError: an invalid value; with the name that is nearest, if one is.
-        """
+        """What `convert` gives, of the key ``name``. Raises UserError, with the nearest name, if one is."""
         try:
             return self.convert(value)
         except _INVALID:

@@ -43,11 +43,7 @@ def take(holder: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def put(holder: Any, names: Iterable[str], taken: Mapping[str, Any]) -> None:
-    """Inverse of `take`, of a holder that was made in the same way.
-
-    Raises:
-        Misfit: the holder is another one.
-    """
+    """Inverse of `take`, of a holder that was made in the same way. Raises Misfit: of another one."""
     names = tuple(names)
     if set(names) != set(taken):
         raise Misfit(f"{type(holder).__name__} keeps {', '.join(names)}, not {', '.join(taken)}")

@@ -66,11 +66,7 @@ class TaskSet(abc.ABC):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build it from a saved node of ``conf/env``; `parts` are built as their classes and nothing else.
-
-        Raises:
-            UserError: an unknown key, an invalid value, or a part with the target of another class.
-        """
+        """Build it, and its `parts`, from a saved node of ``conf/env``. Raises UserError: it does not fit."""
         values = {key: value for key, value in config.items() if key != "_target_"}
         try:
             for name, kind in cls.parts.items():
@@ -162,11 +158,7 @@ class TaskSet(abc.ABC):
         return None if self.device_simulation else "this task is simulated on the CPU only"
 
     def simulated_by(self, simulation: str, **options: Any) -> TaskSet:
-        """The same, simulated by ``cpu``, ``warp`` or ``torch`` from now on, with `device_options`.
-
-        Raises:
-            UserError: it cannot be.
-        """
+        """The same, simulated so from now on, with `device_options`. Raises UserError: it cannot be."""
         if simulation != "cpu" and (self.device_simulation != simulation or self.why_not_on_device()):
             raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
         other = copy.copy(self)
@@ -239,11 +231,7 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
 
 
 def check_environment(config: Mapping[str, Any], where: str) -> None:
-    """Refuses an environment's configuration whose sizes could only do harm, or with names that are not ours.
-
-    Raises:
-        UserError: such a value, and ``where`` it stands.
-    """
+    """Refuses sizes that could only do harm, and names that are not ours. Raises UserError."""
     for count, (key, name, value) in enumerate(values_of(config, where)):
         if count > MOST_VALUES or key.count(".") - where.count(".") > MOST_DEPTH:
             raise UserError(f"{where} is larger than the configuration of any environment")

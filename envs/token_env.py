@@ -127,11 +127,7 @@ class TokenEnv(abc.ABC):
         """Finish the step that `begin` began."""
 
     def check(self) -> None:  # noqa: B027
-        """Look at what steps have left unsaid, which waits for the device; once a rollout is enough.
-
-        Raises:
-            UserError: a capacity that was too small; what it should be is said.
-        """
+        """Look at what steps left unsaid, which waits for the device. Raises UserError: too few places."""
 
     @abc.abstractmethod
     def snapshot(self) -> dict[str, Any]:

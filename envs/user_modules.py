@@ -88,11 +88,7 @@ def import_modules(imports: Any, key: str = "env.imports") -> tuple[str, ...]:
 
 
 def own_class(target: str, key: str) -> type:
-    """The class that the user has named under a key, as ``my_module.MyClass``; its module is imported.
-
-    Raises:
-        UserError: no such module or class, or a module that cannot be imported.
-    """
+    """The class that a key names; its module is imported. Raises UserError: there is no such class."""
     module, _, name = target.rpartition(".")
     if not NAME.fullmatch(module) or not NAME.fullmatch(name):
         raise UserError(f"{key} is a class with its module, such as my_module.MyClass; got {shown(target)!r}")

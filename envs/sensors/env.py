@@ -224,11 +224,7 @@ class SensorEnv(TokenEnv):
             slots.enter(*channels.read(readings, draws, where), self._actions[-1], where)
 
     def begin(self, actions: Tensor) -> None:
-        """See `TokenEnv.begin`.
-
-        Raises:
-            UserError: actions that do not fit, or before the first reset, or some ended and wait for theirs.
-        """
+        """See `TokenEnv.begin`. Raises UserError, also where some ended and wait for their reset."""
         self._check_ready("step()")
         if not self.autoreset and not self.once and not self._all_run:
             ended = (~self._running).nonzero().flatten().tolist()
@@ -242,11 +238,7 @@ class SensorEnv(TokenEnv):
         self.source.begin(applied, self._running)
 
     def _applied(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Actions as applied, (B, A) as they are remembered, and (B,) bool where one was NaN, and 0 is done.
-
-        Raises:
-            UserError: another shape, or a choice that there is not.
-        """
+        """Actions as applied and, (B, A), as remembered, and (B,) bool where one was NaN, and 0 is done."""
         shape = (self.num_envs, *self.single_action_space.shape)
         if tuple(actions.shape) != shape:
             raise UserError(f"actions have shape {tuple(actions.shape)}; expected {shape}")
@@ -321,10 +313,7 @@ class SensorEnv(TokenEnv):
         return Step(observation, rewards, terminated, truncated, diverged, whole, final)
 
     def _lost(self, rewards: Tensor, running: Tensor) -> Tensor | None:
-        """(B,) bool, whose episode something ends that is not finite. Readings of the others are taken.
-
-        None: the host knows that there is none.
-        """
+        """(B,) bool, whose episode something ends that is not finite; None: nobody's. Others are read."""
         signs = [] if self._undefined is None else [self._undefined]
         if not (self.knows_ends and float(torch.linalg.vector_norm(rewards)) <= LARGEST_REWARD):
             signs.append(~(rewards.abs() <= LARGEST_REWARD))  # NaN is not
@@ -422,11 +411,7 @@ class SensorEnv(TokenEnv):
 
 
 class _Teacher(Kept):
-    """Channels and slots of somebody else, undisturbed and in the task's own order.
-
-    Raises:
-        UserError: senses that are shuffled, noisy or lost.
-    """
+    """Channels and slots of somebody else. Raises UserError: senses that are disturbed."""
 
     kept = ("channels", "slots")
 

@@ -212,11 +212,7 @@ def _arguments(spec: EnvSpec) -> list[str]:
 
 
 def picture_of(env: gymnasium.Env) -> np.ndarray:
-    """(H, W, 3) uint8, what an environment draws of its present state.
-
-    Raises:
-        UserError: it cannot draw on this machine, or gives no picture.
-    """
+    """(H, W, 3) uint8, what an environment draws. Raises UserError: no picture, or not on this machine."""
     try:
         with _drawing(env):
             picture = env.render()

@@ -61,11 +61,7 @@ class RenderedTask(SensorTask):
         self.name, self.kwargs = spec.id, dict(kwargs or {})
 
     def for_filming(self) -> RenderedTask:
-        """The same task, stepped by Gymnasium one by one, and made to be drawn; see `picture_of`.
-
-        Raises:
-            UserError: it draws nothing, or cannot here; tried out by one picture.
-        """
+        """The same, stepped by Gymnasium and drawn. Raises UserError: it cannot be, as one picture shows."""
         with closing(make_env(self.name, self.kwargs)) as env:
             metadata = env.metadata or {}
         modes = metadata.get("render_modes") or ()

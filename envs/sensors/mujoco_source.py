@@ -100,11 +100,7 @@ def _rules_of(spec: EnvSpec) -> Rules | None:
 
 
 def why_not_batched(env_id: str, kwargs: Mapping[str, Any]) -> str | None:
-    """What keeps a task with these arguments from being simulated in a batch; None: nothing does.
-
-    Raises:
-        UserError: unknown id.
-    """
+    """Why a task with these arguments is not simulated in a batch; None: it is. Raises UserError."""
     rules = rules_of(env_id)
     if rules is None:
         ids = sorted(name for name, spec in gymnasium.registry.items() if _rules_of(spec))

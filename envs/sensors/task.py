@@ -41,16 +41,13 @@ class SensorTask(TaskSet):
     renders = False
     """Whether its environments draw themselves; see `for_filming`."""
 
+    unseen: tuple[str, ...] = ()
+    max_episode_steps: int = 0
     sensor_scales: tuple[float, ...] | None = None
 
     def __init__(self, senses: Senses | None, max_episode_steps: int) -> None:
         self.senses = senses or Senses()
-        self._max_episode_steps = EPISODE_STEPS.read("env.max_episode_steps", max_episode_steps)
-
-    @property
-    def max_episode_steps(self) -> int:
-        """Steps after which an episode is cut."""
-        return self._max_episode_steps
+        self.max_episode_steps = EPISODE_STEPS.read("env.max_episode_steps", max_episode_steps)
 
     @abc.abstractmethod
     def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> Source:
@@ -66,11 +63,6 @@ class SensorTask(TaskSet):
     def seen(self) -> tuple[str, ...]:
         """The task itself."""
         return (self.name,)
-
-    @property
-    def unseen(self) -> tuple[str, ...]:
-        """No other."""
-        return ()
 
     def choose(self, bodies: str | Sequence[str]) -> tuple[str, ...]:
         """The task, for ``all``, ``seen`` or its own name. Raises UserError."""
@@ -107,7 +99,7 @@ class SensorTask(TaskSet):
     def with_limit(self, steps: int) -> SensorTask:
         """The same task whose episodes are cut after so many steps."""
         other = copy.copy(self)
-        other._max_episode_steps = steps
+        other.max_episode_steps = steps
         return other
 
     def make_env(
@@ -117,17 +109,12 @@ class SensorTask(TaskSet):
         device: torch.device | str = "cpu",
         *,
         aligned: bool = False,
-        stagger: bool = False,
-        once: bool = False,
-        autoreset: bool = True,
         threads: int = 0,
-        beside: Senses | None = None,
-        beside_sees: str = "state",
+        **options: Any,
     ) -> SensorEnv:
-        """See `TaskSet.make_env`; names and ``aligned`` have no meaning here, the rest is of `SensorEnv`."""
+        """See `TaskSet.make_env`; names and ``aligned`` mean nothing here, ``options`` are `SensorEnv`'s."""
         source = self.make_source(num_envs or 1, threads, self.simulated_on(device))
-        shared = {"stagger": stagger, "once": once, "beside": beside, "beside_sees": beside_sees}
-        return SensorEnv(source, self.senses, autoreset=autoreset, **shared)
+        return SensorEnv(source, self.senses, **options)
 
 
 def vector_env_of(
