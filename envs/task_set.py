@@ -127,7 +127,8 @@ class TaskSet(abc.ABC):
             device: of all its tensors; with ``simulation=cpu`` the CPU.
             aligned: each limb in the slot of the family's full body, for the padded network.
             stagger: give every first episode a random age, so that time limits do not fall together.
-            once: one episode each: what has ended stays as it is, with rewards of 0, until the next reset.
+            once: only the first episode of each is looked at. What has ended may stay as it is until the next
+                reset, with rewards of 0, or begin others.
             autoreset: see `TokenEnv.autoreset`.
             threads: of the simulation on the CPU; 0: one per core.
             options: of the kind of task.

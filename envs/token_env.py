@@ -61,7 +61,7 @@ class TokenEnv(abc.ABC):
         max_episode_steps: steps after which an episode is truncated.
         step_duration: simulated seconds of a step.
         knows_ends: whether the host may look at ``terminated`` and ``truncated`` without waiting: on a CPU.
-        once: whether each has one episode only, and what has ended stays as it is until the next reset.
+        once: whether what has ended stays as it is until the next reset.
         autoreset: False: an environment that ended waits for ``reset(rows=...)``; to step it raises.
         info: what `reset` tells beside the observation, as `Step.info`.
         begun_anew: (B,) bool, whose simulation the last `restore` could not bring back.

@@ -59,7 +59,7 @@ class LocomotionEnv(TokenEnv):
         simulation: ``cpu`` (MuJoCo, on the CPU) or ``warp``.
         frame_skip: substeps of a step; None: each body's own, of about 0.02 s.
         aligned, stagger, autoreset, threads: as of `TaskSet.make_env`.
-        once: of no effect: rows go on with new episodes.
+        once: of no effect: rows that ended go on with new episodes, which nobody has to look at.
         physical_controls: actions are physical controls, unclipped, and so is the control cost.
         variation, damage, world: what varies between and within episodes.
         editable: bodies can be damaged and pushed by hand, by `damage` and `push`.
@@ -206,7 +206,7 @@ class LocomotionEnv(TokenEnv):
         most = max(int(block.body.model.nu) for block in self._blocks)
         commanded, acted = [], np.full((most, b), nowhere)
         for block in self._blocks:
-            driven = [(limb * j + k, row.actuator) for limb, k, row in block.joints if row.actuator >= 0]
+            driven = [(limb * j + k, row.actuator) for limb, k, row, _ in block.joints if row.actuator >= 0]
             order, actuators = np.array(driven).T
             rows = np.arange(block.rows.start, block.rows.stop) * n * j
             own = np.full((block.n, block.body.model.nu), nowhere)

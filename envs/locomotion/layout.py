@@ -19,6 +19,9 @@ from .bodies.morphology import Morphology
 from .limb_spec import joint_descriptor_slice
 from .task import LocomotionTask
 
+REMOTE = -1
+"""As the kind of a joint: an actuator that acts on none."""
+
 SMALLEST_RANGE = 1e-4
 """Of a joint (rad, m) in whose range a position is told; limits are soft, and give way as far."""
 
@@ -59,10 +62,11 @@ def limb_slots(body: Morphology, aligned: bool) -> tuple[int, ...]:
     return body.aligned_slots if aligned else tuple(range(body.n_limbs))
 
 
-def joint_rows(body: Morphology, slots: Sequence[int]) -> list[tuple[int, int, JointSlot]]:
-    """Every joint row of a body, in order: its limb slot, its joint slot, and what it is."""
+def joint_rows(body: Morphology, slots: Sequence[int]) -> list[tuple[int, int, JointSlot, int]]:
+    """Every joint row of a body, in order: its limb slot, its joint slot, what it is, its joint's kind."""
+    kinds = [*body.model.jnt_type.tolist(), REMOTE]  # of joint -1 the last
     limbs = zip(slots, body.limbs, strict=True)
-    return [(place, k, row) for place, limb in limbs for k, row in enumerate(limb.slots)]
+    return [(place, k, row, kinds[row.joint]) for place, limb in limbs for k, row in enumerate(limb.slots)]
 
 
 _STRUCTURE: dict[str, tuple] = {
@@ -156,7 +160,7 @@ def _describe(row: Layout, body: Morphology, slots: tuple[int, ...], task: Locom
         row.parent[slot] = slots[limb.parent] if limb.parent >= 0 else -1
         row.limb_descriptors[slot] = torch.from_numpy(own)
     described = [own for limb in body.joint_descriptors for own in limb]
-    for (*place, joint), own in zip(joint_rows(body, slots), described, strict=True):
+    for (*place, joint, kind), own in zip(joint_rows(body, slots), described, strict=True):
         place = tuple(place)
         row.joint_mask[place] = 1
         row.joint_descriptors[place] = torch.from_numpy(own)
@@ -166,7 +170,7 @@ def _describe(row: Layout, body: Morphology, slots: tuple[int, ...], task: Locom
             row.middle[place] = reference + (low + high) / 2
             if high - low > SMALLEST_RANGE:
                 row.half_range[place] = (high - low) / 2
-        if joint.joint < 0 or int(body.model.jnt_type[joint.joint]) == BALL:
+        if kind in (BALL, REMOTE):
             row.turned_axis[place] = torch.from_numpy(own[_AXIS])
         if joint.actuator >= 0:
             row.action_mask[place] = 1

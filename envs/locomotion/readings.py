@@ -22,12 +22,9 @@ from ..snapshots import Kept
 from .backends import COORDINATES, DOFS, SimulatedRows
 from .bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
-from .layout import Layout
+from .layout import REMOTE, Layout
 from .task import LocomotionTask
 from .varied.world import Ground
-
-REMOTE = -1
-"""As the kind of a joint: an actuator that acts on none."""
 
 
 class Readings(Kept):
@@ -84,16 +81,14 @@ class Readings(Kept):
         self._turned = layout.turned_axis.permute(3, 1, 2, 0).reshape(3, n * j, b)
         axes = torch.zeros(3, n, j, b)  # which part of its joint's rotation vector each row of a ball is
         for block in blocks:
-            for (limb, k, row), own in zip(block.joints, kinds_of_joints(block), strict=True):
-                if own == BALL:
-                    axes[row.axis, limb, k, block.rows] = 1.0
+            for limb, k, row, _ in [joint for joint in block.joints if joint[-1] == BALL]:
+                axes[row.axis, limb, k, block.rows] = 1.0
         self._ball_axes = axes.view(3, n * j, b).to(**kind)
         self._roots = []
         for kinds, run in itertools.groupby(blocks, root_kinds):
             own = [(row, block.body) for block in run for row in range(block.rows.start, block.rows.stop)]
             rows = slice(own[0][0], own[-1][0] + 1)
             self._roots.append((rows, _Root(kinds, [body for _, body in own], kind)))
-        self.root, self.progress = torch.zeros(b, 3, **kind), torch.zeros(b, 2, **kind)
         self.cos_tilt, self.largest = torch.ones(b, **kind), torch.zeros(b, **kind)
         self.ground, self.raised = layout.ground.t().contiguous(), torch.zeros(b, **kind)
         self._every = torch.arange(b, device=kind["device"])
@@ -169,7 +164,7 @@ def _places(
     for block in blocks:
         found.append(_BlockPlaces(block, first, n, j, total).parts(task, reaches))
         first += sum(memory.numel() for memory in block.memory)
-    kinds = {kind for block in blocks for kind in kinds_of_joints(block)}
+    kinds = set().union(*(block.kinds for block in blocks))
     unused = [] if any(block.body.model.na for block in blocks) else ["activation"]
     unused += [] if BALL in kinds else ["quaternions"]
     unused += [] if kinds & {BALL, REMOTE} else ["rotations_of_joints"]
@@ -181,12 +176,6 @@ def _places(
             index[start:end, block.rows] = own[name][:width]
         start += width
     return index, widths
-
-
-def kinds_of_joints(block: SimulatedRows) -> list[int]:
-    """Of each joint row."""
-    types = block.body.model.jnt_type
-    return [int(types[row.joint]) if row.joint >= 0 else REMOTE for *_, row in block.joints]
 
 
 class _BlockPlaces:
@@ -259,7 +248,7 @@ class _BlockPlaces:
         position, speed, activation = (np.full(shape, self._zero) for _ in range(3))
         quaternions[0] += 1  # no rotation
         body_of = dict(zip(self._slots, self._bodies, strict=True))
-        for (limb, k, row), kind in zip(self._block.joints, kinds_of_joints(self._block), strict=True):
+        for limb, k, row, kind in self._block.joints:
             place, actuator = limb * self._j + k, row.actuator
             if kind == REMOTE:
                 position[place] = of("actuator_length")[actuator]

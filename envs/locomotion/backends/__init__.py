@@ -14,7 +14,7 @@ from torch import Tensor
 from ...snapshots import Kept
 from ..bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, is_held
 from ..bodies.morphology import Morphology
-from ..layout import Group, joint_rows
+from ..layout import REMOTE, Group, joint_rows
 
 CONTROL_INTERVAL, MOST_SUBSTEPS = 0.02, 25
 """Seconds between two actions of a body whose task names no frame skip, and the most substeps of one."""
@@ -37,7 +37,8 @@ class SimulatedRows(Kept, abc.ABC):
         kind: ``dtype`` and ``device`` of all tensors.
 
     Attributes:
-        body: the first of the bodies. root: its root's body id. joints: its `joint_rows`.
+        body: the first of the bodies. root: its root's body id.
+        joints: its `joint_rows`, of these ``kinds``. acts_remotely: one of them is on no joint.
         dt: s, of a step.
         starts: (n, nq) start position of every row.
         memory: contiguous tensors that every array of the simulator is a part of.
@@ -52,6 +53,8 @@ class SimulatedRows(Kept, abc.ABC):
         self.n, self.body = len(bodies), bodies[0]
         self.root, model = self.body.root, self.body.model
         self.joints = joint_rows(self.body, self.slots)
+        self.kinds = {kind for *_, kind in self.joints}
+        self.acts_remotely = REMOTE in self.kinds
         self.frame_skip = frame_skip_of(model) if frame_skip is None else frame_skip
         self.dt = model.opt.timestep * self.frame_skip
         self.starts = torch.from_numpy(np.array([body.initial_qpos for body in bodies])).to(**kind)

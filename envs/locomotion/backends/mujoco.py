@@ -47,8 +47,7 @@ class MujocoRows(SimulatedRows):
         if any(own is not model for own in self.models):
             self.batch.set_models(self.models)
         self._state = self.batch.state  # (n, all that MuJoCo integrates)
-        remote = any(row.joint < 0 for *_, row in self.joints)
-        outputs = _OUTPUTS + _OF_TRANSMISSIONS * remote
+        outputs = _OUTPUTS + _OF_TRANSMISSIONS * self.acts_remotely
         self.memory = [_tensor(self._state), *(self.array(name) for name in outputs)]
         self.controls = self.array("ctrl")
         self.warnings = _tensor(self.batch.warning)  # (n, kinds, 2): the last one, how many
@@ -83,7 +82,6 @@ class MujocoSimulation(Simulation):
         kinds = self.blocks[0].warnings.shape[1]
         numbers = torch.arange(sum(map(len, self._warnings)))
         self._fatal = numbers.view(-1, kinds, 2)[:, DIVERGED, 1].flatten()
-        self.diverged = torch.zeros(sum(block.n for block in self.blocks), dtype=torch.bool)
 
     def step(self) -> None:
         """Advance all rows. MuJoCo resets one that diverges to the model's defaults, and counts it."""

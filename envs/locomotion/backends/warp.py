@@ -274,7 +274,7 @@ class WarpRows(SimulatedRows):
         super().__init__(group, frame_skip, {"dtype": torch.float32, "device": device})
         body = self.body
         self.worlds = WarpWorlds(models, self.n, self.frame_skip, device, body.name, room)
-        self.worlds.reads_transmissions = any(row.joint < 0 for *_, row in self.joints)
+        self.worlds.reads_transmissions = self.acts_remotely
         if body.home_activation is not None:
             self.worlds.home = torch.from_numpy(body.home_activation).to(device, torch.float32)
         self.controls = self.array("ctrl")
@@ -302,7 +302,6 @@ class WarpSimulation(Simulation):
             WarpRows(group, frame_skip, device, own, room) for group, own in zip(groups, models, strict=True)
         ]
         self.launcher = Launcher([block.worlds for block in self.blocks], device)
-        self.diverged = torch.zeros(sum(block.n for block in self.blocks), dtype=torch.bool, device=device)
 
     def step(self) -> None:  # noqa: D102
         self.launcher.launch()

@@ -117,8 +117,8 @@ class Conditions(Kept):
         self._forces = block.batch.bind("xfrc_applied") if self._pushes else None
         self._pushed: list[int] = []
         self._by_hand: list[tuple[int, np.ndarray]] = []  # rows, and how they are pushed in the next step
-        self._on_joint = np.array([row.joint >= 0 for *_, row in block.joints])
-        self._limb_slots, self._joint_slots = np.array([place for *place, _ in block.joints]).T
+        self._on_joint = np.array([row.joint >= 0 for _, _, row, _ in block.joints])
+        self._limb_slots, self._joint_slots = np.array([row[:2] for row in block.joints]).T
         self._limbs = np.array([self._slots.index(slot) for slot in self._limb_slots])
         self.kept = ("_age", "_pushed") + ("_damage",) * bool(damage) + ("_pushes",) * bool(self._pushes)
 
@@ -217,7 +217,7 @@ class Conditions(Kept):
         self._models.commit()
 
     def _break(self, row: int, part: int, kind: int) -> None:
-        limb_slot, joint_slot, joint = self._block.joints[part]
+        limb_slot, joint_slot, joint, _ = self._block.joints[part]
         if kind == DEAD:
             self._models.scale_force(row, joint.actuator, 0.0)
         elif kind == LOCKED:
