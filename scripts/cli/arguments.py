@@ -276,7 +276,7 @@ def _check_experiment(composed: DictConfig, config_name: str, search: list[str])
 def _check_key(override: Override, known: Mapping[str, Any], groups: set[str]) -> None:
     key, line = override.key_or_group, shown(override.input_line)
     if override.is_delete() and "." not in key:
-        raise UserError(f"{line}: {key} cannot be left out; give it a value: {key}=")
+        raise UserError(f"{line}: {key} cannot be left out; give it a value: {key}=<value>")
     if key == "env" and "env" not in groups and isinstance(known.get("env"), dict):
         raise UserError(
             f"{line}: the environment is that which the policy was trained in; drop {line} "

@@ -131,7 +131,7 @@ def _run_resumable(task: Task, config_name: str, arguments: list[str]) -> list[E
     """A run that can be resumed, a sweep of them, or what is left of one; errors of jobs that failed."""
     with _early_signals():
         name = resumed_run(arguments)
-        sweep, (run, step) = find_sweep(name or ""), split_checkpoint(name or "")
+        sweep, (run, step) = None if name is None else find_sweep(name), split_checkpoint(name or "")
         if sweep is not None:
             arguments = arguments_of_sweep(sweep, arguments)
         else:

@@ -181,7 +181,7 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
         if ("${" in key or (isinstance(value, str) and "${" in value)) and not _is_given(key, given):
             raise UserError(
                 f"{file}: {key[:100]} is {str(value)[:100]!r}; nothing is looked up there, give it a value: "
-                f"{key[:100]}="
+                f"{key[:100]}=<value>"
             )
     check_said_again(config, given, file)
     for key in given.intersection(key for key, _, _ in found):
@@ -236,7 +236,7 @@ def check_own_classes(pairs: Iterable[tuple[str, Any]], given: Collection[str], 
 
 def _is_given(key: str, given: Collection[str]) -> bool:
     """Whether the command line replaces a key, or the whole list that it stands in."""
-    return key in given or any(key.startswith(f"{replaced}.") for replaced in given)
+    return any(f"{key}.".startswith(f"{replaced}.") for replaced in given)
 
 
 def _values(config: DictConfig) -> list[tuple[str, str, Any]]:

@@ -124,11 +124,19 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
                 OmegaConf.update(config, key, value)
     built = check_targets(config)
     if command == "train" and "zero_shot" in values:
-        _check_zero_shot(values["zero_shot"])
+        from ...agents.training.zero_shot import read_settings
+
+        _check_section("zero_shot", values["zero_shot"])
+        for kind, conditions in read_settings(values["zero_shot"]).conditions.items():
+            for name, changes in (conditions or {}).items():
+                check_changes(changes, f"zero_shot.conditions.{kind}.{name}")
     if command in ("evaluate", "view", "export"):
         check_changes(values["env"], "env")
     for suite, node in (values.get("suite") or {}).items() if command == "evaluate" else ():
-        _check_suite(str(suite), node)
+        from ...agents.evaluation.suites import read_suite
+
+        for condition in read_suite(str(suite), node).conditions:
+            check_changes(condition.env, f"suite.{suite}: {condition.name}: env")
     named = values.get("benchmark")
     for where, node in built.items():
         if command != "benchmark" or f"{where}.".startswith(f"{named}."):
@@ -149,35 +157,17 @@ def check_changes(changes: Any, where: str) -> None:
         section, values = (name, value or {}) if name in _CHANGES else ("", {name: value})
         place = f"{where}.{section}" if section else where
         for key, v in values.items():
-            if v is None:
-                continue
-            for valid in _valid_changes(section, str(key)):
-                valid.read(f"{place}.{key}", v)
-            for quantity, ranges in v.items() if key == "extrapolation" else ():
-                for valid in _valid_changes(section, str(quantity)):
-                    valid.read(f"{place}.{key}.{quantity}", ranges)
+            _check_change(section, key, v, place)
+            for quantity, ranges in (v or {}).items() if key == "extrapolation" else ():
+                _check_change(section, quantity, ranges, f"{place}.{key}")
 
 
-def _valid_changes(section: str, key: str) -> list[Valid]:
-    """At most one; none of an unknown key, which is refused by who builds it."""
+def _check_change(section: str, key: str, value: Any, place: str) -> None:
+    """An unknown key is refused by who builds it."""
     built = (hydra.utils.get_class(f"somite.envs.{target}") for target in _CHANGES[section])
-    return [valid for valid in (declared(one).get(key) for one in built) if valid is not None][:1]
-
-
-def _check_zero_shot(node: Any) -> None:
-    from ...agents.training.zero_shot import read_settings
-
-    _check_section("zero_shot", node)
-    for kind, conditions in read_settings(node).conditions.items():
-        for name, changes in (conditions or {}).items():
-            check_changes(changes, f"zero_shot.conditions.{kind}.{name}")
-
-
-def _check_suite(name: str, node: Any) -> None:
-    from ...agents.evaluation.suites import read_suite
-
-    for condition in read_suite(name, node).conditions:
-        check_changes(condition.env, f"suite.{name}: {condition.name}: env")
+    valid = next((declared(one)[key] for one in built if key in declared(one)), None)
+    if valid is not None and value is not None:
+        valid.read(f"{place}.{key}", value)
 
 
 def _check_section(where: str, node: Any) -> None:

@@ -204,8 +204,10 @@ def test_a_folder_for_two_runs_is_refused(task: Task, tmp_path: Path, capsys: py
 
 
 def test_helps_and_listings_start_no_sweep(task: Task, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / FILE).write_text("{")  # not even in the folder of one
     command_line.run(task, "train", ["--cfg", "job", "seed=3"])
-    assert "seed: 3" in capsys.readouterr().out and not list(tmp_path.iterdir()) and not task.ran
+    assert "seed: 3" in capsys.readouterr().out and not task.ran
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
 @pytest.mark.slow
