@@ -18,22 +18,13 @@ import pygame
 from gymnasium.envs.box2d import car_dynamics as dynamics
 from gymnasium.envs.box2d import car_racing as original
 
+from .scenery import DARKER, FIELD_COLOR, SIZE, SQUARE_COLOR, shade
 from .simulation import Racing
 
-SIZE = 96
 SCALES = (2, 4)
 """Pixels of the ground's drawing for one of the picture, as a rule and in an episode's first second."""
 
-FRACTION_BITS = 4
-"""Of the coordinates that OpenCV is given."""
-
-DARKER = 2
-"""By so much pygame's averaging down makes every picture darker: a plain 102 becomes 100."""
-
-
-def shade(color: Sequence[float]) -> tuple[int, int, int]:
-    """A colour of Gymnasium's drawing as the observation shows it."""
-    return tuple(max(int(part) - DARKER, 0) for part in color)
+FRACTION_BITS = 4  # of the coordinates that OpenCV is given
 
 
 def for_opencv(points: np.ndarray) -> np.ndarray:
@@ -49,9 +40,6 @@ def halve(canvas: np.ndarray, picture: np.ndarray) -> None:
         canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
     cv2.resize(canvas, (width, height), dst=picture, interpolation=cv2.INTER_AREA)
 
-
-BACKGROUND = shade((102, 204, 102))
-GRASS = shade((102, 230, 102))
 
 _squares = [(x, y) for x in range(-20, 20, 2) for y in range(-20, 20, 2)]
 _corners_of_a_square = np.array([(1, 0), (0, 0), (0, 1), (1, 1)])
@@ -80,7 +68,7 @@ class Painter:
         self._corners, self._centres = np.zeros((num_envs, 0, 4, 2)), np.zeros((num_envs, 2, 0))
         self._reach = np.zeros((num_envs, 0))  # from a centre to its farthest corner, -inf if there is none
         self._colors: list[list[tuple[int, int, int]]] = [[] for _ in range(num_envs)]
-        self._plain = {s: np.full((SIZE * s, SIZE * s, 3), BACKGROUND, np.uint8) for s in SCALES}
+        self._plain = {s: np.full((SIZE * s, SIZE * s, 3), FIELD_COLOR, np.uint8) for s in SCALES}
         self._canvases = {scale: np.empty_like(plain) for scale, plain in self._plain.items()}
 
     def start(self, index: int, env: Racing) -> None:
@@ -95,10 +83,12 @@ class Painter:
         self._corners[index, :count], self._centres[index, :, :count] = corners, centres.T
         self._reach[index] = -np.inf
         self._reach[index, :count] = np.linalg.norm(corners - centres[:, None], axis=2).max(1)
-        self._colors[index] = [GRASS] * len(SQUARES) + [shade(color) for _, color in env.road_poly]
+        self._colors[index] = [SQUARE_COLOR] * len(SQUARES) + [shade(color) for _, color in env.road_poly]
 
-    def draw(self, rows: Sequence[int], envs: Sequence[Racing], pictures: np.ndarray) -> None:
-        """Draw the cars ``rows``, whose ``envs`` these are, into ``pictures`` (B, 96, 96, 3) uint8."""
+    def draw(
+        self, rows: Sequence[int], envs: Sequence[Racing], cars: np.ndarray, pictures: np.ndarray
+    ) -> None:
+        """Draw ``rows``, whose ``envs`` these are and ``cars`` was read, into ``pictures`` (B, 96, 96, 3)."""
         views = np.array([view_of(env) for env in envs])  # views: (R, 2, 3)
         scales = [SCALES[env.t < 1] for env in envs]
         enlarged = views * np.array(scales)[:, None, None]
@@ -115,7 +105,7 @@ class Painter:
             picture = pictures[row]
             halve(canvas, picture)
             draw_car(wheels[i], treads[i], views[i], canvas, scales[i], picture[CAR_ROWS, CAR_COLUMNS])
-        draw_indicators(envs, rows, pictures[:, INDICATOR_ROWS])
+        draw_indicators(rows, cars, [env.reward for env in envs], pictures[:, INDICATOR_ROWS])
 
     def _in_sight(
         self, rows: np.ndarray, views: np.ndarray, scales: Sequence[int]
@@ -139,41 +129,28 @@ class Painter:
             return
         canvas.fill(0)
         corners = for_opencv(FIELD @ view[:, :2].T + view[:, 2])
-        cv2.fillConvexPoly(canvas, corners, BACKGROUND, cv2.LINE_8, FRACTION_BITS)
+        cv2.fillConvexPoly(canvas, corners, FIELD_COLOR, cv2.LINE_8, FRACTION_BITS)
 
 
-class OriginalPainter:
-    """Gymnasium's own drawing, twenty times as slow, to compare with; see `Painter`."""
+class OriginalPainter(Painter):
+    """Gymnasium's own drawing, twenty times as slow, to compare with."""
 
-    def __init__(self, num_envs: int) -> None:
-        pass
-
-    def start(self, index: int, env: Racing) -> None:
-        """Nothing is prepared."""
-
-    def draw(self, rows: Sequence[int], envs: Sequence[Racing], pictures: np.ndarray) -> None:
-        """As `Painter.draw`."""
+    def draw(
+        self, rows: Sequence[int], envs: Sequence[Racing], cars: np.ndarray, pictures: np.ndarray
+    ) -> None:
+        """See `Painter`."""
         for row, env in zip(rows, envs, strict=True):
             pictures[row] = original.CarRacing._render(env, "state_pixels")
 
 
-PAINTERS = {"somite": Painter, "gymnasium": OriginalPainter}
-"""By the name of the renderer."""
+PAINTERS = {"somite": Painter, "gymnasium": OriginalPainter}  # by the name of the renderer
 
 
-CAR_ROWS, CAR_COLUMNS = slice(66, 78), slice(44, 52)
-"""The part of the picture that the car never leaves."""
-
-CENTRE = (48, 72)
-"""Column and row of the middle of its body."""
-
-CAR_SCALE = 8
-"""Pixels of the drawing for one of the picture."""
-
+CAR_ROWS, CAR_COLUMNS = slice(66, 78), slice(44, 52)  # the part of the picture that the car never leaves
+CENTRE = (48, 72)  # column and row of the middle of its body
+CAR_SCALE = 8  # pixels of the drawing for one of the picture
 BLACK, WHITE, RED = shade((0, 0, 0)), shade(dynamics.WHEEL_WHITE), shade((204, 0, 0))
-TREAD = 1.2
-"""Length of the light part of a tyre, radians."""
-
+TREAD = 1.2  # length of the light part of a tyre, radians
 _tyre = np.array([(-1, 1), (1, 1), (1, -1), (-1, -1)]) * (dynamics.WHEEL_W, dynamics.WHEEL_R)
 WHEELS = np.tile(np.concatenate([_tyre, _tyre]) * dynamics.SIZE, (4, 1, 1))
 """(4, 8, 2) corners of each tyre, and of its light part."""
@@ -247,15 +224,11 @@ BAR_ROWS, BAR_COLUMNS = 12, 96
 ACROSS, DOWN = original.WINDOW_W / BAR_COLUMNS, original.WINDOW_H / 96  # of the window, for one pixel
 UNIT, HEIGHT = original.WINDOW_W / 40, original.WINDOW_H / 40
 TOP = original.WINDOW_H - 5 * HEIGHT
-FAINT = 1e-4
-"""Smaller values are not shown."""
-
+FAINT = 1e-4  # smaller values are not shown
 UPRIGHT = ((5, (255, 255, 255)), (7, (0, 0, 255)), (8, (0, 0, 255)), (9, (51, 0, 255)), (10, (51, 0, 255)))
 """Place and colour of speed and the four wheels."""
 
-LYING = ((20, (0, 255, 0)), (30, (255, 0, 0)))
-"""Place and colour of the steering angle and the turning rate."""
-
+LYING = ((20, (0, 255, 0)), (30, (255, 0, 0)))  # place and colour of the steering angle and the turning rate
 GAINS = np.array([0.02, 0.01, 0.01, 0.01, 0.01, -10.0, -0.8])
 """From speed, wheels, steering and turning to lengths in units of the bar."""
 
@@ -277,31 +250,29 @@ _upright_colors = _upright_columns[..., None] * np.array([[shade(color)] for _, 
 _upright_colors = _upright_colors.reshape(len(UPRIGHT), -1)  # (5, 288)
 _lying_places = np.array([place * UNIT for place, _ in LYING])  # (2,)
 _lying_colors = np.array([shade(color) for _, color in LYING], float)[:, None]  # (2, 1, 3)
-_lying_rows = _before_row[int(BASE - HEIGHT) + 1] - _before_row[int(BASE - 3 * HEIGHT)]  # (12,)
+_lying_shares = _before_row[int(BASE - HEIGHT) + 1] - _before_row[int(BASE - 3 * HEIGHT)]  # (12,)
+_lying_rows = slice(*(np.flatnonzero(_lying_shares)[[0, -1]] + (0, 1)))
 
 
-def draw_indicators(envs: Sequence[Racing], rows: Sequence[int], bars: np.ndarray) -> None:
-    """Draw the bottoms of the pictures of R environments into ``bars`` (B, 12, 96, 3) uint8."""
-    shown = np.array([_read(env.car) for env in envs])  # shown: (R, 7)
+def draw_indicators(
+    rows: Sequence[int], cars: np.ndarray, rewards: Sequence[float], bars: np.ndarray
+) -> None:
+    """Draw the bottoms of pictures, of R ``cars`` as they were read, into ``bars`` (B, 12, 96, 3) uint8."""
+    speeds = np.sqrt(cars[:, 3] * cars[:, 3] + cars[:, 4] * cars[:, 4])
+    shown = np.column_stack([speeds, cars[:, 7:11], cars[:, 6], cars[:, 5]])  # shown: (R, 7)
     shown = np.where(np.abs(shown) > FAINT, shown, 0.0) * GAINS
     tops = BASE - HEIGHT * shown[:, : len(UPRIGHT)]
     ends = _lying_places + UNIT * shown[:, len(UPRIGHT) :]
     covered = _between(_before_row, np.full_like(tops, BASE), tops)  # covered: (R, 5, 12)
-    columns = _between(_before_column, np.tile(_lying_places, (len(envs), 1)), ends)  # columns: (R, 2, 96)
-    lying = (columns[..., None] * _lying_colors).sum(1).reshape(len(envs), 1, -1)  # (R, 1, 288)
-    pixels = covered.mT @ _upright_colors + _lying_rows[:, None] * lying  # (R, 12, 288)
-    np.minimum(pixels, 255 - DARKER, out=pixels)
+    columns = _between(_before_column, np.tile(_lying_places, (len(cars), 1)), ends)  # columns: (R, 2, 96)
+    lying = (columns[..., None] * _lying_colors).sum(1).reshape(len(cars), 1, -1)  # (R, 1, 288)
+    pixels = covered.mT @ _upright_colors  # (R, 12, 288)
+    pixels[:, _lying_rows] += _lying_shares[_lying_rows, None] * lying
+    np.minimum(pixels, 255 - DARKER, out=pixels)  # neighbours share columns
     bars[rows] = pixels.reshape(-1, BAR_ROWS, BAR_COLUMNS, 3)
-    for row, env in zip(rows, envs, strict=True):
-        digits = _score(f"{env.reward:04.0f}")
+    for row, reward in zip(rows, rewards, strict=True):
+        digits = _score(f"{reward:04.0f}")
         bars[row, :, : digits.shape[1]] = digits
-
-
-def _read(car: dynamics.Car) -> tuple[float, ...]:
-    """Speed, turning of the four wheels, steering angle and turning rate."""
-    velocity, wheels = car.hull.linearVelocity, car.wheels
-    speed = math.sqrt(velocity.x * velocity.x + velocity.y * velocity.y)
-    return (speed, *[wheel.omega for wheel in wheels], wheels[0].joint.angle, car.hull.angularVelocity)
 
 
 def _between(before: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

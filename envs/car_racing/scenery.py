@@ -27,10 +27,19 @@ from ..errors import UserError, nearest, one_line
 from ..numbers import FLAG, NAMES, SHARE, checked, real
 
 SIZE = 96
-GRASS = "grass"
-BAR_WIDTH = 7
-"""Columns of the black bar at each side, of 96."""
+DARKER = 2  # by so much pygame's averaging down makes every picture darker: a plain 102 becomes 100
 
+
+def shade(color: Sequence[float]) -> tuple[int, int, int]:
+    """A colour of Gymnasium's drawing as the observation shows it."""
+    return tuple(max(int(part) - DARKER, 0) for part in color)
+
+
+FIELD_COLOR, SQUARE_COLOR = shade((102, 204, 102)), shade((102, 230, 102))
+"""Of the grass, and of the lighter squares on it."""
+
+GRASS = "grass"
+BAR_WIDTH = 7  # columns of the black bar at each side, of 96
 BLOB_CENTRE, BLOB_RADIUS, BLOB_COLOR = (24, 30), 7, (255, 0, 0)
 """Of the red blob: column and row, and pixels, of 96."""
 
@@ -38,17 +47,7 @@ BLOB_CENTRE, BLOB_RADIUS, BLOB_COLOR = (24, 30), 7, (255, 0, 0)
 @checked("env.scenery")
 @dataclass(frozen=True)
 class Scenery:
-    """What is drawn otherwise than in the original; the keys of ``env.scenery``.
-
-    Args:
-        background: in place of the grass: ``grass`` (as it is), a picture's file, ``plain:r,g,b``, or, drawn
-            for each episode, ``plain``, ``noise``, ``stripes``, ``checkers``, ``gradient``, ``blobs``,
-            ``clouds``, ``rings``, ``mosaic``; or a list, of which each episode has one.
-        motion: pixels that the background moves in a frame, in a direction drawn for each episode.
-        color_shift: largest share by which each colour of the world is made brighter or darker in an
-            episode, in [0, 1].
-        bars: black vertical bars at both sides.
-        blob: a red disc that stays where it is.
+    """What is drawn otherwise than in the original; ``conf/env_parts/scenery.yaml`` says what the keys mean.
 
     Raises:
         UserError: an unknown background or an invalid number.
@@ -99,14 +98,12 @@ class Look:
         """Change a picture (96, 96, 3) uint8 of that frame of the episode, in the ``rows`` above the bar."""
         import cv2
 
-        from .drawing import BACKGROUND, GRASS
-
         world = picture[:rows]
         if self.background is not None:
             across, down = (self.velocity * frame).astype(int)
             background = np.roll(self.background, (down, across), (0, 1))
-            grass = cv2.inRange(world, BACKGROUND, BACKGROUND) | cv2.inRange(world, GRASS, GRASS)
-            cv2.copyTo(background[:rows], grass, world)
+            for color in (FIELD_COLOR, SQUARE_COLOR):
+                cv2.copyTo(background[:rows], cv2.inRange(world, color, color), world)
         if self.table is not None:
             world[:] = cv2.LUT(world, self.table)
         if self.scenery.bars:

@@ -15,8 +15,7 @@ from gymnasium.envs.box2d.car_dynamics import ENGINE_POWER, FRICTION_LIMIT, SIZE
 from gymnasium.envs.box2d.car_racing import TRACK_WIDTH, CarRacing
 
 BRAKE_FORCE = 15.0  # rad/s in a step
-SLIP = 205000 * SIZE * SIZE
-"""From a difference of speeds to a force, as in ``Car.step``."""
+SLIP = 205000 * SIZE * SIZE  # from a difference of speeds to a force, as in ``Car.step``
 
 
 class Racing(CarRacing):
@@ -83,9 +82,7 @@ def _sign(value: float) -> float:
     return (value > 0) - (value < 0)
 
 
-AHEAD = (1, 3, 5, 7, 10, 13, 17, 21, 26, 32)
-"""Tiles ahead whose middles are told, of about 3.5 m each."""
-
+AHEAD = (1, 3, 5, 7, 10, 13, 17, 21, 26, 32)  # tiles ahead whose middles are told, of about 3.5 m each
 NEAR = np.arange(-8, 16)
 """Tiles around the last one among which the nearest is looked for: tracks may pass close to themselves."""
 
@@ -103,6 +100,17 @@ STATE_NAMES = (
 )
 """Names of the readings: m/s, rad/s, rad; places in the car's frame, m; ``offset`` from the middle of the
 road to its left, m; the heading against the road's."""
+
+
+def read_cars(envs: Sequence[Racing]) -> np.ndarray:
+    """(R, 12): place (2), angle, velocity (2), turning rate, steering angle, speeds of 4 wheels, gas."""
+    read = []
+    for env in envs:
+        hull, wheels = env.car.hull, env.car.wheels
+        place, velocity, omegas = hull.position, hull.linearVelocity, [wheel.omega for wheel in wheels]
+        motion = place.x, place.y, hull.angle, velocity.x, velocity.y
+        read.append((*motion, hull.angularVelocity, wheels[0].joint.angle, *omegas, wheels[2].gas))
+    return np.array(read, float)
 
 
 class Tracks:
@@ -125,10 +133,10 @@ class Tracks:
         self._middles[index, : len(track)] = track[:, 2:4]
         self._lengths[index], self.nearest[index] = len(track), 0
 
-    def read(self, rows: Sequence[int], envs: Sequence[Racing], states: np.ndarray) -> None:
-        """Write the readings of the cars ``rows``, with their ``envs``, into ``states`` (B, S) float32."""
+    def read(self, rows: Sequence[int], cars: np.ndarray, states: np.ndarray) -> None:
+        """Write what ``rows`` tell, of which ``cars`` was read, into ``states`` (B, S) float32."""
         rows = np.asarray(rows)
-        place, angle, velocity, rest = _raw(envs)
+        place, angle, velocity, rest = cars[:, :2], cars[:, 2], cars[:, 3:5], cars[:, 5:]
         cos, sin = np.cos(angle), np.sin(angle)  # a car looks along (-sin, cos)
         index = self._find(rows, place)
         heading = self._headings[rows, index]
@@ -163,15 +171,3 @@ class Tracks:
             found[lost] = distances.argmin(1)
         self.nearest[rows] = found
         return found
-
-
-def _raw(envs: Sequence[Racing]) -> tuple[np.ndarray, ...]:
-    """Places (R, 2), angles (R,), velocities (R, 2), and the rest of what the cars tell, (R, 7)."""
-    read = []
-    for env in envs:
-        hull, wheels = env.car.hull, env.car.wheels
-        place, velocity, omegas = hull.position, hull.linearVelocity, [wheel.omega for wheel in wheels]
-        motion = place.x, place.y, hull.angle, velocity.x, velocity.y
-        read.append((*motion, hull.angularVelocity, wheels[0].joint.angle, *omegas, wheels[2].gas))
-    states = np.array(read, float)
-    return states[:, :2], states[:, 2], states[:, 3:5], states[:, 5:]

@@ -14,16 +14,12 @@ from ..cores import thread_count
 from ..draws import RandomNumbers
 from ..images.patches import cut, patch_names
 from ..sensors.source import Episodes, Source, tell_lost
-from .drawing import SIZE
-from .rows import HIGH, LOW, Past, Rules
+from .cars import HIGH, LOW, Past, Rules, make_rows
+from .scenery import SIZE
 from .simulation import STATE_NAMES
-from .workers import make_rows
 
-MOST_SEED = 2**31
-"""Seeds of tracks are drawn below it."""
-
-ROWS_OF_A_WORKER = 4
-"""With fewer, what a process does in a step is less than what telling it costs."""
+MOST_SEED = 2**31  # seeds of tracks are drawn below it
+ROWS_OF_A_WORKER = 4  # with fewer, what a process does in a step is less than what telling it costs
 
 
 class RacingSource(Source):

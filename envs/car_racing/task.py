@@ -18,9 +18,8 @@ from ..numbers import EPISODE_STEPS, FLAG, PROBABILITY_BELOW_1, checked, one_of,
 from ..sensors import Senses
 from ..sensors.source import Source
 from ..sensors.task import SensorTask, vector_env_of
-from .scenery import Scenery
+from .scenery import SIZE, Scenery
 
-SIZE = 96
 VIEWS = ("patches", "state")
 RENDERERS = ("somite", "gymnasium")
 NEEDED = {"Box2D": "box2d", "pygame": "pygame-ce", "cv2": "opencv-python-headless"}
@@ -28,21 +27,7 @@ NEEDED = {"Box2D": "box2d", "pygame": "pygame-ce", "cv2": "opencv-python-headles
 
 @checked("env")
 class CarRacing(SensorTask):
-    """The keys of ``conf/env/car_racing.yaml``.
-
-    Args:
-        senses: what happens to the patches.
-        scenery: what is drawn otherwise than in the original.
-        view: ``patches`` of the picture, or the ``state`` behind it, for teachers.
-        patch_size: pixels of a patch's side.
-        grey: grey levels, or colours.
-        indicators: show the bar at the bottom.
-        renderer: ``somite``, or ``gymnasium`` for its own drawing, which is slow.
-        action_repeat: frames that an action lasts; each counts.
-        max_episode_steps: frames after which an episode is cut.
-        patience: frames without reward in a row after which an episode ends, for training; 0: it never does.
-        slips: probability of an action to slip, for training: a random one takes its place and that of the
-            next three, so that a driver learns to come back to the road.
+    """Gymnasium's CarRacing; ``conf/env/car_racing.yaml`` says what the keys mean.
 
     Raises:
         UserError: an invalid value, or a package that is not installed.
@@ -65,7 +50,9 @@ class CarRacing(SensorTask):
         patience: Annotated[int, whole()] = 0,
         slips: Annotated[float, PROBABILITY_BELOW_1] = 0.0,
     ) -> None:
-        check_packages()
+        missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+        if missing:
+            raise UserError(f"car_racing needs {', '.join(missing)}: pip install 'somite[car_racing]'")
         self.scenery, self.view, self.renderer = scenery or Scenery(), view, renderer
         self.draws = view == "patches"
         self.kind = "patches" if self.draws else "sensors"
@@ -82,7 +69,7 @@ class CarRacing(SensorTask):
     @property
     def rules(self) -> Any:
         """`Rules`, what simulates a car needs to know."""
-        from .rows import Rules
+        from .cars import Rules
 
         return Rules(**{name: getattr(self, name) for name in Rules._fields})
 
@@ -102,15 +89,6 @@ class CarRacing(SensorTask):
         from .source import RacingSource
 
         return RacingSource(num_envs, self.rules, self.patch_size, threads)
-
-
-def check_packages() -> None:
-    """Raises UserError: a package that CarRacing needs is not installed."""
-    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise UserError(
-            f"car_racing needs {', '.join(missing)}: pip install 'somite[car_racing]' brings what it needs"
-        )
 
 
 def make_vec(

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .bodies import families
-from .bodies.limbs import JointSlot
-from .bodies.model import BALL, FREE, body_joints
+from .bodies.model import BALL, FREE, JointSlot, body_joints
 from .bodies.morphology import Morphology
 from .limb_spec import joint_descriptor_slice
 from .task import LocomotionTask

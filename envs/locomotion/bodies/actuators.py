@@ -13,87 +13,30 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from ...errors import UserError
 from .model import (
-    ADHESION,
-    JOINT,
-    SCALAR,
-    SITE,
     TENDON,
+    actuator_label,
     control_bounds,
+    driven_joint,
     force_bound,
     joint_range,
-    moment_arms,
     tendon_range,
 )
 
 UNLIMITED_CONTROL = 1.0
 """Half span of the physical control that a nominal action of 1 means where nothing tells a range."""
 
-SHOWN = 5
-"""Names in a note; further ones are counted."""
-
+SHOWN = 5  # names in a note; further ones are counted
 _AFFINE = int(mujoco.mjtBias.mjBIAS_AFFINE)
 _FILTERS = tuple(int(kind) for kind in (mujoco.mjtDyn.mjDYN_FILTER, mujoco.mjtDyn.mjDYN_FILTEREXACT))
 _INTEGRATOR = int(mujoco.mjtDyn.mjDYN_INTEGRATOR)
 _MUSCLE, _MUSCLE_STATE = int(mujoco.mjtGain.mjGAIN_MUSCLE), int(mujoco.mjtDyn.mjDYN_MUSCLE)
 
 
-def actuator_label(model: mujoco.MjModel, actuator: int) -> str:
-    """Name of an actuator for messages, its number where it has none."""
-    return repr(model.actuator(actuator).name or actuator)
-
-
 def listed(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def driven_joint(model: mujoco.MjModel, actuator: int) -> int:
-    """The hinge or slide joint that an actuator drives, -1 if it transmits in another way."""
-    if int(model.actuator_trntype[actuator]) not in JOINT:
-        return -1
-    joint = int(model.actuator_trnid[actuator, 0])
-    return joint if int(model.jnt_type[joint]) in SCALAR else -1
-
-
-def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
-    """For every actuator the bodies whose own joints it moves, by how strongly, strongest first.
-
-    Read from the transmission's moment arms at a few drawn poses, since a tendon may slacken or pass
-    a joint's axis at one of them. Adhesion and a thruster belong to the body that carries them.
-    """
-    data, rng = mujoco.MjData(model), np.random.default_rng(0)
-    strength = np.zeros((model.nu, model.nv))
-    for _ in range(4):
-        mujoco.mj_resetData(model, data)
-        velocity = rng.uniform(-0.5, 0.5, model.nv)
-        mujoco.mj_integratePos(model, data.qpos, velocity, 1.0)
-        mujoco.mj_forward(model, data)
-        strength += np.abs(moment_arms(model, data))
-    result = []
-    for actuator in range(model.nu):
-        if int(model.actuator_trntype[actuator]) == ADHESION:
-            result.append([int(model.actuator_trnid[actuator, 0])])
-            continue
-        joint = driven_joint(model, actuator)
-        if joint >= 0:
-            result.append([int(model.jnt_bodyid[joint])])
-            continue
-        dofs = np.flatnonzero(strength[actuator] > 1e-9)
-        if len(dofs) == 0:
-            raise UserError(
-                f"actuator {actuator_label(model, actuator)} moves no joint of this model; remove it, or "
-                "attach what it pulls to a body with a joint"
-            )
-        order = np.argsort(-strength[actuator, dofs], kind="stable")
-        found = [int(model.dof_bodyid[dof]) for dof in dofs[order]]
-        if int(model.actuator_trntype[actuator]) == SITE and model.actuator_trnid[actuator, 1] < 0:
-            # A thrust along a rotor's own axis moves the rotor's joint by nothing, yet it is the rotor's.
-            found = [int(model.site_bodyid[model.actuator_trnid[actuator, 0]])]
-        result.append(list(dict.fromkeys(found)))
-    return result
 
 
 @dataclass(frozen=True)

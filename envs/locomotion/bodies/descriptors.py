@@ -6,7 +6,6 @@ import mujoco
 import numpy as np
 
 from .actuators import Controls, feedback, force_sign, force_span, time_constant
-from .limbs import JointSlot, Limb
 from .model import (
     ADHESION,
     BALL,
@@ -16,6 +15,8 @@ from .model import (
     SITE,
     SLIDE,
     TENDON,
+    JointSlot,
+    Limb,
     body_geoms,
     body_joints,
     geom_bounds,
@@ -32,8 +33,7 @@ from .model import (
 LENGTH_UNIT, MASS_UNIT = 0.1, 1.0
 DAMPING_UNIT, STIFFNESS_UNIT, STRENGTH_UNIT = 10.0, 100.0, 100.0
 
-LARGEST_FEATURE = 1e6
-"""Of a descriptor, in the units that policies see."""
+LARGEST_FEATURE = 1e6  # of a descriptor, in the units that policies see
 
 
 def limb_descriptors(model: mujoco.MjModel, limbs: tuple[Limb, ...], tip: int) -> np.ndarray:

@@ -20,9 +20,7 @@ from ...errors import UserError, nearest
 from . import quadruped, recipes
 from .morphology import Morphology
 
-Recipe = Callable[[], mujoco.MjSpec]
-"""Makes a body, ready to be compiled."""
-
+Recipe = Callable[[], mujoco.MjSpec]  # makes a body, ready to be compiled
 MANIFEST = "manifest.json"
 
 SCENES = ("scene", "floor", "world", "terrain", "arena")
@@ -101,7 +99,7 @@ FAMILIES: dict[str, Family] = {
             "quadruped",
             "quadruped_full",
             quadruped.QUADRUPEDS,
-            others={"quadruped_full": quadruped.full_quadruped},
+            others={"quadruped_full": functools.partial(quadruped.quadruped, quadruped.full_shape())},
             draw=quadruped.drawn_quadruped,
         ),
     )

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import mujoco
 import numpy as np
 
-from .limbs import Limb
 from .model import (
     ADHESION,
     BALL,
     FREE,
     JOINT,
     TENDON,
+    Limb,
     body_geoms,
     body_joints,
     quaternion_matrix,

@@ -12,7 +12,6 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import mujoco
@@ -20,18 +19,15 @@ import numpy as np
 
 from ...errors import UserError, nearest, one_line
 from ..limb_spec import LIMB_SPEC
-from .actuators import actuator_label, held_activation, listed
+from .actuators import held_activation, listed
 from .descriptors import LARGEST_FEATURE
-from .limbs import JointSlot
-from .model import SCALAR, touching_geoms
+from .model import SCALAR, JointSlot, actuator_label, touching_geoms
 from .morphology import Morphology
 
 HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial")
 """Names of keyframes that are taken for the home pose where a model has several."""
 
-STABLE_SECONDS = 0.2
-"""How long a body is simulated under its home controls when it is read."""
-
+STABLE_SECONDS = 0.2  # how long a body is simulated under its home controls when it is read
 _PLACE_TOLERANCE = 0.02  # of the standing height; feet may sink into the floor or hang that far above it
 
 
@@ -74,22 +70,19 @@ def _load(name: str, path: Path, keyframe: str | int | None) -> Morphology:
         _check_spec(parsed)
         check_model(body.model)
         _ = body.limbs
-        home = _home(body, keyframe)
+        body, is_keyframe, notes = _with_home(body, keyframe)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    notes = [*home.notes, *_reversed_ranges(body.model)]
-    body = dataclasses.replace(
-        body, home=home.qpos, home_controls=home.controls, home_activation=home.activation
-    )
+    notes += _reversed_ranges(body.model)
     ground = ground_below(body)
     if ground is None:
-        ground = body.lowest_point(home.qpos)
+        ground = body.lowest_point(body.home)
         if body.can_fall:
             spec = functools.partial(_with_floor, path, ground, *_collision_bits(body.model))
             body = dataclasses.replace(body, model=_compile(spec(), path), spec=spec)
             notes.append("a floor was added, since nothing lies below the robot")
     body = dataclasses.replace(body, ground=ground)
-    floats, note = _put_on_ground(body, home)
+    floats, note = _put_on_ground(body, is_keyframe)
     return dataclasses.replace(body, floats=floats, notes=(*notes, *note))
 
 
@@ -148,17 +141,6 @@ def _compile(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
         raise UserError(f"{path} does not compile: {one_line(str(error))}") from error
 
 
-@dataclass
-class Home:
-    """A home pose ``qpos`` (nq,); ``controls`` (nu,) and ``activation`` (na,) if a keyframe has them."""
-
-    qpos: np.ndarray
-    controls: np.ndarray | None = None
-    activation: np.ndarray | None = None
-    is_keyframe: bool = False
-    notes: list[str] = dataclasses.field(default_factory=list)
-
-
 def _find_keyframe(names: list[str], keyframe: str | int) -> int:
     """Number of the keyframe of that name or number. Raises UserError."""
     if str(keyframe) in names:
@@ -173,7 +155,8 @@ def _find_keyframe(names: list[str], keyframe: str | int) -> int:
     raise UserError(f"it has no keyframe {keyframe!r}; {hint}; or a number from 0 to {len(names) - 1}")
 
 
-def _home(body: Morphology, keyframe: str | int | None) -> Home:
+def _with_home(body: Morphology, keyframe: str | int | None) -> tuple[Morphology, bool, list[str]]:
+    """The body at home, whether a keyframe says where that is, and notes."""
     model = body.model
     names = [model.key(key).name for key in range(model.nkey)]
     chosen = [key for word in HOME_KEYS for key, name in enumerate(names) if name.lower() == word]
@@ -188,9 +171,10 @@ def _home(body: Morphology, keyframe: str | int | None) -> Home:
             values = getattr(model, f"key_{field}")[key]
             if not (np.abs(values) < mujoco.mjMAXVAL).all():
                 raise UserError(f"{named}: {field} is {_shown(values)}; numbers are below 1e10")
-        controls = model.key_ctrl[key].copy() if model.key_ctrl[key].any() else None
-        activation = model.key_act[key].copy() if model.key_act[key].any() else None
-        return Home(model.key_qpos[key].copy(), controls, activation, True, [f"the start is the {named}"])
+        given = (model.key_ctrl[key], model.key_act[key])
+        controls, activation = (values.copy() if values.any() else None for values in given)
+        at = {"home": model.key_qpos[key].copy(), "home_controls": controls, "home_activation": activation}
+        return dataclasses.replace(body, **at), True, [f"the start is the {named}"]
     notes = []
     if names:
         choices = listed([name or str(number) for number, name in enumerate(names)])
@@ -206,23 +190,23 @@ def _home(body: Morphology, keyframe: str | int | None) -> Home:
                 moved.append(model.joint(int(joint)).name or str(joint))
     if moved:
         notes.append(f"start at an end of their range, as qpos0 is outside: {listed(moved)}")
-    return Home(home, notes=notes)
+    return dataclasses.replace(body, home=home), False, notes
 
 
-def _put_on_ground(body: Morphology, home: Home) -> tuple[bool, list[str]]:
-    """Move a robot that can fall onto the ground, in place; what a keyframe lifts off it stays there.
+def _put_on_ground(body: Morphology, is_keyframe: bool) -> tuple[bool, list[str]]:
+    """Move the home of a robot that can fall onto the ground, in place; a keyframe may lift it off.
 
     Returns:
         Whether it starts above the ground, and notes.
     """
-    gap = body.lowest_point(home.qpos) - body.ground
+    gap = body.lowest_point(body.home) - body.ground
     off = abs(gap) > _PLACE_TOLERANCE * max(body.standing_height, 1e-6)
     if not (body.can_fall and off):
         return False, []
-    before = home.qpos.copy()
-    if gap < 0 or not home.is_keyframe:
-        body.raise_root(home.qpos, -gap)
-    if np.array_equal(before, home.qpos):
+    before = body.home.copy()
+    if gap < 0 or not is_keyframe:
+        body.raise_root(body.home, -gap)
+    if np.array_equal(before, body.home):
         told = [f"the start is {gap:.3g} m above the ground, as the keyframe says"] if gap > 0 else []
         return gap > 0, told
     moved = "lowered" if gap > 0 else "raised"
@@ -313,9 +297,7 @@ def _diverged_joint(model: mujoco.MjModel, data: mujoco.MjData) -> str | int | N
     return None
 
 
-LARGEST = 1e15
-"""What is beyond is no quantity, and its square is beyond single precision."""
-
+LARGEST = 1e15  # what is beyond is no quantity, and its square is beyond single precision
 _FIELDS = (  # what the numbers are, and fields of a model before what the compiler makes of them
     ("number", "opt", "gravity wind magnetic density viscosity impratio o_margin"),
     ("number", "wrap", "prm"),

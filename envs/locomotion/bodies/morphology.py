@@ -12,23 +12,23 @@ import numpy as np
 from .actuators import Controls, read_controls
 from .descriptors import attachment, joint_descriptors, limb_center, limb_descriptors
 from .identity import body_hash, robot_hash
-from .limbs import JointSlot, Limb, read_limbs
 from .model import (
     BALL,
     FREE,
     SLIDE,
+    JointSlot,
+    Limb,
     body_joints,
     is_held,
     is_tied,
     joint_range,
     placed_bounds,
     quaternion_matrix,
+    read_limbs,
     touching_geoms,
 )
 
-AIR = 10.0
-"""In a fluid denser than this (kg/m^3) a body is taken to swim."""
-
+AIR = 10.0  # in a fluid denser than this (kg/m^3) a body is taken to swim
 UNLIMITED_SLIDE = 0.5
 """How far (m) a slide without a range is taken to go, either way, where a reach is asked for."""
 
@@ -116,9 +116,7 @@ class Morphology:
 
     @functools.cached_property
     def _lengths(self) -> np.ndarray:
-        data = self.placed(self.initial_qpos)
-        mujoco.mj_transmission(self.model, data)
-        return data.actuator_length.copy()
+        return self.placed(self.initial_qpos).actuator_length.copy()
 
     def placed(self, qpos: np.ndarray) -> mujoco.MjData:
         """Everything that depends on positions, computed for ``qpos`` (nq,)."""

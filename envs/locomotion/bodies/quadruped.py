@@ -94,7 +94,17 @@ def quadruped(shape: Shape) -> mujoco.MjSpec:
     torso.add_geom(name="torso_geom", type=mujoco.mjtGeom.mjGEOM_BOX, size=box, density=v["density"], **_GEOM)
     for place in shape.legs:
         _add_leg(spec, torso, shape, place, below)
-    return _with_strength(with_fixed_inertias(spec), shape)
+    with_fixed_inertias(spec)
+    # Springs, dampers and motors in proportion to what a leg carries.
+    mass = sum(body.mass for body in spec.bodies[1:])
+    unit = mass / len(shape.legs) * 9.81 * v["thigh"] * (1 + v["shin_to_thigh"])  # N·m
+    for joint in spec.joints:
+        if joint.name != "root":
+            # Polynomials, of which the first coefficient is the ordinary stiffness and damping.
+            joint.stiffness = [round(v["spring"] * unit, 2), 0, 0]
+            joint.damping = [round(v["damping"] * unit, 3), 0, 0]
+            add_motor(spec, joint.name, round(v["strength"] * unit, 2))
+    return spec
 
 
 def _reach(shape: Shape, size: float) -> float:
@@ -128,21 +138,6 @@ def _add_leg(spec: mujoco.MjSpec, torso: mujoco.MjsBody, shape: Shape, place: st
         add_hinge(body, f"{place}_{name}", axis, (-limit, limit), armature=0.02)
 
 
-def _with_strength(spec: mujoco.MjSpec, shape: Shape) -> mujoco.MjSpec:
-    """Give every joint spring, damper and motor in proportion to what its leg carries."""
-    v = shape.values
-    mass = sum(body.mass for body in spec.bodies[1:])
-    unit = mass / len(shape.legs) * 9.81 * v["thigh"] * (1 + v["shin_to_thigh"])  # N·m
-    for joint in spec.joints:
-        if joint.name == "root":
-            continue
-        # Polynomials, of which the first coefficient is the ordinary stiffness and damping.
-        joint.stiffness = [round(v["spring"] * unit, 2), 0, 0]
-        joint.damping = [round(v["damping"] * unit, 3), 0, 0]
-        add_motor(spec, joint.name, round(v["strength"] * unit, 2))
-    return spec
-
-
 def drawn_quadruped(number: int) -> mujoco.MjSpec:
     """The body of that number."""
     return quadruped(drawn_shape(number))
@@ -150,8 +145,3 @@ def drawn_quadruped(number: int) -> mujoco.MjSpec:
 
 QUADRUPEDS = {f"quadruped_{number}": partial(drawn_quadruped, number) for number in range(128)}
 """Those that are listed."""
-
-
-def full_quadruped() -> mujoco.MjSpec:
-    """The body with a leg in every place."""
-    return quadruped(full_shape())

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,7 @@ MENAGERIE = "menagerie:"
 SECONDS = 5
 """Of computation that a robot may need to compile and make its first steps; public ones need below one."""
 
-MEMORY = 8 * 2**30
-"""Bytes of addresses that it may need; the process itself takes one of the eight."""
-
-_REFUSALS = {  # by what the process answers
-    "time": "does not compile and step within {told} of computation; a robot that needs longer is given "
-    "env.compile_seconds=<seconds>",
-    "memory": "needs more than {memory} GiB of memory to compile",
-    "crash": "cannot be read: MuJoCo crashes on it ({told})",
-    "size": "is too large: {told}",
-    "parse": "is no MJCF that MuJoCo reads: {told}",
-    "error": "does not compile: {told}",
-}
+MEMORY = 8 * 2**30  # bytes of addresses that it may need; the process itself takes one of the eight
 _CHILD = Path(__file__).with_name("compile_child.py")
 
 MOST_ROBOTS, MOST_ENTRIES = 1000, 200_000
@@ -49,16 +39,10 @@ MOST_ROBOTS, MOST_ENTRIES = 1000, 200_000
 
 
 class UserBodies:
-    """Bodies read from MJCF files.
+    """Bodies read from MJCF files; `RobotSet` says what the arguments mean.
 
-    Args:
-        source: an MJCF file; a folder, all of whose MJCF files with an actuator are bodies, called after
-            their files; or ``menagerie:<robot>`` (``menagerie:<robot>/<entry>``), which the package
-            ``mujoco-menagerie`` fetches from the network at its first use.
-        files_from: a folder from which meshes, includes and the like may be read, too, beside that of the
-            file, or the one that was given.
-        compile_seconds: of computation that each file may need to compile.
-        keyframe: name or number of the keyframe that they start in; None: that called home.
+    ``source`` is an MJCF file; a folder, all of whose MJCF files with an actuator are bodies, called after
+    their files; or ``menagerie:<robot>`` (``menagerie:<robot>/<entry>``), fetched at its first use.
 
     Raises:
         UserError: nothing there that can be a body; with the reason for each file.
@@ -228,15 +212,12 @@ def menagerie_file(name: str) -> Path:
         raise UserError(f"{MENAGERIE}{name} could not be fetched: {error}") from error
 
 
-class CompileGuard:
+class CompileGuard(AbstractContextManager):
     """A process that compiles files, each within ``seconds`` and ``memory`` (bytes); a context manager."""
 
     def __init__(self, seconds: int = SECONDS, memory: int = MEMORY) -> None:
         self._limits = (seconds, memory)
         self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> CompileGuard:
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self._process is not None:
@@ -251,11 +232,6 @@ class CompileGuard:
         Raises:
             UserError: MuJoCo does not compile it, crashes on it, or needs more time or memory than it may.
         """
-        for kind, told in self._ask(path).items():
-            said = _REFUSALS[kind].format(told=one_line(told), memory=self._limits[1] >> 30)
-            raise UserError(f"{path} {said}")
-
-    def _ask(self, path: Path) -> dict[str, str]:
         if self._process is None:
             # No display, no threads: it draws nothing. In a folder of its own: nothing is imported from ours.
             environment = {**os.environ, "MUJOCO_GL": "disable", "OMP_NUM_THREADS": "1"}
@@ -277,4 +253,6 @@ class CompileGuard:
         if not line:
             code = self._process.wait()
             raise RuntimeError(f"the process that compiles robots has ended with code {code}")
-        return json.loads(line)
+        refusal = json.loads(line)
+        if refusal:
+            raise UserError(f"{path} {one_line(refusal)}")

@@ -19,9 +19,7 @@ DPI = 100
 # Of Okabe and Ito's palette: told apart with every kind of colour blindness; the marks differ, too.
 ACTUATED, PASSIVE, EDGE, FILL, ROOT_FILL = "#0072B2", "#B04A00", "#555555", "#F3F3F3", "#FBEFC6"
 ACTUATED_MARK, PASSIVE_MARK = "●", "○"
-NAME_SIZE, ROW_SIZE, TITLE_SIZE = 10.0, 8.0, 12.0
-"""Of limb names, joint rows and titles, in points."""
-
+NAME_SIZE, ROW_SIZE, TITLE_SIZE = 10.0, 8.0, 12.0  # of limb names, joint rows and titles, in points
 MOST_ROWS, MOST_LETTERS = 8, 30
 """Joint rows shown of a limb, and letters of a name; longer ones lose their middle."""
 
@@ -70,23 +68,14 @@ def body_picture(
     return _write(figure, path)
 
 
-def sheet(
-    names: Sequence[str], renderings: Sequence[np.ndarray], path: Path, columns: int | None = None
-) -> tuple[int, int]:
+def sheet(names: Sequence[str], renderings: Sequence[np.ndarray], path: Path) -> tuple[int, int]:
     """Writes a PNG with one cell for each body: its rendering (height, width, 3) uint8, and its name below.
 
-    Args:
-        names: of the bodies.
-        renderings: all of one size.
-        path: of the PNG.
-        columns: cells side by side; None: about as many as below each other.
-
-    Returns:
-        Width and height of the PNG in pixels: those of a cell, `cell_size`, times columns and rows.
+    All renderings are of one size. Returns width and height of the PNG in pixels.
     """
-    columns = columns or sheet_columns(len(names))
+    columns = math.ceil(math.sqrt(len(names)))
     rows = math.ceil(len(names) / columns)
-    cell_width, cell_height = cell_size(*renderings[0].shape[1::-1])
+    cell_width, cell_height = renderings[0].shape[1] + 8, renderings[0].shape[0] + TITLE_HEIGHT + 4
     figure, axes = _canvas()
     _resize(figure, columns * cell_width, rows * cell_height)
     for number, (name, rendering) in enumerate(zip(names, renderings, strict=True)):
@@ -97,16 +86,6 @@ def sheet(
         caption = y + cell_height - TITLE_HEIGHT / 2
         _text(axes, x + cell_width / 2, caption, shown, NAME_SIZE, ha="center", va="center")
     return _write(figure, path)
-
-
-def sheet_columns(bodies: int) -> int:
-    """Cells side by side on a sheet of that many bodies."""
-    return math.ceil(math.sqrt(bodies))
-
-
-def cell_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height in pixels of a sheet's cell that holds a rendering of ``width`` and ``height``."""
-    return width + 8, height + TITLE_HEIGHT + 4
 
 
 def _box(limb: LimbRow, figure: Figure) -> VPacker:
@@ -200,16 +179,15 @@ def _write(figure: Figure, path: Path) -> tuple[int, int]:
 def tidy_tree(
     parents: Sequence[int], sizes: np.ndarray, gap: tuple[float, float]
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Places of boxes of different sizes: trees side by side, and subtrees as near as their levels allow.
+    """Places of boxes of ``sizes`` (N, 2): trees side by side, and subtrees as near as their levels allow.
 
     Args:
         parents: index of each box's parent, -1 for a root; parents stand before children.
-        sizes: (N, 2) width and height of each box.
+        sizes: width and height of each box.
         gap: between boxes side by side, and between levels.
 
     Returns:
-        (N, 2) places of the middle of each box's upper edge, y downwards, from (0, 0) on; the width and
-        height of all.
+        (N, 2) the middle of each box's upper edge, y downwards, from (0, 0) on; width and height of all.
     """
     children: list[list[int]] = [[] for _ in parents]
     depth = np.zeros(len(parents), int)

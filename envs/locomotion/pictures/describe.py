@@ -11,7 +11,6 @@ import numpy as np
 
 from ..bodies.actuators import feedback, force_span, is_position_servo, listed, read_controls
 from ..bodies.descriptors import LENGTH_UNIT, gear_size, transmission_axis
-from ..bodies.limbs import JointSlot, Limb
 from ..bodies.model import (
     ADHESION,
     BALL,
@@ -20,6 +19,8 @@ from ..bodies.model import (
     HINGE,
     SITE,
     TENDON,
+    JointSlot,
+    Limb,
     body_joints,
     joint_range,
     tendon_range,

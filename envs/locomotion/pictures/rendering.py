@@ -22,15 +22,12 @@ from ..bodies.model import BALL, FREE, HINGE, placed_bounds
 from ..bodies.morphology import Morphology
 from ..env import LocomotionEnv
 
-DISTANCE = 4.2
-"""Of the camera of videos, in radii of the body: Gymnasium's cheetah is seen from 3.5 m."""
-
+DISTANCE = 4.2  # of the camera of videos, in radii of the body: Gymnasium's cheetah is seen from 3.5 m
 SHOWN_GROUPS, SHOWN_SHARE = 3, 0.5
 """MuJoCo's own choice of groups of geoms, the first three; a limb of which they hold less than this share of
 its size is drawn by its other geoms."""
 
-MARGIN = 1.12
-"""How much wider than the body a portrait is."""
+MARGIN = 1.12  # how much wider than the body a portrait is
 
 # It tells everyone who draws that an optional package, which we do not use, is missing.
 logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)

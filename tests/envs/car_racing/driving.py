@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from somite.envs.car_racing.simulation import STATE_NAMES, Racing, Tracks
+from somite.envs.car_racing.simulation import STATE_NAMES, Racing, Tracks, read_cars
 
 RIGHT, FORWARD = STATE_NAMES.index("ahead_right_5"), STATE_NAMES.index("ahead_forward_5")
 
@@ -33,7 +33,7 @@ class Driver:
 
     def act(self) -> np.ndarray:
         """(3,) steering, gas, brake."""
-        self._tracks.read([0], [self._env], self._states)
+        self._tracks.read([0], read_cars([self._env]), self._states)
         (state,) = self._states
         steering = np.arctan2(state[RIGHT], state[FORWARD]) + self._noise * self._rng.normal()
         slow = state[0] < 35.0

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("Box2D")
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.rows import Row
+from somite.envs.car_racing.cars import Row
 from somite.envs.gym import TokenVectorEnv
 from somite.envs.sensors import Senses
 from tests.envs.futures import equal, go_on, read_back

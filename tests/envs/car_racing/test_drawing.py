@@ -14,7 +14,7 @@ import cv2
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 from somite.envs.car_racing.drawing import CAR_COLUMNS, CAR_ROWS, INDICATOR_ROWS, Painter
-from somite.envs.car_racing.simulation import Racing
+from somite.envs.car_racing.simulation import Racing, read_cars
 
 from .driving import Driver
 
@@ -35,7 +35,7 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
         for frame in range(FRAMES * EVERY):
             if frame % EVERY == 0:
                 ours.append(np.empty((96, 96, 3), np.uint8))
-                painter.draw([0], [fast], ours[-1][None])
+                painter.draw([0], [fast], read_cars([fast]), ours[-1][None])
                 theirs.append(slow.state.copy())
             action = driver.act()
             fast.step(action)

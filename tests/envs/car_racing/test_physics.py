@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("Box2D")
 
-from somite.envs.car_racing.simulation import STATE_NAMES, Racing, Tracks
+from somite.envs.car_racing.simulation import STATE_NAMES, Racing, Tracks, read_cars
 
 from .driving import Driver, Unseen
 
@@ -74,7 +74,7 @@ def test_the_state_says_where_the_road_is() -> None:
     tracks.set(1, env)
 
     def read() -> dict[str, float]:
-        tracks.read([1], [env], states)
+        tracks.read([1], read_cars([env]), states)
         assert not states[0].any(), "another row"
         return dict(zip(STATE_NAMES, states[1].tolist(), strict=True))
 

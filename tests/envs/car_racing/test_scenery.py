@@ -12,9 +12,10 @@ pytest.importorskip("Box2D")
 import cv2
 
 from somite.envs.car_racing import CarRacing, Scenery
+from somite.envs.car_racing.cars import Row
 from somite.envs.car_racing.drawing import Painter
-from somite.envs.car_racing.rows import Row
 from somite.envs.car_racing.scenery import GENERATORS, background_maker
+from somite.envs.car_racing.simulation import read_cars
 from somite.envs.errors import UserError
 
 
@@ -26,7 +27,7 @@ def shown(scenery: Scenery, look_seed: int = 0, steps: int = 60, **rules) -> tup
     for _ in range(steps):
         row.step(np.array([0.0, 0.2, 0.0]))
     picture, frame = np.empty((2, 96, 96, 3), np.uint8)
-    painter.draw([0], [row.env], picture[None])
+    painter.draw([0], [row.env], read_cars([row.env]), picture[None])
     row.finish(picture, frame)
     return picture, frame
 

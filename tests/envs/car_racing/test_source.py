@@ -10,7 +10,7 @@ pytest.importorskip("Box2D")
 from gymnasium.envs.box2d.car_racing import CarRacing as Original
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.rows import HIGH, LOW, SLIP, Row
+from somite.envs.car_racing.cars import HIGH, LOW, SLIP, Row
 from somite.envs.car_racing.simulation import STATE_NAMES
 from somite.envs.car_racing.source import RacingSource
 from somite.envs.car_racing.task import RENDERERS

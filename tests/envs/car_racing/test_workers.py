@@ -18,8 +18,7 @@ import pytest
 pytest.importorskip("Box2D")
 
 from somite.envs.car_racing import CarRacing
-from somite.envs.car_racing.rows import Past
-from somite.envs.car_racing.workers import Worker, WorkerRows
+from somite.envs.car_racing.cars import Past, Worker, WorkerRows
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp
 from tests.envs.futures import equal, go_on, read_back
@@ -203,6 +202,12 @@ def test_what_fails_in_a_worker_stops_the_run_and_closing_ends_all(caplog: pytes
     assert len(caplog.records) == 2
     env.close()
     assert len(processes) == 4 and not any(process.is_alive() for process in processes)
+
+
+def test_a_worker_loads_no_torch() -> None:
+    """It would take seconds and hundreds of megabytes in each."""
+    code = "import sys, somite.envs.car_racing.cars; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow
