@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, track
 
 from ...envs.errors import UserError
 from ...envs.locomotion.pictures.rendering import file_name
@@ -212,13 +212,10 @@ def _run_missing(
         log.info("%d of %d parts were done before: %s", len(wanted) - len(missing), len(wanted), store.path)
     # The longest first, so that no worker is left with one at the end.
     missing.sort(key=lambda chunk: -chunk.episodes * len(chunk.bodies))
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    done = run_chunks(missing, device, workers, threads)
     try:
-        with Progress(*columns, transient=True) as progress:
-            bar = progress.add_task("parts of the evaluation", total=len(missing))
-            for chunk, bodies in run_chunks(missing, device, workers, threads):
-                store.keep(chunk.key, bodies)
-                progress.advance(bar)
+        for chunk, bodies in track(done, "parts of the evaluation", len(missing), transient=True):
+            store.keep(chunk.key, bodies)
     except KeyboardInterrupt:
         log.warning("interrupted; the same command goes on from what is in %s", store.path)
         raise SystemExit(130) from None

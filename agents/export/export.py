@@ -6,8 +6,9 @@ import importlib.util
 import json
 import logging
 import math
+import platform
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,17 @@ from omegaconf import DictConfig, OmegaConf
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion.backends import frame_skip_of
 from ...envs.locomotion.bodies.morphology import Morphology
+from ...envs.locomotion.pictures.describe import describe
+from ...envs.tokens import CONTRACT_VERSION, Feature
 from ..agent import Agent
 from ..bundled import is_bundled
 from ..evaluation.runs import changed_environment, task_of
+from ..policies.base import Policy
 from ..storage.atomic import replace_files
 from ..storage.policy import load_policy
 from ..storage.policy_json import installed_version, policy_folder_of
-from .check import Check, check, random_observation
-from .description import description, example_of
-from .graph import ActingGraph, Sizes, fixed_sizes, free_axes
+from .check import STEPS, Check, Run, check, random_observation
+from .graph import ActingGraph, Array, Sizes, fixed_sizes, free_axes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,6 +43,21 @@ TOLERANCE = 1e-5
 PROPERTY = "somite"  # of the model's metadata, which holds the description as JSON
 TRACED = Sizes(3, 5, 2)  # the example that is traced: what is free is longer than 1, and all is different
 BODY_KEYS = ("mask", "parent", "joint_mask", "action_mask")  # parts of an observation that a body tells
+FORMAT_VERSION = 1  # raised when a key changes its meaning
+NOMINAL = "nominal, in [-1, 1], without noise"
+VERSIONS = ("somite", "torch", *PACKAGES)
+
+MEANINGS = {
+    "tokens": "features of each sensor, patch or limb, raw: the normaliser is inside",
+    "mask": "1 where the token exists, 0 where it is padding or missing",
+    "parent": "index of the limb that this one hangs from, -1 for a root; trees only, which nothing checks",
+    "joints": "features of each joint slot of each limb, raw: the normaliser is inside",
+    "joint_mask": "1 where the joint slot exists",
+    "action_mask": "1 where the joint slot is actuated",
+    "recent_actions": "the last actions as applied, newest last, 0 before the first; one-hot where discrete",
+    "traces": "what the running statistics of each slot tell, raw: the normaliser is inside",
+    "neighbors": "slots that seem to lie to the right, to the left, below and above; itself for none",
+}
 
 
 def export(config: DictConfig) -> Path:
@@ -84,8 +102,7 @@ def export_policy(
     policy, name = agent.policy, type(agent.policy).__name__
     morphology, start, constants = None, None, None
     if body is not None:
-        morphology = _body(agent, body)
-        start = _start(agent, morphology[0].name)
+        *morphology, start = _of_body(agent, body)
         constants = {key: torch.tensor(start[key]) for key in BODY_KEYS}
     sizes = TRACED._replace(**fixed_sizes(policy, constants))
     example = random_observation(policy, sizes, np.random.default_rng(0), constants)
@@ -106,7 +123,7 @@ def export_policy(
             f"the exported {name} differs from torch by {found.difference:.1e}, allowed is "
             f"{tolerance:.1e}: no file was written{more}"
         )
-    about = description(agent, graph, found, tolerance, morphology, OPSET)
+    about = description(agent, graph, found, tolerance, morphology)
     if start is not None:
         about["example"] = example_of(graph, run, start)
     text = json.dumps(about, indent=1)
@@ -134,27 +151,22 @@ def _output(given: str | None, folder: Path) -> Path:
     return file
 
 
-def _body(agent: Agent, name: str) -> tuple[Morphology, int]:
-    """The body of that name and the substeps of a step."""
-    if agent.policy.kind != "limbs":
+def _of_body(agent: Agent, name: str) -> tuple[Morphology, int, dict[str, np.ndarray]]:
+    """The body of that name, substeps of a step, and what it observes at the start, each part (1, ...)."""
+    policy = agent.policy
+    if policy.kind != "limbs":
         raise UserError(
-            f"body={name}: {type(agent.policy).__name__} reads {agent.policy.kind}, which no body tells; "
-            "leave body out"
+            f"body={name}: {type(policy).__name__} reads {policy.kind}, which no body tells; leave body out"
         )
-    bodies = task_of(agent)
-    chosen = bodies.choose(name)
+    task = task_of(agent)
+    chosen = task.choose(name)
     if len(chosen) != 1:
         raise UserError(f"body={name} means {len(chosen)} bodies; {nearest(name, chosen)}")
-    morphology = bodies.morphology(chosen[0])
-    return morphology, bodies.frame_skip or frame_skip_of(morphology.model)
-
-
-def _start(agent: Agent, name: str) -> dict[str, np.ndarray]:
-    """What a body observes at the start of an episode, each part (1, ...)."""
-    task, aligned = task_of(agent).for_evaluation(), agent.policy.aligned_slots
-    with closing(task.make_env([name], 1, aligned=aligned, threads=1)) as env:
+    body, calm = task.morphology(chosen[0]), task.for_evaluation()
+    with closing(calm.make_env(chosen, 1, aligned=policy.aligned_slots, threads=1)) as env:
         # Copies: the tensors are the simulation's own.
-        return {key: value.numpy().copy() for key, value in env.reset(0).items()}
+        start = {key: value.numpy().copy() for key, value in env.reset(0).items()}
+    return body, task.frame_skip or frame_skip_of(body.model), start
 
 
 def check_packages() -> None:
@@ -231,3 +243,119 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def description(
+    agent: Agent,
+    graph: ActingGraph,
+    found: Check,
+    tolerance: float,
+    body: tuple[Morphology, int] | None,
+) -> dict[str, Any]:
+    """Everything about an exported policy, its check and its body (None: any), as plain JSON values."""
+    policy, spec, saved, environment = agent.policy, agent.policy.spec, agent.description, agent.environment
+    versions = {name: installed_version(name) for name in VERSIONS}
+    return {
+        "format": FORMAT_VERSION,
+        "contract": CONTRACT_VERSION,
+        "policy": type(policy).__name__,
+        "architecture": policy.architecture(),
+        "reads": policy.kind,
+        "inputs": [_told(array, MEANINGS.get(array.name)) for array in graph.inputs()],
+        "outputs": [_told(array, _meaning(policy, array.name)) for array in graph.outputs()],
+        "free_axes": list(free_axes(graph.inputs())),
+        "fixed_axes": dict(graph.sizes),
+        "memory": {key: _beginning(policy, key) for key in graph.memory_keys},
+        "features": {part: _columns(getattr(spec, part)) for part in ("token", "joint", "trace")},
+        "body": None if body is None else _slots(*body, policy.aligned_slots),
+        "bodies": {side: list(environment.get(side, ())) for side in ("seen", "unseen")},
+        "environment": environment.get("config"),
+        "sha256": saved.get("sha256"),
+        "steps": saved.get("training", {}).get("steps"),
+        "opset": OPSET,
+        "versions": versions | {"python": platform.python_version()},
+        "trained_with": saved.get("versions"),
+        "check": {
+            "against": "torch",
+            "in": "onnxruntime, CPU",
+            "tolerance": tolerance,
+            "largest_difference": found.difference,
+            "sizes": [size._asdict() for size in found.sizes],
+            "steps": STEPS,
+            "actions_compared": found.compared,
+            "share_within_bounds": found.within,
+        },
+    }
+
+
+def example_of(graph: ActingGraph, run: Run, observation: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Inputs and outputs to try a controller with, of an observation (1, ...) of an episode's start."""
+    memory = graph.policy.initial_memory(1, observation["mask"].shape[1])
+    inputs = {key: observation[key] for key in graph.keys}
+    inputs |= {f"memory.{key}": value.numpy() for key, value in memory.items()}
+    rounded = np.vectorize(lambda value: float(f"{value:.7g}"), otypes=[float])  # digits that float32 has
+    parts = {"inputs": inputs, "outputs": run(inputs)}
+    return {
+        side: {k: rounded(values).tolist() for k, values in arrays.items()} for side, arrays in parts.items()
+    }
+
+
+def _told(array: Array, meaning: str | None) -> dict[str, Any]:
+    told = {"name": array.name, "dtype": array.dtype, "shape": list(array.shape)}
+    return told | ({"meaning": meaning} if meaning else {})
+
+
+def _meaning(policy: Policy, name: str) -> str:
+    several = isinstance(policy.discrete, list | tuple)
+    if name == "choice":
+        of = f" of each decision, whose choices are {policy.discrete}" if several else ""
+        return f"number of the choice with the largest logit{of}"
+    if name != "action":
+        return "memory for the next step"
+    if policy.discrete:
+        return "logits of the choices" + (", those of each decision side by side" if several else "")
+    if policy.kind == "limbs":
+        control = "control = centre + half * action, within the actuator's range"
+        return f"of each joint slot of each limb, {NOMINAL}; 0 where action_mask is 0; {control}"
+    return f"of each actuator, {NOMINAL}; affine to its range: -1 its lowest, 1 its highest"
+
+
+def _beginning(policy: Policy, key: str) -> dict[str, Any]:
+    """With what value every number of a part of the memory begins an episode.
+
+    Raises:
+        ValueError: they begin with several.
+    """
+    values = policy.initial_memory(2, 3)[key].unique().tolist()
+    if len(values) != 1:
+        raise ValueError(f"memory {key} of {type(policy).__name__} begins with {values}, expected one number")
+    return {"input": f"memory.{key}", "output": f"memory.{key}.next", "start": values[0]}
+
+
+def _columns(features: Sequence[Feature]) -> list[dict[str, Any]]:
+    """Each feature with its columns, first and behind the last."""
+    ends = np.cumsum([feature.size for feature in features]).tolist()
+    return [{"columns": [end - f.size, end], **vars(f)} for f, end in zip(features, ends, strict=True)]
+
+
+def _slots(body: Morphology, frame_skip: int, aligned: bool) -> dict[str, Any]:
+    """Which limb, joint and actuator each slot is."""
+    told, controls = describe(body, frame_skip), body.controls
+    slots = body.aligned_slots if aligned else range(body.n_limbs)
+    limbs = []
+    for limb, row, slot in zip(body.limbs, told.limbs, slots, strict=True):
+        joints = []
+        for number, (place, joint) in enumerate(zip(limb.slots, row.joints, strict=True)):
+            actuator = joint.actuator and {
+                "name": joint.actuator.name,
+                "kind": joint.actuator.kind,
+                "centre": float(controls.center[place.actuator]),
+                "half": float(controls.half[place.actuator]),
+                "range": joint.actuator.control,
+                "unit": joint.actuator.control_unit,
+            }
+            told_of_joint = {name: getattr(joint, name) for name in ("name", "kind", "limits", "unit")}
+            joints.append({"slot": number, **told_of_joint, "actuator": actuator})
+        limbs.append({"slot": int(slot), "name": row.name, "parent": row.parent or None, "joints": joints})
+    seconds = told.timestep * frame_skip
+    return {"name": body.name, "hash": body.hash, "step_seconds": seconds, "limbs": limbs}
