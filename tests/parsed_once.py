@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
+import hydra
 from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource as Source,
 )
+from hydra.core.global_hydra import GlobalHydra
 
-_read = Source.load_config
+_read, _compose = Source.load_config, hydra.compose
 _parsed: dict[tuple[str, str, str], Any] = {}
+_composed: dict[str | None, Any] = {}
 
 
 def load_config(self: Source, config_path: str) -> Any:
@@ -21,6 +25,16 @@ def load_config(self: Source, config_path: str) -> Any:
     return copy.deepcopy(_parsed[file])
 
 
+def compose(config_name: str | None = None, overrides: Sequence[str] = (), **options: bool) -> Any:
+    """In place of Hydra's function: every command looks up its names in what is composed by default."""
+    sources = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    if overrides or options != {"return_hydra_config": True} or any("file:" in s.path for s in sources):
+        return _compose(config_name, list(overrides), **options)
+    if config_name not in _composed:
+        _composed[config_name] = _compose(config_name, **options)
+    return copy.deepcopy(_composed[config_name])
+
+
 def parse_once() -> None:
     """From now on, in this process and those that are forked from it."""
-    Source.load_config = load_config
+    Source.load_config, hydra.compose = load_config, compose

@@ -20,7 +20,7 @@ SEARCH = ("env=cartpole_swingup", "agent=attention_neuron", "algorithm=cma_es", 
     ("overrides", "message"),
     [
         ((*SEARCH, "precision=bf16"), "precision=bf16 was asked for, but algorithm=cma_es"),
-        ((*TINY, "device=gpu"), "unknown device 'gpu'"),
+        ((*TINY, "device=gpu"), "there is no device=gpu; did you mean 'cpu'"),
     ],
 )
 def test_what_is_invalid_is_said_before_a_folder_is_made(

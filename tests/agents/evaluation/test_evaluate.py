@@ -130,7 +130,7 @@ def test_last_is_the_newest_run_of_this_folder(run_folder: Path) -> None:
     [
         (("bodies=cheetah_4_frnt",), "has no body 'cheetah_4_frnt'; did you mean 'cheetah_4_front'"),
         (("bodies=unsen",), "did you mean 'unseen'"),
-        (("device=gpu",), "unknown device 'gpu'"),
+        (("device=gpu",), "there is no device=gpu; did you mean 'cpu'"),
     ],
 )
 def test_what_cannot_be_meant_is_said(run_folder: Path, overrides: tuple[str, ...], message: str) -> None:
