@@ -198,10 +198,10 @@ class Network:
             return self._trimmed(evaluate, observation)
         if self.shards is None:
             return evaluate(observation)
-        split = zip(*(value.tensor_split(self.shards.count) for value in observation.values()), strict=True)
-        found = self.shards.map(
-            evaluate, [dict(zip(observation, p, strict=True)) for p in split], self.policy
-        )
+        count = self.shards.count
+        split = {key: value.tensor_split(count) for key, value in observation.items()}
+        parts = [{key: values[i] for key, values in split.items()} for i in range(count)]
+        found = self.shards.map(evaluate, parts, self.policy)
         return tuple(torch.cat(tensors) for tensors in zip(*found, strict=True))
 
     def _trimmed(self, evaluate: Evaluate, observation: Observation) -> tuple[Tensor, ...]:

@@ -51,11 +51,11 @@ class Evaluator(Protocol):
         Args:
             candidates: (P, n) acting parameters.
             starts: E seeds, of the episodes of every candidate on every body.
-            stop: asked every few steps, or several times a second; True ends all of it.
+            stop: asked now and then; True ends all of it.
             recipe: what the candidates were drawn from, if that is known.
 
         Returns:
-            Scores, or None where it was stopped.
+            Scores; None: it was stopped.
         """
 
     def close(self) -> None:

@@ -236,21 +236,14 @@ def _connect(settings: Ray) -> tuple[Any, bool]:
 
     if ray.is_initialized():
         return ray, False
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
+    options = {"address": settings.address, "log_to_driver": False, "logging_level": logging.WARNING}
+    if settings.address is None:
+        options |= {"address": "local", "num_cpus": settings.workers, "num_gpus": 0}
+        options |= {"object_store_memory": STORE_BYTES, "include_dashboard": False}
+        options["_node_ip_address"] = "127.0.0.1"  # nobody else is to reach it
     handlers = {number: signal.getsignal(number) for number in STOPS}
     try:
-        if settings.address is None:
-            ray.init(
-                address="local",
-                num_cpus=settings.workers,
-                num_gpus=0,
-                object_store_memory=STORE_BYTES,
-                _node_ip_address="127.0.0.1",  # nobody else is to reach it
-                **quiet,
-            )
-        else:
-            del quiet["include_dashboard"]  # the cluster's own affair
-            ray.init(address=settings.address, **quiet)
+        ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(
             f"compute.address={settings.address} is no Ray cluster that can be joined: {error}; start one "
