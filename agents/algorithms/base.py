@@ -176,10 +176,6 @@ class Algorithm(abc.ABC):
     def make_learner(self, setup: Setup) -> Learner:
         """Raises UserError: what the run asks for does not go together."""
 
-    def why_on_cpu(self, compute: Compute) -> str | None:
-        """Half a sentence, why its task has to be simulated on the CPU; None: it need not."""
-        return None
-
     def memory_setting(self) -> tuple[str, int]:
         """The setting that the memory of an update grows with, and its value."""
         return "num_envs", getattr(self, "num_envs", 1)

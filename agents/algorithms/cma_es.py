@@ -76,10 +76,6 @@ class CMAES(Algorithm):
     def make_learner(self, setup: Setup) -> CMALearner:  # noqa: D102
         return CMALearner(self, setup)
 
-    def why_on_cpu(self, compute: Any) -> str | None:  # noqa: D102
-        spread = f"compute={compute.name} simulates on the processors of its cluster"
-        return spread if compute.spread else None
-
     def charts(self, policy: Policy) -> dict[str, Sequence[str]]:  # noqa: D102
         validation = ("cma/validation_mean$", "cma/validation_best$")
         return {

@@ -25,7 +25,6 @@ from .base import ENVS, EPOCHS, STEPS, Algorithm, Setup
 from .network import distribution
 from .on_policy import OnPolicyLearner, common_charts
 
-SCHEDULES = ("linear", "constant")
 RATE = real(0, 10, above=True)
 """Of Adam."""
 
@@ -56,7 +55,7 @@ class PPO(Algorithm):
     n_epochs: Annotated[int, EPOCHS] = 4
     sequence_length: Annotated[int, STEPS] = 16
     learning_rate: Annotated[float | str, one_of("auto") | RATE] = "auto"
-    learning_rate_schedule: Annotated[str, one_of(*SCHEDULES)] = "linear"
+    learning_rate_schedule: Annotated[str, one_of("linear", "constant")] = "linear"
     gamma: Annotated[float, SHARE] = 0.99
     gae_lambda: Annotated[float, SHARE] = 0.95
     clip_range: Annotated[float, real(0, 10, above=True)] = 0.2

@@ -36,25 +36,16 @@ from ..evaluation.episodes import run_episodes
 from ..policies.base import Policy
 from ..rollout.compute import compute_of
 from ..rollout.episodes import EpisodeLog
+from ..storage import run_folder
 from ..storage.atomic import replace_file
 from ..storage.paths import command, relative_to_run, training_to_share, typed_arguments
 from ..storage.policy import load_policy, save_policy
-from ..storage.run_folder import (
-    hold,
-    keep_newest,
-    last_checkpoint,
-    list_checkpoints,
-    new_checkpoint,
-    publish,
-    tidy,
-)
 from ..storage.save_errors import CHECKPOINT, OF_THE_DISK, SaveErrors
 from ..storage.training_state import FOLDER as STATE_FOLDER
 from ..storage.training_state import read_facts, read_training_state, write_training_state
 from .dashboard import Dashboard
 from .faults import NotFinite, diagnose
-from .progress import Progress
-from .records import Records
+from .records import Progress, Records
 from .resume import COMPARED, Changes, find_changes, put_random_states, take_over, take_random_states
 from .signals import StopSignals
 
@@ -117,7 +108,9 @@ def make_setup(
     for note in () if resumes else task_set.start_notes():
         log.warning(note)
     compute = compute_of(config)
-    simulation = resolve_simulation(config.simulation, task_set, device, algorithm.why_on_cpu(compute))
+    elsewhere = f"compute={compute.name} simulates on the processors of its cluster"
+    why_on_cpu = elsewhere if compute.spread else None
+    simulation = resolve_simulation(config.simulation, task_set, device, why_on_cpu)
     task_set = task_set.simulated_by(simulation, **(config.warp if simulation == WARP else {}))
     start_from = None if resumes else config.get("start_from")
 
@@ -170,8 +163,8 @@ class Run:
         self.algorithm = make_algorithm(config)
         # How long the run is, in the algorithm's units.
         self.budget: int = getattr(self.algorithm, self.algorithm.budget)
-        resumes = bool(list_checkpoints(folder))
-        self.state = read_training_state(last_checkpoint(folder)) if resumes else None
+        resumes = bool(run_folder.list_checkpoints(folder))
+        self.state = read_training_state(run_folder.last_checkpoint(folder)) if resumes else None
         self.start_steps: int = self.state["steps"] if self.state else 0
         self.setup = make_setup(config, self.algorithm, device, self.start_steps, resumes)
         self.task_set = self.setup.task_set
@@ -226,8 +219,7 @@ class Run:
             put_random_states(self._random, self.device)
             total = budget if units == "steps" else 0
             listens = nullcontext(listening) if listening else StopSignals()
-            with listens as signals, closing(Progress(total)) as progress:
-                progress.start(self.steps)
+            with listens as signals, closing(Progress(total, self.steps)) as progress:
                 self._learn_until(signals, progress)
             self.save()
         is_done = learner.done >= budget
@@ -300,7 +292,7 @@ class Run:
             SystemExit: it cannot be written, and the configuration says that the run stops then.
         """
         with self._timed_saving(CHECKPOINT):
-            with new_checkpoint(self.folder, self.steps) as writing:
+            with run_folder.new_checkpoint(self.folder, self.steps) as writing:
                 training = {
                     "algorithm": OmegaConf.to_container(self.config.algorithm, resolve=True),
                     "precision": self.setup.precision,
@@ -328,8 +320,8 @@ class Run:
                     **self._where(),
                 }
                 write_training_state(writing / STATE_FOLDER, state, facts)
-            publish(last_checkpoint(self.folder), self.folder)
-            keep_newest(self.folder, self.algorithm.keep_checkpoints)
+            run_folder.publish(run_folder.last_checkpoint(self.folder), self.folder)
+            run_folder.keep_newest(self.folder, self.algorithm.keep_checkpoints)
 
     @contextmanager
     def _timed_saving(self, what: str) -> Iterator[None]:
@@ -366,7 +358,7 @@ class Run:
         return float(np.mean([result.returns.mean() for result in results]))
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        checkpoint = last_checkpoint(self.folder)
+        checkpoint = run_folder.last_checkpoint(self.folder)
         saved = load_policy(checkpoint / "policy").policy
         if saved.architecture() != self.policy.architecture():
             raise UserError(
@@ -390,7 +382,7 @@ class Run:
         influences = (*self.algorithm.influences, "simulation")
         return find_changes(
             {**self.state, "config": relative_to_run(self.state["config"], self.folder)},
-            read_facts(last_checkpoint(self.folder)),
+            read_facts(run_folder.last_checkpoint(self.folder)),
             self._compared(),
             {name: value for name, value in self._where().items() if name in influences},
             self.algorithm.without_influence(),
@@ -433,8 +425,8 @@ def train(config: DictConfig, folder: Path) -> None:
         stack.enter_context(out_of_memory("this run", device, f"algorithm.{key}", value))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(folder))
-            tidy(folder)
+            stack.enter_context(run_folder.hold(folder))
+            run_folder.tidy(folder)
             run = Run(config, folder, device)
         except OSError as error:
             if error.errno not in OF_THE_DISK:

@@ -1,4 +1,6 @@
-"""What a run logs: TensorBoard's event file and ``metrics.csv``, both kept readable when the disk is full.
+"""What a run tells while it goes on: TensorBoard's event file, ``metrics.csv``, and its progress.
+
+Both files are kept readable when the disk is full.
 
 TensorBoard's own writer has a thread, which dies of the first error of the disk: what had been queued is
 lost, the next call raises the error, in the middle of learning, and so does every later one; half a record
@@ -12,12 +14,15 @@ import io
 import itertools
 import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from rich import progress as bars
+from rich.console import Console
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -32,6 +37,9 @@ ONLY_IN_CSV = ("time/iterations", "time/time_elapsed", "time/total_timesteps")
 
 MOST_WAITING = 20_000
 """Events kept for later while they cannot be written; beyond it, the oldest are dropped."""
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Of progress, where there is no terminal."""
 
 _count = itertools.count()
 
@@ -181,3 +189,45 @@ class EventFile:
                 self._write()
             finally:
                 self._file.close()
+
+
+class Progress:
+    """Steps made, steps/s, return and time left: a bar on a terminal, plain lines elsewhere.
+
+    Of ``total`` steps of the whole run, ``done`` were made before.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self._done_before = total, done
+        self._start = self._last_line = time.monotonic()
+        self._bar: bars.Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = bars.Progress(
+                bars.BarColumn(),
+                bars.MofNCompleteColumn(),
+                bars.TextColumn("{task.fields[rate]:,.0f} steps/s"),
+                bars.TextColumn("return {task.fields[score]}"),
+                bars.TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("", total=total, completed=done, rate=0.0, score="-")
+            self._bar.start()
+
+    def update(self, done: int, mean_return: float | None, total: int | None = None) -> None:
+        """Show ``done`` steps and the mean return so far; ``total``: a better guess of all there are."""
+        self.total = self.total if total is None else total
+        now = time.monotonic()
+        rate = (done - self._done_before) / max(now - self._start, 1e-9)
+        score = "-" if mean_return is None else f"{mean_return:.0f}"
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.total, completed=done, rate=rate, score=score)
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = max(0.0, (self.total - done) / max(rate, 1e-9))
+            told = f"{done:,} of {self.total:,} steps, {rate:,.0f} steps/s, return {score}, {left:.0f} s left"
+            print(told, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from somite.agents.storage.save_errors import SaveErrors
-from somite.agents.training import progress
+from somite.agents.training import records
 from somite.agents.training.records import MetricsCsv
 
 
@@ -48,10 +48,9 @@ def test_without_a_terminal_there_is_a_plain_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     clock = iter([0.0, 1.0, 10.0, 12.0, 20.0])
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(records, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
-    bar = progress.Progress(total=30_000)
-    bar.start(done=5_000)
+    bar = records.Progress(total=30_000, done=5_000)
     for done, score in ((6_000, None), (15_000, None), (17_000, 1.0), (25_000, 123.4)):
         bar.update(done, score)
     bar.close()
