@@ -238,7 +238,8 @@ class JigsawByGathering(nn.Module):
         beliefs = evidence  # beliefs: (B, N, R + C)
         for _ in range(jigsaw.rounds):
             heard = 0.0
-            for direction, messages in enumerate(jigsaw.messages(beliefs)):  # messages: (B, N, R + C)
+            for direction, pair in enumerate(jigsaw.messages(beliefs)):
+                messages = torch.cat(pair, -1)  # messages: (B, N, R + C)
                 index = slots[..., direction : direction + 1].expand(-1, -1, messages.shape[-1])
                 heard = heard + weights[..., direction : direction + 1] * messages.gather(1, index)
             beliefs = evidence + heard

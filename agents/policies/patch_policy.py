@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -324,7 +325,8 @@ class Jigsaw(nn.Module):
         beliefs = evidence  # beliefs: (B * N, R + C)
 
         def told(beliefs: Tensor) -> Tensor:
-            return torch.cat(self.messages(beliefs), -1).view(4 * len(beliefs), beliefs.shape[-1])
+            parts = itertools.chain.from_iterable(self.messages(beliefs))
+            return torch.cat(tuple(parts), -1).view(4 * len(beliefs), beliefs.shape[-1])
 
         def heard(messages: Tensor) -> Tensor:
             sums = functional.embedding_bag(index, messages, mode="sum", per_sample_weights=weights)
@@ -336,19 +338,18 @@ class Jigsaw(nn.Module):
             messages = told(beliefs)
         return heard(messages).unflatten(0, (batch, n))
 
-    def messages(self, beliefs: Tensor) -> tuple[Tensor, ...]:
+    def messages(self, beliefs: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
         """What beliefs (..., R + C) tell whoever has the slot to its right, left, below and above.
 
-        Four logarithms of probabilities of its row and column, each (..., R + C).
+        Four times the logarithms of probabilities of its row (..., R) and of its column (..., C).
         """
         rows, columns = (b.log_softmax(-1).clamp(min=LEAST_BELIEF) for b in beliefs.split(self.grid, -1))
-        pairs = (
+        return (
             (rows, _shifted(columns, -1)),
             (rows, _shifted(columns, 1)),
             (_shifted(rows, -1), columns),
             (_shifted(rows, 1), columns),
         )
-        return tuple(torch.cat(pair, -1) for pair in pairs)
 
 
 def _shifted(places: Tensor, by: int) -> Tensor:

@@ -104,7 +104,7 @@ def test_gradients_are_those_of_the_last_round() -> None:
     made(evidence, matches, around, everywhere).square().sum().backward()
     with torch.no_grad():
         before = jigsaw(2)(evidence, matches, around, everywhere)
-    told, weights = made.messages(before), made.trust(matches).sigmoid()
+    told, weights = [torch.cat(pair, -1) for pair in made.messages(before)], made.trust(matches).sigmoid()
     weights = weights.masked_fill(around == torch.arange(N)[:, None], 0.0)
     sums = sum(weights[..., side, None] * told[side][0, around[..., side]] for side in range(4))
     wanted = torch.autograd.grad((evidence + sums).square().sum(), [evidence, *made.trust.parameters()])
