@@ -113,7 +113,7 @@ def _folder() -> Path:
     try:
         here = Path.cwd()
     except FileNotFoundError as error:
-        raise UserError("the current folder has been removed; change to another one") from error
+        raise UserError("the folder that you are in has been removed; change to another one") from error
     check_folder(here)
     return here
 
