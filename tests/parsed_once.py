@@ -10,6 +10,7 @@ import hydra
 from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource as Source,
 )
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 _read, _compose = Source.load_config, hydra.compose
@@ -28,7 +29,8 @@ def load_config(self: Source, config_path: str) -> Any:
 def compose(config_name: str | None = None, overrides: Sequence[str] = (), **options: bool) -> Any:
     """In place of Hydra's function: every command looks up its names in what is composed by default."""
     sources = GlobalHydra.instance().config_loader().get_search_path().get_path()
-    if overrides or options != {"return_hydra_config": True} or any("file:" in s.path for s in sources):
+    own = f"{config_name}.yaml" in ConfigStore.instance().repo or any("file:" in s.path for s in sources)
+    if own or overrides or options != {"return_hydra_config": True}:
         return _compose(config_name, list(overrides), **options)
     if config_name not in _composed:
         _composed[config_name] = _compose(config_name, **options)
