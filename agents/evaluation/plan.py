@@ -203,7 +203,8 @@ def told_apart(plans: Sequence[AgentPlan]) -> list[AgentPlan]:
         steps, goes_on = zip(*map(_budget, alike), strict=True)
         if max(steps) > LIKE_BUDGETS * min(steps) > 0 or len(set(goes_on)) > 1:
             own_steps, own_goes_on = _budget(plan.description)
-            told.append(f"{own_steps / 1e6:.2g} M {'more ' if own_goes_on else ''}steps")
+            millions = f"{own_steps / 1e6:.2g}" if own_steps < 1e8 else f"{own_steps / 1e6:,.0f}"
+            told.append(f"{millions} M {'more ' if own_goes_on else ''}steps")
         named.append(replace(plan, agent=" ".join([plan.agent, *told])))
     return named
 
