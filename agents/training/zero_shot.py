@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -36,6 +37,8 @@ _HOW = ("_target_", "per", "draw", "variants", "seed", "extrapolation", "noise_s
 """Keys that say how something is drawn, not what differs."""
 
 _UNTOUCHED = (None, 0, 0.0, False, "never")
+_SELDOM = {"episode": 1e18, "never": math.inf}
+"""Steps between shuffles."""
 
 _ROWS = whole(1, 10**6)
 
@@ -109,10 +112,11 @@ class ZeroShotSuite:
         self.tasks: dict[str, TaskSet] = {REFERENCE: reference}
         self.seconds = 0.0
         for name, changes in (settings.conditions.get(policy.kind) or {}).items():
+            task = self._task(with_changes(plain, changes))  # first: it says what is invalid
             if is_trained_on(changes, environment):
                 log.info("zero_shot/%s is left out: this run trains on it", name)
             else:
-                self.tasks[name] = self._task(with_changes(plain, changes))
+                self.tasks[name] = task
         for name, task in list(self.tasks.items()):
             # The reference may be among them: trained with noise channels that it cannot do without, say.
             if reason := self._why_not(task):
@@ -211,7 +215,7 @@ def _has(key: str, tried: Any, trained: Any) -> bool:
         pairs = itertools.product(intervals_of(tried), intervals_of(trained))
         return any(low < end and start < high for (low, high), (start, end) in pairs)
     if key == "shuffle":  # a number of steps is that often, and at the start of every episode
-        return trained != "episode" and (tried == "episode" or float(trained) <= float(tried))
+        return float(_SELDOM.get(trained, trained)) <= float(_SELDOM.get(tried, tried))
     if isinstance(trained, Sequence) and not isinstance(trained, str):
         if key != "noise_channels":
             return tried in trained

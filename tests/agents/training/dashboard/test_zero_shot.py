@@ -156,6 +156,8 @@ def test_what_the_policy_cannot_take_is_left_out_and_said(caplog: pytest.LogCapt
         ({"senses": {"shuffle": 100}}, {"senses": {"shuffle": "episode"}}, False),
         ({"senses": {"shuffle": 100}}, {"senses": {"shuffle": 200}}, False),
         ({"senses": {"shuffle": 100}}, {"senses": {"shuffle": 50}}, True),
+        ({"senses": {"shuffle": "never"}}, {"senses": {"shuffle": 50}}, True),
+        ({"senses": {"shuffle": 100}}, {"senses": {"shuffle": "episode"}}, False),
         ({"senses": {"noise_channels": 3}}, {"senses": {"noise_channels": [4, 5]}}, False),
         ({"senses": {"missing": 0.2}}, {"senses": {"missing": 0.3}}, True),
         ({"senses": {"missing": 0.2, "stuck": 1}}, {"senses": {"missing": 0.3, "stuck": 0}}, False),
@@ -188,6 +190,12 @@ def test_a_suite_that_cannot_be_meant_fails_before_the_run(
 ) -> None:
     with pytest.raises(UserError, match=message):
         limb_run(tmp_path, override)
+
+
+def test_an_invalid_condition_is_told_whatever_training_does() -> None:
+    swingup = ("env=cartpole_swingup", "agent=deep_set", "env.senses.shuffle=50")
+    with pytest.raises(UserError, match="shuffle.*often"):
+        suite_of(*swingup, "+zero_shot.conditions.sensors.wrong={senses:{shuffle:often}}")
 
 
 def test_seeds_are_of_the_suite_alone() -> None:
