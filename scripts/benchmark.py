@@ -1,4 +1,4 @@
-"""Measures how fast and how good Somite is beside its rivals: ``somite-benchmark locomotion``."""
+"""Measures how fast Somite is beside its rivals: ``somite-benchmark locomotion``."""
 
 from __future__ import annotations
 
