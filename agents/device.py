@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 MAX_AUTO_THREADS = 4
 """The networks are small: more threads within an operation bring nothing."""
 
-CPU, WARP, TORCH = "cpu", "warp", "torch"
+CPU, WARP = "cpu", "warp"
 WARP_MODULES = ("warp", "mujoco_warp")
-FLOAT32, BF16 = "float32", "bf16"
+FLOAT32 = "float32"
 SLOW = 2.0
 """Times as long as in float32, from which on bf16 is warned of."""
 

@@ -17,7 +17,7 @@ from ...envs.errors import UserError
 from ...envs.numbers import FLAG, checked, one_of, real, whole, whole_number
 from ..device import threads_for_numpy
 from ..policies.base import Policy
-from ..rollout.candidates import Normal, Recipe
+from ..rollout.candidates import Normal
 from ..rollout.compute import Work
 from ..rollout.episodes import Episodes
 from ..rollout.population import automatic_shard_size
@@ -139,7 +139,7 @@ class CMALearner(Learner):
         # One thread within an operation: the candidates are shared out among threads.
         torch.set_num_threads(1)
         threads_for_numpy(1)
-        scores = self.population.evaluate(search.ask(), self._starts(), stop, search.recipe())
+        scores = self.population.evaluate(search.ask(), self._starts(), stop)
         if scores is None:
             return None
         bodies = np.broadcast_to(np.arange(scores.returns.shape[1])[:, None], scores.returns.shape)
@@ -284,14 +284,6 @@ class Search:
     def sigma(self) -> float:
         """The step size, over all parameters."""
         return float(self._strategy.sigma)
-
-    def recipe(self) -> Recipe | None:
-        """How to draw the open candidates again, where that takes fewer numbers than they are; else None."""
-        strategy = self._strategy
-        drawn = strategy.opts["randn"].last
-        if self._asked is None or drawn is None or not strategy.opts["CMA_diagonal"]:
-            return None
-        return Recipe(self.mean, strategy.sigma, np.array(strategy.sigma_vec.scaling), drawn)
 
     def state(self) -> dict[str, Any]:
         """All that the search goes on from, as plain values and tensors; see `take_graph`."""

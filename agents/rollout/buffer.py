@@ -14,8 +14,6 @@ from ...envs.cores import check_memory
 from ...envs.errors import UserError
 from ..device import free_memory_of
 
-STARTS = "episode_starts"
-
 
 @dataclass
 class Batch:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import hydra
-import numpy as np
 from omegaconf import DictConfig
 
 from ...envs.task_set import TaskSet
 from ..policies.base import Policy
-from .candidates import Recipe
-from .population import Population, Scores, Stop
+from .population import Population
 
 
 @dataclass(frozen=True)
@@ -38,30 +36,6 @@ class Work:
     threads: int
 
 
-class Evaluator(Protocol):
-    """What evaluates a population."""
-
-    shards: list[slice]
-
-    def evaluate(
-        self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop, recipe: Recipe | None
-    ) -> Scores | None:
-        """Run every candidate from the same starts; each row has one episode.
-
-        Args:
-            candidates: (P, n) acting parameters.
-            starts: E seeds, of the episodes of every candidate on every body.
-            stop: asked now and then; True ends all of it.
-            recipe: what the candidates were drawn from, if that is known.
-
-        Returns:
-            Scores; None: it was stopped.
-        """
-
-    def close(self) -> None:
-        """Let go of whatever computes."""
-
-
 class Compute(abc.ABC):
     """A choice of ``conf/compute``."""
 
@@ -70,8 +44,8 @@ class Compute(abc.ABC):
     """Whether several processes share a population."""
 
     @abc.abstractmethod
-    def evaluator(self, work: Work) -> Evaluator:
-        """What does it here."""
+    def evaluator(self, work: Work) -> Any:
+        """A `Population`, or what has its ``shards``, ``evaluate`` and ``close``."""
 
 
 @dataclass

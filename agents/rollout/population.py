@@ -21,7 +21,6 @@ from ...envs.task_set import TaskSet
 from ...envs.token_env import TokenEnv
 from ..device import out_of_memory
 from ..policies import Policy
-from .candidates import Recipe
 from .episodes import FirstEpisodes
 from .stacked import split_parameters, stack
 
@@ -307,13 +306,18 @@ class Population:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="population")
 
     def evaluate(
-        self,
-        candidates: np.ndarray,
-        starts: Sequence[Any],
-        stop: Stop = lambda: False,
-        recipe: Recipe | None = None,
+        self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop = lambda: False
     ) -> Scores | None:
-        """Run every candidate (P, n) from the same starts; see `Evaluator.evaluate`."""
+        """Run every candidate from the same starts; each row has one episode.
+
+        Args:
+            candidates: (P, n) acting parameters.
+            starts: E seeds, of the episodes of every candidate on every body.
+            stop: asked now and then; True ends all of it.
+
+        Returns:
+            Scores; None: it was stopped.
+        """
         left = False
 
         def leave() -> bool:

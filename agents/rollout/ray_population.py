@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -27,7 +27,6 @@ from ..device import processor
 from ..storage.policy import describe_policy, described_policy
 from ..storage.policy_json import installed_version
 from ..training.signals import STOPS
-from .candidates import Recipe, Sent, drawn_again, received
 from .compute import Compute, Work
 from .population import Scores, Simulator, Stop, joined, shards_of
 
@@ -49,8 +48,8 @@ STORE_BYTES = 256 * 2**20
 """Of the object store of a cluster of our own: parameters of a generation and little else."""
 
 
-_kept: dict[str, Any] = {}
-"""Of this process: the simulator of one run, and the recipe of one generation, under their keys."""
+_kept: dict[str, Simulator] = {}
+"""Of this process: the simulator of one run, under its key."""
 
 
 @checked("compute")
@@ -86,7 +85,6 @@ class RayPopulation:
     again wherever there is room, by whoever has joined since; nothing else waits for it.
 
     Attributes:
-        bytes_sent: of parameters, in the last generation.
         lost: shards that were computed again so far.
         told: what workers said of themselves in the last generation, for each shard: ``host``, ``process``
             and ``machine``.
@@ -106,34 +104,30 @@ class RayPopulation:
         remote = self._ray.remote(num_cpus=settings.cpus, max_retries=0, scheduling_strategy="SPREAD")
         self._task = remote(evaluate_shard)
         self._machine, self._others = machine(), set()
-        self.bytes_sent = self.lost = 0
+        self.lost = 0
         self.told: list[dict[str, Any]] = []
         where = f"a Ray cluster of {self._cpus():g} CPUs on {len(self._nodes())} nodes"
         log.info("shards of %s candidates on %s", work.shard_size, where)
 
     def evaluate(
-        self,
-        candidates: np.ndarray,
-        starts: Sequence[Any],
-        stop: Stop = lambda: False,
-        recipe: Recipe | None = None,
+        self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop = lambda: False
     ) -> Scores | None:
-        """As of `Evaluator`; the recipe is sent where it is less.
+        """As of `Population`.
 
         Raises:
             UserError: a shard was lost more often than ``compute.retries`` allows.
             RayTaskError: an error in a worker, with its traceback.
         """
-        parts, shared = self._pack(candidates, recipe)
-        generation, found = uuid.uuid4().hex, [None] * len(parts)
-        tries = [0] * len(parts)
+        # Rounded to the precision that the policy computes in, as it would do itself.
+        parts = [candidates[shard].astype(self._dtype) for shard in self.shards]
+        found, tries = [None] * len(parts), [0] * len(parts)
         self.told = []
         pending: dict[Any, int] = {}
 
         def submit(index: int) -> None:
             tries[index] += 1
-            arguments = self._key, self._setup, generation, shared, parts[index], list(starts)
-            pending[self._task.remote(*arguments)] = index
+            task = self._task.remote(self._key, self._setup, parts[index], list(starts))
+            pending[task] = index
 
         try:
             for index in range(len(parts)):
@@ -155,23 +149,6 @@ class RayPopulation:
             for reference in pending:
                 self._ray.cancel(reference)
         return joined(found)
-
-    def _pack(self, candidates: np.ndarray, recipe: Recipe | None) -> tuple[list[Sent], list[Any]]:
-        """Shards as they are sent, and what they share; the smaller of two ways."""
-        # Rounded to the precision that the policy computes in, as it would do itself.
-        parts = [Sent(candidates[shard].astype(self._dtype)) for shard in self.shards]
-        self.bytes_sent = sum(part.nbytes for part in parts)
-        if recipe is None:
-            return parts, []
-        drawn = drawn_again(candidates, self.shards, recipe, self._dtype)
-        if drawn is None:
-            log.warning("the candidates could not be drawn again from their seeds; their numbers are sent")
-            return parts, []
-        needed = sum(part.nbytes for part in drawn) + len(self._nodes()) * recipe.nbytes
-        if needed >= self.bytes_sent:
-            return parts, []
-        self.bytes_sent = needed
-        return drawn, [self._ray.put(replace(recipe, drawn=recipe.drawn[:0]))]
 
     def _result(self, reference: Any, index: int, tries: int) -> Scores | None:
         """Scores of a shard; None: who computed it is gone."""
@@ -285,21 +262,14 @@ def simulator_of(setup: Mapping[str, Any]) -> Simulator:
     return Simulator(policy, task_set, setup["episodes"])
 
 
-def simulate(simulator: Simulator, sent: Sent, recipe: Recipe | None, starts: Sequence[Any]) -> Scores:
-    """Scores of one shard."""
-    scores = simulator.run(received(sent, recipe), starts, lambda: False)
-    assert scores is not None
-    return scores
-
-
-def kept(kind: str, key: str, make: Any) -> Any:
-    """What this process keeps under a key; what it kept of the same kind under another is let go."""
-    if _kept.get(kind, (None, None))[0] != key:
-        before = _kept.pop(kind, (None, None))[1]
-        if isinstance(before, Simulator):
+def kept(key: str, make: Callable[[], Simulator]) -> Simulator:
+    """What this process keeps under a key; what it kept under another is let go."""
+    if key not in _kept:
+        for before in _kept.values():
             before.close()
-        _kept[kind] = key, make()
-    return _kept[kind][1]
+        _kept.clear()
+        _kept[key] = make()
+    return _kept[key]
 
 
 def machine() -> dict[str, str | None]:
@@ -309,18 +279,16 @@ def machine() -> dict[str, str | None]:
 
 
 def evaluate_shard(
-    key: str, setup: Sequence[Any], generation: str, recipe: Sequence[Any], sent: Sent, starts: Sequence[Any]
+    key: str, setup: Sequence[Any], candidates: np.ndarray, starts: Sequence[Any]
 ) -> tuple[Scores, dict[str, Any]]:
-    """A Ray task: a shard's scores, and about who computed them.
+    """A Ray task: the scores of a shard's candidates (S, n), and about who computed them.
 
-    ``setup`` (of `setup_of`) and ``recipe`` are references in lists, so that each is fetched once for a
-    process, under the keys of the run and of the ``generation``; without seeds ``recipe`` is empty.
+    ``setup`` is a reference to what `setup_of` gave, in a list, so that a process fetches it once, under the
+    ``key`` of the run.
     """
     import ray
 
     torch.set_num_threads(1)
-    simulator = kept("simulator", key, lambda: simulator_of(ray.get(setup[0])))
-    shared = kept("recipe", generation, lambda: ray.get(recipe[0])) if recipe else None
-    scores = simulate(simulator, sent, shared, starts)
-    about = {"host": socket.gethostname(), "process": os.getpid(), "machine": machine()}
-    return scores, about
+    simulator = kept(key, lambda: simulator_of(ray.get(setup[0])))
+    scores = simulator.run(candidates, starts, lambda: False)
+    return scores, {"host": socket.gethostname(), "process": os.getpid(), "machine": machine()}

@@ -27,7 +27,6 @@ from ...agents.device import threads_for_numpy
 from ...agents.evaluation.episodes import run_episodes
 from ...agents.policies import Policy
 from ...agents.policies.attention_neuron import QUERY_SIZE, position_table
-from ...agents.rollout.candidates import SEED_BYTES
 from ...agents.rollout.population import Population
 from ...agents.rollout.stacked import get_parameters
 from ...agents.storage.policy import load_policy
@@ -47,8 +46,6 @@ SEED = 0
 AGENT = "bundled/cartpole_swingup-attention_neuron"
 SIGMA = 0.001
 """Deviation of the parameters around those of an agent that has learnt."""
-WORKERS_OF_A_MACHINE = 4
-"""In what is computed."""
 PARTS = ("search", "tasks", "wire", "episodes")
 KINDS = ("full", "diagonal")  # covariances of the search
 
@@ -361,9 +358,6 @@ class Scaling:
         """The model of docs/scaling.md with what was measured."""
         shards = math.ceil(population / size)
         sent = 4 * n * population
-        if kind == "diagonal":  # each machine fetches the mean and the deviations once
-            machines = math.ceil(min(workers, shards) / WORKERS_OF_A_MACHINE)
-            sent = min(sent, machines * 16 * n + SEED_BYTES * population)
         back = 17 * population * self.episodes
         parts = (
             found[f"search/{kind}/{population}"],

@@ -170,25 +170,6 @@ def test_a_search_that_lost_a_part_would_be_noticed(part: str) -> None:
     assert not np.array_equal(advance(search, 4), advance(other, 4))
 
 
-@pytest.mark.parametrize("mode", ["diagonal", "both"])
-@pytest.mark.parametrize(("n", "population"), [(6, 8), (320, 12)])
-def test_candidates_of_a_diagonal_search_can_be_drawn_again(mode: str, n: int, population: int) -> None:
-    search = make_search(n, population=population, **MODES[mode])
-    assert search.recipe() is None, "nothing is asked for yet"
-    for generation in range(5):
-        candidates, recipe = search.ask(), search.recipe()
-        count = len(recipe.drawn.seeds)
-        # pycma makes a pair of its own, along its last move, of many parameters.
-        assert count == population - 2 * (n > 300 and generation > 0)
-        again = recipe.rows(slice(0, count))
-        assert np.array_equal(again, candidates[population - count :])
-        assert np.array_equal(recipe.rows(slice(2, 5)), again[2:5]), "some of them alone"
-        search.tell(bowl(candidates))
-    full = make_search(n, population=population)
-    full.ask()
-    assert full.recipe() is None, "its matrix would be more than the candidates"
-
-
 def test_candidates_stay_until_they_are_told() -> None:
     search = make_search()
     first = search.ask().copy()

@@ -13,7 +13,8 @@ from somite.agents.algorithms import CMAES
 from somite.agents.algorithms.cma_es import Search
 from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
-from somite.agents.rollout.compute import Compute, Evaluator, Local, Work
+from somite.agents.rollout.compute import Compute, Local, Work
+from somite.agents.rollout.population import Population
 from somite.agents.rollout.stacked import get_parameters
 from somite.envs.task_set import TaskSet
 from tests.agents.runs import compose
@@ -50,14 +51,14 @@ class Small:
         sizes = settings.population, settings.episodes, settings.shard_size
         return Work(self.policy, self.task, self.environment, *sizes, threads=1)
 
-    def evaluator(self, compute: Compute) -> Evaluator:
+    def evaluator(self, compute: Compute) -> Population:
         return compute.evaluator(self.work)
 
     def starts(self) -> list[list[int]]:
         return [[7, self.search.generation, episode] for episode in range(self.settings.episodes)]
 
-    def generation(self, evaluator: Evaluator, stop: object = lambda: False) -> object:
-        return evaluator.evaluate(self.search.ask(), self.starts(), stop, self.search.recipe())
+    def generation(self, evaluator: Population, stop: object = lambda: False) -> object:
+        return evaluator.evaluate(self.search.ask(), self.starts(), stop)
 
     def local(self) -> object:
         """What this machine makes of the present generation."""

@@ -118,17 +118,11 @@ def equal(found: object, small: Small) -> bool:
 def test_a_cluster_of_our_own_gives_what_this_machine_gives(task: str) -> None:
     small = make(task)
     evaluator = small.evaluator(Ray(workers=2))
-    sent = []
     for _ in range(3):
         scores = small.generation(evaluator)
         assert equal(scores, small)
         assert len(evaluator.told) == 6 and len({told["process"] for told in evaluator.told}) == 2
-        sent.append(evaluator.bytes_sent)
         small.search.tell(scores.returns.mean((1, 2)))
-    n = len(small.search.mean)
-    assert max(sent) < 12 * n * 4, "seeds are sent, and the move of the mean"
-    without = evaluator.evaluate(small.search.ask(), small.starts())
-    assert evaluator.bytes_sent == 12 * n * 4 and equal(without, small)
     evaluator.close()
     assert not ray.is_initialized()
 
