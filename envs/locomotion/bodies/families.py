@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 
 import mujoco
 
@@ -201,8 +202,12 @@ def distinct(names: Sequence[str], build: Callable[[str], Morphology]) -> tuple[
     return [name for name in names if stays[name] == name], {a: b for a, b in stays.items() if a != b}
 
 
-if __name__ == "__main__":  # masses and hashes of every listed member; the splits stay
+def manifest_text() -> str:
+    """The manifest with the masses and hashes that every listed member has now; the splits stay."""
     members = [build(name) for family in FAMILIES.values() for name in family.members]
     listed = {body.name: {"mass": round(body.mass, 6), "hash": body.hash} for body in members}
-    with resources.files(__package__).joinpath(MANIFEST).open("w", encoding="utf-8") as file:
-        file.write(json.dumps(load_manifest() | {"bodies": listed}, indent=1) + "\n")
+    return json.dumps(load_manifest() | {"bodies": listed}, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name(MANIFEST).write_text(manifest_text(), encoding="utf-8")
