@@ -69,6 +69,8 @@ def work(path: str, seconds: int, memory: int) -> str:
 
 def in_fork(path: str, seconds: int, memory: int) -> str:
     """The answer of a fork in JSON, or how it ended."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]  # of this user, as batch systems set it
+    memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -87,7 +89,7 @@ def in_fork(path: str, seconds: int, memory: int) -> str:
         return json.dumps(f"{within}; a robot that needs longer is given env.compile_seconds=<seconds>")
     if killed and not answer:
         return json.dumps(f"cannot be read: MuJoCo crashes on it ({signal.Signals(killed).name})")
-    return answer or json.dumps(f"needs more than {memory >> 30} GiB of memory to compile")
+    return answer or json.dumps(f"needs more than {memory / 2**30:.3g} GiB of memory to compile")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
 import resource
+import subprocess
+import sys
 import time
 
 import mujoco
@@ -12,6 +15,7 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.envs.locomotion import RobotSet
+from somite.envs.locomotion.bodies import compile_child
 from somite.envs.locomotion.bodies.mjcf_files import MOST_DEPTH, MOST_ELEMENTS, check_files
 from somite.envs.locomotion.bodies.user_bodies import CompileGuard
 from somite.envs.sensors import GymnasiumTask
@@ -270,6 +274,20 @@ def test_one_guard_outlives_the_files_it_refuses(tmp_path):
             guard.check(good)
             with pytest.raises(UserError, match="crashes"):
                 guard.check(bad)
+
+
+def test_a_lower_limit_of_the_user_stays(tmp_path):
+    """Of addresses, as batch systems set it: it cannot be raised."""
+    path, limit = tmp_path / "robot.xml", (6 * 2**30, 6 * 2**30)
+    path.write_text(ROBOT.format(first="", more=""))
+    found = subprocess.run(
+        [sys.executable, "-P", compile_child.__file__],
+        input=json.dumps([str(path), 5, 8 * 2**30]),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout == '""\n'
 
 
 def test_without_the_guard_the_process_would_end(tmp_path):
