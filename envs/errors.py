@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 LONGEST_MESSAGE = 4000
@@ -29,6 +30,14 @@ def check_open(env: Any) -> None:
     """Raises UserError: an environment has been closed, which has let its simulations go."""
     if env.closed:
         raise UserError("this environment has been closed, and its simulations are gone: make another one")
+
+
+def check_installed(what: str, packages: Mapping[str, str], extra: str) -> None:
+    """Raises UserError: ``packages``, named by their modules, that ``what`` needs and ``extra`` brings."""
+    missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        needed = ", ".join(missing)
+        raise UserError(f"{what} needs {needed}: pip install 'somite[{extra}]' brings what is missing")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import math
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ...envs.errors import UserError, nearest
+from ...envs.errors import UserError, check_installed, nearest
 from ...envs.locomotion.backends import frame_skip_of
 from ...envs.locomotion.bodies.morphology import Morphology
 from ...envs.locomotion.pictures.describe import describe
@@ -67,7 +66,7 @@ def export(config: DictConfig) -> Path:
         UserError: a run, body or file that is not there or invalid, packages that are missing, or a graph
             that does not act as the policy does.
     """
-    check_packages()
+    check_installed("format=onnx", {name: name for name in PACKAGES}, "export")
     folder = policy_folder_of(str(config.run))
     file, body = _output(config.output, folder), None if config.body is None else str(config.body)
     agent = load_policy(folder)
@@ -167,13 +166,6 @@ def _of_body(agent: Agent, name: str) -> tuple[Morphology, int, dict[str, np.nda
         # Copies: the tensors are the simulation's own.
         start = {key: value.numpy().copy() for key, value in env.reset(0).items()}
     return body, task.frame_skip or frame_skip_of(body.model), start
-
-
-def check_packages() -> None:
-    """Raises UserError: packages that the export needs are not installed."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"format=onnx needs {', '.join(missing)}: pip install 'somite[export]'")
 
 
 def to_onnx(graph: ActingGraph, example: tuple[torch.Tensor, ...]) -> ModelProto:

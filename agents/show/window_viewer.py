@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import matplotlib
 import mujoco
 import numpy as np
 
-from ...envs.errors import UserError
+from ...envs.errors import UserError, check_installed
 from ...envs.locomotion.pictures.rendering import BodyRenderer, find_backend
 from ...envs.sensors.cartpole_swingup import LENGTH, TRACK, CartPoles
 from .inside import shown_by_slots
@@ -38,8 +37,7 @@ class WindowViewer(Viewer):
     is_open = True
 
     def __init__(self, session: Session) -> None:
-        if importlib.util.find_spec("pygame") is None:
-            raise UserError("this window needs pygame-ce; 'somite[view]' brings it")
+        check_installed("viewer=window", {"pygame": "pygame-ce"}, "view")
         import pygame
 
         super().__init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
-from ..errors import UserError
+from ..errors import check_installed
 from ..gym import SingleEnv, TokenVectorEnv
 from ..images.patches import check_patch
 from ..numbers import EPISODE_STEPS, FLAG, PROBABILITY_BELOW_1, checked, one_of, part, whole
@@ -50,9 +49,7 @@ class CarRacing(SensorTask):
         patience: Annotated[int, whole()] = 0,
         slips: Annotated[float, PROBABILITY_BELOW_1] = 0.0,
     ) -> None:
-        missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-        if missing:
-            raise UserError(f"car_racing needs {', '.join(missing)}: pip install 'somite[car_racing]'")
+        check_installed(self.name, NEEDED, "car_racing")
         self.scenery, self.view, self.renderer = scenery or Scenery(), view, renderer
         self.draws = view == "patches"
         self.kind = "patches" if self.draws else "sensors"

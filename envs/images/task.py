@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, check_installed
 from ..numbers import EPISODE_STEPS, FLAG, NAMES, NULL, TEXT, VALUES, checked, listed, part, whole
 from ..sensors.gymnasium_envs import make_env
 from ..sensors.gymnasium_source import GymnasiumSource, NominalActions
@@ -70,8 +69,7 @@ class GymnasiumImage(RenderedTask):
         max_episode_steps: Annotated[int | None, EPISODE_STEPS | NULL] = None,
         imports: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
     ) -> None:
-        if importlib.util.find_spec("cv2") is None:
-            raise UserError("pictures need opencv-python-headless; 'somite[car_racing]' brings it")
+        check_installed("gymnasium_image", {"cv2": "opencv-python-headless"}, "car_racing")
         super().__init__(id, kwargs, senses, max_episode_steps, imports)
         self.patch_size, self.grey = patch_size, grey
         with closing(make_env(self.name, self.kwargs)) as env:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import importlib.util
 import inspect
 import logging
 import os
@@ -19,7 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from ..errors import EnvironmentFault, UserError, nearest, shown
+from ..errors import EnvironmentFault, UserError, check_installed, nearest, shown
 from ..user_modules import import_modules, with_place
 from .boundary import check_methods
 
@@ -76,8 +75,7 @@ def find_spec(env_id: Any, imports: Any = None) -> EnvSpec:
         )
     if name.startswith(ATARI) and name not in gymnasium.registry:
         # Atari games are known once their package has been imported, which is done for their ids alone.
-        if importlib.util.find_spec("ale_py") is None:
-            raise UserError(f"{name} needs ale-py: pip install 'somite[atari]' brings it")
+        check_installed(name, {"ale_py": "ale-py"}, "atari")
         import ale_py
 
         gymnasium.register_envs(ale_py)

@@ -1,6 +1,9 @@
-"""Many cars as rows of one environment: in one process or several, as patches or as states."""
+"""Many cars in one environment: in one process or several, as patches or as states."""
 
 from __future__ import annotations
+
+import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ pytest.importorskip("Box2D")
 from gymnasium.envs.box2d.car_racing import CarRacing as Original
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.cars import HIGH, LOW, SLIP, Row
+from somite.envs.car_racing.cars import HIGH, LOW, SLIP, Car
 from somite.envs.car_racing.simulation import STATE_NAMES
 from somite.envs.car_racing.source import RacingSource
 from somite.envs.car_racing.task import RENDERERS
@@ -105,8 +108,8 @@ def test_shuffled_patches_find_their_neighbours_and_keep_traces() -> None:
 
 def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
     once, repeated = (
-        Row(CarRacing(view="state").rules),
-        Row(CarRacing(view="state", action_repeat=5, max_episode_steps=12).rules),
+        Car(CarRacing(view="state").rules),
+        Car(CarRacing(view="state", action_repeat=5, max_episode_steps=12).rules),
     )
     once.start(3, 0)
     repeated.start(3, 0)
@@ -118,11 +121,11 @@ def test_a_repeated_action_earns_the_rewards_of_all_its_frames() -> None:
 
 
 def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
-    row = Row(CarRacing(view="state", patience=20).rules)
-    row.start(0, 0)
+    car = Car(CarRacing(view="state", patience=20).rules)
+    car.start(0, 0)
     rewards, ended = [], False
     while not ended:
-        reward, ended, cut_off = row.step(np.zeros(3))  # it stands still, on its first tiles
+        reward, ended, cut_off = car.step(np.zeros(3))  # it stands still, on its first tiles
         rewards.append(reward)
         assert not cut_off and len(rewards) < 100
     last_rewarded = max((i for i, reward in enumerate(rewards) if reward > 0), default=-1)
@@ -131,11 +134,11 @@ def test_patience_ends_an_episode_after_so_many_frames_without_reward() -> None:
 
 def acted(slips: float, track: int = 0) -> np.ndarray:
     """(200, 3), what became of the action (0.5, 0.25, 0)."""
-    row, found = Row(CarRacing(view="state", slips=slips).rules), []
-    row.start(track, 7)
-    row.env.step = lambda action: (found.append(action), 0.0, False, False, {})[:5]
+    car, found = Car(CarRacing(view="state", slips=slips).rules), []
+    car.start(track, 7)
+    car.env.step = lambda action: (found.append(action), 0.0, False, False, {})[:5]
     for _ in range(200):
-        row.step(np.array([0.5, 0.25, 0.0]))
+        car.step(np.array([0.5, 0.25, 0.0]))
     return np.array(found)
 
 
@@ -253,14 +256,13 @@ def test_pixels_are_not_scaled() -> None:
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import somite.envs.car_racing.task as module
-
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs box2d, pygame-ce, opencv-python-headless: pip inst"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    wanted = "car_racing needs box2d, pygame-ce, opencv-python-headless: pip install 'somite[car_racing]' br"
+    with pytest.raises(UserError, match=re.escape(wanted)):
         CarRacing()
 
 
 def test_the_source_is_at_most_a_few_workers() -> None:
     source = RacingSource(3, CarRacing(view="state").rules, patch_size=6, threads=8)
-    assert not hasattr(source._rows, "workers"), "three rows are not worth a process"
+    assert not hasattr(source._cars, "workers"), "three cars are not worth a process"
     source.close()
