@@ -21,7 +21,7 @@ from ...errors import UserError, nearest, one_line
 from ..limb_spec import LIMB_SPEC
 from .actuators import held_activation, listed
 from .descriptors import LARGEST_FEATURE
-from .model import SCALAR, JointSlot, actuator_label, touching_geoms
+from .model import SCALAR, touching_geoms
 from .morphology import Morphology
 
 HOME_KEYS = ("home", "stand", "standing", "neutral", "default", "init", "initial")
@@ -238,7 +238,9 @@ def _check_descriptors(body: Morphology, path: Path) -> None:
         for limb, row, joints in zip(body.limbs, body.limb_descriptors, body.joint_descriptors, strict=True):
             rows.append((f"limb {limb.name!r}", LIMB_SPEC.token, row))
             for slot, own in zip(limb.slots, joints, strict=True):
-                rows.append((_slot_label(body.model, slot), LIMB_SPEC.joint, own))
+                parts = [("jnt", slot.joint), ("actuator", slot.actuator)]
+                named = [_element(body.model, kind, index) for kind, index in parts if index >= 0]
+                rows.append((", ".join(named), LIMB_SPEC.joint, own))
     for owner, features, row in rows:
         for feature in features:
             if feature.kind != "descriptor":
@@ -250,12 +252,6 @@ def _check_descriptors(body: Morphology, path: Path) -> None:
                     f"{path}: {owner}: {cause} gives a {feature.name} of {_shown(values)} (in "
                     f"{feature.unit}); at most {LARGEST_FEATURE:g} can be told to a policy"
                 )
-
-
-def _slot_label(model: mujoco.MjModel, slot: JointSlot) -> str:
-    named = [f"joint {model.joint(slot.joint).name or slot.joint!r}"] if slot.joint >= 0 else []
-    named += [f"actuator {actuator_label(model, slot.actuator)}"] if slot.actuator >= 0 else []
-    return ", ".join(named)
 
 
 def _check_stable(body: Morphology, path: Path) -> list[str]:

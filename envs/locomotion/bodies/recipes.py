@@ -67,6 +67,23 @@ WALKER_ALIASES = {f"walker_{p}_{order}": f"walker_{p}" for p in _WALKERS for ord
 """The literature counts each body twice, with its children in two orders."""
 
 
+_DAMPED = {"armature": 1, "damping": 1}
+
+
+def _add_driven(
+    spec: mujoco.MjSpec,
+    body: mujoco.MjsBody,
+    name: str,
+    axis: tuple[int, ...],
+    limits: tuple[float, float],
+    gear: float,
+    **values: object,
+) -> None:
+    """A hinge with a motor; its limits are in the unit of the model, which for Gymnasium's is degrees."""
+    add_hinge(body, name, axis, limits, **values)
+    add_motor(spec, name, gear)
+
+
 def hopper(n_parts: int) -> mujoco.MjSpec:
     """Hopper of three (no leg), four (Gymnasium's) or five parts (a second leg segment like the first)."""
     spec = mujoco.MjSpec.from_file(str(ASSETS / "hopper.xml"))
@@ -80,13 +97,13 @@ def hopper(n_parts: int) -> mujoco.MjSpec:
     elif n_parts == 5:
         above, ankle, raise_by = spec.body("leg").add_body(name="lower_leg"), -0.25, knee_to_ankle
         above.pos = [0, 0, -knee_to_ankle]
-        _add_hopper_part(spec, above, "lower_leg_joint", (0, 0, 0.25), (-150, 0))
+        _add_driven(spec, above, "lower_leg_joint", (0, -1, 0), (-150, 0), 200, pos=(0, 0, 0.25), **_DAMPED)
         capsule = ((0, 0, 0.25), (0, 0, -0.25), 0.04)
         add_capsule(above, "lower_leg_geom", *capsule, friction=[0.9, 0.005, 0.0001], **_HOPPER)
     else:
         raise ValueError(f"a hopper has 3, 4 or 5 parts, not {n_parts}")
     foot = above.add_body(name="foot", pos=[0.13, 0, ankle - 0.1])
-    _add_hopper_part(spec, foot, "foot_joint", (-0.13, 0, 0.1), (-45, 45))
+    _add_driven(spec, foot, "foot_joint", (0, -1, 0), (-45, 45), 200, pos=(-0.13, 0, 0.1), **_DAMPED)
     capsule = ((-0.26, 0, 0.1), (0.13, 0, 0.1), 0.06)
     add_capsule(foot, "foot_geom", *capsule, friction=[2.0, 0.005, 0.0001], **_HOPPER)
     torso = spec.body("torso")
@@ -107,18 +124,6 @@ _HOPPER = {
     "solref": [0.02, 1],
     "rgba": [0.8, 0.6, 0.4, 1],
 }
-
-
-def _add_hopper_part(
-    spec: mujoco.MjSpec,
-    body: mujoco.MjsBody,
-    joint: str,
-    pos: tuple[float, ...],
-    degrees: tuple[float, float],
-) -> None:
-    # The compiler reads this file's angles in degrees, and so does a joint added to its spec.
-    add_hinge(body, joint, (0, -1, 0), degrees, pos=pos, armature=1, damping=1)
-    add_motor(spec, joint, 200)
 
 
 HOPPERS = {f"hopper_{parts}": partial(hopper, parts) for parts in (3, 4, 5)}
@@ -269,29 +274,18 @@ def centipede(n_legs: int) -> mujoco.MjSpec:
             segment.add_freejoint(name="root")
         else:
             for name, axis, limits in (("yaw", (0, 0, 1), (-20, 20)), ("pitch", (0, 1, 0), (-10, 30))):
-                _add_joint(spec, segment, f"{name}_{index}", axis, limits, gear=100, pos=[-0.25, 0, 0])
+                where = {"pos": [-0.25, 0, 0], **_DAMPED}
+                _add_driven(spec, segment, f"{name}_{index}", axis, np.deg2rad(limits), 100, **where)
         for side, sign in (("left", 1), ("right", -1)):
             thigh = segment.add_body(name=f"{side}_thigh_{index}", pos=[0, 0.28 * sign, 0])
             add_capsule(thigh, f"{thigh.name}_geom", (0, 0, 0), (0, 0.28 * sign, 0), 0.08, **_CENTIPEDE)
-            _add_joint(spec, thigh, f"{side}_hip_{index}", (0, 0, 1), (-40, 40), gear=150)
+            _add_driven(spec, thigh, f"{side}_hip_{index}", (0, 0, 1), np.deg2rad((-40, 40)), 150, **_DAMPED)
             foot = thigh.add_body(name=f"{side}_foot_{index}", pos=[0, 0.28 * sign, 0])
             add_capsule(foot, f"{foot.name}_geom", (0, 0, 0), (0, 0.6 * sign, 0), 0.08, **_CENTIPEDE)
-            _add_joint(spec, foot, f"{side}_ankle_{index}", (-sign, 0, 0), (30, 100), gear=150)
+            ankle = np.deg2rad((30, 100))
+            _add_driven(spec, foot, f"{side}_ankle_{index}", (-sign, 0, 0), ankle, 150, **_DAMPED)
         above = segment
     return with_fixed_inertias(spec)
-
-
-def _add_joint(
-    spec: mujoco.MjSpec,
-    body: mujoco.MjsBody,
-    name: str,
-    axis: tuple[int, ...],
-    degrees: tuple[float, float],
-    gear: float,
-    **values: object,
-) -> None:
-    add_hinge(body, name, axis, np.deg2rad(degrees), armature=1, damping=1, **values)
-    add_motor(spec, name, gear)
 
 
 CENTIPEDES = {f"centipede_{legs}": partial(centipede, legs) for legs in range(4, 21, 2)}
@@ -308,9 +302,7 @@ def swimmer(n_links: int) -> mujoco.MjSpec:
         # What is not said here is the file's default, as for its own links.
         link = spec.body(f"link_{index - 1}").add_body(name=f"link_{index}", pos=[-1, 0, 0])
         add_capsule(link, f"link_{index}_geom", (0, 0, 0), (-1, 0, 0), 0.1, density=1000)
-        joint = f"motor{index - 1}_rot"
-        add_hinge(link, joint, (0, 0, 1), (-100, 100))  # the file has degrees
-        add_motor(spec, joint, 150)
+        _add_driven(spec, link, f"motor{index - 1}_rot", (0, 0, 1), (-100, 100), 150)
     return with_fixed_inertias(spec)
 
 
