@@ -45,7 +45,7 @@ class Past(NamedTuple):
     origin: int = 0  # as in `record_of`
 
 
-class Row:
+class Car:
     """One car."""
 
     def __init__(self, rules: Rules) -> None:
@@ -121,33 +121,32 @@ def record_of(rules: Rules) -> np.dtype:
     return np.dtype(fields, align=True)
 
 
-class LocalRows:
+class LocalCars:
     """B cars of this process, which write to ``results`` (B,), see `record_of`."""
 
     def __init__(self, results: np.ndarray, rules: Rules) -> None:
         cv2.setNumThreads(1)  # pictures are small: threads within a call only wait for each other
         self.results, self._draws = results, rules.draws
-        self._rows = [Row(rules) for _ in results]
+        self._cars = [Car(rules) for _ in results]
         self._painter, self._tracks = PAINTERS[rules.renderer](len(results)), Tracks(len(results))
 
     def start(self, pasts: Mapping[int, Past]) -> None:
         """Bring cars to where their past leads: Box2D's states cannot be saved. Only the present is drawn."""
         for index, past in pasts.items():
-            row = self._rows[index]
-            row.start(*past.seeds)
-            self._painter.start(index, row.env)
-            self._tracks.set(index, row.env)
+            car = self._cars[index]
+            car.start(*past.seeds)
+            self._painter.start(index, car.env)
+            self._tracks.set(index, car.env)
             for action in past.actions:
-                row.step(action)
+                car.step(action)
             self._tracks.nearest[index] = past.origin
         self._show(list(pasts))
 
-    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """Act with those that are running: (B, 3) steering, gas, brake; (B,) bool.
+    def step_begin(self) -> None:
+        """Do the ``actions`` of those that are ``running``, both of which stand in `results`.
 
-        What is in `results` has no meaning until `step_finish`, for which all of it waits here.
+        The rest of these has no meaning until `step_finish`, for which all of it waits here.
         """
-        self.results["actions"], self.results["running"] = actions, running
 
     def step_finish(self) -> None:
         """Wait until the step that was begun is done."""
@@ -155,26 +154,26 @@ class LocalRows:
         indices, actions = np.flatnonzero(results["running"]).tolist(), results["actions"]
         rewards, ended, cut = results["rewards"], results["ended"], results["cut"]
         for index in indices:
-            rewards[index], ended[index], cut[index] = self._rows[index].step(actions[index])
+            rewards[index], ended[index], cut[index] = self._cars[index].step(actions[index])
         self._show(indices)
 
     def _show(self, indices: Sequence[int]) -> None:
         if not indices:
             return
-        results, envs = self.results, [self._rows[index].env for index in indices]
+        results, envs = self.results, [self._cars[index].env for index in indices]
         results["origins"][indices] = self._tracks.nearest[indices]
-        cars = read_cars(envs)
-        self._tracks.read(indices, cars, results["states"])
+        read = read_cars(envs)
+        self._tracks.read(indices, read, results["states"])
         if self._draws:
             pictures, frames = results["pictures"], results["frames"]
-            self._painter.draw(indices, envs, cars, pictures)
+            self._painter.draw(indices, envs, read, pictures)
             for index in indices:
-                self._rows[index].finish(pictures[index], frames[index])
+                self._cars[index].finish(pictures[index], frames[index])
 
     def close(self) -> None:
         """Let the simulations go."""
-        for row in self._rows:
-            row.env.close()
+        for car in self._cars:
+            car.env.close()
 
 
 MOST_DEATHS = 3  # of a worker that makes no step in between; then it is no accident
@@ -200,7 +199,7 @@ class Worker:
         theirs.close()
 
     def tell(self, command: str, *arguments: Any) -> None:
-        """Call a method of its `LocalRows`, or ``close``."""
+        """Call a method of its `LocalCars`, or ``close``."""
         try:
             self._pipe.send((command, arguments))
         except OSError:
@@ -243,8 +242,8 @@ class Worker:
         return ended
 
 
-class WorkerRows:
-    """`LocalRows` shared out among processes; nothing but commands goes through their pipes.
+class WorkerCars:
+    """`LocalCars` shared out among processes; nothing but commands goes through their pipes.
 
     A worker that is killed, or crashes, is replaced by a fresh one, which replays its cars to where they
     were: the run goes on as if nothing had happened. One that raises an error stops the run.
@@ -268,24 +267,23 @@ class WorkerRows:
             self.workers.append(Worker(name, shared, slice(first, last), rules))
 
     def start(self, pasts: Mapping[int, Past]) -> None:
-        """See `LocalRows`."""
+        """See `LocalCars`."""
         tasks = {}
         for worker in self.workers:
             own = range(worker.part.start, worker.part.stop)
-            if mine := {row - own.start: past for row, past in pasts.items() if row in own}:
+            if mine := {index - own.start: past for index, past in pasts.items() if index in own}:
                 tasks[worker] = ("start", mine)
         for worker, task in tasks.items():
             worker.tell(*task)
         self._await(tasks)
 
-    def step_begin(self, actions: np.ndarray, running: np.ndarray) -> None:
-        """Workers write into `results` from now on; see `LocalRows`."""
-        self.results["actions"], self.results["running"] = actions, running
+    def step_begin(self) -> None:
+        """Workers write into `results` from now on; see `LocalCars`."""
         for worker in self.workers:
             worker.tell("step_finish")
 
     def step_finish(self) -> None:
-        """See `LocalRows`."""
+        """See `LocalCars`."""
         self._await({worker: ("step_finish",) for worker in self.workers})
         for worker in self.workers:
             worker.deaths = 0
@@ -300,11 +298,11 @@ class WorkerRows:
 
     def _replace(self, worker: Worker) -> None:
         """Start a fresh process and bring its cars to where they were before what was to be done."""
-        rows, origins = range(worker.part.start, worker.part.stop), self._origins.tolist()
+        own, origins = range(worker.part.start, worker.part.stop), self._origins.tolist()
         pasts = {
-            row - rows.start: past._replace(origin=origins[row])
-            for row in rows
-            if (past := self._past(row)) is not None
+            index - own.start: past._replace(origin=origins[index])
+            for index in own
+            if (past := self._past(index)) is not None
         }
         alive = False
         while not alive:
@@ -314,7 +312,7 @@ class WorkerRows:
                 raise RuntimeError(
                     f"{worker.name} died {MOST_DEATHS} times without making a step, the last time of {cause}"
                 )
-            which = f"environments {rows[0]} to {rows[-1]}"
+            which = f"environments {own[0]} to {own[-1]}"
             logger.warning("%s died of %s; a fresh one goes on with its %s", worker.name, cause, which)
             worker.begin()
             worker.tell("start", pasts)
@@ -327,19 +325,19 @@ class WorkerRows:
         self.workers = []
 
 
-def make_rows(
+def make_cars(
     num_envs: int, workers: int, rules: Rules, past: Callable[[int], Past | None]
-) -> LocalRows | WorkerRows:
+) -> LocalCars | WorkerCars:
     """Cars of this process if one worker is enough, else of several."""
     if workers > 1:
-        return WorkerRows(num_envs, workers, rules, past)
-    return LocalRows(np.zeros(num_envs, record_of(rules)), rules)
+        return WorkerCars(num_envs, workers, rules, past)
+    return LocalCars(np.zeros(num_envs, record_of(rules)), rules)
 
 
 def _work(pipe: Connection, shared: Any, part: slice, rules: Rules) -> None:
     """What a worker process does until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process saves and closes
-    rows = LocalRows(np.frombuffer(shared, record_of(rules))[part], rules)
+    cars = LocalCars(np.frombuffer(shared, record_of(rules))[part], rules)
     while True:
         try:
             command, arguments = pipe.recv()
@@ -347,10 +345,10 @@ def _work(pipe: Connection, shared: Any, part: slice, rules: Rules) -> None:
                 break
             failure = None
             try:
-                getattr(rows, command)(*arguments)
+                getattr(cars, command)(*arguments)
             except Exception:
                 failure = traceback.format_exc()
             pipe.send(failure)
         except (EOFError, OSError):  # the main process has ended
             break
-    rows.close()
+    cars.close()

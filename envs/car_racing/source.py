@@ -14,12 +14,12 @@ from ..cores import thread_count
 from ..draws import RandomNumbers
 from ..images.patches import cut, patch_names
 from ..sensors.source import Episodes, Source, tell_lost
-from .cars import HIGH, LOW, Past, Rules, make_rows
+from .cars import HIGH, LOW, Past, Rules, make_cars
 from .scenery import SIZE
 from .simulation import STATE_NAMES
 
 MOST_SEED = 2**31  # seeds of tracks are drawn below it
-ROWS_OF_A_WORKER = 4  # with fewer, what a process does in a step is less than what telling it costs
+CARS_OF_A_WORKER = 4  # with fewer, what a process does in a step is less than what telling it costs
 
 
 class RacingSource(Source):
@@ -48,14 +48,14 @@ class RacingSource(Source):
             self.reading_shape = (patch_size * patch_size * (1 if rules.grey else 3),)
             self.sensor_names = patch_names(grid, grid)
             self.sizes = {"grid": (grid, grid), "patch_size": patch_size}
-        workers = thread_count(threads, num_envs // ROWS_OF_A_WORKER)
+        workers = thread_count(threads, num_envs // CARS_OF_A_WORKER)
         self._episodes = Episodes(num_envs, n_seeds=2, action=(3,), dtype=np.float64)
-        self._rows = make_rows(num_envs, workers, rules, self._past)
-        self._results = self._rows.results
+        self._cars = make_cars(num_envs, workers, rules, self._past)
+        self._results = self._cars.results
         self._origins, self._states = self._results["origins"], self._results["states"]
 
-    def _past(self, row: int) -> Past | None:
-        return Past(*self._episodes.of(row)) if self._episodes.begun(row) else None
+    def _past(self, index: int) -> Past | None:
+        return Past(*self._episodes.of(index)) if self._episodes.begun(index) else None
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -69,20 +69,21 @@ class RacingSource(Source):
 
     def start(self, where: Tensor, draws: RandomNumbers) -> None:
         """New tracks, from the seeds that Gymnasium makes them from."""
-        rows = where.nonzero().flatten().tolist()
-        drawn = draws.integers(MOST_SEED, 2)[rows].tolist()
-        self._rows.start({row: Past(tuple(seeds)) for row, seeds in zip(rows, drawn, strict=True)})
-        self._episodes.start(rows, drawn)
+        chosen = where.nonzero().flatten().tolist()
+        drawn = draws.integers(MOST_SEED, 2)[chosen].tolist()
+        self._cars.start({index: Past(tuple(seeds)) for index, seeds in zip(chosen, drawn, strict=True)})
+        self._episodes.start(chosen, drawn)
 
     def begin(self, actions: Tensor, running: Tensor) -> None:
         """Worker processes, where there are some, simulate and draw from now on; see `Source`."""
-        self._begun = LOW + (actions.numpy() + 1.0) * (HIGH - LOW) / 2.0, running.numpy().copy()
-        self._rows.step_begin(*self._begun)
+        self._results["actions"] = LOW + (actions.numpy() + 1.0) * (HIGH - LOW) / 2.0
+        self._results["running"] = running.numpy()
+        self._cars.step_begin()
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """See `Source`."""
-        self._rows.step_finish()
-        self._episodes.enter(*self._begun)
+        self._cars.step_finish()
+        self._episodes.enter(self._results["actions"], self._results["running"])
         return tuple(torch.from_numpy(self._results[name].copy()) for name in ("rewards", "ended", "cut"))
 
     def step(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,11 +105,11 @@ class RacingSource(Source):
         """Replay the episodes; see `Source.restore`."""
         super().restore(taken)
         wanted, origins = self._states.copy(), self._origins.tolist()
-        self._rows.start({row: Past(*self._episodes.of(row), origins[row]) for row in range(self.num_envs)})
+        self._cars.start({i: Past(*self._episodes.of(i), origins[i]) for i in range(self.num_envs)})
         lost = np.flatnonzero((self._states != wanted).any(1)).tolist()
         tell_lost(self.name, len(lost), self.num_envs)
         return lost
 
     def close(self) -> None:
         """End the worker processes."""
-        self._rows.close()
+        self._cars.close()

@@ -103,9 +103,9 @@ def test_cars_have_as_many_workers(machine, monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("Box2D")
     from somite.envs.car_racing import source
 
-    counts, make = [], source.make_rows
+    counts, make = [], source.make_cars
     monkeypatch.setattr(
-        source, "make_rows", lambda rows, workers, *rest: counts.append(workers) or make(rows, 1, *rest)
+        source, "make_cars", lambda cars, workers, *rest: counts.append(workers) or make(cars, 1, *rest)
     )
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
     for options in ({}, {"threads": 1}):

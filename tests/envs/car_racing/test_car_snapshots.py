@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("Box2D")
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.cars import Row
+from somite.envs.car_racing.cars import Car
 from somite.envs.gym import TokenVectorEnv
 from somite.envs.sensors import Senses
 from tests.envs.futures import equal, go_on, read_back
@@ -58,12 +58,12 @@ def test_an_onlooker_of_the_state_is_restored() -> None:
 
 def test_an_old_world_and_a_fresh_one_drive_alike() -> None:
     """A replay is of one episode, in a world that may have seen many, or none."""
-    old, rng = Row(CarRacing(view="state").rules), np.random.default_rng(0)
+    old, rng = Car(CarRacing(view="state").rules), np.random.default_rng(0)
     for seed in range(4):
         old.start(seed, 0)
         for action in rng.uniform([-1, 0, 0], [1, 1, 0.2], (120, 3)):
             old.step(action)
-    fresh = Row(CarRacing(view="state").rules)
+    fresh = Car(CarRacing(view="state").rules)
     old.start(9, 0), fresh.start(9, 0)
     for action in rng.uniform([-0.3, 0, 0], [0.3, 1, 0.2], (600, 3)):
         assert old.step(action) == fresh.step(action)

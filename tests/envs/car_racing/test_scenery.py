@@ -12,7 +12,7 @@ pytest.importorskip("Box2D")
 import cv2
 
 from somite.envs.car_racing import CarRacing, Scenery
-from somite.envs.car_racing.cars import Row
+from somite.envs.car_racing.cars import Car
 from somite.envs.car_racing.drawing import Painter
 from somite.envs.car_racing.scenery import GENERATORS, background_maker
 from somite.envs.car_racing.simulation import read_cars
@@ -21,14 +21,14 @@ from somite.envs.errors import UserError
 
 def shown(scenery: Scenery, look_seed: int = 0, steps: int = 60, **rules) -> tuple[np.ndarray, np.ndarray]:
     """Picture and frame of one episode after some steps."""
-    row, painter = Row(CarRacing(scenery=scenery, grey=False, **rules).rules), Painter(1)
-    row.start(7, look_seed)
-    painter.start(0, row.env)
+    car, painter = Car(CarRacing(scenery=scenery, grey=False, **rules).rules), Painter(1)
+    car.start(7, look_seed)
+    painter.start(0, car.env)
     for _ in range(steps):
-        row.step(np.array([0.0, 0.2, 0.0]))
+        car.step(np.array([0.0, 0.2, 0.0]))
     picture, frame = np.empty((2, 96, 96, 3), np.uint8)
-    painter.draw([0], [row.env], read_cars([row.env]), picture[None])
-    row.finish(picture, frame)
+    painter.draw([0], [car.env], read_cars([car.env]), picture[None])
+    car.finish(picture, frame)
     return picture, frame
 
 

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("Box2D")
 
 from somite.envs.car_racing import CarRacing
-from somite.envs.car_racing.cars import Past, Worker, WorkerRows
+from somite.envs.car_racing.cars import Past, Worker, WorkerCars
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp
 from tests.envs.futures import equal, go_on, read_back
@@ -34,9 +34,9 @@ class Twins:
         self.shared.reset(seed=0), self.alone.reset(seed=0)
 
     @property
-    def rows(self) -> WorkerRows:
+    def cars(self) -> WorkerCars:
         """Of those that die."""
-        return self.shared.source._rows
+        return self.shared.source._cars
 
     def go_on(self, steps: int, seed: int) -> None:
         """Do the same with both."""
@@ -66,7 +66,7 @@ def test_a_worker_that_crashes_between_steps_is_replaced(
     twins: Twins, caplog: pytest.LogCaptureFixture
 ) -> None:
     twins.go_on(5, 0)
-    process = twins.rows.workers[1].process
+    process = twins.cars.workers[1].process
     os.kill(process.pid, signal.SIGSEGV)
     process.join()
     twins.go_on(34, 1)  # over the end of the episode and the start of another
@@ -74,7 +74,7 @@ def test_a_worker_that_crashes_between_steps_is_replaced(
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
         f"{name} died of SIGSEGV; a fresh one goes on with its environments 4 to 7"
     ]
-    assert twins.rows.workers[1].process.pid != process.pid and twins.rows.workers[1].deaths == 0
+    assert twins.cars.workers[1].process.pid != process.pid and twins.cars.workers[1].deaths == 0
 
 
 def test_a_worker_that_is_killed_between_the_halves_of_a_step_is_replaced(
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_between_the_halves_of_a_step_is_replaced(
         actions = rng.uniform(-1, 1, (8, 3))
         twins.shared.step_begin(actions)
         if number == 4:
-            os.kill(twins.rows.workers[1].process.pid, signal.SIGKILL)
+            os.kill(twins.cars.workers[1].process.pid, signal.SIGKILL)
         assert equal(twins.shared.step_finish(), twins.alone.step(actions))
     assert len(caplog.records) == 1 and "died of SIGKILL" in caplog.text
 
@@ -94,7 +94,7 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_step_or_start_is_replaced(
     twins: Twins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It has done a part of its work, which is done again."""
-    worker, tell = twins.rows.workers[0], twins.rows.workers[0].tell
+    worker, tell = twins.cars.workers[0], twins.cars.workers[0].tell
     for command, after in (("step_finish", 0.004), ("start", 0.02)):
         killer = _Killer(worker, command, after)
         monkeypatch.setattr(worker, "tell", killer)
@@ -121,8 +121,8 @@ class _Killer:
 
 def test_a_worker_that_leaves_tells_its_exit_code(twins: Twins, caplog: pytest.LogCaptureFixture) -> None:
     twins.go_on(3, 4)
-    twins.rows.workers[0].tell("close")
-    twins.rows.workers[0].process.join()
+    twins.cars.workers[0].tell("close")
+    twins.cars.workers[0].process.join()
     twins.go_on(3, 5)
     assert "worker 1 of 2 of car_racing died of exit code 0; a fresh one" in caplog.text
 
@@ -130,7 +130,7 @@ def test_a_worker_that_leaves_tells_its_exit_code(twins: Twins, caplog: pytest.L
 def test_ctrl_c_leaves_the_workers_to_the_main_process(
     twins: Twins, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for worker in twins.rows.workers:
+    for worker in twins.cars.workers:
         os.kill(worker.process.pid, signal.SIGINT)
     twins.go_on(5, 6)
     assert not caplog.records
@@ -138,7 +138,7 @@ def test_ctrl_c_leaves_the_workers_to_the_main_process(
 
 def test_beginning_waits_for_nobody(twins: Twins) -> None:
     """Were it to wait for the workers, which are halted, it would never come back."""
-    workers, env = [worker.process.pid for worker in twins.rows.workers], twins.shared
+    workers, env = [worker.process.pid for worker in twins.cars.workers], twins.shared
     pictures, actions = env.source.pictures.copy(), np.full((8, 3), 0.5)
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
@@ -184,9 +184,9 @@ def test_nothing_else_is_done_in_the_midst_of_a_step() -> None:
 def test_what_fails_in_a_worker_stops_the_run_and_closing_ends_all(caplog: pytest.LogCaptureFixture) -> None:
     env = TASKS["plain"].make_vec(num_envs=8, threads=2)
     env.reset(seed=0)
-    with pytest.raises(RuntimeError, match=r"(?s)a worker of car_racing failed.*Traceback.*row"):
-        env.source._rows.start({0: Past(("no seed", "no seed"))})
-    worker, processes = env.source._rows.workers[1], [w.process for w in env.source._rows.workers]
+    with pytest.raises(RuntimeError, match=r"(?s)a worker of car_racing failed.*Traceback.*car\.start"):
+        env.source._cars.start({0: Past(("no seed", "no seed"))})
+    worker, processes = env.source._cars.workers[1], [w.process for w in env.source._cars.workers]
     begin = worker.begin
 
     def begin_and_die() -> None:
@@ -217,7 +217,7 @@ def test_workers_killed_at_random_moments_change_nothing(
 ) -> None:
     rng = np.random.default_rng(0)
     for round_ in range(30):
-        worker = twins.rows.workers[rng.integers(2)]
+        worker = twins.cars.workers[rng.integers(2)]
         timer = threading.Timer(rng.uniform(0, 0.4), os.kill, (worker.process.pid, signal.SIGKILL))
         timer.start()
         found = go_on(twins.shared, 20, round_)
@@ -234,7 +234,7 @@ from somite.envs.car_racing import CarRacing
 if __name__ == "__main__":
     env = CarRacing().make_vec(num_envs=8, threads=2)
     env.reset(seed=0)
-    print(*[worker.process.pid for worker in env.source._rows.workers], flush=True)
+    print(*[worker.process.pid for worker in env.source._cars.workers], flush=True)
     while True:
         env.step(env.action_space.sample())
 """
