@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping
@@ -159,8 +160,8 @@ class Sensors:
     """
 
     def __init__(self, name: str, space: spaces.Space) -> None:
-        self._env, self._space = name, space
-        self.names = tuple(self._named(space, ""))
+        self._env, self._space = name, copy.deepcopy(space)
+        self.names = tuple(self._named(self._space, ""))
         if len(set(self.names)) < len(self.names):
             self.names = tuple(f"{one}#{i}" for i, one in enumerate(self.names))
         if not self.names:
@@ -190,6 +191,7 @@ class Sensors:
         base = where if where and not where.isdecimal() else f"obs_{where}" if where else "obs"
         places = [base + "".join(f"_{i}" for i in index) for index in np.ndindex(*space.shape)]
         if is_box or isinstance(space, spaces.MultiBinary):
+            space.dtype = np.dtype(np.float32)  # or else `spaces.flatten` cuts fractions and NaN off
             self._check_count(len(places))
             yield from places
             return

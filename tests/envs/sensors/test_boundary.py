@@ -130,6 +130,12 @@ def test_what_is_no_number_is_told_as_what_it_is(given: Any, said: str, caplog: 
         played(reset=(np.array([0, 0, np.nan]), {}))
 
 
+def test_numbers_are_read_as_they_come_whatever_type_is_declared() -> None:
+    sensors, read = Sensors(GIVES, spaces.Box(-9, 9, (3,), np.int8)), np.zeros(3, np.float32)
+    sensors.read(np.array([0.5, np.nan, -1.7]), read)
+    np.testing.assert_array_equal(read, np.float32([0.5, np.nan, -1.7]))
+
+
 def test_every_part_of_an_observation_is_a_sensor_with_a_name() -> None:
     sensors = Sensors("x", MIXED)
     value = {
