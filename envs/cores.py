@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -115,9 +116,9 @@ def _left_by_groups() -> Iterator[int]:
 def _quotas() -> Iterator[float]:
     """Cores that control groups allow, of every one that this process is in and that has a limit."""
     for group in _groups("cpu"):
-        files = [group / f"cpu.cfs_{part}_us" for part in ("quota", "period")]
-        files = [group / "cpu.max"] if (group / "cpu.max").exists() else files
-        words = [word for file in files for line in _lines(file) for word in line]
+        parts = (_lines(group / f"cpu.cfs_{part}_us") for part in ("quota", "period"))
+        lines = _lines(group / "cpu.max") or itertools.chain(*parts)
+        words = [word for line in lines for word in line]
         if len(words) == 2 and words[0] != "max" and float(words[0]) > 0 and float(words[1]) > 0:
             yield float(words[0]) / float(words[1])  # a quota of -1: no limit, in version 1
 

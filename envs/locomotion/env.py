@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..cores import check_memory_of_environments, thread_count
+from ..draws import keys_of
 from ..errors import UserError, check_open
 from ..in_place import replace
 from ..snapshots import put, take
@@ -126,7 +127,6 @@ class LocomotionEnv(TokenEnv):
         durations = torch.cat([torch.full((block.n,), block.dt, **self._kind) for block in self._blocks])
         can_fall = torch.tensor([body.can_fall for body in self.bodies])[self.body_of_row].to(self.device)
         self._reward = Reward(self.task, can_fall, durations, self._layout, self._readings, self._goals)
-        self.why_ended = self._reward.why_ended
         self._place_commands()
         self._steps = torch.zeros(b, dtype=torch.int64, device=self.device)
         self._start_age = torch.zeros_like(self._steps)
@@ -233,7 +233,7 @@ class LocomotionEnv(TokenEnv):
     ) -> dict[str, Tensor]:
         check_open(self)
         if rows is not None and not self._rngs:
-            raise UserError("the first reset() starts every environment; give no rows")
+            raise UserError("the first reset() starts every environment; give no reset_mask or rows")
         rows = self._every if rows is None else rows
         chosen = np.flatnonzero(rows.cpu().numpy())
         self._seed(seed, chosen)
@@ -251,10 +251,7 @@ class LocomotionEnv(TokenEnv):
         if seed is None and self._rngs:
             return
         seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        one = isinstance(seed, (int, np.integer))
-        keys = [[seed, row] for row in range(self.num_envs)] if one else list(seed)
-        if len(keys) != self.num_envs:
-            raise UserError(f"{len(keys)} seeds for {self.num_envs} environments")
+        keys = keys_of(seed, self.num_envs)
         fresh = [np.random.default_rng(key) for key in keys]
         self._rngs = self._rngs or list(fresh)
         self._streams = self._streams or [[] for _ in fresh]
@@ -381,6 +378,10 @@ class LocomotionEnv(TokenEnv):
 
     def _drawn(self) -> dict[str, Tensor]:
         return {name: values.clone() for name, values in self._told.items()}
+
+    def why_ended(self, row: int) -> str:
+        """See `Reward.why_ended`."""
+        return self._reward.why_ended(row)
 
     def check(self) -> None:  # noqa: D102
         self._simulation.check()
