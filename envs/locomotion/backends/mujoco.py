@@ -48,12 +48,12 @@ class MujocoRows(SimulatedRows):
             self.batch.set_models(self.models)
         self._state = self.batch.state  # (n, all that MuJoCo integrates)
         outputs = _OUTPUTS + _OF_TRANSMISSIONS * self.acts_remotely
-        self.memory = [_tensor(self._state), *(self.array(name) for name in outputs)]
+        self.memory = [tensor_of(self._state), *(self.array(name) for name in outputs)]
         self.controls = self.array("ctrl")
-        self.warnings = _tensor(self.batch.warning)  # (n, kinds, 2): the last one, how many
+        self.warnings = tensor_of(self.batch.warning)  # (n, kinds, 2): the last one, how many
 
     def array(self, name: str) -> Tensor:  # noqa: D102
-        return _tensor(self.batch.bind(name))
+        return tensor_of(self.batch.bind(name))
 
     def reset(self, rows: Tensor, qpos: Tensor, qvel: Tensor) -> None:  # noqa: D102
         chosen = np.flatnonzero(rows.numpy())
@@ -111,16 +111,12 @@ class Workers:
         self._others = threads - 1 if beside else 0
         self._pool = ThreadPoolExecutor(self._others) if beside else None
 
-    def run(self, calls: Sequence[Callable[[], None]]) -> None:
+    def run(self, calls: list[Callable[[], None]]) -> None:
         """Call each function, in this order as far as it can be said."""
-        waiting = list(calls)[::-1]
+        waiting = iter(calls)  # of a list, whose next one is taken in one operation: safe between threads
 
         def work() -> None:
-            while True:
-                try:
-                    call = waiting.pop()  # one operation: safe between threads
-                except IndexError:
-                    return
+            for call in waiting:
                 call()
 
         started = [self._pool.submit(work) for _ in range(self._others)]
@@ -134,7 +130,7 @@ class Workers:
             self._pool.shutdown()
 
 
-def _tensor(array: np.ndarray) -> Tensor:
+def tensor_of(array: np.ndarray) -> Tensor:
     """The same memory."""
     with warnings.catch_warnings():
         # What MuJoCo computes is for reading only; nothing here writes to it.

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from somite.envs.locomotion.backends.capacities import capacities
+from somite.envs.locomotion.backends.warp import capacities
 from somite.envs.locomotion.bodies import families
 
 BODIES = ("ant", "cheetah_7_full", "walker_7", "hopper_5", "humanoid_2d_9_full", "centipede_6", "quadruped_1")
