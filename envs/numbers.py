@@ -287,8 +287,3 @@ def _keep_rules(rules: Sequence[Rule], signature: inspect.Signature, given: Mapp
         defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
         for rule in rules:
             rule({**defaults, **given})
-
-
-def whole_number(value: Any, name: str, minimum: int = 0) -> int:
-    """`whole` numbers from ``minimum`` on. Raises UserError; ``name`` is what the number is called."""
-    return whole(minimum).read(name, value)

@@ -14,7 +14,7 @@ import torch
 
 from ...envs.cores import check_memory
 from ...envs.errors import UserError
-from ...envs.numbers import FLAG, checked, one_of, real, whole, whole_number
+from ...envs.numbers import FLAG, checked, one_of, real, whole
 from ..device import threads_for_numpy
 from ..policies.base import Policy
 from ..rollout.candidates import Normal
@@ -311,7 +311,7 @@ class Search:
                 f"this search was saved by pycma {state['cma']}, here is {version('cma')}, whose searches "
                 f"may be made otherwise; install cma=={state['cma']} to go on with it"
             )
-        n = whole_number(state["parameters"], "parameters of a saved search", minimum=1)
+        n = whole(1).read("parameters of a saved search", state["parameters"])
         search = cls(settings, np.zeros(n), 0)
         search.ask()  # some parts are made with the first candidates
         try:

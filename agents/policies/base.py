@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...envs.errors import UserError
-from ...envs.numbers import checked, real, whole_number
+from ...envs.numbers import checked, real, whole
 from ...envs.tokens import TokenSpec
 from .normalizer import TokenNormalizer
 
@@ -179,7 +179,7 @@ def checked_discrete(discrete: Discrete, n_actions: int) -> bool | list[int]:
     """As plain JSON values. Raises UserError: the choices of all decisions together are not ``n_actions``."""
     if isinstance(discrete, bool):
         return discrete
-    counts = [whole_number(count, "choices of a decision", 1) for count in discrete]
+    counts = [whole(1).read("choices of a decision", count) for count in discrete]
     if sum(counts) != n_actions:
         raise UserError(f"decisions between {counts} choices have {sum(counts)} logits, not {n_actions}")
     return counts

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...envs.errors import UserError
-from ...envs.numbers import whole_number
+from ...envs.numbers import whole
 from ...envs.task_set import TaskSet
 from ...envs.token_env import TokenEnv
 from .. import policies
@@ -84,7 +84,7 @@ def record_inside(agent: Agent, task_set: TaskSet, body: str, seed: int = 0, ste
     Raises:
         UserError: a policy with neither attention nor messages, an unknown body, or no number of steps.
     """
-    whole_number(steps, "steps", 1)
+    whole(1).read("steps", steps)
     names = task_set.choose(body)
     if len(names) != 1:
         raise UserError(f"one body can be looked into at a time, but {body!r} means {len(names)}")

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from somite.envs.errors import UserError
-from somite.envs.numbers import whole_number
+from somite.envs.numbers import whole
 from somite.scripts import train
 from somite.scripts.cli import command_line
 
@@ -173,19 +173,19 @@ def test_a_script_is_run_as_a_file_too(own_folder):
 
 @pytest.mark.parametrize("value", [5e6, 5_000_000, "5e6", "5000000"])
 def test_counts_may_be_written_in_powers_of_ten(value):
-    count = whole_number(value, "total_steps")
+    count = whole().read("total_steps", value)
     assert count == 5_000_000 and type(count) is int
 
 
 @pytest.mark.parametrize("value", [1.5, "1.5", "many", None, True, float("nan"), float("inf"), [1], -1])
 def test_what_is_no_count_is_refused(value):
     with pytest.raises(UserError, match="total_steps must be"):
-        whole_number(value, "total_steps")
+        whole().read("total_steps", value)
 
 
 def test_counts_have_a_least_value():
     with pytest.raises(UserError, match="episodes must be a whole number of 1 or more, got 0"):
-        whole_number(0, "episodes", minimum=1)
+        whole(1).read("episodes", 0)
 
 
 @pytest.mark.parametrize(
