@@ -36,7 +36,6 @@ class TokenVectorEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = env.single_action_space
         self.observation_space = batch_space(env.single_observation_space, env.num_envs)
         self.action_space = batch_space(env.single_action_space, env.num_envs)
-        self._has_begun = False
 
     def __getattr__(self, name: str) -> Any:
         if name == "env":  # not made yet
@@ -57,14 +56,11 @@ class TokenVectorEnv(gymnasium.vector.VectorEnv):
         """
         mask = (options or {}).get("reset_mask")
         if mask is not None:
-            if not self._has_begun:
-                raise UserError("the first reset() starts every environment; give no reset_mask")
             mask = np.asarray(mask)
             if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
                 raise UserError(f"reset_mask must be ({self.num_envs},) bool with a True in it, not {mask!r}")
             mask = torch.from_numpy(mask).to(self.env.device)
         observation = self.env.reset(seed, mask)
-        self._has_begun = True
         return as_arrays(observation), as_arrays(self.env.info)
 
     def step(self, actions: Any) -> Told:

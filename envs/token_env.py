@@ -89,7 +89,7 @@ class TokenEnv(abc.ABC):
     def knows_ends(self) -> bool:  # noqa: D102
         return self.device.type == "cpu"
 
-    @property
+    @cached_property
     def begun_anew(self) -> Tensor:  # noqa: D102
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -180,7 +180,7 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
     if own.name != task.name or own.notes() != task.notes():
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
         raise UserError(f"the teacher was trained on {described[0]}, the student is to learn {described[1]}")
-    senses = own.senses.with_values(shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0)
+    senses = replace(own.senses, shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0)
     with closing(own.with_senses(senses).make_env(own.seen, 1, threads=1)) as env:
         check_fit(teacher.policy, env)
     return senses

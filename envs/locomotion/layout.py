@@ -76,12 +76,8 @@ _STRUCTURE: dict[str, tuple] = {
     "root_slot": (torch.int64,),
     "ground": (torch.float64, "N"),  # m, its height
     "untilt": (torch.float64, 3, 3),  # takes the root's tilt at its start out of its rotation
-    "turned_axis": (
-        torch.float64,
-        "N",
-        "J",
-        3,
-    ),  # in the limb's frame, of joints whose axis MuJoCo does not give
+    # In the limb's frame, of joints whose axis MuJoCo does not give.
+    "turned_axis": (torch.float64, "N", "J", 3),
 }
 VARIED: dict[str, tuple] = {
     "limb_descriptors": (torch.float32, "N", 19),

@@ -51,7 +51,6 @@ class CartPoles(Source):
         max_episode_steps: 1000 in the publication.
         starts: ``random``, each uniform: ±2.4 m, ±10 m/s, π ± π/2, ±10 rad/s; or ``fixed`` for those of the
             repository: cart i starts from i, then from i + B and so on, until it is seeded anew.
-        sensor_scales: (5,) factors of the readings; None: raw units.
         device: of all tensors.
 
     Attributes:
@@ -70,7 +69,6 @@ class CartPoles(Source):
         num_envs: int,
         max_episode_steps: int = 1000,
         starts: str = "random",
-        sensor_scales: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.num_envs, self.device, self.max_episode_steps = num_envs, torch.device(device), max_episode_steps
@@ -78,7 +76,6 @@ class CartPoles(Source):
         def tensor(values: Any, kind: torch.dtype = torch.float64) -> Tensor:
             return torch.tensor(values, dtype=kind, device=device)
 
-        self._scales = None if sensor_scales is None else tensor(sensor_scales, torch.float32)
         self._fixed = tensor(fixed_starts()) if starts == "fixed" else None
         # Of uniform numbers of -1 to 1.
         self._wide = tensor([TRACK, START_SPEED, np.pi / 2, START_SPEED])
@@ -134,8 +131,7 @@ class CartPoles(Source):
     def read(self) -> Tensor:
         """(B, 5) float32: x, x_dot, cos theta, sin theta, theta_dot."""
         x, x_dot, _, theta_dot = self._parts
-        readings = torch.stack((x, x_dot, self._cos, self._sin, theta_dot)).mT.float()
-        return readings if self._scales is None else readings * self._scales
+        return torch.stack((x, x_dot, self._cos, self._sin, theta_dot)).mT.float()
 
 
 @checked("env")
@@ -168,7 +164,7 @@ class CartPoleSwingUp(SensorTask):
 
     def make_source(self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu") -> CartPoles:
         """So many carts; they need no threads."""
-        return CartPoles(num_envs, self.max_episode_steps, self.starts, self.sensor_scales, device)
+        return CartPoles(num_envs, self.max_episode_steps, self.starts, device)
 
 
 make_swingup_vec = functools.partial(vector_env_of, CartPoleSwingUp)

@@ -70,6 +70,7 @@ class SensorEnv(TokenEnv):
         beside: senses of a teacher, who meets the same episodes; see `beside_observation`.
         beside_sees: what the teacher reads: the task's ``state``, or its ``readings``, which differ where
             these are pictures.
+        sensor_scales: (S,) factors of the task's readings; None: raw units.
 
     Attributes:
         can_be_captured: by a CUDA graph, with all `generators` registered.
@@ -87,9 +88,11 @@ class SensorEnv(TokenEnv):
         privileged: bool = True,
         beside: Senses | None = None,
         beside_sees: str = "state",
+        sensor_scales: Sequence[float] | None = None,
     ) -> None:
         self.source, self.senses = source, senses or Senses()
         self.stagger, self.once, self.autoreset = stagger, once, autoreset
+        self._sensor_scales = sensor_scales
         self.num_envs, self.device = source.num_envs, source.device
         self.max_episode_steps, self.step_duration = source.max_episode_steps, source.step_duration
         self.body_names, self.body_of_row = (source.name,), np.zeros(self.num_envs, int)
@@ -126,7 +129,7 @@ class SensorEnv(TokenEnv):
         self._recent = torch.zeros(remembered, b, self.n_actions, device=device)
         self._actions = self._recent.unbind()
         self._steps, self._start_age = torch.zeros(2, b, dtype=torch.int64, device=device)
-        self._running, self._have_diverged, self._begun_anew = torch.zeros(3, b, dtype=bool, device=device)
+        self._running, self._have_diverged, self.begun_anew = torch.zeros(3, b, dtype=bool, device=device)
         self._everywhere = torch.ones(b, dtype=torch.bool, device=device)
         self._nowhere = ~self._everywhere
         self._all_run = self._is_seeded = self._is_stepping = False
@@ -156,17 +159,13 @@ class SensorEnv(TokenEnv):
         """That steps draw from."""
         return tuple(draws.generator for draws in self._draws.values())
 
-    @property
-    def begun_anew(self) -> Tensor:  # noqa: D102
-        return self._begun_anew
-
     def reset(self, seed: int | Sequence[Any] | None = None, rows: Tensor | None = None) -> dict[str, Tensor]:
         """See `TokenEnv.reset`. Raises EnvironmentFault: episodes begin with what is not finite."""
         check_open(self)
         if self._is_stepping:
             raise UserError("reset() in the midst of a step: call finish() first")
         if rows is not None and not self._is_seeded:
-            raise UserError("the first reset() starts every environment; give no rows")
+            raise UserError("the first reset() starts every environment; give no reset_mask or rows")
         where = self._everywhere if rows is None else rows
         if seed is None and not self._is_seeded:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -213,7 +212,7 @@ class SensorEnv(TokenEnv):
 
     @cached_property
     def _readings(self) -> Readings:
-        return Readings(self.source, self.knows_ends)
+        return Readings(self.source, self.knows_ends, self._sensor_scales)
 
     def _enter(self, where: Tensor | None = None) -> None:
         """Readings of all, or of those that have just been reset, to the slots."""
@@ -382,10 +381,10 @@ class SensorEnv(TokenEnv):
                 raise Misfit(f"the snapshot is of another environment: {name} {other}, here {own}")
         lost = self.source.restore(taken["source"])
         put(self, _KEPT, {name: taken[name] for name in _KEPT})
-        self._begun_anew.zero_()
+        self.begun_anew.zero_()
         if len(lost):
-            self._begun_anew[torch.as_tensor(lost)] = True
-            self._enter_starts(self._begun_anew, self._start(self._begun_anew))
+            self.begun_anew[torch.as_tensor(lost)] = True
+            self._enter_starts(self.begun_anew, self._start(self.begun_anew))
         return self._observation()
 
     @property

@@ -113,7 +113,6 @@ class GymnasiumSource(Source):
         num_envs: B.
         env_id, kwargs: of a registered environment.
         max_episode_steps: steps after which an episode is cut.
-        sensor_scales: (S,) factors of the readings; None: raw units.
 
     Raises:
         UserError: an environment that cannot be made, or whose spaces do not fit.
@@ -121,21 +120,13 @@ class GymnasiumSource(Source):
 
     kept = ("_episodes", "_shown")
 
-    def __init__(
-        self,
-        num_envs: int,
-        env_id: str,
-        kwargs: Mapping[str, Any],
-        max_episode_steps: int,
-        sensor_scales: Sequence[float] | None = None,
-    ) -> None:
+    def __init__(self, num_envs: int, env_id: str, kwargs: Mapping[str, Any], max_episode_steps: int) -> None:
         self.name, self.num_envs, self.max_episode_steps = env_id, num_envs, max_episode_steps
         self._make = functools.partial(make_env, env_id, dict(kwargs))
         self._envs = [self._make() for _ in range(num_envs)]
         self._made_anew = str(find_spec(env_id).entry_point).startswith(_BOX2D)
         self._physical = NominalActions(self._envs[0])
         self.single_action_space = self._physical.space
-        self._scales = None if sensor_scales is None else torch.tensor(sensor_scales, dtype=torch.float32)
         physical = self._physical
         self._episodes = Episodes(num_envs, n_seeds=1, action=physical.shape, dtype=physical.dtype)
         self._boundary = Boundary(env_id, self._envs[0].observation_space)
@@ -180,7 +171,7 @@ class GymnasiumSource(Source):
 
     def read(self) -> Tensor:
         """(B, S) float32, what the environments observe."""
-        return self._shown if self._scales is None else self._shown * self._scales
+        return self._shown
 
     def restore(self, taken: Mapping[str, Any]) -> Sequence[int]:
         """Replay the episodes; see `Source.restore`."""

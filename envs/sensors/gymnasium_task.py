@@ -154,7 +154,7 @@ class GymnasiumTask(RenderedTask):
     def make_source(  # noqa: D102
         self, num_envs: int, threads: int = 0, device: torch.device | str = "cpu"
     ) -> Source:
-        given = (self.name, self.kwargs, self.max_episode_steps, self.sensor_scales)
+        given = (self.name, self.kwargs, self.max_episode_steps)
         if self.simulation == "warp":
             return WarpSource(num_envs, torch.device(device), *given, **self.device_options)
         if self.batched:

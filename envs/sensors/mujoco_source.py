@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from ..cores import thread_count
 from ..draws import RandomNumbers
 from ..in_place import replace
-from ..locomotion.backends.mujoco import DIVERGED
+from ..locomotion.backends.mujoco import DIVERGED, tensor_of
 from .gymnasium_envs import find_spec, make_env
 from .gymnasium_source import SEEDS_OF_EPISODES, NominalActions
 from .source import Source
@@ -124,7 +124,6 @@ class _MujocoTask(Source):
         env_id: of a task for which `why_not_batched` finds nothing.
         kwargs: its own arguments.
         max_episode_steps: steps after which an episode is truncated.
-        sensor_scales: (S,) factors of the readings; None: raw units.
 
     Attributes:
         sensor_names: of the S sensors: positions but for the place on the ground, then velocities.
@@ -141,7 +140,6 @@ class _MujocoTask(Source):
         env_id: str,
         kwargs: Mapping[str, Any],
         max_episode_steps: int,
-        sensor_scales: Sequence[float] | None = None,
     ) -> None:
         env = make_env(env_id, kwargs)
         task, self._rules = env.unwrapped, rules_of(env_id)
@@ -151,14 +149,11 @@ class _MujocoTask(Source):
         self.single_action_space = self._physical.space
         self._skipped = task.observation_structure["skipped_qpos"]
         self._start_qpos, self._start_qvel = task.init_qpos, task.init_qvel
-        self._frame_skip, self._dt, self.step_duration = task.frame_skip, task.dt, float(task.dt)
+        self._frame_skip, self.step_duration = task.frame_skip, float(task.dt)
         self._model = task.model
         positions, speeds = state_names(task.model)
         self.sensor_names = (*positions[self._skipped :], *speeds)
         self._noise = self._settings["reset_noise_scale"]
-        self._scales = None
-        if sensor_scales is not None:
-            self._scales = torch.tensor(sensor_scales, dtype=torch.float32, device=device)
         env.close()
 
     def _starts(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +180,7 @@ class _MujocoTask(Source):
         """
         settings, diverged = self._settings, self._diverged
         healthy = self._are_healthy(~diverged)
-        velocity = (self._progress - before).double().masked_fill(diverged, 0.0) / self._dt
+        velocity = (self._progress - before).double().masked_fill(diverged, 0.0) / self.step_duration
         rewards = (
             settings["forward_reward_weight"] * velocity
             + settings.get("healthy_reward", 0.0) * healthy
@@ -217,8 +212,7 @@ class _MujocoTask(Source):
         """(B, S) float32: positions but for the place on the ground, then velocities."""
         limit = self._rules.speed_limit
         speeds = self.qvel.clamp(-limit, limit) if math.isfinite(limit) else self.qvel
-        readings = torch.cat((self.qpos[:, self._skipped :], speeds), 1).float()
-        return readings if self._scales is None else readings * self._scales
+        return torch.cat((self.qpos[:, self._skipped :], speeds), 1).float()
 
     @property
     def diverged(self) -> Tensor:
@@ -245,18 +239,13 @@ class MujocoSource(_MujocoTask):
         super().__init__(num_envs, torch.device("cpu"), *task)
         threads = thread_count(threads, num_envs)
         self._batch = mujoco.batch.Batch(self._model, nsim=num_envs, nthread=threads)
-        bound = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
-        self.qpos, self.qvel, self._ctrl = map(torch.from_numpy, bound)
-        self._xpos, self._com = self._batch.bind("xpos"), self._batch.bind("subtree_com")
+        names = ("qpos", "qvel", "ctrl", "xpos", "subtree_com")
+        bound = (tensor_of(self._batch.bind(name)) for name in names)
+        self.qpos, self.qvel, self._ctrl, self._xpos, self._com = bound
         self._state = self._batch.state  # (B, all that MuJoCo integrates), warm starts included
         # Kept, since what it is derived from is a substep behind the state, and no part of it.
-        self._progress = self._place()
+        self._progress = self._place().clone()
         self._diverged = torch.zeros(num_envs, dtype=torch.bool)
-
-    def _place(self) -> Tensor:
-        place = super()._place()
-        # Of what is derived from the state, arrays may not be written to.
-        return place.clone() if isinstance(place, Tensor) else torch.from_numpy(place.copy())
 
     def start(self, where: Tensor, draws: RandomNumbers) -> None:
         """Start as Gymnasium's task does, with a seed that is drawn."""

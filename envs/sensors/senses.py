@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from ..errors import UserError
 from ..numbers import PROBABILITY_BELOW_1, between, checked, listed, one_of, real, whole
@@ -106,7 +106,3 @@ class Senses:
         meaning = f"for {lengths} steps: {Traces.meaning(are_patches)}"
         size = len(self.traces) * Traces.size(n_actions, are_patches)
         return (Feature("trace", size, "state", "mixed", meaning),)
-
-    def with_values(self, **values: Any) -> Senses:
-        """The same with other values."""
-        return replace(self, **values)

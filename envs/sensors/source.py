@@ -125,6 +125,7 @@ class Readings(Kept):
     Args:
         source: the task.
         looks: whether the host may look at values.
+        scales: (S,) factors of the readings; None: raw units.
 
     Attributes:
         values: (B, S, *reading_shape).
@@ -133,8 +134,9 @@ class Readings(Kept):
 
     kept = ("values", "state")
 
-    def __init__(self, source: Source, looks: bool) -> None:
+    def __init__(self, source: Source, looks: bool, scales: Sequence[float] | None = None) -> None:
         self._source, self._looks, b = source, looks, source.num_envs
+        self._scales = None if scales is None else torch.tensor(scales, device=source.device)
         self._broken: Tensor | None = None  # readings of the last step in which some were not finite
         self._has_told = False
         kind = torch.uint8 if source.reading_shape else torch.float32
@@ -152,6 +154,8 @@ class Readings(Kept):
             None: the host knows that there are none.
         """
         values = self._source.read()
+        if self._scales is not None:
+            values = values * self._scales
         state = self._source.read_state(values) if self._has_state else None
         broken = None
         if not (self._looks and sums_up(values) and (state is None or sums_up(state))):

@@ -114,7 +114,7 @@ class SensorTask(TaskSet):
     ) -> SensorEnv:
         """See `TaskSet.make_env`; names and ``aligned`` mean nothing here, ``options`` are `SensorEnv`'s."""
         source = self.make_source(num_envs or 1, threads, self.simulated_on(device))
-        return SensorEnv(source, self.senses, **options)
+        return SensorEnv(source, self.senses, sensor_scales=self.sensor_scales, **options)
 
 
 def vector_env_of(
@@ -138,7 +138,7 @@ def vector_env_of(
         if isinstance(own.get(name), Mapping):
             own[name] = part(**own[name])
     task, options["autoreset"] = kind(**own), resets_itself(autoreset_mode)
-    return TokenVectorEnv(SensorEnv(task.make_source(num_envs, threads), task.senses, **options))
+    return task.make_vec(num_envs=num_envs, threads=threads, **options)
 
 
 def checked_scales(scales: Any, sensors: Sequence[str]) -> tuple[float, ...] | None:

@@ -260,10 +260,9 @@ def test_a_graph_cannot_hold_it() -> None:
 def test_sensors_may_have_scales_of_their_own() -> None:
     scales = np.linspace(0.1, 2, 18)
     _, device = pair("HalfCheetah-v5", sensor_scales=list(scales))
-    device.reset(0)
-    source = device.source
+    read, source = device.reset(0)["privileged"], device.source
     state = torch.cat((source.qpos, source.qvel), 1).numpy()
-    np.testing.assert_allclose(source.read().numpy(), state * scales, rtol=1e-6)
+    np.testing.assert_allclose(read.numpy(), state * scales, rtol=1e-6)
 
 
 def test_speeds_are_read_within_the_tasks_limit(hoppers: SensorEnv) -> None:

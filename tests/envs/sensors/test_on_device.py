@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from somite.envs.sensors.env import SensorEnv
 from .test_sensor_vector_env import DISTURBED as UNTRACED
 from .worlds import NoWaiting, act, equal, go_on, tensors, waiting_for_nothing, waves
 
-DISTURBED = UNTRACED.with_values(traces=(6.0,))
+DISTURBED = replace(UNTRACED, traces=(6.0,))
 SENSES = Senses(history=2, shuffle=2, noise_channels=1, traces=(10,))
 ROWS, STEPS = 12, 200
 QUIET = {

@@ -342,9 +342,9 @@ def test_whole_numbers_may_be_written_with_an_exponent() -> None:
 
 def test_senses_with_other_values_are_checked_anew() -> None:
     senses = Senses(history=3)
-    assert senses.with_values(duplicates=1) == Senses(history=3, duplicates=1)
+    assert dataclasses.replace(senses, duplicates=1) == Senses(history=3, duplicates=1)
     with pytest.raises(UserError, match="senses.history"):
-        senses.with_values(history=0)
+        dataclasses.replace(senses, history=0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         senses.history = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.envs.sensors.worlds import sensor_vec
 
 from .test_sensor_vector_env import DISTURBED as UNTRACED
 
-DISTURBED = UNTRACED.with_values(traces=(10,))
+DISTURBED = replace(UNTRACED, traces=(10,))
 ANT = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0}
 MEMORY = "SomiteTests/Memory-v0"
 
@@ -278,7 +279,7 @@ def test_an_episode_that_ends_too_soon_has_not_been_replayed(caplog: pytest.LogC
     ("other", "said"),
     [
         (lambda: carts(rows=6), "num_envs 5, here 6"),
-        (lambda: carts(DISTURBED.with_values(blinking=0.1)), "senses"),
+        (lambda: carts(replace(DISTURBED, blinking=0.1)), "senses"),
         (lambda: carts(once=True), "once"),
         (lambda: carts(beside=Senses()), "beside None, here Senses"),
         (lambda: of_gymnasium("Pendulum-v1", rows=5), "task cartpole_swingup, here Pendulum-v1"),
