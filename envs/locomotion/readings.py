@@ -198,7 +198,7 @@ class _BlockPlaces:
         start = int(model.jnt_qposadr[joints[0]]) if joints else 0
         coordinates = sum(COORDINATES[int(model.jnt_type[joint])] for joint in joints)
         positions, velocities = _bounded(self._block.body) if task.max_state is not None else ([], [])
-        axes, of_joints = self._of_joints()
+        axes, of_slots, turning = self._of_joints()
         vectors = [
             self._of_limbs(of("xpos", 3), of("xpos", 3)[root]),  # so that padding is where the root is
             self._of_limbs(of("cvel", 6)[:, 3:]),
@@ -208,14 +208,16 @@ class _BlockPlaces:
             axes,
         ]
         centers = of("subtree_com", 3)[model.body_rootid]
-        found = of_joints | {
+        found = {  # in this order training states hold them
             "vectors": np.concatenate(vectors, 1),
             "centers": self._of_limbs(centers, centers[root]),
+            **of_slots,
             "root_origin": of("xpos", 3)[root],
             "root_rotation": of("xmat", 9)[root, :6],
             "root_qpos": of("qpos")[start : start + coordinates],
             "mass_center": of("subtree_com", 3)[root, :2],
             "bounded": np.concatenate((of("qpos")[positions], of("qvel")[velocities])),
+            **turning,
             "rotations": self._of_limbs(of("xmat", 9)) if reaches else np.zeros(0, int),
         }
         return {name: own.reshape(-1, self._block.n) for name, own in found.items()}
@@ -240,8 +242,8 @@ class _BlockPlaces:
         found[:, self._slots] = of_bodies[self._bodies].swapaxes(0, 1)
         return found
 
-    def _of_joints(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Axes of all joint slots (3, N J, n), and what else is read of them; at padding 0."""
+    def _of_joints(self) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Axes of all joint slots (3, N J, n), states, and how they turn; at padding 0."""
         model, of = self._block.body.model, self._of
         shape = self._n_limbs * self._j, self._block.n
         axes, quaternions, turning = (np.full((width, *shape), self._zero) for width in (3, 4, 9))
@@ -265,8 +267,8 @@ class _BlockPlaces:
             if actuator >= 0 and model.actuator_actadr[actuator] >= 0:
                 last = model.actuator_actadr[actuator] + model.actuator_actnum[actuator] - 1
                 activation[place] = of("act")[last]
-        of_slots = {"joint_position": position, "joint_speed": speed, "activation": activation}
-        return axes, of_slots | {"quaternions": quaternions, "rotations_of_joints": turning}
+        states = {"joint_position": position, "joint_speed": speed, "activation": activation}
+        return axes, states, {"quaternions": quaternions, "rotations_of_joints": turning}
 
 
 def _bounded(body: Morphology) -> tuple[list[int], list[int]]:

@@ -114,3 +114,13 @@ def test_the_number_of_threads_changes_nothing():
         env.reset(seed=3)
         found.append(go_on(env, 30, 3))
     assert equal(found[0], found[1]) and equal(found[0], found[2])
+
+
+def test_readings_lie_as_training_states_of_earlier_versions_hold_them():
+    env = make_vec(["ant"], 1, threads=1)
+    assert list(env.snapshot()["_readings"]) == ["_values"]
+    assert list(env._readings._parts) == [
+        *("vectors", "centers", "joint_position", "joint_speed", "activation", "root_origin"),
+        *("root_rotation", "root_qpos", "mass_center", "bounded", "quaternions", "rotations_of_joints"),
+        "rotations",
+    ]
