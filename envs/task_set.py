@@ -7,6 +7,7 @@ import copy
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .errors import UserError, one_line
@@ -242,20 +243,14 @@ def check_environment(config: Mapping[str, Any], where: str) -> None:
         if isinstance(value, str) and (len(value) > LONGEST_TEXT or "\0" in value):
             raise UserError(f"{key} has {len(value):,} characters, or one that no text has")
         if name in LARGEST and isinstance(value, str):
-            value = _number(value)  # counts may be written as text
+            with suppress(ValueError):
+                value = float(value)  # counts may be written as text
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             most = LARGEST.get(name, math.inf if isinstance(value, float) else 1e15)
             if not abs(value) <= most:  # NaN is not, either
                 raise UserError(
                     f"{key} is {str(value)[:100]}; no environment has more than {most:,.0f} there"
                 )
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def values_of(node: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
