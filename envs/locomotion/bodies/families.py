@@ -198,7 +198,9 @@ def distinct(names: Sequence[str], build: Callable[[str], Morphology]) -> tuple[
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(build(name).identity, []).append(name)
-    stays = {name: min(group, key=size) for group in groups.values() for name in group}
+    stays = {}
+    for group in groups.values():
+        stays |= dict.fromkeys(group, min(group, key=size))
     return [name for name in names if stays[name] == name], {a: b for a, b in stays.items() if a != b}
 
 

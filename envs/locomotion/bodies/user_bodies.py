@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError, nearest, one_line
+from ...errors import UserError, check_installed, nearest, one_line
 from .families import distinct
 from .mjcf import load_morphology
 from .mjcf_files import check_files, what_a_folder_holds
@@ -192,14 +192,8 @@ def menagerie_file(name: str) -> Path:
     Raises:
         UserError: the package is missing, the name unknown, or nothing could be fetched.
     """
-    try:
-        package = importlib.import_module("mujoco_menagerie")
-    except ModuleNotFoundError as error:
-        if error.name != "mujoco_menagerie":
-            raise
-        raise UserError(
-            f"{MENAGERIE}{name} needs the package mujoco-menagerie: pip install 'somite[menagerie]'"
-        ) from error
+    check_installed(MENAGERIE + name, {"mujoco_menagerie": "mujoco-menagerie"}, "menagerie")
+    package = importlib.import_module("mujoco_menagerie")
     robot, _, entry = name.partition("/")
     if robot not in package.names():
         raise UserError(f"MuJoCo Menagerie has no robot {robot!r}; {nearest(robot, package.names())}")

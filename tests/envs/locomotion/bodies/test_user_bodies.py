@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import re
 import subprocess
 import sys
@@ -356,6 +357,7 @@ def menagerie(tmp_path, monkeypatch):
     """A stand-in for the package `mujoco_menagerie`, with the interface of its version 2026.10.4."""
     (tmp_path / "go.xml").write_text(of_height(1))
     module = types.ModuleType("mujoco_menagerie")
+    module.__spec__ = importlib.machinery.ModuleSpec("mujoco_menagerie", None)
     module.MenagerieError = type("MenagerieError", (Exception,), {})
     module.robot = FakeRobot(tmp_path / "go.xml", [])
     module.names = lambda: ["acme_go", "acme_arm"]
