@@ -24,6 +24,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ...envs.errors import nearest, one_line
+from ...envs.files import read_regular
 from ...envs.task_set import ALLOWANCES
 from ...envs.tokens import CONTRACT_VERSION, TokenSpec
 from ...envs.user_modules import imported_class, is_foreign
@@ -41,7 +42,6 @@ from .policy_json import (
     policy_folder_of,
     read_description,
 )
-from .untrusted import read_regular
 
 if TYPE_CHECKING:
     from ..agent import Agent

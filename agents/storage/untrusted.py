@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ...envs.errors import UserError, one_line
+from ...envs.files import read_regular
 
 MOST_ENTRIES = 500_000
 """Files and folders of a run."""
@@ -55,22 +56,6 @@ def check_inside(path: str | Path, folder: str | Path, kind: type[UserError] = U
             f"{path} is a link that leads out of {folder}, where nothing is read or written for a run; put "
             "what it leads to in its place"
         )
-
-
-def read_regular(path: Path, most: int, kind: type[UserError] = UserError) -> bytes:
-    """Content of a regular file of ``most`` bytes.
-
-    Raises:
-        OSError: It cannot be read.
-        UserError: Of ``kind``: it is larger, or no regular file (a pipe, a device).
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise kind(f"{path} is no regular file")
-        if found.st_size > most:
-            raise kind(f"{path} has {found.st_size:,} bytes; at most {most:,} are read")
-        return file.read(most)
 
 
 def read_json(path: Path, most: int, kind: type[UserError] = UserError) -> Any:

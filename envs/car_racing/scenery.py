@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
-import stat
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError, nearest, one_line
+from ..files import read_regular
 from ..numbers import FLAG, NAMES, SHARE, checked, real
 
 SIZE = 96
@@ -251,7 +250,10 @@ def read_picture(path: str) -> np.ndarray:
     import cv2
 
     what = f"env.scenery.background={path!r}"
-    data = _content(path, what)
+    try:
+        data = read_regular(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{what}: the picture cannot be read ({one_line(str(error))})") from error
     try:
         for look in ("verify", "load"):  # a PNG's checksums; whether all rows are there
             with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
@@ -280,19 +282,3 @@ def _check_size(what: str, width: int, height: int) -> None:
             f"{what} has {width:,} x {height:,} pixels; at most {LARGEST_SIDE:,} on a side and "
             f"{MOST_PIXELS:,} in all are decoded"
         )
-
-
-def _content(path: str, what: str) -> bytes:
-    try:
-        # A pipe would be waited for.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{what}: there is no such picture ({one_line(str(error))})") from error
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(handle)
-        raise UserError(f"{what}: there is no such picture, it is no regular file")
-    with open(handle, "rb") as file:
-        if found.st_size > MOST_BYTES:
-            raise UserError(f"{what} has {found.st_size:,} bytes; at most {MOST_BYTES:,} are read")
-        return file.read(MOST_BYTES)

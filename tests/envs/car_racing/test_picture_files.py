@@ -111,7 +111,7 @@ def test_what_is_no_whole_picture_is_refused(tmp_path, data, said):
 def test_nobody_waits_for_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/zero", tmp_path, tmp_path / "missing.png", "x\0.png"):
-        with pytest.raises(UserError, match="there is no such picture"):
+        with pytest.raises(UserError, match="the picture cannot be read"):
             read_picture(str(path))
 
 

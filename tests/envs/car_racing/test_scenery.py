@@ -117,7 +117,7 @@ def test_colors_bars_and_blob(original: np.ndarray) -> None:
     ("values", "message"),
     [
         ({"background": "nois"}, "env.scenery.background='nois': no such background; did you mean 'noise'"),
-        ({"background": "no/such.png"}, "env.scenery.background='no/such.png': there is no such picture"),
+        ({"background": "no/such.png"}, "env.scenery.background='no/such.png': the picture cannot be read"),
         ({"background": []}, r"must be a name or a list of names, got \[\]"),
         ({"background": 3}, "must be a name or a list of names, got 3"),
         ({"background": "plain:1,2,300"}, "a colour is three numbers from 0 to 255"),
