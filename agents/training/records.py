@@ -35,8 +35,8 @@ from ..storage.save_errors import SaveErrors
 ONLY_IN_CSV = ("time/iterations", "time/time_elapsed", "time/total_timesteps")
 """Scalars that are no curves."""
 
-MOST_WAITING = 20_000
-"""Events kept for later while they cannot be written; beyond it, the oldest are dropped."""
+MOST_WAITING = 16 * 2**20
+"""Bytes of events kept for later while they cannot be written; beyond it, the oldest are dropped."""
 
 SECONDS_BETWEEN_LINES = 10.0
 """Of progress, where there is no terminal."""
@@ -149,7 +149,7 @@ class EventFile:
         # Unbuffered: an error comes with the record that it belongs to.
         self._file = open(folder / f"events.out.tfevents.{unique}", "xb", buffering=0)  # noqa: SIM115
         self._errors, self._whole = errors, 0
-        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[bytes] = deque()
         self._add(Event(file_version="brain.Event:2"))
         if again:  # what the folder holds of later steps is not shown any more
             self._add(Event(step=last_step + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -163,6 +163,8 @@ class EventFile:
         record = io.BytesIO()
         RecordWriter(record).write(event.SerializeToString())
         self._waiting.append(record.getvalue())
+        while len(self._waiting) > 1 and sum(map(len, self._waiting)) > MOST_WAITING:
+            self._waiting.popleft()
         self._write()
 
     def _write(self) -> None:

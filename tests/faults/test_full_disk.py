@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard.summary import scalar
+from torch.utils.tensorboard.summary import scalar, text
 
 from somite.agents import load_policy
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints, step_of
 from somite.agents.storage.save_errors import EXIT_UNSAVED, SaveErrors
 from somite.agents.storage.training_state import find_fault
+from somite.agents.training import records
 from somite.agents.training.records import EventFile, MetricsCsv
 from somite.envs.errors import UserError
 
@@ -171,6 +172,21 @@ def test_events_wait_and_no_half_record_stays(tmp_path: Path) -> None:
     events.add(scalar("a", 4.0), 4)
     events.close()
     assert not errors._failing and steps_of(tmp_path, "a") == [1, 2, 3, 4]
+
+
+def test_pictures_that_wait_are_bounded_by_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MOST_WAITING", 10_000)
+    events = EventFile(tmp_path, 0, SaveErrors(tmp_path, "continue"))
+    whole, events._file = events._file, Full(events._file, room=0)
+    for step in range(9):
+        events.add(text("picture", 3000 * "x"), step)
+    events._file = whole
+    events.add(scalar("a", 1.0), 9)
+    events.close()
+    found = Path(next(tmp_path.glob("events.*"))).stat().st_size
+    assert 9_000 < found < 10_500 and steps_of(tmp_path, "a") == [9]
 
 
 def test_a_row_that_was_half_written_by_a_killed_run_is_dropped(tmp_path: Path) -> None:
