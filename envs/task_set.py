@@ -163,9 +163,12 @@ class TaskSet(abc.ABC):
         """The same, simulated so from now on, with `device_options`. Raises UserError: it cannot be."""
         if simulation != "cpu" and (self.device_simulation != simulation or self.why_not_on_device()):
             raise UserError(f"{self.why_not_on_device()}: use simulation=cpu")
+        return self.changed(simulation=simulation, device_options=options or self.device_options)
+
+    def changed(self, **attributes: Any) -> Self:
+        """The same with other attributes, such as ``senses`` of a task of sensors."""
         other = copy.copy(self)
-        other.simulation = simulation
-        other.device_options = options or self.device_options
+        vars(other).update(attributes)
         return other
 
     def for_evaluation(self) -> TaskSet:

@@ -92,7 +92,7 @@ class CloneLearner(OnPolicyLearner):
         senses = _undisturbed(self.teacher, task)
         sees = "readings" if self.teacher.policy.kind == task.kind else "state"
         if settings.episode_steps is not None:
-            task = task.with_limit(min(settings.episode_steps, task.max_episode_steps))
+            task = task.changed(max_episode_steps=min(settings.episode_steps, task.max_episode_steps))
         env = setup.make_env(settings.num_envs, task, stagger=True, beside=senses, beside_sees=sees)
         self._rng = np.random.default_rng(setup.learner_seed)
         columns = {"labels": (env.sizes["n_actions"],)}
@@ -181,6 +181,6 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])
         raise UserError(f"the teacher was trained on {described[0]}, the student is to learn {described[1]}")
     senses = replace(own.senses, shuffle="never", noise_channels=0, missing=0.0, blinking=0.0, stuck=0)
-    with closing(own.with_senses(senses).make_env(own.seen, 1, threads=1)) as env:
+    with closing(own.changed(senses=senses).make_env(own.seen, 1, threads=1)) as env:
         check_fit(teacher.policy, env)
     return senses

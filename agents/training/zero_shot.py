@@ -128,7 +128,7 @@ class ZeroShotSuite:
         task, steps = task_set_of(config), self.settings.steps[self._policy.kind]
         steps = min(steps, task.max_episode_steps)
         if isinstance(task, SensorTask):
-            task = task.with_limit(steps)
+            task = task.changed(max_episode_steps=steps)
         else:
             task = task_set_of(with_changes(config, {"task": {"max_episode_steps": steps}}))
         return task.for_evaluation()

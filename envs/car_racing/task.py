@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -72,9 +71,7 @@ class CarRacing(SensorTask):
 
     def for_evaluation(self) -> CarRacing:
         """Without slips and patience: until the lap is done, the field is left, or time is up."""
-        other = copy.copy(self)
-        other.patience, other.slips = 0, 0.0
-        return other
+        return self.changed(patience=0, slips=0.0)
 
     @property
     def frames_per_second(self) -> float:

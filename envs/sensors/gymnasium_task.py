@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -68,11 +67,9 @@ class RenderedTask(SensorTask):
         if MODE not in modes:
             offered = f"only {', '.join(map(str, modes))}" if modes else "no render mode"
             raise UserError(f"{self.name} cannot be filmed: it offers {offered}, and not {MODE}")
-        other = copy.copy(self)
-        other.kwargs = {**self.kwargs, "render_mode": MODE}
-        other.batched, other.renders = False, True
-        rate = metadata.get("render_fps")
-        other.frames_per_second = float(rate) if is_number(rate) and rate > 0 else FRAMES_PER_SECOND
+        kwargs, rate = {**self.kwargs, "render_mode": MODE}, metadata.get("render_fps")
+        rate = float(rate) if is_number(rate) and rate > 0 else FRAMES_PER_SECOND
+        other = self.changed(kwargs=kwargs, batched=False, renders=True, frames_per_second=rate)
         with closing(make_env(other.name, other.kwargs)) as env:
             env.reset(seed=0)
             picture_of(env)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -72,12 +71,6 @@ class SensorTask(TaskSet):
                 raise UserError(f"{self.name} has no body {name!r}; {nearest(name, choices)}")
         return self.seen
 
-    def with_senses(self, senses: Senses) -> SensorTask:
-        """The same task with other senses."""
-        other = copy.copy(self)
-        other.senses = senses
-        return other
-
     def for_filming(self) -> SensorTask:
         """The same task, made to be drawn: its source has ``pictures``, or ``render`` if it ``renders``.
 
@@ -95,12 +88,6 @@ class SensorTask(TaskSet):
         """Constants of single sensors, if there are any."""
         scales = self.sensor_scales
         return () if scales is None else (f"readings scaled sensor by sensor: {list(scales)}",)
-
-    def with_limit(self, steps: int) -> SensorTask:
-        """The same task whose episodes are cut after so many steps."""
-        other = copy.copy(self)
-        other.max_episode_steps = steps
-        return other
 
     def make_env(
         self,

@@ -83,7 +83,7 @@ def test_shuffled_patches_find_their_neighbours_and_keep_traces() -> None:
     kept = {"history": 2, "traces": [30], "neighbors": 40}
     task = CarRacing(Senses(**kept), action_repeat=4, max_episode_steps=200)
     plain = task.make_vec(num_envs=2)
-    shuffled = task.with_senses(Senses(**kept, shuffle="episode")).make_vec(num_envs=2)
+    shuffled = task.changed(senses=Senses(**kept, shuffle="episode")).make_vec(num_envs=2)
     without = CarRacing(Senses(history=2), action_repeat=4, max_episode_steps=200).make_vec(num_envs=2)
     names = {name: i for i, name in enumerate(plain.source.sensor_names)}
     pairs = [(names[f"patch_{r}_{c}"], names[f"patch_{r}_{c + 1}"]) for r in range(14) for c in range(15)]

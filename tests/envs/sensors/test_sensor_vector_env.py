@@ -346,7 +346,7 @@ def test_a_teacher_sees_the_same_episodes_with_its_own_senses(history: int) -> N
     beside = Senses(history=history, duplicates=1)
     task = CartPoleSwingUp(senses=replace(DISTURBED, history=2), max_episode_steps=10)
     env = task.make_vec(num_envs=3, beside=beside)
-    alone = task.with_senses(beside).make_vec(num_envs=3)
+    alone = task.changed(senses=beside).make_vec(num_envs=3)
     unwatched = task.make_vec(num_envs=3)
     wanted, _ = alone.reset(seed=2)
     assert_same(env.reset(seed=2)[0], unwatched.reset(seed=2)[0])
