@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ...envs.errors import nearest, one_line
+from ...envs.errors import UserError, nearest, one_line
 from ...envs.files import read_regular
 from ...envs.task_set import ALLOWANCES
 from ...envs.tokens import CONTRACT_VERSION, TokenSpec
@@ -104,19 +104,21 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu") -> Agent
         An agent that acts on raw observations of one or many environments.
 
     Raises:
-        UserError: There is no such folder, with the nearest names.
-        CheckpointError: It is damaged, made by a version that this one cannot read, or of a class of the
-            user's own whose module is not imported.
+        CheckpointError: The folder is missing, with the nearest names, or damaged, made by a version that
+            this one cannot read, or of a class of the user's own whose module is not imported.
     """
     from ..agent import Agent
 
-    found = policy_folder_of(folder)
+    try:
+        found = policy_folder_of(folder)
+    except UserError as error:
+        raise CheckpointError(str(error)) from error
     description, data = _read(found)
     file = f"{folder}: {DESCRIPTION}"
     wanted = _without_memory(description, file)
     try:
         tensors = _read_tensors(data, wanted)
-    except (SafetensorError, RuntimeError, ValueError, LookupError, ArithmeticError) as error:
+    except (SafetensorError, RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         said = one_line(str(error))[:300]
         raise CheckpointError(f"{folder}: {TENSORS} is damaged: {type(error).__name__}: {said}.") from error
     except _Misfit as error:
@@ -221,11 +223,12 @@ def _read_tensors(data: bytes, wanted: Mapping[str, torch.Tensor]) -> dict[str, 
     tensors = safetensors.torch.load(data)
     problems = [f"{key} is missing" for key in wanted if key not in tensors]
     problems += [f"{key[:100]} is not part of the policy" for key in tensors if key not in wanted]
-    for key in wanted.keys() & tensors.keys():
-        for what in ("shape", "dtype"):
-            found, meant = (getattr(of[key], what) for of in (tensors, wanted))
+    for key in (key for key in wanted if key in tensors):
+        both = tensors[key], wanted[key]
+        shapes = [tuple(tensor.shape) for tensor in both]
+        dtypes = [str(tensor.dtype).removeprefix("torch.") for tensor in both]
+        for what, (found, meant) in (("shape", shapes), ("dtype", dtypes)):
             if found != meant:
-                found, meant = (str(value).removeprefix("torch.") for value in (found, meant))
                 problems.append(f"{key} has {what} {found}, wanted {meant}")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""

@@ -12,7 +12,6 @@ from somite.agents.storage import atomic as atomic_folder
 from somite.agents.storage import policy as checkpoint
 from somite.agents.storage.policy import CheckpointError, save_policy
 from somite.agents.storage.policy_json import read_description
-from somite.envs.errors import UserError
 from somite.envs.tokens import Feature, TokenSpec
 
 SPEC = TokenSpec(
@@ -247,7 +246,7 @@ def test_any_truncation_or_flipped_byte_of_the_description_fails_with_one_error(
 
 
 def test_a_missing_folder_names_the_nearest(saved):
-    with pytest.raises(UserError, match="no run .*runn.*did you mean 'run'"):
+    with pytest.raises(CheckpointError, match="no run .*runn.*did you mean 'run'"):
         load_policy(saved.parent.parent / "runn")
     (saved.parent.parent / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no policy: expected policy.json and policy.safetensors"):
