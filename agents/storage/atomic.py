@@ -72,7 +72,9 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     beside = {path: path.with_name(f".{path.name}{_WRITING}") for path in contents}
     try:
         for path, data in contents.items():
-            beside[path].write_bytes(data)
+            beside[path].unlink(missing_ok=True)  # a link there would lead what is written elsewhere
+            with beside[path].open("xb") as file:
+                file.write(data)
             _sync(beside[path])
         for path, written in beside.items():
             os.replace(written, path)

@@ -178,6 +178,15 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch, fai
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(files, b"old")
 
 
+def test_a_link_in_a_strangers_folder_leads_nothing_elsewhere(tmp_path):
+    victim, stranger = tmp_path / "victim", tmp_path / "stranger"
+    victim.write_text("mine")
+    stranger.mkdir()
+    (stranger / ".policy.onnx.writing").symlink_to(victim)
+    replace_files({stranger / "policy.onnx": b"new"})
+    assert victim.read_text() == "mine" and (stranger / "policy.onnx").read_bytes() == b"new"
+
+
 def test_the_exporter_is_silent_and_logging_is_as_before(caplog):
     with pytest.raises(ZeroDivisionError), export._quiet():
         logging.getLogger("onnxscript.something").warning("noise")
