@@ -22,7 +22,7 @@ from ...agents.storage.paths import check_folder
 from ...agents.storage.run_folder import CHECKPOINTS, find_run, go_back_to, split_checkpoint
 from ...envs.errors import UserError
 from ...envs.user_modules import look_in
-from .arguments import CONFIG_MODULE, check_names, key_of, parse, with_implied, with_own_classes
+from .arguments import CONFIG_MODULE, check_names, parse, with_implied, with_own_classes
 from .jobs import Task, asks_for_several, do_task, exit_code, own_folder, user_message
 from .multirun import arguments_of_sweep, find_sweep, run_sweep
 from .resume import resumed_run, rewrite_for_resume
@@ -137,13 +137,9 @@ def _run_resumable(task: Task, config_name: str, arguments: list[str]) -> list[E
         else:
             arguments = rewrite_for_resume(arguments)
         check_names(arguments, config_name)
-        several = asks_for_several(parse(arguments))
-        # A plugin that decides which jobs come next is left to Hydra.
-        is_known = not any(key_of(argument) == "hydra/sweeper" for argument in arguments)
-        if sweep is not None or (several and is_known):
-            return run_sweep(task, config_name, arguments, sweep)
-        if several:
-            return _run_hydra(task, config_name, arguments)
+        if sweep is not None or asks_for_several(parse(arguments)):
+            errors = run_sweep(task, config_name, arguments, sweep)
+            return _run_hydra(task, config_name, arguments) if errors is None else errors
         with own_folder(arguments, config_name) as arguments:
             if step is not None:
                 for later in go_back_to(find_run(run, needs=CHECKPOINTS), step):

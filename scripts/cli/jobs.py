@@ -70,9 +70,8 @@ def own_folder(arguments: Sequence[str], config_name: str) -> Iterator[list[str]
             check_composed(composed, config_name, folder)
     there = folder.is_dir()
     if parsed.config_name == RESUMED and not list_checkpoints(folder):
-        raise UserError(
-            f"{folder} has no checkpoint, so it is not the run to resume"
-        )  # never a new one in silence
+        # Never a new one in silence.
+        raise UserError(f"{folder} has no checkpoint, so it is not the run to resume")
     try:
         if named:
             folder.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def arguments_of_sweep(folder: Path, arguments: Sequence[str]) -> list[str]:
 
 def run_sweep(
     task: Task, config_name: str, arguments: Sequence[str], folder: Path | None = None
-) -> list[Exception]:
+) -> list[Exception] | None:
     """Runs the jobs of a multirun that are not finished, each in a folder of its own.
 
     Args:
@@ -101,14 +101,19 @@ def run_sweep(
         folder: Of the sweep that goes on; None: a new one.
 
     Returns:
-        The errors of jobs that failed; the others went on.
+        The errors of jobs that failed; the others went on. None: a plugin decides which jobs come next, so
+        that the multirun is left to Hydra.
 
     Raises:
         UserError: The jobs cannot be composed, or another process runs this sweep.
     """
     parsed = parse(arguments)
     with configuration(parsed) as loader:
-        config = loader.load_configuration(config_name, parsed.overrides, RunMode.MULTIRUN)
+        name = parsed.config_name or config_name
+        config = loader.load_configuration(name, parsed.overrides, RunMode.MULTIRUN)
+        sweeper = str(config.hydra.sweeper._target_)
+        if folder is None and not sweeper.endswith(f".{BasicSweeper.__name__}"):
+            return None
         context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         keys: list[str] = []
         if folder is None:

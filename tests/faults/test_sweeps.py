@@ -16,7 +16,7 @@ from somite.agents.storage.run_folder import hold, last_checkpoint, list_checkpo
 from somite.agents.storage.training_state import read_facts, write_training_state
 from somite.envs.errors import UserError
 from somite.scripts.cli import command_line
-from somite.scripts.cli.multirun import FILE, find_sweep, read_sweep
+from somite.scripts.cli.multirun import FILE, find_sweep, read_sweep, run_sweep
 
 from .processes import PPO, ROLLOUT, Nursery
 
@@ -265,3 +265,17 @@ def test_a_sweep_with_an_invalid_value_is_refused_as_a_whole(
         command_line.run(task, "train", ["-m", "seed=0,-1"])
     assert ended.value.code == 2 and not task.ran and not (tmp_path / "runs").exists()
     assert capsys.readouterr().err == "seed must be a whole number from 0 to 4,294,967,295, got -1\n"
+
+
+@pytest.mark.parametrize("given", [["hydra/sweeper=mine"], ["experiment=searched"]])
+def test_a_plugin_that_decides_which_jobs_come_next_is_left_to_hydra(
+    task: Task, tmp_path: Path, given: list[str]
+) -> None:
+    for file, text in {
+        "hydra/sweeper/mine.yaml": "_target_: my_plugin.Sweeper\n",
+        "experiment/searched.yaml": "# @package _global_\ndefaults:\n  - override /hydra/sweeper: mine\n",
+    }.items():
+        (tmp_path / "own" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "own" / file).write_text(text)
+    assert run_sweep(task, "train", [f"--config-dir={tmp_path / 'own'}", "-m", "seed=0,1", *given]) is None
+    assert not task.ran and not (tmp_path / "runs").exists()
