@@ -25,7 +25,7 @@ from ...envs.errors import UserError
 from ..bundled import PREFIX
 from .atomic import replace_file
 from .run_folder import CHECKPOINTS, ROOT, find_run
-from .untrusted import check_inside, read_json
+from .untrusted import check_inside, read_json, read_yaml
 
 RUN, ROBOT, PICTURE, FILE = "run", "robot", "picture", "file"
 
@@ -142,7 +142,7 @@ def make_absolute(config: DictConfig, here: Path) -> None:
     """Makes the paths of a composed configuration absolute, in place."""
     for key, kind in PATHS.items():
         value = OmegaConf.select(config, key, default=None)
-        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         found = _with_texts(value, lambda text, kind=kind: absolute(text, kind, here))
         if found != value:
             OmegaConf.update(config, key, _with_texts(found, _literal), merge=False)
@@ -183,9 +183,16 @@ def _relative(text: str, root: str) -> str:
 
 
 def typed_arguments(run: str | Path) -> list[str]:
-    """The arguments that a run was started with, where the command line did; nothing in them is looked up."""
+    """The arguments that a run was started with, where the command line did; nothing in them is looked up.
+
+    Raises:
+        UserError: The file is damaged or too large, or holds something else than texts.
+    """
     file = Path(run) / ".hydra" / "overrides.yaml"
-    return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
+    found = OmegaConf.to_container(read_yaml(file)) if file.is_file() else []
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise UserError(f"{file}: expected the arguments of a command line, each a text")
+    return found
 
 
 def training_to_share(training: Mapping[str, Any], run: str | Path) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from ...agents.storage.paths import found_from_run, hydra_quoted, named_run
+from ...agents.storage.paths import found_from_run, hydra_quoted, named_run, typed_arguments
 from ...agents.storage.run_folder import (
     CHECKPOINTS,
     find_checkpoint,
@@ -158,11 +158,7 @@ def read_saved(run: Path, folder: Path, given: Iterable[str]) -> DictConfig:
     """
     check_links(run)
     given, file = set(given), folder / "config.yaml"
-    texts = read_yaml(folder / "overrides.yaml")  # which is told beside every policy that is saved
-    if not isinstance(texts, ListConfig) or not all(
-        isinstance(t, str) for t in OmegaConf.to_container(texts)
-    ):
-        raise UserError(f"{folder / 'overrides.yaml'}: expected the arguments of a command line, each a text")
+    typed_arguments(run)  # which are told beside every policy that is saved
     config = read_yaml(file)
     if not isinstance(config, DictConfig):
         raise UserError(f"{file}: expected sections and keys, got {type(config).__name__}")

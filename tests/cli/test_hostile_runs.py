@@ -211,8 +211,11 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
-@pytest.mark.parametrize("name", ["config.yaml", "overrides.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "overrides.yaml", "overrides.yaml of a run that went on"])
 def test_a_hostile_file_of_a_configuration_is_not_read(run, capsys, name, text):
+    name, _, went_on = name.partition(" ")
+    if went_on:
+        shutil.copytree(run / ".hydra", run / ".hydra.1")
     file = run / ".hydra" / name
     if name == "overrides.yaml" and text in (TEXTS["a list"], TEXTS["nothing"]):
         text = "{a: b}"

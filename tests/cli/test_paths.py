@@ -16,6 +16,7 @@ from somite.agents.storage.paths import (
     found_from_run,
     hydra_quoted,
     keep_where,
+    make_absolute,
     named_run,
     relative_to_run,
     run_of,
@@ -56,6 +57,14 @@ def here(tmp_path, monkeypatch):
 def composed(config_name, *arguments):
     with hydra.initialize_config_module("somite.conf", version_base="1.3"):
         return hydra.compose(config_name, list(arguments))
+
+
+def test_what_a_list_of_paths_looks_up_is_a_path_as_well(here):
+    for name in ("one", "two"):
+        (here / name).mkdir()
+    config = OmegaConf.create({"run": ["one", "${output}"], "output": "two"})
+    make_absolute(config, here)
+    assert list(config.run) == [str(here / "one"), str(here / "two")]
 
 
 @pytest.mark.parametrize("name", NAMES)
