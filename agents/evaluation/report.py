@@ -178,7 +178,8 @@ class Report:
             agent, environment = load_policy(plan.folder), plan.trials[0].environment
             task, shown = task_set_of(environment).for_evaluation(), []
             body = (task.unseen or task.seen)[0]
-            if looks_inside(agent.policy):
+            is_one_limb = task.kind == "limbs" and task.morphology(body).n_limbs == 1
+            if looks_inside(agent.policy) and not is_one_limb:
                 shuffled = with_changes(environment, {"senses": {"shuffle": INSIDE_STEPS // 2}})
                 own = task_set_of(shuffled).for_evaluation() if "senses" in environment else task
                 path = self.output / "plots" / f"inside_{file_name(plan.run)}.png"

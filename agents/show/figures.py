@@ -82,7 +82,7 @@ def limb_graph(record: Inside) -> Figure:
     a limb reads of itself, and one for each layer.
 
     Raises:
-        UserError: a policy of sensors.
+        UserError: a policy of sensors; or a body of one limb, which has nobody to tell anything.
     """
     if record.parents is None:
         raise UserError(f"{record.body} has sensors and no limbs; draw attention_over_time")
@@ -93,6 +93,8 @@ def _messages(record: Inside) -> Figure:
     """Graph and heat maps of a policy with messages."""
     names, parents, ways = record.names, record.parents, record.messages
     edges = [limb for limb, parent in enumerate(parents) if parent >= 0]
+    if not edges:
+        raise UserError(f"{record.body} has one limb, which has nobody to tell anything")
     ends = {"up": [(i, parents[i]) for i in edges], "down": [(parents[i], i) for i in edges]}
     rows = {way: [f"{names[a]} → {names[b]}" for a, b in pairs] for way, pairs in ends.items()}
     sizes = {way: told[:, edges] for way, told in ways.items()}  # each (T, edges)

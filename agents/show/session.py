@@ -298,7 +298,7 @@ class Session:
             bars.append(Bars("share of the attention", self.names, self.attention))
         limbs = self.env.bodies[0].limbs if self.messages else ()
         edges = [index for index, limb in enumerate(limbs) if limb.parent >= 0]
-        for way, told in self.messages.items():
+        for way, told in self.messages.items() if edges else ():
             pairs = [(limbs[edge].name, limbs[limbs[edge].parent].name) for edge in edges]
             ends = tuple(f"{a} > {b}" if way == "up" else f"{b} > {a}" for a, b in pairs)
             bars.append(Bars(f"messages {way} the body", ends, told[0, edges]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses
 from tests.agents.policies.helpers import build
+from tests.agents.show.sessions import session_of
 from tests.observations import SPEC, permute_limbs, random_observation
 
 KEPT = Path(__file__).parents[3] / "docs" / "results"
@@ -307,6 +309,18 @@ def test_pictures_of_limbs_show_all_text_and_where_the_messages_go(run: str) -> 
             attention_over_time(record)
     else:
         assert not overlaps(attention_over_time(record))
+
+
+def test_a_robot_of_one_limb_has_nobody_to_tell_anything(tmp_path: Path) -> None:
+    (tmp_path / "cart.xml").write_text(
+        "<mujoco><worldbody><body><joint name='x' type='slide'/><geom size='0.2'/></body></worldbody>"
+        "<actuator><motor joint='x' ctrlrange='-1 1'/></actuator></mujoco>"
+    )
+    session = session_of("cheetah_smp_split/smp-0", {"morphology": str(tmp_path / "cart.xml")})
+    with closing(session):
+        assert session.messages and session.inside() == []
+        with pytest.raises(UserError, match="has one limb"):
+            limb_graph(record_inside(session.agent, session.task_set, session.body, steps=2))
 
 
 def test_the_picture_of_sensors_marks_every_shuffle() -> None:
