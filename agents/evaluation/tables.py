@@ -29,9 +29,9 @@ def interval(row: pd.Series, name: str) -> str:
     return number(value) + ("" if pd.isna([value, low]).any() else f" [{number(low)}, {number(high)}]")
 
 
-def markdown(frame: pd.DataFrame, n_left: int = 2) -> str:
-    """A table; what stands in a cell is text already. The first columns are aligned at the left."""
-    align = ["left" if i < n_left else "right" for i in range(len(frame.columns))]
+def markdown(frame: pd.DataFrame) -> str:
+    """A table; what stands in a cell is text already. The first two columns are aligned at the left."""
+    align = ["left" if i < 2 else "right" for i in range(len(frame.columns))]
     return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -90,15 +90,13 @@ class Check(NamedTuple):
     within: float  # share of the numbers in them that were not at a bound, where a difference cannot show
 
 
-def check(
-    policy: Policy, graph: ActingGraph, run: Run, sizes: Sequence[Sizes] = CHECKED, seed: int = 0
-) -> Check:
+def check(policy: Policy, graph: ActingGraph, run: Run, seed: int = 0) -> Check:
     """How far the exported graph, run elsewhere, is from ``Agent.act`` at most, over several sizes and steps.
 
     What the graph has fixed replaces the sizes' own.
     """
     only = {**graph.sizes, **({} if policy.kind == "limbs" else {"joints": 1})}
-    tried = tuple(dict.fromkeys(size._replace(**only) for size in sizes))
+    tried = tuple(dict.fromkeys(size._replace(**only) for size in CHECKED))
     rng = np.random.default_rng(seed)
     steps = [step for size in tried for step in _episode(policy, graph, run, size, rng)]
     differences, rows, actions = zip(*steps, strict=True)

@@ -167,12 +167,10 @@ def keep_newest(run: str | Path, count: int) -> None:
         remove_folder(folder)
 
 
-def publish(checkpoint: str | Path, run: str | Path, name: str = "policy") -> Path:
-    """Copies a checkpoint's policy to ``policy/`` or ``best/`` of its run; gives the folder written."""
-    target = Path(run) / name
-    with replace_folder(target) as writing:
+def publish(checkpoint: str | Path, run: str | Path) -> None:
+    """Copies a checkpoint's policy to ``policy/`` of its run."""
+    with replace_folder(Path(run) / "policy") as writing:
         shutil.copytree(standing(Path(checkpoint) / "policy"), writing, dirs_exist_ok=True)
-    return target
 
 
 def go_back_to(run: str | Path, step: int) -> list[Path]:

@@ -39,34 +39,28 @@ class SaveErrors:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """A block that writes something, named in words; its `OSError` is taken as by `failed`."""
+        """A block that writes something, named in words.
+
+        That it could not be written is said once until it can be again, of a checkpoint every time.
+
+        Raises:
+            SystemExit: It could not, and the run is to stop then.
+        """
         try:
             yield
         except OSError as error:
-            self.failed(what, error)
+            reason = f"{what} of {self.folder} could not be written: {error.strerror or error}"
+            if self.stops:
+                log.error("%s; the run stops (on_save_error=stop). %s", reason, self._kept())
+                raise SystemExit(EXIT_UNSAVED) from error
+            if what not in self._failing or what == CHECKPOINT:
+                then = "the run goes on and tries again (on_save_error=continue)"
+                log.warning("%s; %s. %s", reason, then, self._kept())
+            self._failing.add(what)
         else:
-            self.succeeded(what)
-
-    def failed(self, what: str, error: OSError) -> None:
-        """Says that something could not be written, once until it can be again; a checkpoint every time.
-
-        Raises:
-            SystemExit: The run is to stop then.
-        """
-        reason = f"{what} of {self.folder} could not be written: {error.strerror or error}"
-        if self.stops:
-            log.error("%s; the run stops (on_save_error=stop). %s", reason, self._kept())
-            raise SystemExit(EXIT_UNSAVED) from error
-        if what not in self._failing or what == CHECKPOINT:
-            then = "the run goes on and tries again (on_save_error=continue)"
-            log.warning("%s; %s. %s", reason, then, self._kept())
-        self._failing.add(what)
-
-    def succeeded(self, what: str) -> None:
-        """Says that something can be written again."""
-        if what in self._failing:
-            self._failing.discard(what)
-            log.info("%s of %s is written again", what, self.folder)
+            if what in self._failing:
+                self._failing.discard(what)
+                log.info("%s of %s is written again", what, self.folder)
 
     def check_end(self) -> None:
         """For a run that ends. Raises SystemExit: its last checkpoint could not be written."""

@@ -70,9 +70,7 @@ def test_publishing_copies_the_policy_alone(tmp_path):
         write_checkpoint(tmp_path, step)
         run_folder.publish(run_folder.last_checkpoint(tmp_path), tmp_path)
         assert (tmp_path / "policy" / "step").read_text() == str(step)
-    run_folder.publish(run_folder.checkpoint_folder(tmp_path, 100), tmp_path, "best")
-    assert (tmp_path / "best" / "step").read_text() == "100"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoints", "policy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "policy"]
 
 
 def test_a_failed_copy_leaves_the_published_policy(tmp_path, monkeypatch):
