@@ -78,7 +78,7 @@ def evaluate(config: DictConfig) -> list[Row]:
     for folder in folders:
         agent, run = load_policy(folder, device), run_name(folder)
         task = task_of(agent, plain["env"]).for_evaluation()
-        names = task.choose(_names(plain["bodies"] or "all"))
+        names = task.choose(plain["bodies"] or "all")
         filmed = to_film(task) if plain["video"] else None
         own = _evaluate_agent(agent, run, task, names, plain)
         if plain["output"] is None:
@@ -158,14 +158,10 @@ def _film(agent: Agent, task: TaskSet, wanted: Any, output: Path, seed: int) -> 
     if wanted is True or task.kind != "limbs":
         names = (task.unseen or task.seen)[:1]
     else:
-        names = task.choose(_names(wanted))
+        names = task.choose(wanted)
     for name in names:
         if not film_episode(agent, task, name, output / f"{file_name(name)}.mp4", seed):
             return
-
-
-def _names(given: Any) -> Any:
-    return [str(name) for name in given] if isinstance(given, list) else given
 
 
 def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: torch.device) -> None:

@@ -28,10 +28,8 @@ def view(config: DictConfig) -> None:
     """
     agent = load_policy(policy_folder_of(str(config.run)), resolve_device(config.device))
     plain = OmegaConf.to_container(config, resolve=True)
-    bodies = plain["bodies"]
-    bodies = [str(name) for name in bodies] if isinstance(bodies, list) else bodies
     task = task_of(agent, plain["env"]).for_evaluation()
-    with closing(Session(agent, task, bodies, config.seed)) as session:
+    with closing(Session(agent, task, plain["bodies"], config.seed)) as session:
         kind = choose_viewer(config.viewer, session)
         # Ctrl-C is how the viewer in a browser is left.
         with closing(make_viewer(kind, session, config.port)) as viewer, suppress(KeyboardInterrupt):

@@ -26,7 +26,6 @@ from ...envs.locomotion.backends import frame_skip_of
 from ...envs.locomotion.pictures.body_pictures import body_picture, sheet
 from ...envs.locomotion.pictures.describe import Description, JointRow, describe, start_tokens
 from ...envs.locomotion.pictures.rendering import file_name, find_backend, portrait
-from ...envs.numbers import whole
 from ...envs.tokens import Feature
 
 PIPED_WIDTH = 120
@@ -76,7 +75,7 @@ def describe_bodies(config: DictConfig) -> None:
     said = dict.fromkeys(str(warning.message) for warning in caught)
     _print_notes(console, [text for text in said if text.startswith("left out")])
     if config.pictures:
-        size = [whole(16).read(key, config[key]) for key in ("width", "height")]
+        size = config.width, config.height
         _draw(console, bodies, descriptions, Path(str(config.output)), size)
 
 

@@ -151,6 +151,7 @@ def test_changes_for_an_evaluation_are_compared_with_what_they_change():
         ("episodes", 0, "episodes must be a whole number from 1"),
         ("episodes", "many", "episodes must be a whole number"),
         ("unfit", "ignore", "unfit must be one of fail, skip"),
+        ("bodies", 7, "bodies must be a name or a list of names or null, got 7"),
         ("workers", 0, "workers must be auto or a whole number"),
     ],
 )
