@@ -59,14 +59,16 @@ class Setup:
         """Of the agent. Raises UserError: it does not fit the task, or has no gradient."""
         return policy_class(self.agent, self.task_set.kind, by_gradient)
 
-    def make_env(self, num_envs: int, task_set: TaskSet | None = None, **options: Any) -> TokenEnv:
+    def make_env(
+        self, num_envs: int, task_set: TaskSet | None = None, by_gradient: bool = True, **options: Any
+    ) -> TokenEnv:
         """Environments of all training bodies, of the run's task or another, where the run simulates them.
 
-        The policy is to be trained by its gradient; ``options`` are those of `TaskSet.make_env`.
+        A policy that is to be trained ``by_gradient`` must have one; ``options`` are those of `TaskSet.make_env`.
         """
         task = task_set or self.task_set
         device = "cpu" if task.simulation == "cpu" else self.device
-        aligned = self.policy_class(by_gradient=True).aligned_slots
+        aligned = self.policy_class(by_gradient).aligned_slots
         return task.make_env(task.seen, num_envs, device, aligned=aligned, threads=self.threads, **options)
 
 
