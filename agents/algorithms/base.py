@@ -64,7 +64,7 @@ class Setup:
     ) -> TokenEnv:
         """Environments of all training bodies, of the run's task or another, where the run simulates them.
 
-        A policy that is to be trained ``by_gradient`` must have one; ``options`` are those of `TaskSet.make_env`.
+        A policy to be trained ``by_gradient`` must have one; ``options`` are those of `TaskSet.make_env`.
         """
         task = task_set or self.task_set
         device = "cpu" if task.simulation == "cpu" else self.device
