@@ -78,7 +78,7 @@ class TokenNormalizer(nn.Module):
             self.register_buffer(f"{kind}_scale", torch.ones(size))
 
     def forward(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Normalised tokens (..., N, F), and joints (..., N, J, G) or None where there are none."""
+        """Normalised tokens (..., N, F), and joints (..., N, J, G) or None if there are no joints."""
         return self.tokens(observation), self.joints(observation) if "joints" in observation else None
 
     def tokens(self, observation: Mapping[str, Tensor]) -> Tensor:

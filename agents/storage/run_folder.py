@@ -145,7 +145,7 @@ def last_checkpoint(run: str | Path) -> Path:
 
 
 def find_checkpoint(run: str | Path, step: int) -> Path:
-    """The checkpoint of a step. Raises UserError: there is none, with the steps that there are."""
+    """The checkpoint of a step. Raises UserError, which names the steps that were saved, if it was not."""
     checkpoints = {step_of(path): path for path in list_checkpoints(run)}
     if step not in checkpoints:
         there = nearest(str(step), map(str, checkpoints))

@@ -46,7 +46,7 @@ FIRST = ("agent", "algorithm", "algorithm.learning_rate", "env", "seed")
 """Hyperparameters that the tab shows unasked; the others can be ticked."""
 
 PICTURES_SEED = 7_000_025
-"""Of the start that is looked at each time: of the cart-pole, one that lasts whatever is done."""
+"""Of the episode's start, the same for every picture; the cart-pole's is one from which episodes last."""
 
 FRAMES = 12
 WIDTH, HEIGHT = 240, 160

@@ -31,7 +31,7 @@ WITHOUT_INFLUENCE = frozenset(Algorithm.__dataclass_fields__) - {"max_diverged"}
 class Changes:
     """What differs from when a training state was written, in words; none: the run is exact, to the last bit.
 
-    If ``new_episodes``, the environments are others, so that episodes cannot be gone on with.
+    If ``new_episodes``, the environments have changed, so that their episodes cannot be resumed.
     """
 
     notes: tuple[str, ...] = ()

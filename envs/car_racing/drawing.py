@@ -66,7 +66,7 @@ class Painter:
 
     def __init__(self, num_envs: int) -> None:
         self._corners, self._centres = np.zeros((num_envs, 0, 4, 2)), np.zeros((num_envs, 2, 0))
-        self._reach = np.zeros((num_envs, 0))  # from a centre to its farthest corner, -inf if there is none
+        self._reach = np.zeros((num_envs, 0))  # from a centre to its farthest corner, -inf without corners
         self._colors: list[list[tuple[int, int, int]]] = [[] for _ in range(num_envs)]
         self._plain = {s: np.full((SIZE * s, SIZE * s, 3), FIELD_COLOR, np.uint8) for s in SCALES}
         self._canvases = {scale: np.empty_like(plain) for scale, plain in self._plain.items()}

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from somite.scripts.benchmarks.training import NaiveTransformer
+from tests.agents.policies.helpers import draw_large
 from tests.observations import SPEC, pad, permute_joints, permute_limbs, random_observation
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
@@ -21,9 +21,7 @@ def policy():
     """With weights so large that wrong wiring cannot hide in rounding, acting (not learning)."""
     torch.manual_seed(0)
     policy = NaiveTransformer(SPEC, width=16, feedforward=32)
-    for parameter in policy.parameters():
-        fan_in = parameter.shape[-1] if parameter.dim() > 1 else 1
-        nn.init.normal_(parameter, std=1.5 / fan_in**0.5)
+    draw_large(policy, 1.5)
     return policy.eval()
 
 

@@ -49,7 +49,7 @@ class Family:
     draw: Callable[[int], mujoco.MjSpec] | None = None
 
     def recipe(self, name: str) -> Recipe | None:
-        """How the body (or alias) ``name`` is made; None if there is none."""
+        """How the body (or alias) ``name`` is made; None if no family has it."""
         name = self.aliases.get(name, name)
         made = {**self.members, **self.others}
         if name in made:

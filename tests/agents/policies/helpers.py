@@ -26,13 +26,18 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 MARGIN = 0.1
 
 
+def draw_large(policy: nn.Module, deviation: float) -> None:
+    """Gives every parameter random numbers, of this deviation in what a unit sums up."""
+    for parameter in policy.parameters():
+        fan_in = parameter.shape[-1] if parameter.dim() > 1 else 1
+        nn.init.normal_(parameter, std=deviation / fan_in**0.5)
+
+
 def build(name: str, seed: int = 0) -> Policy:
     """The named policy with large random weights and biases and a normaliser that does something."""
     torch.manual_seed(seed)
     policy = POLICIES[name]()
-    for parameter in policy.parameters():
-        fan_in = parameter.shape[-1] if parameter.dim() > 1 else 1
-        nn.init.normal_(parameter, std=1.5 / fan_in**0.5)
+    draw_large(policy, 1.5)
     policy.normalizer.token_shift.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0, 0.0, 0.2]))
     policy.normalizer.joint_scale.copy_(torch.tensor([1.0, 1.0, 0.7, 1.4]))
     return policy

@@ -22,6 +22,7 @@ from somite.agents.policies.layers import TokenLSTM
 from somite.agents.storage.policy import save_policy
 from somite.envs.errors import UserError
 from somite.envs.sensors import CartPoleSwingUp, Senses
+from tests.agents.policies.helpers import draw_large
 
 A, S, N, B, T, K = 2, 5, 6, 3, 5, 4
 """Actions, canonical readings, slots, batch, steps, and the history of policies without memory."""
@@ -58,9 +59,7 @@ def build(name: str, seed: int = 0) -> SensorPolicy:
     """The named policy with large random weights and biases and a normaliser that does something."""
     torch.manual_seed(seed)
     policy = POLICIES[name]()
-    for parameter in policy.parameters():
-        fan_in = parameter.shape[-1] if parameter.dim() > 1 else 1
-        nn.init.normal_(parameter, std=1.2 / fan_in**0.5)
+    draw_large(policy, 1.2)
     if policy.normalizer.token_is_state.all():
         policy.normalizer.token_shift.copy_(torch.linspace(-0.2, 0.3, policy.spec.token_size))
         policy.normalizer.token_scale.copy_(torch.linspace(0.7, 1.4, policy.spec.token_size))
