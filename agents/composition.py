@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..envs.cores import check_memory
 from ..envs.errors import UserError
+from ..envs.task_set import TaskSet
 from ..envs.token_env import TokenEnv
 from . import policies
 from .policies.base import Policy, check_policy
@@ -23,6 +24,13 @@ LARGE = 1000
 
 _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 """The control of each kind of token: ``agent=mlp`` means the one that fits."""
+
+
+def make_task(config: DictConfig) -> TaskSet:
+    """The task of a configuration's ``env``, where only what it uses is left. Raises UserError."""
+    kind = hydra.utils.get_class(config.env._target_)
+    config.env = kind.used(OmegaConf.to_container(config.env))
+    return hydra.utils.instantiate(config.env, _convert_="all")
 
 
 def policy_class(config: DictConfig, kind: str, by_gradient: bool = False) -> type[Policy]:

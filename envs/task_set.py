@@ -71,21 +71,16 @@ class TaskSet(abc.ABC):
         values = {key: value for key, value in config.items() if key != "_target_"}
         try:
             for name, kind in cls.parts.items():
-                if values.get(name) is None:
-                    continue
-                if not isinstance(values[name], Mapping):
-                    raise UserError(
-                        f"{name} of this environment is {values[name]!r}; expected keys and values"
-                    )
-                part = dict(values[name])
-                target = part.pop("_target_", None)
-                if target is not None and imported_class(target, kind, __package__) is not kind:
-                    wanted = f"{'.'.join(kind.__module__.split('.')[:3])}.{kind.__name__}"
-                    raise UserError(f"env.{name}._target_ is {target!r}; expected {wanted}")
-                values[name] = kind(**part)
+                if values.get(name) is not None:
+                    values[name] = built_part(name, values[name], kind)
             return cls(**values)
         except TypeError as error:
             raise UserError(f"the saved environment does not fit this version: {error}") from error
+
+    @classmethod
+    def used(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What it is built from of a node of ``conf/env``: a policy is saved with no more."""
+        return dict(config)
 
     @property
     @abc.abstractmethod
@@ -171,6 +166,10 @@ class TaskSet(abc.ABC):
         vars(other).update(attributes)
         return other
 
+    def cut_short(self, steps: int) -> TaskSet:
+        """The same with episodes of at most so many steps."""
+        return self.changed(max_episode_steps=min(steps, self.max_episode_steps))
+
     def for_evaluation(self) -> TaskSet:
         """The same without what only helps training, such as episodes that end early."""
         return self
@@ -190,6 +189,18 @@ class TaskSet(abc.ABC):
     def notes(self) -> tuple[str, ...]:
         """What must stand beside every score."""
         return ()
+
+
+def built_part(name: str, node: Any, kind: type) -> Any:
+    """What a node of a task's configuration describes, of one class alone. Raises UserError: of another."""
+    if not isinstance(node, Mapping):
+        raise UserError(f"{name} of this environment is {node!r}; expected keys and values")
+    values = dict(node)
+    target = values.pop("_target_", None)
+    if target is not None and imported_class(target, kind, __package__) is not kind:
+        wanted = f"{'.'.join(kind.__module__.split('.')[:3])}.{kind.__name__}"
+        raise UserError(f"env.{name}._target_ is {target!r}; expected {wanted}")
+    return kind.from_config(values) if issubclass(kind, TaskSet) else kind(**values)
 
 
 def task_set_of(config: Mapping[str, Any]) -> TaskSet:

@@ -92,7 +92,7 @@ class CloneLearner(OnPolicyLearner):
         senses = _undisturbed(self.teacher, task)
         sees = "readings" if self.teacher.policy.kind == task.kind else "state"
         if settings.episode_steps is not None:
-            task = task.changed(max_episode_steps=min(settings.episode_steps, task.max_episode_steps))
+            task = task.cut_short(settings.episode_steps)
         env = setup.make_env(settings.num_envs, task, stagger=True, beside=senses, beside_sees=sees)
         self._rng = np.random.default_rng(setup.learner_seed)
         columns = {"labels": (env.sizes["n_actions"],)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from ...envs.errors import UserError
+from ...envs.locomotion import BodySet
+from ...envs.locomotion.bodies.families import Family
 from ...envs.task_set import task_set_of
 from ..device import set_threads, thread_limit
 from ..storage.policy import load_policy
@@ -35,8 +37,9 @@ def specialists_of(plans: Sequence[AgentPlan]) -> dict[tuple[str, str], float]:
     table, found = read_table(), {}
     for plan in plans:
         if plan.kind == "limbs":
-            kept = table.get(signature(plan.trials[0].environment), {}).get("bodies", {})
-            for body, entry in kept.items():
+            bodies = task_set_of(plan.trials[0].environment)
+            kept = [table.get(signature(own), {}).get("bodies", {}) for own in bodies.sets]
+            for body, entry in (one for own in kept for one in own.items()):
                 if entry.get("specialists"):
                     found[plan.run, body] = float(np.mean([one["return"] for one in entry["specialists"]]))
     return found
@@ -47,18 +50,19 @@ def read_table() -> dict[str, Any]:
     return json.loads(resources.files(__package__).joinpath(TABLE).read_text(encoding="utf-8"))
 
 
-def signature(environment: Mapping[str, Any]) -> str:
-    """A name for the task of a saved environment: specialists of another one are no measure."""
-    return key_of(_measured_in(environment))[:16]
+def signature(bodies: BodySet) -> str:
+    """A name for the task of a family's bodies: specialists of another one are no measure."""
+    return key_of(_measured_in(bodies))[:16]
 
 
-def _measured_in(environment: Mapping[str, Any]) -> dict[str, Any]:
+def _measured_in(bodies: BodySet) -> dict[str, Any]:
     """What a body's return depends on, its own parameters aside: family, length of a step, reward, ends."""
-    bodies = task_set_of(environment)
     task = asdict(bodies.task)
     if task["goal"] != "reach":  # these have no meaning for bodies that travel
         del task["goal"], task["reach_weight"]
-    names = {name: environment.get(name) for name in ("family", "morphology")}
+    source = bodies.source
+    is_family = isinstance(source, Family)
+    names = {"family": source.name if is_family else None, "morphology": None if is_family else source.source}
     return json.loads(json.dumps({**names, "frame_skip": bodies.frame_skip, "task": task}))
 
 
@@ -89,13 +93,13 @@ def _measure(table: dict[str, Any], folder: Path, episodes: int, seed: int, thre
     seen = agent.environment.get("seen", [])
     if agent.policy.kind != "limbs" or len(seen) != 1:
         raise UserError(f"{run_name(folder)} was trained on {', '.join(seen)}: a specialist has one body")
-    environment = undisturbed(saved_environment(agent))
-    task = task_set_of(environment).for_evaluation()
+    task = task_set_of(undisturbed(saved_environment(agent))).for_evaluation()
     specialist, random = (
         float(run_episodes(actor, task, seen, episodes, seed, threads=threads)[0].returns.mean())
         for actor in (agent, None)
     )
-    entry = table.setdefault(signature(environment), _measured_in(environment) | {"bodies": {}})
+    own = task.set_of(seen[0])
+    entry = table.setdefault(signature(own), _measured_in(own) | {"bodies": {}})
     body = entry["bodies"].setdefault(seen[0], {"specialists": []})
     body |= {"random": random, "hash": task.morphology(seen[0]).hash}
     training = agent.description["training"]

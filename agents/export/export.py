@@ -165,7 +165,7 @@ def _of_body(agent: Agent, name: str) -> tuple[Morphology, int, dict[str, np.nda
     with closing(calm.make_env(chosen, 1, aligned=policy.aligned_slots, threads=1)) as env:
         # Copies: the tensors are the simulation's own.
         start = {key: value.numpy().copy() for key, value in env.reset(0).items()}
-    return body, task.frame_skip or frame_skip_of(body.model), start
+    return body, task.set_of(body).frame_skip or frame_skip_of(body.model), start
 
 
 def to_onnx(graph: ActingGraph, example: tuple[torch.Tensor, ...]) -> ModelProto:

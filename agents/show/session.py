@@ -259,7 +259,7 @@ class Session:
     def _push(self, speed: float) -> str:
         if not self.env.bodies[0].can_travel:
             return "its root is fixed: a push would not move it"
-        direction = self.env.task.direction
+        direction = self.env.tasks[0].direction
         along = np.array([1.0, 0.0]) if isinstance(direction, str) else np.asarray(direction, float)
         self.env.push(0, speed * along / np.linalg.norm(along))
         return f"pushed by {speed:+g} m/s"

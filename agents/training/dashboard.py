@@ -61,7 +61,7 @@ BETWEEN = 0.125
 INSIDE_STEPS = 50
 """Steps over which attention and messages are drawn."""
 
-_NAMES_OF_TASKS = ("family", "morphology", "id")
+_NAMES_OF_TASKS = ("family", "families", "morphology", "id")
 _NO_SETTINGS = ("_target_", "keep_checkpoints", "checkpoint_every", "zero_shot_every")
 
 

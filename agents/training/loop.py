@@ -16,11 +16,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ...envs.errors import UserError
-from ...envs.task_set import TaskSet
 from ...envs.user_modules import OURS, module_names
 from ..agent import Agent
 from ..algorithms.base import Algorithm, Setup
-from ..composition import build_policy
+from ..composition import build_policy, make_task
 from ..device import (
     WARP,
     machine_name,
@@ -91,7 +90,7 @@ def make_setup(
     """What a configuration gives to its learner.
 
     Args:
-        config: as composed from ``conf/train.yaml``.
+        config: as composed from ``conf/train.yaml``; of its ``env`` what the task does not use is left out.
         algorithm: of `make_algorithm`.
         device: of the learner.
         steps: environment steps made before.
@@ -104,7 +103,7 @@ def make_setup(
     # its episodes.
     seeds = np.random.SeedSequence([int(config.seed), steps]).generate_state(3)
     learner_seed, env_seed, init_seed = (int(seed) for seed in seeds)
-    task_set: TaskSet = hydra.utils.instantiate(config.env, _convert_="all")
+    task_set = make_task(config)
     for note in () if resumes else task_set.start_notes():
         log.warning(note)
     compute = compute_of(config)

@@ -16,7 +16,6 @@ import numpy as np
 from ...envs.errors import EnvironmentFault, UserError, nearest
 from ...envs.locomotion.varied.variation import QUANTITIES, intervals_of
 from ...envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
-from ...envs.sensors import SensorTask
 from ...envs.task_set import TaskSet, task_set_of, with_changes
 from ..agent import Agent
 from ..algorithms.network import threads_of_an_operation
@@ -125,13 +124,8 @@ class ZeroShotSuite:
 
     def _task(self, config: Mapping[str, Any]) -> TaskSet:
         """The task with episodes cut short."""
-        task, steps = task_set_of(config), self.settings.steps[self._policy.kind]
-        steps = min(steps, task.max_episode_steps)
-        if isinstance(task, SensorTask):
-            task = task.changed(max_episode_steps=steps)
-        else:
-            task = task_set_of(with_changes(config, {"task": {"max_episode_steps": steps}}))
-        return task.for_evaluation()
+        steps = self.settings.steps[self._policy.kind]
+        return task_set_of(config).cut_short(steps).for_evaluation()
 
     def _why_not(self, task: TaskSet) -> str | None:
         """Why the policy cannot act there; None: it can."""

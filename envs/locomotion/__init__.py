@@ -18,7 +18,7 @@ except Exception as error:
 
 from .bodies.families import FAMILIES, build, get_split
 from .bodies.morphology import Morphology
-from .body_set import BodySet, RobotSet
+from .body_set import BodySet, FamilySet, RobotSet
 from .env import LocomotionEnv
 from .gym import make_vec
 from .limb_spec import LIMB_SPEC
@@ -33,6 +33,7 @@ __all__ = [
     "BodySet",
     "BodyVariation",
     "Damage",
+    "FamilySet",
     "LocomotionEnv",
     "LocomotionTask",
     "Morphology",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 
-from ..errors import UserError
-from ..numbers import NAMES, NULL, TEXT, checked, listed, part, whole
-from ..task_set import TaskSet
+from ..errors import UserError, nearest
+from ..numbers import NAMES, NULL, TEXT, VALUES, checked, listed, part, whole
+from ..task_set import TaskSet, built_part
 from .bodies import families
-from .bodies.families import Split, checked_split, distinct
+from .bodies.families import Split, checked_split, distinct, get_family, get_split
 from .bodies.morphology import Morphology
 from .bodies.user_bodies import SECONDS, UserBodies, absolute_source, read_user_bodies
 from .env import LocomotionEnv
@@ -65,7 +65,7 @@ class BodySet(TaskSet):
         world: Annotated[World | None, part(World)] = None,
     ) -> None:
         varied = {"variation": variation, "damage": damage, "world": world}
-        self._hold(families.get_family(family), families.get_split(family, split), bodies, task, varied)
+        self._hold(get_family(family), get_split(family, split), bodies, task, varied)
         self.frame_skip = frame_skip
 
     def _hold(
@@ -86,6 +86,24 @@ class BodySet(TaskSet):
         self.seen, self.unseen = self.split.seen, self.split.unseen
         self.max_episode_steps = self.task.max_episode_steps
 
+    @property
+    def sets(self) -> tuple[BodySet, ...]:
+        """One for each family, which has a task of its own."""
+        return (self,)
+
+    def set_of(self, body: str | Morphology) -> BodySet:
+        """That of `sets` whose task and ``frame_skip`` a body has. Raises UserError: none of them."""
+        return self
+
+    def canonical(self, name: str, also: Iterable[str] = ()) -> str:
+        """The name for a name or alias. Raises UserError, with the nearest name or word in ``also``."""
+        return self.source.canonical(name, also)
+
+    def cut_short(self, steps: int) -> BodySet:  # noqa: D102
+        limit = min(steps, self.task.max_episode_steps)
+        task = dataclasses.replace(self.task, max_episode_steps=limit)
+        return self.changed(task=task, max_episode_steps=limit)
+
     def hashes(self) -> dict[str, str]:
         """Of the bodies that are trained on, by name."""
         return {name: self.morphology(name).hash for name in self.seen}
@@ -101,7 +119,7 @@ class BodySet(TaskSet):
             if bodies in groups:
                 return groups[bodies]
             bodies = [bodies]
-        return tuple(self.source.canonical(name, groups) for name in bodies)
+        return tuple(self.canonical(name, groups) for name in bodies)
 
     def morphology(self, name: str) -> Morphology:
         """The body of that name. Raises UserError for an unknown one."""
@@ -121,10 +139,133 @@ class BodySet(TaskSet):
         """See `TaskSet.make_env`; ``options`` are those of `LocomotionEnv`."""
         bodies = self.seen if names is None else names
         built = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
-        options = {"frame_skip": self.frame_skip, **self.varied, **options}
+        own = [self.set_of(body) for body in bodies]
+        options = {"frame_skip": [one.frame_skip for one in own], **self.varied, **options}
         if self.simulation != "cpu":
             options |= {"device": device, "simulation": self.simulation, **self.device_options}
-        return LocomotionEnv(built, num_envs, self.task, **options)
+        return LocomotionEnv(built, num_envs, [one.task for one in own], **options)
+
+
+@checked("env")
+class FamilySet(BodySet):
+    """Bodies of several families, each with the task of its family.
+
+    Args:
+        families: their names, for example ``[cheetah, walker]``.
+        split: name of a split that each of them has, or ``all``; None: that of each one's ``settings``.
+        unseen: bodies that are held out beside those of the split.
+        bodies: train on exactly these instead, of any of the families.
+        settings: of each family: its task, ``frame_skip``, split and bodies.
+        variation, damage, world: of all, as of `BodySet`.
+
+    Raises:
+        UserError: as by `BodySet`; or a family without settings, or with something of its own that varies.
+    """
+
+    parts = {"variation": BodyVariation, "damage": Damage, "world": World}
+
+    def __init__(
+        self,
+        families: Annotated[str | Sequence[str], NAMES],
+        split: Annotated[str | None, TEXT | NULL] = None,
+        unseen: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
+        bodies: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
+        settings: Annotated[Mapping[str, BodySet] | None, VALUES | NULL] = None,
+        variation: Annotated[BodyVariation | None, part(BodyVariation)] = None,
+        damage: Annotated[Damage | None, part(Damage)] = None,
+        world: Annotated[World | None, part(World)] = None,
+    ) -> None:
+        self.varied = {"variation": variation, "damage": damage, "world": world}
+        self._of: dict[str, BodySet] = {}
+        for name in [families] if isinstance(families, str) else families:
+            own = (settings or {}).get(get_family(name).name)
+            if own is None:
+                raise UserError(f"env.settings.{name} is missing: the task of {name}")
+            if Varied.read(**own.varied):
+                raise UserError(
+                    f"env.settings.{name} has a variation, damage or world of its own; they are of all "
+                    "families: env.variation, env.damage, env.world"
+                )
+            self._of[name] = own
+            if split is not None:
+                self._of[name] = self._resplit(own, get_split(name, split))
+        if unseen is not None:
+            held_out = {self.canonical(name) for name in ([unseen] if isinstance(unseen, str) else unseen)}
+            for name, own in self._of.items():
+                seen = tuple(body for body in own.seen if body not in held_out)
+                more = tuple(body for body in own.seen if body in held_out)
+                self._of[name] = self._resplit(own, Split(own.split.name, seen, own.unseen + more))
+        if bodies is not None:
+            chosen = [self.canonical(name) for name in ([bodies] if isinstance(bodies, str) else bodies)]
+            for name, own in self._of.items():
+                named = [body for body in chosen if own.source.recipe(body) is not None]
+                self._of[name] = self._resplit(own, own.split, named)
+        names = ", ".join(dict.fromkeys(own.split.name for own in self.sets))
+        seen, unseen = (
+            [name for own in self.sets for name in getattr(own, side)] for side in ("seen", "unseen")
+        )
+        # Across families, too: a body may be equal to one of another family.
+        self.split = checked_split(names, seen, unseen, self.morphology)
+        self.seen, self.unseen = self.split.seen, self.split.unseen
+        self.max_episode_steps = max(own.max_episode_steps for own in self.sets)
+
+    @staticmethod
+    def _resplit(own: BodySet, split: Split, bodies: Sequence[str] | None = None) -> BodySet:
+        other = own.changed()
+        other._hold(own.source, split, bodies, own.task, own.varied)
+        return other
+
+    @classmethod
+    def used(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of its families alone."""
+        families = config.get("families")
+        names = [families] if isinstance(families, str) else families or []
+        given = config.get("settings") or {}
+        empty = {"bodies": None, "variation": None, "damage": None, "world": None}
+        settings = {
+            name: {key: value for key, value in given[name].items() if empty.get(key, 0) is not value}
+            for name in names
+            if isinstance(given.get(name), Mapping)
+        }
+        return {**config, "settings": settings}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> FamilySet:  # noqa: D102
+        config = cls.used(config)
+        settings = {
+            name: built_part(f"settings.{name}", node, BodySet) for name, node in config["settings"].items()
+        }
+        return super().from_config({**config, "settings": settings})
+
+    @property
+    def sets(self) -> tuple[BodySet, ...]:  # noqa: D102
+        return tuple(self._of.values())
+
+    def set_of(self, body: str | Morphology) -> BodySet:  # noqa: D102
+        name = body if isinstance(body, str) else body.name
+        for own in self.sets:
+            if own.source.recipe(name) is not None:
+                return own
+        if len(self.sets) == 1:
+            return self.sets[0]
+        raise UserError(
+            f"which task is {name!r} to do? It is of none of the families {', '.join(self._of)}: "
+            "say env.families=[<the family whose task it does>]"
+        )
+
+    def canonical(self, name: str, also: Iterable[str] = ()) -> str:  # noqa: D102
+        for own in self.sets:
+            if own.source.recipe(name) is not None:
+                return own.source.canonical(name)
+        known = [known for own in self.sets for known in own.source.known()]
+        raise UserError(f"{', '.join(self._of)} have no body {name!r}; {nearest(name, [*known, *also])}")
+
+    def morphology(self, name: str) -> Morphology:  # noqa: D102
+        return families.build(self.canonical(name))
+
+    def cut_short(self, steps: int) -> FamilySet:  # noqa: D102
+        of = {name: own.cut_short(steps) for name, own in self._of.items()}
+        return self.changed(_of=of, max_episode_steps=max(own.max_episode_steps for own in of.values()))
 
 
 @checked("env")

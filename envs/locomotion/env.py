@@ -23,7 +23,16 @@ from .backends.mujoco import KIND, MujocoSimulation
 from .backends.warp import WarpSimulation
 from .bodies.morphology import Morphology
 from .goals import Goals, Reward
-from .layout import adjacent_groups, limb_slots, make_layout, padded_sizes, spread_rows
+from .layout import (
+    Group,
+    Row,
+    adjacent_groups,
+    limb_slots,
+    make_layout,
+    padded_sizes,
+    per_row,
+    spread_rows,
+)
 from .limb_spec import LIMB_SPEC
 from .observation import Observer
 from .readings import Readings
@@ -40,8 +49,17 @@ COPIES = 10
 _PREPARATION_SEED = 8_110_001
 
 
+def _of_each(given: Any, count: int) -> tuple[Any, ...]:
+    """One thing for all of so many bodies, or one for each, as one for each. Raises UserError: others."""
+    if not isinstance(given, Sequence):
+        return (given,) * count
+    if len(given) != count:
+        raise UserError(f"{len(given)} tasks or frame skips for {count} bodies; give one, or one for each")
+    return tuple(given)
+
+
 class LocomotionEnv(TokenEnv):
-    """Rows of one or several morphologies that all do the same task.
+    """Rows of one or several morphologies, each with the task of its body.
 
     Observations are the limb token sets of :mod:`somite.envs.tokens`; actions are (B, N, J), nominal,
     in [-1, 1]. Rows of a body lie together, in the order of ``bodies``; bodies of one layout that lie
@@ -55,10 +73,10 @@ class LocomotionEnv(TokenEnv):
     Args:
         bodies: names of family members, or morphologies.
         num_envs: rows in all, spread evenly over the bodies; None: one of each.
-        task: reward and termination.
+        task: reward and termination; one for all, or one for each of ``bodies``.
         device: of all tensors.
         simulation: ``cpu`` (MuJoCo, on the CPU) or ``warp``.
-        frame_skip: substeps of a step; None: each body's own, of about 0.02 s.
+        frame_skip: substeps of a step, for all or for each; None: the body's own, of about 0.02 s.
         aligned, stagger, autoreset, threads: as of `TaskSet.make_env`.
         once: of no effect: rows that ended go on with new episodes, which nobody has to look at.
         physical_controls: actions are physical controls, unclipped, and so is the control cost.
@@ -78,11 +96,11 @@ class LocomotionEnv(TokenEnv):
         self,
         bodies: Sequence[str | Morphology],
         num_envs: int | None = None,
-        task: LocomotionTask | None = None,
+        task: LocomotionTask | Sequence[LocomotionTask] | None = None,
         *,
         device: torch.device | str = "cpu",
         simulation: str = "cpu",
-        frame_skip: int | None = 5,
+        frame_skip: int | None | Sequence[int | None] = 5,
         aligned: bool = False,
         stagger: bool = False,
         once: bool = False,
@@ -98,12 +116,15 @@ class LocomotionEnv(TokenEnv):
         prepared: int = 128,
     ) -> None:
         self.bodies, self.body_of_row = spread_rows(bodies, num_envs)
-        if frame_skip is not None and frame_skip < 1:
-            raise UserError(f"frame_skip must be at least 1, not {frame_skip}")
+        self.tasks = _of_each(task or LocomotionTask(), len(self.bodies))
+        self._frame_skips = _of_each(frame_skip, len(self.bodies))
+        for skip in self._frame_skips:
+            if skip is not None and skip < 1:
+                raise UserError(f"frame_skip must be at least 1, not {skip}")
         self.num_envs = b = len(self.body_of_row)
-        self.task, self.device = task or LocomotionTask(), torch.device(device)
+        self.device = torch.device(device)
         self.physical_controls, self.stagger, self.autoreset = physical_controls, stagger, autoreset
-        self._frame_skip, self._aligned = frame_skip, aligned
+        self._aligned = aligned
         self.n_limbs, self.n_joints = n, j = padded_sizes(self.bodies, aligned)
         self.sizes = {"n_tokens": n, "n_joints": j}
         self.single_observation_space = limb_observation_space(LIMB_SPEC, n, j)
@@ -112,7 +133,7 @@ class LocomotionEnv(TokenEnv):
             self.single_action_space = gymnasium.spaces.Box(-np.inf, np.inf, (n, j), np.float64)
         check_memory_of_environments(b, self.single_observation_space, COPIES)
         self.body_names = tuple(body.name for body in self.bodies)
-        self.max_episode_steps = self.task.max_episode_steps
+        self.max_episode_steps = max(task.max_episode_steps for task in self.tasks)
 
         varied = Varied.read(variation, damage, world)
         self._varied = (varied or Varied()) if varied or editable else None
@@ -126,9 +147,12 @@ class LocomotionEnv(TokenEnv):
         self.step_duration = self._blocks[0].dt
         durations = torch.cat([torch.full((block.n,), block.dt, **self._kind) for block in self._blocks])
         can_fall = torch.tensor([body.can_fall for body in self.bodies])[self.body_of_row].to(self.device)
-        self._reward = Reward(self.task, can_fall, durations, self._layout, self._readings, self._goals)
+        of_rows = self._layout, self._readings, self._goals
+        self._reward = Reward(self.tasks, self.body_of_row, can_fall, durations, *of_rows)
         self._place_commands()
         self._steps = torch.zeros(b, dtype=torch.int64, device=self.device)
+        limits = [task.max_episode_steps for task in self.tasks]
+        self._limits = per_row(limits, self.body_of_row, device=self.device)  # (B,), or one for all
         self._start_age = torch.zeros_like(self._steps)
         self._finished = torch.zeros(b, dtype=torch.bool, device=self.device)
         self._every = torch.ones_like(self._finished)
@@ -138,12 +162,13 @@ class LocomotionEnv(TokenEnv):
 
     def _simulate_by_mujoco(self, threads: int) -> None:
         self._kind, varied = KIND, self._varied or Varied()
-        options = varied.variation, varied.world, self.task.direction
-        pools = [compile_variants(body, *options) for body in self.bodies]
+        pools = [
+            compile_variants(body, varied.variation, varied.world, task.direction)
+            for body, task in zip(self.bodies, self.tasks, strict=True)
+        ]
         first = [pool[0].body for pool in pools]
-        groups = adjacent_groups([first[i] for i in self.body_of_row], self._aligned)
         threads = thread_count(threads, self.num_envs)
-        self._read(MujocoSimulation(groups, self._frame_skip, threads), first)
+        self._read(MujocoSimulation(self._groups(first), threads), first)
         terrains = [variant.terrain for pool in pools for variant in pool if variant.terrain is not None]
         self._readings.terrain = Ground(self.num_envs, terrains[0]) if terrains else None
         self._told = varied.told(self.num_envs, self.n_limbs, self.n_joints)
@@ -151,7 +176,7 @@ class LocomotionEnv(TokenEnv):
             own = [pools[i] for i in self.body_of_row[block.rows]]
             told = {name: values[block.rows] for name, values in self._told.items()}
             layout = self._layout.rows(block.rows)  # shares memory
-            conditions = Conditions(varied, block, own, layout, self.task, told, self._readings.terrain)
+            conditions = Conditions(varied, block, own, layout, told, self._readings.terrain)
             self._conditions.append(conditions)
 
     def _simulate_by_warp(self, room: tuple[int | None, int | None], prepared: int) -> None:
@@ -159,26 +184,31 @@ class LocomotionEnv(TokenEnv):
         if why_not:
             raise UserError(f"this cannot be simulated on a device: {why_not}. Use simulation=cpu")
         self._kind = {"dtype": torch.float32, "device": self.device}
-        pools = [self._prepare(body, prepared) for body in self.bodies]
-        groups = adjacent_groups([self.bodies[i] for i in self.body_of_row], self._aligned)
+        pools = [self._prepare(number, prepared) for number in range(len(self.bodies))]
+        groups = self._groups(self.bodies)
         models = [
             [model for i in dict.fromkeys(self.body_of_row[rows].tolist()) for model in pools[i].models]
-            for _, rows, _ in groups
+            for _, rows, *_ in groups
         ]
-        self._read(WarpSimulation(groups, self._frame_skip, self.device, models, room), self.bodies)
+        self._read(WarpSimulation(groups, self.device, models, room), self.bodies)
         for block in self._blocks:
             own = [pools[i] for i in self.body_of_row[block.rows]]
             self._prepared.append(PreparedVariants(block, own, self._layout.rows(block.rows)))
 
-    def _prepare(self, body: Morphology, count: int) -> Prepared:
+    def _groups(self, bodies: Sequence[Morphology]) -> list[Group]:
+        """The rows, in those that are simulated together, where the bodies are these."""
+        of_bodies = list(map(Row, bodies, self.tasks, self._frame_skips))
+        return adjacent_groups([of_bodies[i] for i in self.body_of_row], self._aligned)
+
+    def _prepare(self, number: int, count: int) -> Prepared:
         """Draw variants of a body as those of its episodes on a CPU; the body alone where nothing varies."""
-        varied, aligned = self._varied, self._aligned
+        varied, aligned, body, task = self._varied, self._aligned, self.bodies[number], self.tasks[number]
         if varied is None:
             slots = limb_slots(body, aligned)
-            layout = make_layout([(body, slots)], self.n_limbs, self.n_joints, self.task)
+            layout = make_layout([(body, slots, task)], self.n_limbs, self.n_joints)
             return Prepared([body.model], torch.from_numpy(body.initial_qpos[None]), layout)
         options = {"variation": varied.variation, "world": varied.world, "aligned": aligned}
-        env = LocomotionEnv([body], count, self.task, frame_skip=self._frame_skip, threads=1, **options)
+        env = LocomotionEnv([body], count, task, frame_skip=self._frame_skips[number], threads=1, **options)
         env.reset(seed=_PREPARATION_SEED)
         (block,) = env._blocks
         found = Prepared(list(block.models), block.starts, env._layout.widened(self.n_limbs, self.n_joints))
@@ -188,13 +218,14 @@ class LocomotionEnv(TokenEnv):
     def _read(self, simulation: Simulation, bodies: Sequence[Morphology]) -> None:
         """What is fixed of rows of simulated ``bodies``, wanted of them, read of them and observed."""
         self._simulation, self._blocks = simulation, simulation.blocks
-        self._goals = Goals(self.task, self.bodies, self.body_of_row, self._kind)
-        described = [(body, limb_slots(body, self._aligned)) for body in bodies]
-        layout = make_layout(described, self.n_limbs, self.n_joints, self.task)
+        self._goals = Goals(self.tasks, self.bodies, self.body_of_row, self._kind)
+        slots = [limb_slots(body, self._aligned) for body in bodies]
+        described = list(zip(bodies, slots, self.tasks, strict=True))
+        layout = make_layout(described, self.n_limbs, self.n_joints)
         layout = layout.rows(torch.from_numpy(self.body_of_row)).to(**self._kind)
         self._observer = Observer(layout, self._goals)
         self._layout = self._observer.layout
-        self._readings = Readings(self._blocks, self._layout, self.task, self._goals.any_reaches)
+        self._readings = Readings(self._blocks, self._layout, self._goals.any_reaches)
 
     def _place_commands(self) -> None:
         """Where the controls of all actuators are found among those of the padded joint slots."""
@@ -239,8 +270,9 @@ class LocomotionEnv(TokenEnv):
         self._seed(seed, chosen)
         self._start_by_streams(rows, chosen)
         if self.stagger and len(chosen) == self.num_envs:
-            limit = self.max_episode_steps
-            self._start_age.copy_(torch.tensor([int(rng.integers(limit)) for rng in self._rngs]))
+            limits = [self.tasks[body].max_episode_steps for body in self.body_of_row]
+            drawn = [int(rng.integers(limit)) for rng, limit in zip(self._rngs, limits, strict=True)]
+            self._start_age.copy_(torch.tensor(drawn))
             self._steps.copy_(self._start_age)
         self._refresh(rows)
         self.info = self._drawn()
@@ -271,7 +303,7 @@ class LocomotionEnv(TokenEnv):
             model, places, goals = block.body.model, own - block.rows.start, {}
             moves, speeds = np.zeros((block.n, model.nq)), np.zeros((block.n, model.nv))
             for row, place in zip(own.tolist(), places.tolist(), strict=True):
-                moves[place], speeds[place] = self._draw_moves(model, self._rngs[row])
+                moves[place], speeds[place] = self._draw_moves(model, block.task, self._rngs[row])
                 goals[row] = self._goals.draw(row, self._rngs[row])
             self._goals.set(goals)
             if self._prepared:
@@ -283,9 +315,12 @@ class LocomotionEnv(TokenEnv):
             block.start(rows[block.rows], *drawn)
         self._begin_clocks(rows)
 
-    def _draw_moves(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    @staticmethod
+    def _draw_moves(
+        model: mujoco.MjModel, task: LocomotionTask, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """How a start differs from a body's own: in positions (nq,), and speeds (nv,)."""
-        task, noise = self.task, self.task.reset_speed_noise
+        noise = task.reset_speed_noise
         moves = rng.uniform(-task.reset_noise, task.reset_noise, model.nq)
         if task.speed_noise == "uniform":
             return moves, rng.uniform(-noise, noise, model.nv)
@@ -293,10 +328,10 @@ class LocomotionEnv(TokenEnv):
 
     def _start_on_device(self, rows: Tensor) -> None:
         """New episodes in ``rows`` (B,) bool, drawn from the device's generator, without waiting for it."""
-        task, random = self.task, {"generator": self._generator, "device": self.device}
+        random = {"generator": self._generator, "device": self.device}
         self._goals.draw_on_device(rows, self._generator)
         for block, variants in zip(self._blocks, self._prepared, strict=True):
-            model, own = block.body.model, rows[block.rows]
+            model, task, own = block.body.model, block.task, rows[block.rows]
             moves = task.reset_noise * (2 * torch.rand(block.n, model.nq, **random) - 1)
             if task.speed_noise == "uniform":
                 speeds = task.reset_speed_noise * (2 * torch.rand(block.n, model.nv, **random) - 1)
@@ -336,7 +371,7 @@ class LocomotionEnv(TokenEnv):
         self._readings.read()
         # What diverged is not where it was any more: MuJoCo puts it back to the model's start.
         rewards, healthy, parts = self._reward.of_step(before, cost.nan_to_num(0.0), diverged)
-        terminated, truncated = ~healthy, self._steps >= self.task.max_episode_steps
+        terminated, truncated = ~healthy, self._steps >= self._limits
         ended = terminated | truncated
         whole = ended & (self._start_age == 0)
         info = parts | self._drawn()

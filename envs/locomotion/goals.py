@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mujoco
@@ -15,7 +15,7 @@ from ..in_place import replace
 from ..snapshots import Kept
 from .bodies.model import BALL, FREE, HINGE, is_held, joint_range
 from .bodies.morphology import UNLIMITED_SLIDE, Morphology
-from .layout import Layout
+from .layout import Layout, per_row
 from .readings import Readings
 from .task import LocomotionTask
 
@@ -24,7 +24,7 @@ POSES = 256
 
 
 class Goals(Kept):
-    """Goals of B rows, whose bodies are ``body_of_row`` (B,) of ``bodies``.
+    """Goals of B rows, whose bodies are ``body_of_row`` (B,) of ``bodies``, each with one of ``tasks``.
 
     Attributes:
         planes: (3, B) unit vectors on the ground, where to go; their third part is 0.
@@ -41,13 +41,15 @@ class Goals(Kept):
 
     def __init__(
         self,
-        task: LocomotionTask,
+        tasks: Sequence[LocomotionTask],
         bodies: Sequence[Morphology],
         body_of_row: np.ndarray,
         kind: Mapping[str, Any],
     ) -> None:
-        self._task, self._body_of_row = task, body_of_row
-        reaching = [task.reaches(body.name, body.can_travel) for body in bodies]
+        self._body_of_row = body_of_row
+        reaching = [
+            task.reaches(body.name, body.can_travel) for task, body in zip(tasks, bodies, strict=True)
+        ]
         self.any_reaches = any(reaching)
         self.reaching = torch.from_numpy(np.array(reaching)[body_of_row]).to(kind["device"])
         reach = [body.limb_reach[body.tip] if body.tip >= 0 else np.inf for body in bodies]
@@ -56,21 +58,27 @@ class Goals(Kept):
         self._places = [
             tip_places(body) if reaches else None for body, reaches in zip(bodies, reaching, strict=True)
         ]
-        forward = (1.0, 0.0) if isinstance(task.direction, str) else task.direction
+        self._turns = np.array([task.direction == "random" for task in tasks])
+        forward = np.array([(1.0, 0.0) if task.direction == "random" else task.direction for task in tasks])
+        forward = forward / np.hypot(*forward.T)[:, None]
         b = len(body_of_row)
         self.planes = torch.zeros(3, b, **kind)
         self.direction = self.planes[:2].t()
-        self.direction[:] = torch.tensor(forward, dtype=torch.float64) / np.hypot(*forward)
-        self.speed = (task.target_speed or 0.0) * (~self.reaching).to(**kind)
+        self.direction[:] = torch.from_numpy(forward[body_of_row])
+        speeds = np.array([task.target_speed or 0.0 for task in tasks])[body_of_row]
+        self.speed = torch.from_numpy(speeds).to(**kind) * (~self.reaching)
+        turned = self._turns[body_of_row] & ~np.array(reaching)[body_of_row]
+        self._turned = torch.from_numpy(turned).to(kind["device"])
         self.target = torch.full((b, 3), torch.nan, **kind)
         self._places_of_row: Tensor | None = None
 
     def draw(self, row: int, rng: np.random.Generator) -> tuple[float, float] | np.ndarray | None:
         """The goal of a row's next episode: a direction, a target, or None where nothing varies."""
-        places = self._places[self._body_of_row[row]]
+        body = self._body_of_row[row]
+        places = self._places[body]
         if places is not None:
             return places[rng.integers(len(places))]
-        if self._task.direction == "random":
+        if self._turns[body]:
             angle = rng.uniform(-np.pi, np.pi)
             return np.cos(angle), np.sin(angle)
         return None
@@ -94,9 +102,9 @@ class Goals(Kept):
             number = torch.randint(POSES, (len(rows), 1, 1), generator=generator, device=kind["device"])
             drawn = self._places_of_row.gather(1, number.expand(-1, 1, 3))[:, 0]
             replace(self.target, rows & self.reaching, drawn)
-        if self._task.direction == "random":
+        if self._turns.any():
             angle = torch.pi * (2 * torch.rand(len(rows), generator=generator, **kind) - 1)
-            replace(self.direction, rows & ~self.reaching, torch.stack((angle.cos(), angle.sin()), 1))
+            replace(self.direction, rows & self._turned, torch.stack((angle.cos(), angle.sin()), 1))
 
 
 def tip_places(body: Morphology) -> np.ndarray:
@@ -136,23 +144,45 @@ def _turn_ball(quaternion: np.ndarray, largest: float, rng: np.random.Generator)
 
 
 class Reward:
-    """Rewards of B rows, and which bodies, if they ``can_fall`` (B,), are still in shape.
+    """Rewards of B rows, and which of them are still in shape.
 
-    ``durations`` (B,) s are those of a step.
+    Args:
+        tasks: of each body.
+        body_of_row: (B,) which body each row is of.
+        can_fall: (B,) bool.
+        durations: (B,) s of a step.
+        layout, readings, goals: of the rows.
     """
 
     def __init__(
         self,
-        task: LocomotionTask,
+        tasks: Sequence[LocomotionTask],
+        body_of_row: np.ndarray,
         can_fall: Tensor,
         durations: Tensor,
         layout: Layout,
         readings: Readings,
         goals: Goals,
     ) -> None:
-        self._task, self._layout, self._readings, self._goals = task, layout, readings, goals
+        self._tasks, self._body_of_row = tasks, body_of_row
+        self._layout, self._readings, self._goals = layout, readings, goals
         self._can_fall, self._durations = can_fall, durations
         self._zero = torch.zeros_like(durations)
+        kind = {"dtype": durations.dtype, "device": durations.device}
+
+        def of_tasks(value: Callable[[LocomotionTask], float]) -> Any:
+            return per_row([value(task) for task in tasks], body_of_row, **kind)
+
+        self._forward_weight = of_tasks(lambda task: task.forward_weight)
+        self._control_cost = of_tasks(lambda task: task.control_cost)
+        self._alive_bonus = of_tasks(lambda task: task.alive_bonus)
+        self._reach_weight = of_tasks(lambda task: task.reach_weight)
+        self._keeps_speed = any(task.target_speed is not None for task in tasks)
+        # What has no limit stays above or below any.
+        self._least_cos = of_tasks(lambda task: -2.0 if task.max_tilt is None else math.cos(task.max_tilt))
+        self._max_state = of_tasks(lambda task: math.inf if task.max_state is None else task.max_state)
+        self._tilts = any(task.max_tilt is not None for task in tasks)
+        self._bounds = any(task.max_state is not None for task in tasks)
 
     def of_step(
         self, before: Tensor, cost: Tensor, diverged: Tensor
@@ -167,18 +197,19 @@ class Reward:
         Returns:
             Rewards (B,), healthy (B,) bool, and the parts (B,) by their names in ``info``.
         """
-        task, readings, goals, zero = self._task, self._readings, self._goals, self._zero
+        readings, goals, zero = self._readings, self._goals, self._zero
         velocity = ((readings.progress - before) * goals.direction).sum(1) / self._durations
         velocity = torch.where(diverged, zero, velocity)
         progress = velocity
-        if task.target_speed is not None:
-            progress = 1 - (velocity - task.target_speed).abs() / task.target_speed
-        forward = task.forward_weight * progress
+        if self._keeps_speed:
+            kept = 1 - (velocity - goals.speed).abs() / goals.speed
+            progress = torch.where(goals.speed > 0, kept, velocity)
+        forward = self._forward_weight * progress
         if goals.any_reaches:
             forward = torch.where(goals.reaching, 0.0, forward)
-        control = -task.control_cost * cost
+        control = -self._control_cost * cost
         healthy = self._healthy() & ~diverged
-        bonus = torch.where(healthy & ~goals.reaching, task.alive_bonus, zero)
+        bonus = torch.where(healthy & ~goals.reaching, self._alive_bonus, zero)
         parts = {
             "forward_velocity": velocity,
             "reward_forward": forward,
@@ -191,24 +222,24 @@ class Reward:
             distance = torch.linalg.vector_norm(goals.target - tips, dim=1)
             distance = torch.where(goals.reaching, distance, zero)
             closeness = 1 - (4 * distance / goals.reach).tanh()
-            reached = torch.where(goals.reaching & ~diverged, task.reach_weight * closeness, 0.0)
+            reached = torch.where(goals.reaching & ~diverged, self._reach_weight * closeness, 0.0)
             parts |= {"target_distance": distance, "reward_reach": reached}
             reward = reward + reached
         return reward, healthy, parts
 
     def _healthy(self) -> Tensor:
-        task, readings, limits = self._task, self._readings, self._layout.height_limits
+        readings, limits = self._readings, self._layout.height_limits
         height = readings.root[:, 2] - readings.raised
         good = (limits[:, 0] < height) & (height < limits[:, 1])
-        if task.max_tilt is not None:
-            good &= ~self._can_fall | (readings.cos_tilt > math.cos(task.max_tilt))
-        if task.max_state is not None:
-            good &= readings.largest < task.max_state
+        if self._tilts:
+            good &= ~self._can_fall | (readings.cos_tilt > self._least_cos)
+        if self._bounds:
+            good &= readings.largest < self._max_state
         return good
 
     def why_ended(self, row: int) -> str:
         """Half a sentence on what of a row is beyond a limit, with the key of that; "" if nothing is."""
-        task, readings = self._task, self._readings
+        task, readings = self._tasks[self._body_of_row[row]], self._readings
         height = float(readings.root[row, 2] - readings.raised[row])
         low, high = self._layout.height_limits[row].tolist()
         if not low < height < high:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -52,7 +52,10 @@ def padded_sizes(bodies: Sequence[Morphology], aligned: bool) -> tuple[int, int]
     sized = [b.full_body or b for b in bodies] if aligned else bodies
     names = sorted({body.name for body in sized})
     if aligned and len(names) > 1:
-        raise UserError(f"aligned slots need bodies of one family; got those of {', '.join(names)}")
+        raise UserError(
+            f"a policy with a slot for each limb (agent=mlp) is for bodies of one family, not for those of "
+            f"{', '.join(names)}; agent=limb_transformer and agent=smp take any"
+        )
     return max(b.n_limbs for b in sized), max(b.n_joints for b in sized)
 
 
@@ -129,13 +132,20 @@ class Layout(SimpleNamespace):
 
 
 def make_layout(
-    bodies: Sequence[tuple[Morphology, tuple[int, ...]]], n_limbs: int, n_joints: int, task: LocomotionTask
+    bodies: Sequence[tuple[Morphology, tuple[int, ...], LocomotionTask]], n_limbs: int, n_joints: int
 ) -> Layout:
-    """One row for each body, given with the slots of its limbs."""
+    """One row for each body, given with the slots of its limbs and its task."""
     layout = Layout.padding(len(bodies), n_limbs, n_joints)
-    for row, (body, slots) in enumerate(bodies):
-        _describe(layout.rows(row), body, slots, task)
+    for row, own in enumerate(bodies):
+        _describe(layout.rows(row), *own)
     return layout
+
+
+def per_row(values: Sequence[float], body_of_row: np.ndarray, **kind: Any) -> Any:
+    """A number of each body as a tensor (B,) of its ``kind``; where all are equal, the number itself."""
+    if len(set(values)) == 1:
+        return values[0]
+    return torch.from_numpy(np.array(values)[body_of_row]).to(**kind)
 
 
 def _describe(row: Layout, body: Morphology, slots: tuple[int, ...], task: LocomotionTask) -> None:
@@ -186,24 +196,38 @@ def _untilt(rotation: np.ndarray) -> np.ndarray:
     return (heading.T @ rotation).T
 
 
+class Row(NamedTuple):
+    """What a row does: its body, its task, and the substeps of a step (None: the body's own)."""
+
+    body: Morphology
+    task: LocomotionTask
+    frame_skip: int | None
+
+
 class Group(NamedTuple):
-    """Rows that one batch can simulate: the body of each, which they are, and the slots of their limbs."""
+    """Rows that one batch can simulate: the body of each, which they are, the slots of their limbs.
+
+    They have one task, and as many substeps in a step.
+    """
 
     bodies: list[Morphology]
     rows: slice
     slots: tuple[int, ...]
+    task: LocomotionTask
+    frame_skip: int | None
 
 
-def adjacent_groups(bodies: Sequence[Morphology], aligned: bool) -> list[Group]:
-    """Rows, given by their bodies, in runs that share a layout."""
+def adjacent_groups(rows: Sequence[Row], aligned: bool) -> list[Group]:
+    """Rows in runs that share a layout and a task."""
     starts = [0]
-    for row in range(1, len(bodies)):
-        if not share_layout(bodies[starts[-1]], bodies[row]):
-            starts.append(row)
-    ends = [*starts[1:], len(bodies)]
+    for number, row in enumerate(rows):
+        first = rows[starts[-1]]
+        if row[1:] != first[1:] or not share_layout(first.body, row.body):
+            starts.append(number)
     return [
-        Group(list(bodies[start:end]), slice(start, end), limb_slots(bodies[start], aligned))
-        for start, end in zip(starts, ends, strict=True)
+        Group([row.body for row in rows[start:end]], slice(start, end), limb_slots(body, aligned), *how)
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)
+        for body, *how in [rows[start]]
     ]
 
 

@@ -23,7 +23,6 @@ from .backends import COORDINATES, DOFS, SimulatedRows
 from .bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
 from .layout import REMOTE, Layout
-from .task import LocomotionTask
 from .varied.world import Ground
 
 
@@ -33,7 +32,6 @@ class Readings(Kept):
     Args:
         blocks: of the rows, in order.
         layout: of the rows.
-        task: says what is needed.
         reaches: limbs' rotations are needed, for `points`.
 
     Attributes:
@@ -52,10 +50,8 @@ class Readings(Kept):
     kept = ("_values",)
     terrain: Ground | None = None
 
-    def __init__(
-        self, blocks: Sequence[SimulatedRows], layout: Layout, task: LocomotionTask, reaches: bool = False
-    ) -> None:
-        self._task, self._layout = task, layout
+    def __init__(self, blocks: Sequence[SimulatedRows], layout: Layout, reaches: bool = False) -> None:
+        self._layout = layout
         b, n, j = layout.joint_mask.shape
         kind = {"dtype": layout.reference.dtype, "device": layout.reference.device}
         memories = [memory.view(-1) for block in blocks for memory in block.memory]
@@ -63,7 +59,7 @@ class Readings(Kept):
         self._flat = torch.zeros(total + 2, **kind)
         self._flat[-1] = 1.0
         self._copies = _few(memories, self._flat[:total])
-        index, widths = _places(blocks, layout, task, reaches, total)
+        index, widths = _places(blocks, layout, reaches, total)
         self._values, self._now = torch.zeros(2, *index.shape, **kind)
         self._most = at_a_time(self._values)
         index = torch.from_numpy(index).to(kind["device"])
@@ -86,9 +82,12 @@ class Readings(Kept):
         self._ball_axes = axes.view(3, n * j, b).to(**kind)
         self._roots = []
         for kinds, run in itertools.groupby(blocks, root_kinds):
-            own = [(row, block.body) for block in run for row in range(block.rows.start, block.rows.stop)]
-            rows = slice(own[0][0], own[-1][0] + 1)
-            self._roots.append((rows, _Root(kinds, [body for _, body in own], kind)))
+            run = list(run)
+            bodies = [block.body for block in run for _ in range(block.n)]
+            self._roots.append((_rows(run), _Root(kinds, bodies, kind)))
+        self._tilts = any(block.task.max_tilt is not None for block in blocks)
+        runs = itertools.groupby(blocks, lambda block: block.task.progress)
+        self._progress = [(by, _rows(list(run))) for by, run in runs]
         self.cos_tilt, self.largest = torch.ones(b, **kind), torch.zeros(b, **kind)
         self.ground, self.raised = layout.ground.t().contiguous(), torch.zeros(b, **kind)
         self._every = torch.arange(b, device=kind["device"])
@@ -111,7 +110,7 @@ class Readings(Kept):
 
     def derive(self) -> None:
         """Compute from the values what is a function of them."""
-        task, parts, n = self._task, self._parts, self._layout.mask.shape[1]
+        parts, n = self._parts, self._layout.mask.shape[1]
         if len(parts["quaternions"]):
             turns = rotation_vectors(parts["quaternions"].view(4, *self._ball_axes.shape[1:]))
             self.joint_position = parts["joint_position"] + (turns * self._ball_axes).sum(0)
@@ -121,12 +120,12 @@ class Readings(Kept):
             self.vectors[:, 5 * n :] += (rotations * self._turned).sum(1)
         qpos = parts["root_qpos"].t()
         self.root = torch.cat([root.position(qpos[rows]) for rows, root in self._roots])
-        if task.max_tilt is not None:
+        if self._tilts:
             self.cos_tilt = torch.cat([root.cos_tilt(qpos[rows]) for rows, root in self._roots])
-        if task.max_state is not None:
+        if len(parts["bounded"]):
             self.largest = parts["bounded"].abs().amax(0)
         by = {"position": self.root, "body": self.root_origin.t(), "center": parts["mass_center"].t()}
-        self.progress = by[task.progress][:, :2].clone()
+        self.progress = torch.cat([by[name][rows, :2] for name, rows in self._progress])
         if self.terrain is not None:
             heights = self.terrain.below(self.vectors[:2, :n])
             self.ground = heights + self._layout.ground.t()
@@ -152,8 +151,13 @@ def _few(memories: Sequence[Tensor], copies: Tensor) -> list[tuple[list[Tensor],
     return list(zip(groups, copies.split(sizes), strict=True))
 
 
+def _rows(blocks: Sequence[SimulatedRows]) -> slice:
+    """Those of neighbouring blocks."""
+    return slice(blocks[0].rows.start, blocks[-1].rows.stop)
+
+
 def _places(
-    blocks: Sequence[SimulatedRows], layout: Layout, task: LocomotionTask, reaches: bool, total: int
+    blocks: Sequence[SimulatedRows], layout: Layout, reaches: bool, total: int
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Where each number of (planes, B) is among ``total`` copied ones, and how many planes each part has.
 
@@ -162,7 +166,7 @@ def _places(
     b, n, j = layout.joint_mask.shape
     first, found = 0, []
     for block in blocks:
-        found.append(_BlockPlaces(block, first, n, j, total).parts(task, reaches))
+        found.append(_BlockPlaces(block, first, n, j, total).parts(reaches))
         first += sum(memory.numel() for memory in block.memory)
     kinds = set().union(*(block.kinds for block in blocks))
     unused = [] if any(block.body.model.na for block in blocks) else ["activation"]
@@ -191,13 +195,14 @@ class _BlockPlaces:
         self._slots = list(block.slots)
         self._of = functools.cache(self._places_of)
 
-    def parts(self, task: LocomotionTask, reaches: bool) -> dict[str, np.ndarray]:
+    def parts(self, reaches: bool) -> dict[str, np.ndarray]:
         """Of all that is read of the bodies, (planes, n) by the name of the part."""
         model, root, of = self._block.body.model, self._block.body.root, self._of
         joints = list(body_joints(model, root))
         start = int(model.jnt_qposadr[joints[0]]) if joints else 0
         coordinates = sum(COORDINATES[int(model.jnt_type[joint])] for joint in joints)
-        positions, velocities = _bounded(self._block.body) if task.max_state is not None else ([], [])
+        bounds = self._block.task.max_state is not None
+        positions, velocities = _bounded(self._block.body) if bounds else ([], [])
         axes, of_slots, turning = self._of_joints()
         vectors = [
             self._of_limbs(of("xpos", 3), of("xpos", 3)[root]),  # so that padding is where the root is

@@ -169,7 +169,8 @@ def bare(bodies: BodySet, rows_per_body: int, stack: ExitStack) -> Callable[[], 
 
 
 def _bare_body(body: Morphology, rows: int, bodies: BodySet) -> Callable[[], None]:
-    model, task, rng = body.model, bodies.task, np.random.default_rng(0)
+    model, own, rng = body.model, bodies.set_of(body), np.random.default_rng(0)
+    task = own.task
     batch = mujoco.batch.Batch(model, nsim=rows, nthread=max(1, min(available_cores(), rows)))
     batch.reset()
     # State fields are views of the simulations, so binding them costs nothing.
@@ -180,7 +181,7 @@ def _bare_body(body: Morphology, rows: int, bodies: BodySet) -> Callable[[], Non
 
     def step(actions: np.ndarray) -> None:
         controls[:] = actions
-        batch.step(nstep=bodies.frame_skip)
+        batch.step(nstep=own.frame_skip)
 
     drawn = random_actions((rows, model.nu))
     return by_turns(step, [low + (high - low) * (actions + 1) / 2 for actions in drawn])

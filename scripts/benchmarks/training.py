@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from ...agents.composition import make_task
 from ...agents.device import resolve_device, set_threads, use_precision
 from ...agents.policies import Observation
 from ...agents.policies.limb_policy import LimbPolicy
@@ -65,7 +66,7 @@ def _beside_the_job() -> Iterator[None]:
 def task_set(arguments: Sequence[str] | DictConfig) -> TaskSet:
     """What ``somite-train`` with these arguments, or this configuration, would train on."""
     config = arguments if isinstance(arguments, DictConfig) else compose(arguments)
-    return hydra.utils.instantiate(config.env, _convert_="all")
+    return make_task(config)
 
 
 class NaiveTransformer(LimbPolicy):

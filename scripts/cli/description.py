@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE
@@ -20,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ...agents.composition import make_task
 from ...envs.errors import UserError
 from ...envs.locomotion import LIMB_SPEC, BodySet
 from ...envs.locomotion.backends import frame_skip_of
@@ -43,7 +43,7 @@ def describe_bodies(config: DictConfig) -> None:
         console.width = max(console.width, PIPED_WIDTH)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        bodies = hydra.utils.instantiate(config.env, _convert_="all")
+        bodies = make_task(config)
     if bodies.kind != "limbs":
         raise UserError(
             f"somite-describe tells of bodies, and {bodies.name} has none, only {bodies.kind}: "
@@ -56,7 +56,7 @@ def describe_bodies(config: DictConfig) -> None:
             warnings.simplefilter("ignore")  # what is warned of stands in the description's notes
             body = bodies.morphology(name)
             _ = body.controls
-        told = describe(body, bodies.frame_skip or frame_skip_of(body.model))
+        told = describe(body, bodies.set_of(body).frame_skip or frame_skip_of(body.model))
         told = dataclasses.replace(told, notes=(*told.notes, *bodies.start_notes([name])))
         descriptions.append(told)
         console.print(_limb_table(told))

@@ -33,13 +33,12 @@ class SimulatedRows(Kept, abc.ABC):
 
     Args:
         group: n rows.
-        frame_skip: substeps of a step; None: `frame_skip_of`.
         kind: ``dtype`` and ``device`` of all tensors.
 
     Attributes:
-        body: the first of the bodies. root: its root's body id.
+        body: the first of the bodies. root: its root's body id. task: of the rows.
         joints: its `joint_rows`, of these ``kinds``. acts_remotely: one of them is on no joint.
-        dt: s, of a step.
+        frame_skip: substeps of a step. dt: s, of a step.
         starts: (n, nq) start position of every row.
         memory: contiguous tensors that every array of the simulator is a part of.
         controls: (n, nu) physical controls of the next step, to be written.
@@ -48,8 +47,8 @@ class SimulatedRows(Kept, abc.ABC):
     memory: Sequence[Tensor]
     controls: Tensor
 
-    def __init__(self, group: Group, frame_skip: int | None, kind: Mapping[str, Any]) -> None:
-        bodies, self.rows, self.slots = group
+    def __init__(self, group: Group, kind: Mapping[str, Any]) -> None:
+        bodies, self.rows, self.slots, self.task, frame_skip = group
         self.n, self.body = len(bodies), bodies[0]
         self.root, model = self.body.root, self.body.model
         self.joints = joint_rows(self.body, self.slots)

@@ -39,8 +39,8 @@ class MujocoRows(SimulatedRows):
 
     kept = ("_state", "starts")
 
-    def __init__(self, group: Group, frame_skip: int | None, threads: int) -> None:
-        super().__init__(group, frame_skip, KIND)
+    def __init__(self, group: Group, threads: int) -> None:
+        super().__init__(group, KIND)
         model = self.body.model
         self.batch = mujoco.batch.Batch(model, nsim=self.n, nthread=thread_count(threads, self.n))
         self.models = [body.model for body in group.bodies]
@@ -72,9 +72,9 @@ class MujocoRows(SimulatedRows):
 class MujocoSimulation(Simulation):
     """Batches, one for each group, stepped by so many ``threads`` at once."""
 
-    def __init__(self, groups: Sequence[Group], frame_skip: int | None, threads: int) -> None:
+    def __init__(self, groups: Sequence[Group], threads: int) -> None:
         self._workers = Workers(threads, len(groups))
-        self.blocks = [MujocoRows(group, frame_skip, self._workers.threads_each) for group in groups]
+        self.blocks = [MujocoRows(group, self._workers.threads_each) for group in groups]
         # Where batches are stepped beside each other, the last one should be a short one.
         longest = sorted(self.blocks, key=lambda block: -block.n * block.frame_skip * block.body.model.nv)
         self._calls = [block.step for block in longest]

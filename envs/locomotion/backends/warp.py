@@ -357,12 +357,11 @@ class WarpRows(SimulatedRows):
     def __init__(
         self,
         group: Group,
-        frame_skip: int | None,
         device: torch.device,
         models: Sequence[mujoco.MjModel],
         room: Room,
     ) -> None:
-        super().__init__(group, frame_skip, {"dtype": torch.float32, "device": device})
+        super().__init__(group, {"dtype": torch.float32, "device": device})
         body = self.body
         self.worlds = WarpWorlds(models, self.n, self.frame_skip, device, body.name, room)
         self.worlds.reads_transmissions = self.acts_remotely
@@ -384,14 +383,11 @@ class WarpSimulation(Simulation):
     def __init__(
         self,
         groups: Sequence[Group],
-        frame_skip: int | None,
         device: torch.device,
         models: Sequence[Sequence[mujoco.MjModel]],
         room: Room,
     ) -> None:
-        self.blocks = [
-            WarpRows(group, frame_skip, device, own, room) for group, own in zip(groups, models, strict=True)
-        ]
+        self.blocks = [WarpRows(group, device, own, room) for group, own in zip(groups, models, strict=True)]
         self.launcher = Launcher([block.worlds for block in self.blocks], device)
 
     def step(self) -> None:  # noqa: D102

@@ -15,7 +15,6 @@ from ..backends.mujoco import MujocoRows
 from ..backends.warp import WarpRows
 from ..layout import VARIED, Layout, make_layout
 from ..limb_spec import joint_descriptor_slice, limb_descriptor_slice
-from ..task import LocomotionTask
 from .damage import DEAD, LOCKED, Damage, DamagePlan
 from .row_models import RowModels
 from .variants import Variant
@@ -84,7 +83,6 @@ class Conditions(Kept):
         block: n rows that are simulated together, on the CPU.
         pools: variants that each of the n rows is drawn from.
         layout, told: of these rows; kept true to the models that are simulated.
-        task: of the rows.
         ground: of all rows of the environment, where it is uneven.
     """
 
@@ -94,7 +92,6 @@ class Conditions(Kept):
         block: MujocoRows,
         pools: Sequence[Sequence[Variant]],
         layout: Layout,
-        task: LocomotionTask,
         told: Mapping[str, Tensor],
         ground: Ground | None,
     ) -> None:
@@ -104,7 +101,7 @@ class Conditions(Kept):
         self._age, self._slots = np.zeros(block.n, int), list(block.slots)
         self._variants = variants = list(dict.fromkeys(variant for pool in pools for variant in pool))
         n, j = layout.joint_mask.shape[1:]
-        self._layouts = {own: make_layout([(own.body, block.slots)], n, j, task) for own in variants}
+        self._layouts = {own: make_layout([(own.body, block.slots, block.task)], n, j) for own in variants}
         self._variant_of = [pool[0] for pool in pools]
         sources = [variant.body.model for variant in variants]
         self._models = RowModels(

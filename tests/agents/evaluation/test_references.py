@@ -71,7 +71,7 @@ def test_scores_are_normalised_by_the_same_task_alone(
     base = undisturbed(load_policy(folder).environment["config"])
     entry = {"random": -50.0, "specialists": [{"seed": 0, "return": 150.0}, {"seed": 1, "return": 250.0}]}
     names = ("cheetah_2_back", BODY, "cheetah_4_front", "cheetah_5_balanced", "cheetah_6_front")
-    table = {references.signature(base): {"bodies": dict.fromkeys(names, entry)}}
+    table = {signature(base): {"bodies": dict.fromkeys(names, entry)}}
     monkeypatch.setattr(references, "read_table", lambda: table)
 
     def report(*more: str) -> dict:
@@ -108,10 +108,16 @@ def test_a_task_is_the_same_whatever_of_it_was_written_down() -> None:
     base = undisturbed(CHEETAHS)
     spelled_out = {**base, "task": {**base["task"], "goal": "forward", "direction": [1.0, 0.0]}}
     other_bodies = {**base, "bodies": None, "variation": {"mass": [0.8, 1.25]}}
-    wanted = references.signature(base)
-    assert references.signature(spelled_out) == references.signature(other_bodies) == wanted
+    wanted, several = signature(base), {"_target_": "somite.envs.locomotion.FamilySet"}
+    assert signature(spelled_out) == signature(other_bodies) == wanted
+    assert signature({**several, "families": ["cheetah"], "settings": {"cheetah": base}}) == wanted
     for change in ({"frame_skip": 4}, {"task": {**base["task"], "alive_bonus": 1.0}}):
-        assert references.signature({**base, **change}) != wanted
+        assert signature({**base, **change}) != wanted
+
+
+def signature(environment: dict) -> str:
+    (own,) = task_set_of(environment).sets
+    return references.signature(own)
 
 
 def test_every_kept_specialist_is_of_a_body_that_there_is() -> None:
