@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from somite.agents.algorithms.base import Algorithm
-from somite.agents.composition import build_policy
+from somite.agents.composition import build_policy, make_task
 from somite.agents.policies import Policy
 from somite.envs.errors import UserError
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
@@ -59,7 +59,7 @@ def compose(*overrides: str, name: str = "train") -> DictConfig:
 
 def build_all(config: DictConfig) -> tuple[TaskSet, Policy, Any]:
     check_targets(config)
-    bodies = hydra.utils.instantiate(config.env, _convert_="all")
+    bodies = make_task(config)
     policy = build_policy(config.agent, bodies.make_vec(bodies.seen[:1], threads=1))
     return bodies, policy, hydra.utils.instantiate(config.algorithm, _convert_="all")
 
@@ -85,6 +85,13 @@ def test_every_body_of_every_split_of_every_env_can_be_simulated(env: str) -> No
     if env == "locomotion":  # what a user brings has no named splits
         bodies = hydra.utils.instantiate(compose("env=locomotion").env, _convert_="all")
         assert bodies.seen == ("ant",) and not bodies.unseen
+    elif env == "families":  # every family that has a file is among the settings
+        names = sorted({*FAMILIES} & {*CHOICES["env"]})
+        config = compose("env=families", f"env.families={names}", "env.split=all")
+        assert sorted(config.env.settings) == names
+        bodies = make_task(config)
+        assert [own.source.name for own in bodies.sets] == names
+        assert all(own.task == make_task(compose(f"env={own.source.name}")).task for own in bodies.sets)
     else:
         members = tuple(FAMILIES[env].members)
         splits = [name for name, families in load_manifest()["splits"].items() if env in families]
