@@ -31,7 +31,15 @@ from .report import Report
 from .runs import agent_name, beside, run_name, task_of, trained_on
 from .statistics import half_width
 from .suites import read_suite
-from .tables import IN_THE_TERMINAL, markdown, returns_table, runs_table, suite_table, terminal_table
+from .tables import (
+    IN_THE_TERMINAL,
+    few_shot_table,
+    markdown,
+    returns_table,
+    runs_table,
+    suite_table,
+    terminal_table,
+)
 
 log = logging.getLogger(__name__)
 
@@ -172,16 +180,16 @@ def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: t
     """
     workers = _workers(plain["workers"], plain["threads"], device)
     suites = [read_suite(str(name), node) for name, node in plain["suite"].items()]
-    planner = Planner(plain, suites, device.type)
+    if plain["output"] is not None:
+        output = Path(plain["output"])
+    else:
+        output = Path("report") if len(folders) > 1 else beside(folders[0], "report")
+    planner = Planner(plain, suites, device.type, output.absolute() / "few_shot")
     plans = [planner.plan(folder) for folder in folders]
     for name, count in Counter(plan.run for plan in plans).items():
         if count > 1:
             raise UserError(f"{count} runs are called {name}: rename a folder, to tell them apart")
     plans = told_apart(plans)
-    if plain["output"] is not None:
-        output = Path(plain["output"])
-    else:
-        output = Path("report") if len(folders) > 1 else beside(folders[0], "report")
     filmed = [to_film(task_set_of(plan.trials[0].environment)) for plan in plans] if plain["video"] else []
     store = EpisodeStore(output / "episodes.jsonl")
     _run_missing(plans, store, device, workers, thread_limit(plain["threads"]))
@@ -189,7 +197,12 @@ def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: t
     report.write(video=any(filmed))
     for suite in report.suites:
         rows = report.agents[report.agents["suite"] == suite.name]
-        if len(rows):
+        if suite.trains:
+            few = report.few_shot[report.few_shot["suite"] == suite.name]
+            means = few[few["body"].isna()]  # the report has those of each body, too
+            table = few_shot_table(means if len(means) else few)
+            Console().print(terminal_table(suite.title, table, title_justify="left"))
+        elif len(rows):
             table = suite_table(rows)
             table = table[[name for name in table if name in IN_THE_TERMINAL]]
             left = 2 if "agent" in table else 1
@@ -206,8 +219,8 @@ def _run_missing(
     missing = [chunk for key, chunk in wanted.items() if key not in store]
     if len(missing) < len(wanted):
         log.info("%d of %d parts were done before: %s", len(wanted) - len(missing), len(wanted), store.path)
-    # The longest first, so that no worker is left with one at the end.
-    missing.sort(key=lambda chunk: -chunk.episodes * len(chunk.bodies))
+    # The longest first, so that no worker is left with one at the end; of a training the fewest steps.
+    missing.sort(key=lambda c: c.training.steps if c.training else -c.episodes * len(c.bodies))
     done = run_chunks(missing, device, workers, threads)
     try:
         for chunk, bodies in track(done, "parts of the evaluation", len(missing), transient=True):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import logging
 import math
 import multiprocessing
 import os
 import signal
+import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 
 from ...envs.errors import UserError
+from ...envs.locomotion.pictures.rendering import file_name
 from ...envs.task_set import TaskSet, task_set_of, with_changes
 from ..agent import Agent
 from ..composition import check_fit
@@ -29,7 +33,7 @@ from ..storage.policy import load_policy
 from ..storage.policy_json import installed_version
 from .episodes import recovery_steps, run_episodes
 from .runs import agent_name, changed_environment, run_name, saved_environment, task_of, trained_on
-from .suites import UNDISTURBED, VARIED, Condition, Suite, undisturbed
+from .suites import UNDISTURBED, VARIED, Condition, Suite, Training, undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ class Chunk:
     disturbed_at: int | None  # as in `Condition`
     until: int | None  # step at which the next disturbance comes
     key: str  # as of `key_of`
+    training: Training | None = None  # of the policy on the body, before the episodes
+    run: Path | None = None  # folder of that training
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Planner:
     config: Mapping[str, Any]
     suites: Sequence[Suite]  # in order
     device: str = "cpu"  # kind of it; another one rounds otherwise
+    trainings: Path = Path("few_shot")  # folder of the runs that suites train
 
     def plan(self, folder: Path) -> AgentPlan:
         """What the policy of a folder is to do. Raises UserError: an unfit suite, or an invalid value."""
@@ -109,6 +116,8 @@ class Planner:
                 words = run, unfit, len(own), suite.name
                 log.info("%s: %d of %d conditions of %s do not fit; the report says why", *words)
             trials += own
+        if trials and not any(trial.chunks for trial in trials) and self.config["unfit"] == "fail":
+            raise UserError(f"suite={trials[0].suite} does not fit {run}: {trials[0].why_not}")
         if not trials:
             raise UserError(f"no suite of {', '.join(s.name for s in self.suites)} fits {run}")
         seen, description = trained_on(agent, task), agent.description
@@ -136,7 +145,11 @@ class Planner:
             return Trial(suite, condition.name, environment, why_not=why_not)
         # In a series disturbances come in equal distances, so that the second one ends the recovery.
         until = 2 * at if condition.sweep and at else None
-        chunks = self._chunks(agent, folder, environment, names, (at, until))
+        if condition.training is None:
+            chunks = self._chunks(agent, folder, environment, names, (at, until))
+        else:  # a policy of its own for each
+            own = [self._chunks(agent, folder, environment, (n,), training=condition.training) for n in names]
+            chunks = tuple(itertools.chain(*own))
         baseline = self._chunks(agent, None, base, names) if self.config["random_baseline"] else ()
         return Trial(suite, condition.name, environment, chunks, baseline)
 
@@ -147,6 +160,7 @@ class Planner:
         environment: Mapping[str, Any],
         names: tuple[str, ...],
         disturbed: tuple[int | None, int | None] = (None, None),
+        training: Training | None = None,
     ) -> tuple[Chunk, ...]:
         """Their size depends on the kind of task and the number of bodies alone.
 
@@ -165,10 +179,20 @@ class Planner:
             "device": self.device,
             "versions": [installed_version(name) for name in ("somite", "torch", "mujoco")],
         }
+        run = None
+        if training is not None:
+            taught = {"start": training.start, "settings": training.settings, "seed": training.seed}
+            if training.start == "from_nothing":
+                del meant["policy"]
+            meant |= {"device": "cpu", "training": taught}
+            of_run = key_of({name: meant[name] for name in meant if name != "seed"})[:12]
+            run = self.trainings / f"{file_name(names[0])}-{training.start}-{of_run}"
+            taught["steps"] = training.steps
         for first in range(0, count, size):
             episodes = min(size, count - first)
             key = key_of(meant | {"first": first, "episodes": episodes})
-            made.append(Chunk(folder, environment, names, seed, first, episodes, *disturbed, key))
+            own = folder, environment, names, seed, first, episodes, *disturbed, key, training, run
+            made.append(Chunk(*own))
         return tuple(made)
 
 
@@ -242,7 +266,12 @@ def run_chunk(chunk: Chunk, device: str, threads: int) -> dict[str, Any]:
     None where it could not be told; plain values.
     """
     task = task_set_of(chunk.environment).for_evaluation()
-    agent = None if chunk.policy is None else _agent(str(chunk.policy), device)
+    folder = chunk.policy
+    if chunk.training is not None:
+        from .few_shot import trained  # with TensorBoard and the whole training loop
+
+        folder, device = trained(chunk), "cpu"
+    agent = None if folder is None else _agent(str(folder), device)
     disturbed = chunk.disturbed_at is not None
     options = {"threads": threads, "first": chunk.first, "keep_rewards": disturbed}
     record: dict[str, Any] = {}
@@ -265,28 +294,50 @@ def run_chunks(
 ) -> Iterator[tuple[Chunk, dict[str, Any]]]:
     """Every chunk with its record, as they are done.
 
-    In ``workers`` processes, each on one core, or in this one with ``threads`` (0: one for each core).
+    In ``workers`` processes, each on one core, or in this one with ``threads`` (0: one for each core). What
+    trains is in processes always; those of one training follow each other in the order given.
     """
-    if workers == 1 or len(chunks) <= 1:
+    trains = any(chunk.training for chunk in chunks)
+    if not trains and (workers == 1 or len(chunks) <= 1):
         try:
             for chunk in chunks:
                 yield chunk, run_chunk(chunk, str(device), threads)
         finally:
             _agent.cache_clear()  # a policy may be another one the next time, in the same folder
         return
+    queues: dict[Any, deque[Chunk]] = {}
+    for chunk in chunks:
+        queues.setdefault(chunk.run or chunk.key, deque()).append(chunk)
+    turn = deque(queues.values())
+    running: dict[Future, tuple[Chunk, deque[Chunk]]] = {}
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, _begin_worker) as pool:
-        running = {pool.submit(run_chunk, chunk, str(device), 1): chunk for chunk in chunks}
+    with ProcessPoolExecutor(min(workers, len(queues)), context, _begin_worker) as pool:
         try:
-            for done in as_completed(running):
-                yield running[done], done.result()
+            while turn or running:
+                while turn and len(running) < workers:  # no more: what waits in the pool cannot be taken back
+                    queue = turn.popleft()
+                    chunk = queue.popleft()
+                    running[pool.submit(run_chunk, chunk, str(device), 1)] = chunk, queue
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    chunk, queue = running.pop(future)
+                    if queue:
+                        turn.append(queue)
+                    yield chunk, future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # leaves at once at an interruption; its parent says so
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     set_threads(1)
+
+
+def _leave_with_parent() -> None:
+    """A parent that was killed waits for nothing, and says to nobody that there is nothing more to do."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 class EpisodeStore(dict[str, dict[str, Any]]):

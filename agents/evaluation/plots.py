@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .statistics import profile
-from .suites import Suite, Sweep
+from .suites import STARTS, Suite, Sweep
 
 # Okabe and Ito's colours, told apart by colour-blind readers, and markers that say the same again.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -126,9 +126,40 @@ def profiles(bodies: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
     return _save(figure, path, axes)
 
 
+def few_shot(few: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
+    """Return against the steps of a body's own training: the mean over bodies first, then each of them.
+
+    None where nothing was trained, or of more bodies than can be shown.
+    """
+    curves = sorted(few.groupby("body", sort=False, dropna=False), key=lambda pair: not pd.isna(pair[0]))
+    if not 1 <= len(curves) <= 40:
+        return None
+    figure, grid = _grid(len(curves), 4.6, 3.4, 0.5)
+    steps = sorted(set(few["after"]))
+    for axes, (body, rows) in zip(grid, curves, strict=True):
+        for agent, own in rows.sort_values("after").groupby("agent", sort=False):
+            look = looks[str(agent)]
+            for start, line, fill in (("from_policy", "-", "full"), ("from_nothing", "--", "none")):
+                label, x = f"{agent}, {STARTS[start]}", own[f"steps_{start}"]
+                axes.plot(x, own[start], ls=line, ms=5, lw=1.8, fillstyle=fill, label=label, **look)
+                if not pd.isna(body) or len(curves) > 3:  # over two bodies it would leave nothing else to see
+                    ends = own[f"{start}_low"], own[f"{start}_high"]
+                    axes.fill_between(x, *ends, color=look["color"], alpha=0.15, lw=0)
+        if rows["specialist"].notna().all():
+            level = rows["specialist"].mean()
+            axes.axhline(level, color=GREY, ls=":", lw=1.2, label="specialist, 1 M steps")
+        axes.set_xscale("symlog", linthresh=max(1, next((n for n in steps if n), 1)), linscale=0.5)
+        axes.set_xticks(steps, [f"{n / 1000:g} k" if n else "0" for n in steps])
+        axes.minorticks_off()
+        axes.set_xlabel("steps of the body's own training")
+        axes.set_title(f"mean of {len(curves) - 1} bodies" if pd.isna(body) else str(body), fontsize=9)
+    return _save(figure, path, grid[0])
+
+
 def heat_map(agents: pd.DataFrame, suites: Sequence[Suite], path: Path) -> Path | None:
     """What is kept of the return under each condition: agents against conditions, in per cent."""
     rows = agents[agents["kept"].notna()] if "kept" in agents else agents.iloc[:0]
+    rows = rows[rows["suite"].isin([suite.name for suite in suites])]
     if rows.empty:
         return None
     kinds = list(agents["agent"].unique())

@@ -64,7 +64,12 @@ class Report:
         episodes = statistics.episodes_of(plans, lambda chunk: store[chunk.key])
         self.bodies = statistics.by_body(episodes, self.suites, specialists_of(plans))
         self.agents = statistics.by_agent(self.bodies, episodes)
-        self.improvements, self.gaps = statistics.improvements(self.bodies), statistics.gaps(self.bodies)
+        self.few_shot = statistics.few_shot(self.bodies, self.suites)
+        self.reached = statistics.reached(self.few_shot) if len(self.few_shot) else pd.DataFrame()
+        # A policy's merit is not what an agent learns from nothing.
+        trained = [suite.name for suite in self.suites if suite.trains]
+        untrained = self.bodies[~self.bodies["suite"].isin(trained)]
+        self.improvements, self.gaps = statistics.improvements(untrained), statistics.gaps(untrained)
         self.versions = {name: installed_version(name) for name in PACKAGES}
 
     def write(self, video: bool) -> None:
@@ -78,7 +83,7 @@ class Report:
         write_html(text, self.output / "report.html", title)
 
     def _values(self) -> dict[str, Any]:
-        tables_by_name = ("agents", "bodies", "improvements", "gaps")
+        tables_by_name = ("agents", "bodies", "improvements", "gaps", "few_shot", "reached")
         return {
             "schema": SCHEMA,
             "seed": self.seed,
@@ -115,12 +120,15 @@ class Report:
         lines = ["# Evaluation", "", tables.markdown(tables.agents_table(plans)), ""]
         lines += [f"- {plan.run}: {note}" for plan in plans for note in plan.notes]
         lines += ["", self._how_to_read()]
-        kept = plots.heat_map(agents, self.suites, folder / "kept.png")
+        untrained = [suite for suite in self.suites if not suite.trains]
+        kept = plots.heat_map(agents, untrained, folder / "kept.png")
         lines += _picture("per cent of the return kept under each condition", kept)
         for suite in self.suites:
             rows = agents[agents["suite"] == suite.name]
             lines += ["", f"## {suite.title[0].upper()}{suite.title[1:]} (`{suite.name}`)", ""]
-            if len(rows):
+            if suite.trains:
+                lines += self._few_shot(suite, looks, folder)
+            elif len(rows):
                 lines.append(tables.markdown(tables.suite_table(rows)))
             lines += tables.left_out(plans, suite.name)
             curves = plots.degradation(suite, agents, looks, folder / f"degradation_{suite.name}.png")
@@ -144,6 +152,21 @@ class Report:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         lines += ["", "## How it was made", "", f"{versions}; Python {platform.python_version()}.", ""]
         return "\n".join(lines)
+
+    def _few_shot(self, suite: Suite, looks: plots.Looks, folder: Path) -> list[str]:
+        """The part of a suite that trains."""
+        few, reached = (f[f["suite"] == suite.name] for f in (self.few_shot, self.reached))
+        told = (
+            "Return after so many steps of the body's own training, begun from the policy and, by the same "
+            "agent with fresh parameters, from nothing. Intervals of a body are over its runs, or of one run "
+            "over its episodes; those of a mean are over the bodies, of the difference over the bodies' "
+            "differences."
+        )
+        lines = [told, "", tables.markdown(tables.few_shot_table(few))]
+        lines += ["", "Steps of that training, interpolated, after which the return is that of a level:", ""]
+        lines += [tables.markdown(tables.reached_table(reached))]
+        curves = plots.few_shot(few, looks, folder / f"{suite.name}.png")
+        return lines + _picture("return against the steps of a body's own training", curves)
 
     def _how_to_read(self) -> str:
         runs, parts = self.agents["runs"], []

@@ -17,7 +17,7 @@ from scipy import stats
 
 from .episodes import NEVER
 from .plan import AgentPlan, Chunk
-from .suites import Suite
+from .suites import STARTS, Suite
 
 RESAMPLES, SEED = 2000, 0  # of the bootstrap, which has a seed so that a report can be made again
 ENDS = 0.025, 0.975  # of intervals of 95 %
@@ -231,6 +231,83 @@ def gaps(bodies: pd.DataFrame) -> pd.DataFrame:
             if not np.isnan(seen - unseen):
                 row = {"agent": agent, "measure": name, "seen": seen, "unseen": unseen}
                 rows.append(row | {"gap": seen - unseen})
+    return pd.DataFrame(rows)
+
+
+def few_shot(bodies: pd.DataFrame, suites: Sequence[Suite]) -> pd.DataFrame:
+    """What each body returns after each number of steps of its own training, and means over the bodies.
+
+    Of suites that train, one row for each agent, body and number ``after``: mean returns ``from_policy`` and
+    ``from_nothing`` and their ``difference``, each with ``_low`` and ``_high``, and ``specialist``.
+    Intervals of a body are over its runs, or of one run over its episodes; those of a mean (``body`` is None)
+    are Student's t over the bodies, of the difference over the bodies' differences. ``steps_from_policy`` and
+    ``steps_from_nothing`` are those of whole rollouts.
+    """
+    rows: list[dict[str, Any]] = []
+    for suite in suites:
+        of = {c.name: c.training for c in suite.conditions if c.training}
+        own = bodies[(bodies["suite"] == suite.name) & bodies["condition"].isin(of)]
+        own = own.assign(
+            after=own["condition"].map({name: t.after for name, t in of.items()}),
+            start=own["condition"].map({name: t.start for name, t in of.items()}),
+        )
+        steps = {(t.start, t.after): t.steps for t in of.values()}
+        for (agent, after), group in own.groupby(["agent", "after"], sort=False):
+            common = {"suite": suite.name, "agent": agent, "after": after}
+            common |= {f"steps_{start}": steps[start, after] for start in STARTS}
+            each = [
+                {**common, "body": body, "seen": seen, "specialist": part["specialist"].mean()}
+                | _both(part.groupby("start"))
+                for (body, seen), part in group.groupby(["body", "seen"], sort=False)
+            ]
+            rows += each
+            if len(each) > 1:
+                mean = {**common, "body": None, "seen": None}
+                mean["specialist"] = float(np.mean([row["specialist"] for row in each]))
+                for name in (*STARTS, "difference"):
+                    mean |= mean_of(np.array([row[name] for row in each])).columns(name)
+                rows.append(mean)
+    return pd.DataFrame(rows)
+
+
+def _both(starts: Any) -> dict[str, float]:
+    """A body's returns from both starts, and their difference."""
+    found: dict[str, float] = {}
+    for start, part in starts:
+        one = Estimate(*part.iloc[0][["mean", "low", "high"]])
+        found |= (one if len(part) == 1 else mean_of(part["mean"].to_numpy())).columns(start)
+    first, second = STARTS
+    return found | {"difference": found[first] - found[second]}
+
+
+def steps_to_reach(steps: Sequence[float], returns: Sequence[float], level: float) -> float:
+    """Steps at which a curve first comes to a level, interpolated; NaN: it does not, or there is no level."""
+    for i, value in enumerate(returns):
+        if value >= level:
+            if i == 0:
+                return float(steps[0])
+            share = (level - returns[i - 1]) / (value - returns[i - 1])
+            return float(steps[i - 1] + share * (steps[i] - steps[i - 1]))
+    return np.nan
+
+
+def reached(few: pd.DataFrame) -> pd.DataFrame:
+    """Of each curve of `few_shot`, the steps that come to levels.
+
+    ``level`` is ``specialist``, or ``from_nothing``, what training from nothing has at the end; ``to`` its
+    return; ``from_policy`` and ``from_nothing`` the steps of the two, NaN for more than ``most``.
+    """
+    rows = []
+    for (suite, agent, body), curve in few.groupby(["suite", "agent", "body"], sort=False, dropna=False):
+        curve = curve.sort_values("after")
+        levels = {"specialist": curve["specialist"].iloc[0], "from_nothing": curve["from_nothing"].iloc[-1]}
+        for level, to in levels.items():
+            if not np.isnan(to):
+                row = {"suite": suite, "agent": agent, "body": None if pd.isna(body) else body}
+                row |= {"level": level, "to": to, "most": curve["after"].iloc[-1]}
+                for start in STARTS:
+                    row[start] = steps_to_reach(curve[f"steps_{start}"].to_list(), curve[start].to_list(), to)
+                rows.append(row)
     return pd.DataFrame(rows)
 
 

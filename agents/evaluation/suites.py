@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import hydra
+
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion import BodyVariation, Damage, World
-from ...envs.numbers import FLAG, NULL, TEXT, listed, real, whole
+from ...envs.numbers import FLAG, NULL, SEED, TEXT, VALUES, listed, real, whole
 from ...envs.task_set import with_changes
 
 KINDS = ("limbs", "sensors", "patches")
@@ -23,6 +25,9 @@ UNDISTURBED: dict[str, Any] = {
 # Nodes of bodies that say nothing when nothing varies, and what they build.
 VARIED = {"variation": BodyVariation, "damage": Damage, "world": World}
 
+STARTS = {"from_policy": "from the policy", "from_nothing": "from nothing"}
+"""What a body's own training begins with, as a suite's keys and as the names of its conditions."""
+
 _SWEEP_VALUES = {
     "values": listed(real() | TEXT, 1),
     "reference_at": real() | NULL,
@@ -30,6 +35,17 @@ _SWEEP_VALUES = {
     "as_range": FLAG,
     "disturbs": FLAG,
 }
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is learnt on each body before its episodes."""
+
+    start: str  # of `STARTS`
+    after: int  # steps, as the suite says
+    steps: int  # of whole rollouts
+    seed: int
+    settings: Mapping[str, Any]  # a node of ``conf/algorithm``
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class Condition:
     disturbed_at: int | None = None  # step at which something happens that an agent may recover from
     sweep: str | None = None  # name of the series that it belongs to, if any
     x: float | None = None  # its place in that series
+    training: Training | None = None  # on each body, before its episodes
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,11 @@ class Suite:
     needs: tuple[str, ...]  # nodes that the environment's configuration must have
     conditions: tuple[Condition, ...]  # in order, those of the series last
     sweeps: Mapping[str, Sweep]  # the series, by name
+
+    @property
+    def trains(self) -> bool:
+        """Whether bodies are trained on before they are tried."""
+        return any(condition.training for condition in self.conditions)
 
     def why_not(self, kind: str, environment: Mapping[str, Any]) -> str | None:
         """Why it has no meaning for an agent of that kind of tokens, trained in that environment; or None."""
@@ -88,12 +110,13 @@ def undisturbed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
     """A suite of a node of ``conf/suite``. Raises UserError: an unknown key or an invalid value."""
-    _check_keys(name, node, "title", "fits", "needs", "conditions", "sweeps")
+    trained = ("bodies", "steps", "seed", "training", *STARTS) if "training" in node else ()
+    _check_keys(name, node, "title", "fits", "needs", "conditions", "sweeps", *trained)
     fits = tuple(node.get("fits") or KINDS)
     for kind in fits:
         if kind not in KINDS:
             raise UserError(f"suite.{name}.fits: there is no kind {kind!r}; {nearest(str(kind), KINDS)}")
-    conditions, sweeps = [], {}
+    conditions, sweeps = _read_trainings(name, node) if trained else [], {}
     for key, own in (node.get("conditions") or {}).items():
         place, own = f"{name}.conditions.{key}", own or {}
         _check_keys(place, own, "env", "bodies", "disturbed_at")
@@ -106,6 +129,36 @@ def read_suite(name: str, node: Mapping[str, Any]) -> Suite:
         raise UserError(f"suite.{name} has no conditions")
     title = str(node.get("title") or name.replace("_", " "))
     return Suite(name, title, fits, tuple(node.get("needs") or ()), tuple(conditions), sweeps)
+
+
+def _read_trainings(suite: str, node: Mapping[str, Any]) -> list[Condition]:
+    """Conditions after each number of steps from each start, the policy as it is first."""
+    steps = sorted(set(listed(whole(), 1).read(f"suite.{suite}.steps", node.get("steps"))))
+    seed = SEED.read(f"suite.{suite}.seed", node.get("seed", 0))
+    conditions = []
+    for start, words in STARTS.items():
+        own = node.get(start) or {}
+        for key in VALUES.read(f"suite.{suite}.{start}", own):
+            if key not in node["training"]:
+                known = nearest(str(key), node["training"])
+                raise UserError(f"suite.{suite}.{start} has no key {key!r}; {known}")
+        settings = {**node["training"], **own}
+        try:
+            algorithm = hydra.utils.instantiate(settings, _convert_="all")
+        except hydra.errors.InstantiationException as error:
+            cause = error.__cause__
+            raise UserError(f"suite.{suite}, {start}: {cause}") from error
+        if "total_steps" not in algorithm.without_influence():
+            raise UserError(
+                f"suite.{suite}.training.learning_rate_schedule must be constant: what is learnt in so many "
+                "steps may not depend on how many follow"
+            )
+        rollout = algorithm.num_envs * algorithm.n_steps
+        for after in steps:
+            training = Training(start, after, -(-after // rollout) * rollout, seed, settings)
+            name = f"{words}, {after:,} steps"
+            conditions.append(Condition(name, bodies=node.get("bodies") or "all", training=training))
+    return conditions
 
 
 def _read_sweep(place: str, name: str, node: Mapping[str, Any]) -> tuple[Sweep, list[Condition]]:

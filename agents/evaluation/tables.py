@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .plan import AgentPlan
 from .statistics import half_width
+from .suites import STARTS
 
 # The columns of `suite_table` that a terminal has room for.
 IN_THE_TERMINAL = ("condition", "agent", "return", "95 %", "normalised", "kept", "recovery", "random")
@@ -150,6 +151,36 @@ def bodies_table(rows: pd.DataFrame) -> pd.DataFrame:
             else:
                 line[agent] = f"{number(own['mean'].mean())} ({', '.join(map(number, own['mean']))})"
         lines.append(line | {name: number(group[name].iloc[0]) for name in ("specialist", "random")})
+    return _told(lines)
+
+
+def few_shot_table(few: pd.DataFrame) -> pd.DataFrame:
+    """Returns after each body's own training, as `statistics.few_shot` has them, body by body."""
+    several, lines = few["agent"].nunique() > 1, []
+    for (agent, body), curve in few.groupby(["agent", "body"], sort=False, dropna=False):
+        mean_of_all = f"mean of {few[few['agent'] == agent]['body'].nunique()}"
+        for _, row in curve.iterrows():
+            line = {"body": mean_of_all if pd.isna(body) else body, "steps": f"{row['after']:,}"}
+            if several:
+                line["agent"] = agent
+            line |= {words: interval(row, start) for start, words in STARTS.items()}
+            line |= {"difference": interval(row, "difference")}
+            lines.append(line | {"specialist, 1 M steps": number(row["specialist"])})
+    return _told(lines)
+
+
+def reached_table(reached: pd.DataFrame) -> pd.DataFrame:
+    """Steps that come to a level, as `statistics.reached` has them."""
+    several, lines = reached["agent"].nunique() > 1, []
+    levels = {"specialist": "the specialist's 1 M steps", "from_nothing": "the end from nothing"}
+    for _, row in reached.iterrows():
+        line = {"body": "the mean" if pd.isna(row["body"]) else row["body"]}
+        if several:
+            line["agent"] = row["agent"]
+        line |= {"level": levels[row["level"]], "return": number(row["to"])}
+        for start, words in STARTS.items():
+            line[words] = f"> {row['most']:,}" if pd.isna(row[start]) else f"{row[start]:,.0f}"
+        lines.append(line)
     return _told(lines)
 
 

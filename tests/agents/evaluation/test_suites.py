@@ -36,13 +36,13 @@ def test_every_condition_of_every_suite_makes_an_environment(name: str) -> None:
         for condition in suite.conditions:
             environment = with_changes(base, condition.env)
             task_set_of(environment)  # raises for a key or a value that is none
-            made[condition.name] = repr(environment), str(condition.bodies)
+            made[condition.name] = repr(environment), str(condition.bodies), str(condition.training)
         assert len(set(made.values())) == len(made), "no two conditions are the same"
 
 
-def test_all_has_every_suite_and_skips_what_does_not_fit() -> None:
+def test_all_has_every_suite_that_does_not_train_and_skips_what_does_not_fit() -> None:
     config = compose("all")
-    assert set(config["suite"]) == set(SUITES) - {"all"} and config["unfit"] == "skip"
+    assert set(config["suite"]) == set(SUITES) - {"all", "few_shot"} and config["unfit"] == "skip"
     assert compose("[loss]")["unfit"] == "fail"
 
 
