@@ -17,6 +17,7 @@ from .bodies.families import Split, checked_split, distinct, get_family, get_spl
 from .bodies.morphology import Morphology
 from .bodies.user_bodies import SECONDS, UserBodies, absolute_source, read_user_bodies
 from .env import LocomotionEnv
+from .layout import grouped
 from .task import LocomotionTask
 from .varied.conditions import Varied
 from .varied.damage import Damage
@@ -83,7 +84,7 @@ class BodySet(TaskSet):
             for twin, name in twins.items():
                 warnings.warn(f"left out: {twin} is the same robot as {name}", stacklevel=4)
             self.split = checked_split(f"{split.name} with bodies", chosen, split.unseen, source.build)
-        self.seen, self.unseen = self.split.seen, self.split.unseen
+        self.seen, self.unseen = (self._in_order(side) for side in (self.split.seen, self.split.unseen))
         self.max_episode_steps = self.task.max_episode_steps
 
     @property
@@ -103,6 +104,12 @@ class BodySet(TaskSet):
         limit = min(steps, self.task.max_episode_steps)
         task = dataclasses.replace(self.task, max_episode_steps=limit)
         return self.changed(task=task, max_episode_steps=limit)
+
+    def _in_order(self, names: Sequence[str]) -> tuple[str, ...]:
+        """A side of the split; of a grouped family, bodies of one layout lie beside each other."""
+        if not getattr(self.source, "grouped", False):
+            return tuple(names)
+        return tuple(body.name for body in grouped([self.source.build(name) for name in names]))
 
     def hashes(self) -> dict[str, str]:
         """Of the bodies that are trained on, by name."""

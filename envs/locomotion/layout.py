@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
 from .bodies import families
-from .bodies.model import BALL, FREE, JointSlot, body_joints
+from .bodies.model import BALL, JointSlot
 from .bodies.morphology import Morphology
 from .limb_spec import joint_descriptor_slice
 from .task import LocomotionTask
@@ -222,7 +221,7 @@ def adjacent_groups(rows: Sequence[Row], aligned: bool) -> list[Group]:
     starts = [0]
     for number, row in enumerate(rows):
         first = rows[starts[-1]]
-        if row[1:] != first[1:] or not share_layout(first.body, row.body):
+        if row[1:] != first[1:] or not share_layout(first.body, row.body, aligned):
             starts.append(number)
     return [
         Group([row.body for row in rows[start:end]], slice(start, end), limb_slots(body, aligned), *how)
@@ -231,45 +230,22 @@ def adjacent_groups(rows: Sequence[Row], aligned: bool) -> list[Group]:
     ]
 
 
-_SHARED = (
-    *("body_parentid", "jnt_type", "jnt_bodyid", "jnt_qposadr", "dof_bodyid", "geom_bodyid"),
-    *("actuator_trntype", "actuator_trnid", "actuator_dyntype"),
-)
-_NO_SIZES = ("nname", "npath", "ntext", "nmat", "nnumeric", "nkey", "nmesh", "ntex")
+def grouped(bodies: Sequence[Morphology]) -> list[Morphology]:
+    """Bodies in an order in which those that share a layout lie beside each other."""
+    groups: dict[tuple, list[Morphology]] = {}
+    for body in bodies:
+        groups.setdefault(body.structure, []).append(body)
+    return [body for group in groups.values() for body in group]
 
 
-def share_layout(one: Morphology, other: Morphology) -> bool:
+def share_layout(one: Morphology, other: Morphology, aligned: bool = False) -> bool:
     """Whether two bodies differ only in what a batch holds for every row.
 
     What is read of the first body of a batch only must be equal: the structure, the joints that place the
-    root, the time step. Lengths, masses, joints' places and all descriptors may differ.
+    root, the time step, and where slots are aligned these. Lengths, masses, joints' places and all
+    descriptors may differ.
     """
     if one is other:
         return True
-    a, b = one.model, other.model
-    return (
-        one.n_limbs == other.n_limbs
-        and _sizes(a) == _sizes(b)
-        and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in _SHARED)
-        and a.opt.timestep == b.opt.timestep
-        and [(x.bodies, x.parent, x.slots) for x in one.limbs]
-        == [(x.bodies, x.parent, x.slots) for x in other.limbs]
-        and all(slot.joint >= 0 for limb in one.limbs for slot in limb.slots)
-        and one.aligned_slots == other.aligned_slots
-        and all(np.array_equal(x, y) for x, y in zip(_start(one), _start(other), strict=True))
-    )
-
-
-def _sizes(model: mujoco.MjModel) -> Mapping[str, int]:
-    names = [name for name in dir(model) if name.startswith("n") and not name.startswith(_NO_SIZES)]
-    return {name: size for name in names if isinstance(size := getattr(model, name), int)}
-
-
-def _start(body: Morphology) -> list[np.ndarray]:
-    """The states of actuators at a start, and where the root is as a function of its joints' positions."""
-    model, root = body.model, body.root
-    joints = list(body_joints(model, root))
-    free = model.jnt_type[joints].tolist() == [FREE]
-    place = [] if free else [model.body_pos[root], model.jnt_pos[joints], model.jnt_axis[joints], model.qpos0]
-    activation = np.zeros(0) if body.home_activation is None else body.home_activation
-    return [activation, model.body_quat[root], body.start_rotation, *place]
+    alike = not aligned or one.aligned_slots == other.aligned_slots
+    return alike and one.structure == other.structure

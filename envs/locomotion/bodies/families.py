@@ -1,6 +1,7 @@
 """All families: finding and building a body by its name, and the splits into seen and unseen bodies.
 
-The manifest (``manifest.json``) holds the total mass and the hash of every listed body, and the splits;
+The manifest (``manifest.json``) holds the total mass and the hash of every listed body, and the splits, of
+which a side is a list of names, a range of numbers, or, not told, all others;
 ``python -m somite.envs.locomotion.bodies.families`` rewrites the masses and hashes.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 import mujoco
 
 from ...errors import UserError, nearest
-from . import quadruped, recipes
+from . import planar, quadruped, recipes
 from .morphology import Morphology
 
 Recipe = Callable[[], mujoco.MjSpec]  # makes a body, ready to be compiled
@@ -39,6 +40,7 @@ class Family:
         aliases: other names of members in the literature.
         others: recipes of bodies that are no members, such as a full body made for alignment only.
         draw: makes the body of a number from 0 on: every ``<name>_<number>`` is a body, listed or not.
+        grouped: experiments have bodies of one layout beside each other, to be simulated together.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, Recipe] = field(default_factory=dict)
     draw: Callable[[int], mujoco.MjSpec] | None = None
+    grouped: bool = False
 
     def recipe(self, name: str) -> Recipe | None:
         """How the body (or alias) ``name`` is made; None if no family has it."""
@@ -103,6 +106,18 @@ FAMILIES: dict[str, Family] = {
             others={"quadruped_full": functools.partial(quadruped.quadruped, quadruped.full_shape())},
             draw=quadruped.drawn_quadruped,
         ),
+        # Drawn about the cheetahs, and about walkers, hoppers and planar humanoids, none of which is drawn.
+        *(
+            Family(
+                name,
+                f"{name}_full",
+                members,
+                others={f"{name}_full": functools.partial(planar.full_body, name)},
+                draw=functools.partial(planar.drawn_body, name),
+                grouped=True,
+            )
+            for name, members in (("planar", planar.PLANAR), ("planar_upright", planar.UPRIGHT))
+        ),
     )
 }
 
@@ -125,7 +140,7 @@ def find_member(name: str) -> tuple[Family, str]:
     raise UserError(f"unknown body {name!r}; {hint}")
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=1024)
 def build(name: str) -> Morphology:
     """Compile the body (or alias) ``name``. Raises UserError for an unknown name."""
     family, name = find_member(name)
@@ -164,9 +179,16 @@ def get_split(family_name: str, split_name: str) -> Split:
             f"family {family_name!r} has no split {split_name!r}; {nearest(split_name, [*choices, 'all'])}"
         )
     sides = splits[split_name][family_name]
-    unseen = tuple(family.canonical(name) for name in sides["unseen"])
-    seen = sides.get("seen", [name for name in family.members if name not in unseen])  # or all others
-    return checked_split(split_name, [family.canonical(name) for name in seen], unseen, build)
+    unseen = _names(family, sides["unseen"])
+    seen = _names(family, sides.get("seen", [name for name in family.members if name not in unseen]))
+    return checked_split(split_name, seen, unseen, build)
+
+
+def _names(family: Family, side: Sequence[str] | Mapping[str, int]) -> tuple[str, ...]:
+    """Names of a side of a split: a list of them, or ``count`` drawn bodies from number ``first``."""
+    if isinstance(side, Mapping):
+        side = [f"{family.name}_{side['first'] + index}" for index in range(side["count"])]
+    return tuple(family.canonical(name) for name in side)
 
 
 def checked_split(

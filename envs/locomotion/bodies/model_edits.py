@@ -113,3 +113,23 @@ def add_motor(spec: mujoco.MjSpec, joint: str, gear: float, name: str = "") -> N
     motor.set_to_motor()
     motor.ctrllimited = True
     motor.ctrlrange = [-1, 1]
+
+
+def planar_root(spec: mujoco.MjSpec, trunk: mujoco.MjsBody, reference: float = 0.0) -> None:
+    """Joints by which a trunk moves in the plane of x and z, and a camera that follows it.
+
+    The vertical slide is at ``reference`` (m) at the start.
+    """
+    trunk.add_camera(
+        name="track",
+        mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM,
+        pos=[0, -4, -0.2],
+        quat=[0.5**0.5, 0.5**0.5, 0, 0],  # from the side: x to the right, z up
+    )
+    for name, kind, axis in (
+        ("rootx", mujoco.mjtJoint.mjJNT_SLIDE, [1, 0, 0]),
+        ("rootz", mujoco.mjtJoint.mjJNT_SLIDE, [0, 0, 1]),
+        ("rooty", mujoco.mjtJoint.mjJNT_HINGE, [0, 1, 0]),
+    ):
+        trunk.add_joint(name=name, type=kind, axis=axis)
+    spec.joint("rootz").ref = reference

@@ -141,6 +141,32 @@ class Morphology:
         return robot_hash(self.model, self.limbs)
 
     @functools.cached_property
+    def structure(self) -> tuple:
+        """What bodies that one batch can simulate have in common; of what acts remotely only itself.
+
+        What is read of the first body of a batch only: sizes and trees, the joints that place the root, the
+        time step. Lengths, masses, joints' places and all descriptors may differ.
+        """
+        if any(slot.joint < 0 for limb in self.limbs for slot in limb.slots):
+            return (id(self),)
+        return (
+            *_sizes(self.model).items(),
+            *(getattr(self.model, name).tobytes() for name in _SHARED),
+            self.model.opt.timestep,
+            *((limb.bodies, limb.parent, limb.slots) for limb in self.limbs),
+            *((part + 0.0).tobytes() for part in self._start()),  # the sum has no negative zeros
+        )
+
+    def _start(self) -> list[np.ndarray]:
+        """States of actuators at a start, and where the root is as a function of its joints' positions."""
+        model, root = self.model, self.root
+        joints = list(body_joints(model, root))
+        free = model.jnt_type[joints].tolist() == [FREE]
+        place = [model.body_pos[root], model.jnt_pos[joints], model.jnt_axis[joints], model.qpos0]
+        activation = np.zeros(0) if self.home_activation is None else self.home_activation
+        return [activation, model.body_quat[root], self.start_rotation, *([] if free else place)]
+
+    @functools.cached_property
     def aligned_slots(self) -> tuple[int, ...]:
         """For every limb its slot in the full body, found by limb name (for the padded network)."""
         if self.full_body is None:
@@ -279,3 +305,15 @@ class Morphology:
                 qpos[address + 2] += shift
             elif kind == SLIDE and abs(upward) > 0.99:
                 qpos[address] += shift * np.sign(upward)
+
+
+_SHARED = (
+    *("body_parentid", "jnt_type", "jnt_bodyid", "jnt_qposadr", "dof_bodyid", "geom_bodyid"),
+    *("actuator_trntype", "actuator_trnid", "actuator_dyntype"),
+)
+_NO_SIZES = ("nname", "npath", "ntext", "nmat", "nnumeric", "nkey", "nmesh", "ntex")
+
+
+def _sizes(model: mujoco.MjModel) -> dict[str, int]:
+    names = [name for name in dir(model) if name.startswith("n") and not name.startswith(_NO_SIZES)]
+    return {name: size for name in names if isinstance(size := getattr(model, name), int)}

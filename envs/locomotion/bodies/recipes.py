@@ -20,6 +20,7 @@ from .model_edits import (
     add_motor,
     gymnasium_model,
     on_ground,
+    planar_root,
     with_fixed_inertias,
     without,
 )
@@ -138,19 +139,7 @@ def humanoid_2d(*removed: str) -> mujoco.MjSpec:
     """
     spec = on_ground("humanoid_2d", mujoco.mjtIntegrator.mjINT_RK4, 0.002)
     trunk = spec.worldbody.add_body(name="torso", pos=[0, 0, 1.35])
-    trunk.add_camera(
-        name="track",
-        mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM,
-        pos=[0, -4, -0.2],
-        quat=[0.5**0.5, 0.5**0.5, 0, 0],  # from the side: x to the right, z up
-    )
-    for name, kind, axis in (
-        ("rootx", mujoco.mjtJoint.mjJNT_SLIDE, [1, 0, 0]),
-        ("rootz", mujoco.mjtJoint.mjJNT_SLIDE, [0, 0, 1]),
-        ("rooty", mujoco.mjtJoint.mjJNT_HINGE, [0, 1, 0]),
-    ):
-        trunk.add_joint(name=name, type=kind, axis=axis)
-    spec.joint("rootz").ref = 1.35
+    planar_root(spec, trunk, 1.35)
     add_capsule(trunk, "trunk_geom", (0, 0, -0.42), (0, 0, 0.05), 0.09, **_BODY)
     head = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "pos": [0, 0, 0.25], "size": [0.09, 0, 0]}
     trunk.add_geom(name="head", **head, **_BODY)

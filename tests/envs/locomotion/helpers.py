@@ -15,8 +15,12 @@ HINGE, SLIDE = mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE
 FREE, BALL = mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL
 
 LISTED = [name for family in FAMILIES.values() for name in family.members]
-DRAWN = ("quadruped_0", "quadruped_1", "quadruped_37", "quadruped_64", "quadruped_full")
-SAMPLED = [name for name in LISTED if not name.startswith("quadruped_")] + list(DRAWN)
+DRAWN = (
+    *("quadruped_0", "quadruped_1", "quadruped_37", "quadruped_64", "quadruped_full"),
+    *("planar_4", "planar_8", "planar_full", "planar_upright_2", "planar_upright_8", "planar_upright_full"),
+)
+_ENDLESS = tuple(f"{family.name}_" for family in FAMILIES.values() if family.draw)
+SAMPLED = [name for name in LISTED if not name.startswith(_ENDLESS)] + list(DRAWN)
 """Every member of the finite families and some drawn bodies: for tests of a body each."""
 
 
