@@ -26,7 +26,7 @@ from ..show.video import film_episode, to_film
 from ..storage.policy import load_policy
 from ..storage.policy_json import policy_folders
 from .episodes import Episodes, run_episodes
-from .plan import AgentPlan, EpisodeStore, Planner, misfit, run_chunks, told_apart
+from .plan import Chunk, EpisodeStore, Planner, misfit, run_chunks, told_apart
 from .report import Report
 from .runs import agent_name, beside, run_name, task_of, trained_on
 from .statistics import half_width
@@ -192,7 +192,9 @@ def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: t
     plans = told_apart(plans)
     filmed = [to_film(task_set_of(plan.trials[0].environment)) for plan in plans] if plain["video"] else []
     store = EpisodeStore(output / "episodes.jsonl")
-    _run_missing(plans, store, device, workers, thread_limit(plain["threads"]))
+    trials = [trial for plan in plans for trial in plan.trials]
+    chunks = [chunk for trial in trials for chunk in (*trial.chunks, *trial.baseline)]
+    run_missing(chunks, store, device, workers, thread_limit(plain["threads"]))
     report = Report(plans, suites, store, output, plain["seed"])
     report.write(video=any(filmed))
     for suite in report.suites:
@@ -210,12 +212,11 @@ def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: t
     log.info("report: %s", output / "report.html")
 
 
-def _run_missing(
-    plans: Sequence[AgentPlan], store: EpisodeStore, device: torch.device, workers: int, threads: int
+def run_missing(
+    chunks: Sequence[Chunk], store: EpisodeStore, device: torch.device, workers: int, threads: int
 ) -> None:
     """Run the chunks that the store has not, each once."""
-    trials = [trial for plan in plans for trial in plan.trials]
-    wanted = {chunk.key: chunk for trial in trials for chunk in (*trial.chunks, *trial.baseline)}
+    wanted = {chunk.key: chunk for chunk in chunks}
     missing = [chunk for key, chunk in wanted.items() if key not in store]
     if len(missing) < len(wanted):
         log.info("%d of %d parts were done before: %s", len(wanted) - len(missing), len(wanted), store.path)

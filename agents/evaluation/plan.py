@@ -145,55 +145,78 @@ class Planner:
             return Trial(suite, condition.name, environment, why_not=why_not)
         # In a series disturbances come in equal distances, so that the second one ends the recovery.
         until = 2 * at if condition.sweep and at else None
+        config = self.config
+
+        def chunks_for(bodies: tuple[str, ...], training: Training | None = None) -> tuple[Chunk, ...]:
+            given = agent, bodies, config["episodes"], config["seed"], self.device, (at, until)
+            return chunks_of(folder, environment, *given, training, self.trainings)
+
         if condition.training is None:
-            chunks = self._chunks(agent, folder, environment, names, (at, until))
+            chunks = chunks_for(names)
         else:  # a policy of its own for each
-            own = [self._chunks(agent, folder, environment, (n,), training=condition.training) for n in names]
-            chunks = tuple(itertools.chain(*own))
-        baseline = self._chunks(agent, None, base, names) if self.config["random_baseline"] else ()
+            chunks = tuple(itertools.chain(*(chunks_for((name,), condition.training) for name in names)))
+        own = agent, names, config["episodes"], config["seed"], self.device
+        baseline = chunks_of(None, base, *own) if config["random_baseline"] else ()
         return Trial(suite, condition.name, environment, chunks, baseline)
 
-    def _chunks(
-        self,
-        agent: Agent,
-        folder: Path | None,
-        environment: Mapping[str, Any],
-        names: tuple[str, ...],
-        disturbed: tuple[int | None, int | None] = (None, None),
-        training: Training | None = None,
-    ) -> tuple[Chunk, ...]:
-        """Their size depends on the kind of task and the number of bodies alone.
 
-        So neither an interruption nor the number of workers can change a number.
-        """
-        kind, seed, made = agent.policy.kind, self.config["seed"], []
-        count = self.config["episodes"] or EPISODES[kind]
-        size = max(1, ROWS[kind] // len(names))
-        meant = {
-            "policy": folder and agent.description["sha256"],
-            "class": folder and agent.description["policy"],
-            "environment": environment,
-            "bodies": names,
-            "seed": seed,
-            "disturbed": disturbed,
-            "device": self.device,
-            "versions": [installed_version(name) for name in ("somite", "torch", "mujoco")],
-        }
-        run = None
-        if training is not None:
-            taught = {"start": training.start, "settings": training.settings, "seed": training.seed}
-            if training.start == "from_nothing":
-                del meant["policy"]
-            meant |= {"device": "cpu", "training": taught}
-            of_run = key_of({name: meant[name] for name in meant if name != "seed"})[:12]
-            run = self.trainings / f"{file_name(names[0])}-{training.start}-{of_run}"
-            taught["steps"] = training.steps
-        for first in range(0, count, size):
-            episodes = min(size, count - first)
-            key = key_of(meant | {"first": first, "episodes": episodes})
-            own = folder, environment, names, seed, first, episodes, *disturbed, key, training, run
-            made.append(Chunk(*own))
-        return tuple(made)
+def chunks_of(
+    folder: Path | None,
+    environment: Mapping[str, Any],
+    agent: Agent,
+    names: tuple[str, ...],
+    episodes: int | None,
+    seed: int,
+    device: str,
+    disturbed: tuple[int | None, int | None] = (None, None),
+    training: Training | None = None,
+    trainings: Path | None = None,
+) -> tuple[Chunk, ...]:
+    """The episodes of a policy, in parts.
+
+    Their size depends on the kind of task and the number of bodies alone, so that neither an interruption nor
+    the number of workers can change a number.
+
+    Args:
+        folder: of the agent's policy; None: random actions instead of it.
+        environment: the whole configuration.
+        agent: which acts, or that random actions are compared with.
+        names: of bodies.
+        episodes: of each; None: as many as its kind has by default.
+        seed: of the starts.
+        device: kind of it.
+        disturbed: ``disturbed_at`` and ``until`` of `Chunk`.
+        training: of the policy on the one body of ``names``.
+        trainings: folder of the run that does it.
+    """
+    kind, made = agent.policy.kind, []
+    count = episodes or EPISODES[kind]
+    size = max(1, ROWS[kind] // len(names))
+    meant = {
+        "policy": folder and agent.description["sha256"],
+        "class": folder and agent.description["policy"],
+        "environment": environment,
+        "bodies": names,
+        "seed": seed,
+        "disturbed": disturbed,
+        "device": device,
+        "versions": [installed_version(name) for name in ("somite", "torch", "mujoco")],
+    }
+    run = None
+    if training is not None:
+        taught = {"start": training.start, "settings": training.settings, "seed": training.seed}
+        if training.start == "from_nothing":
+            del meant["policy"]
+        meant |= {"device": "cpu", "training": taught}
+        of_run = key_of({name: meant[name] for name in meant if name != "seed"})[:12]
+        run = trainings / f"{file_name(names[0])}-{training.start}-{of_run}"
+        taught["steps"] = training.steps
+    for first in range(0, count, size):
+        episodes = min(size, count - first)
+        key = key_of(meant | {"first": first, "episodes": episodes})
+        own = folder, environment, names, seed, first, episodes, *disturbed, key, training, run
+        made.append(Chunk(*own))
+    return tuple(made)
 
 
 def misfit(agent: Agent, task: TaskSet) -> str | None:

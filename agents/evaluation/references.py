@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -34,14 +34,17 @@ FLAT = 0.05  # a curve has flattened when its last tenth is no more than this sh
 
 def specialists_of(plans: Sequence[AgentPlan]) -> dict[tuple[str, str], float]:
     """Mean returns of specialists of the tasks that agents are tried in, by run and body, where known."""
+    of_runs = {p.run: specialists_in(p.trials[0].environment) for p in plans if p.kind == "limbs"}
+    return {(run, body): found for run, kept in of_runs.items() for body, found in kept.items()}
+
+
+def specialists_in(environment: Mapping[str, Any]) -> dict[str, float]:
+    """Mean returns of the specialists, over their training seeds, in an environment's task, by body."""
     table, found = read_table(), {}
-    for plan in plans:
-        if plan.kind == "limbs":
-            bodies = task_set_of(plan.trials[0].environment)
-            kept = [table.get(signature(own), {}).get("bodies", {}) for own in bodies.sets]
-            for body, entry in (one for own in kept for one in own.items()):
-                if entry.get("specialists"):
-                    found[plan.run, body] = float(np.mean([one["return"] for one in entry["specialists"]]))
+    for own in task_set_of(environment).sets:
+        for body, entry in table.get(signature(own), {}).get("bodies", {}).items():
+            if entry.get("specialists"):
+                found[body] = float(np.mean([one["return"] for one in entry["specialists"]]))
     return found
 
 

@@ -40,6 +40,7 @@ PATHS = {
     "env.scenery.background": PICTURE,
     "table": FILE,
     "output": FILE,
+    "arms": FILE,
 }
 """Every key of a command that is a path, or a list of them, and what lies there."""
 

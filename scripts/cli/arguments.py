@@ -46,7 +46,7 @@ MAX_COMBINATIONS = 64
 SECTIONS = ("env", "agent", "algorithm")
 """Sections of a configuration whose class may be the user's own."""
 
-_GROUPS = {"train": SECTIONS, "describe": ("env",)}
+_GROUPS = {"train": SECTIONS, "cross_validate": SECTIONS, "describe": ("env",)}
 """Those of them that a command chooses; others have no such key, and only need the module."""
 
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -214,7 +214,7 @@ def check_names(arguments: Sequence[str], config_name: str) -> None:
             if choices:
                 _check_choices(override, choices)
             (chosen if choices else values).append(override)
-        for combination in _combinations(chosen):
+        for combination in combinations(chosen):
             composed = defaults
             if combination:
                 composed = hydra.compose(config_name, [*search, *combination], return_hydra_config=True)
@@ -244,7 +244,7 @@ def _check_choices(override: Override, choices: list[str]) -> None:
             raise UserError(f"{line}: {group} has no choice {shown(value)!r}; {nearest(value, choices)}")
 
 
-def _combinations(chosen: list[Override]) -> Iterator[list[str]]:
+def combinations(chosen: list[Override]) -> Iterator[list[str]]:
     """The choices of groups of each job of a multirun, as overrides; one combination if it is none."""
     lines = []
     for override in chosen:

@@ -10,6 +10,7 @@ and in which folders, is written down first, so that ``resume=<sweep>`` runs tho
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -258,16 +259,21 @@ def _read_job(path: Path, number: int, job: Any) -> Job:
     overrides, name = (job.get(key) for key in ("overrides", "folder")) if isinstance(job, dict) else (0, 0)
     if not isinstance(name, str) or not isinstance(overrides, list):
         raise UserError(f"{path} is damaged: job {number} has no folder or no overrides")
-    for override in overrides:
-        is_ours = isinstance(override, str) and not override.lstrip("+~").startswith(("hydra", "-"))
-        if not is_ours or "${" in override:  # nothing is looked up for a stranger
-            raise UserError(f"{path}: job {number} has {override!r}; only keys and groups of a run are taken")
+    check_kept(overrides, f"{path}: job {number}")
     root = path.parent.parent
     folder = root / name
     if root.resolve() not in folder.resolve().parents:
         raise UserError(f"{path}: the folder of job {number}, {name!r}, is not beside the sweep's")
     check_links(folder)
     return Job(tuple(overrides), folder)
+
+
+def check_kept(overrides: Sequence[Any], where: str) -> None:
+    """Raises UserError: arguments of a file, perhaps a stranger's, are for Hydra or look something up."""
+    for override in overrides:
+        is_ours = isinstance(override, str) and not override.lstrip("+~").startswith(("hydra", "-"))
+        if not is_ours or "${" in override:
+            raise UserError(f"{where} has {override!r}; only keys and groups of a run are taken")
 
 
 def state_of(job: Job, algorithm: Mapping[str, Any]) -> tuple[str, str]:
@@ -301,7 +307,9 @@ def table(jobs: Sequence[Job], states: Sequence[tuple[str, str]]) -> str:
     """Which run is finished, goes on or begins, a line each, with what is not the same for all of them."""
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     lines, width = [], max(len(word) for word, _ in states)
+    root = os.path.commonpath([job.folder.parent for job in jobs])
     for job, (word, detail) in zip(jobs, states, strict=True):
         own = " ".join(override for override in job.overrides if override not in common)
-        lines.append(f"{word:{width}}  {job.folder.name}  {own}{f' ({detail})' if detail else ''}")
+        name = job.folder.relative_to(root)
+        lines.append(f"{word:{width}}  {name}  {own}{f' ({detail})' if detail else ''}")
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from ...envs.numbers import (
     Valid,
     check_arguments,
     declared,
+    listed,
     one_of,
     whole,
 )
@@ -41,16 +42,28 @@ DEVICE = Valid("auto, cpu, cuda or cuda:<number>", _device, ("auto", "cpu", "cud
 _EPISODES, _PIXELS, _PLACES = whole(1, 10**6), whole(16, 8192), whole(1, 10**7) | NULL
 _PROCESSES = one_of("auto") | whole(1, 4096)
 
+_OF_TRAINING = {
+    "seed": SEED,
+    "device": DEVICE,
+    "simulation": one_of("auto", "cpu", "warp", "torch"),
+    "warp.contacts": _PLACES,
+    "warp.constraints": _PLACES,
+    "precision": one_of("float32", "bf16"),
+    "threads": _PROCESSES,
+    "on_save_error": one_of("stop", "continue"),
+}
+
 KEYS: dict[str, dict[str, Valid]] = {
-    "train": {
-        "seed": SEED,
-        "device": DEVICE,
-        "simulation": one_of("auto", "cpu", "warp", "torch"),
-        "warp.contacts": _PLACES,
-        "warp.constraints": _PLACES,
-        "precision": one_of("float32", "bf16"),
-        "threads": _PROCESSES,
-        "on_save_error": one_of("stop", "continue"),
+    "train": _OF_TRAINING,
+    "cross_validate": {
+        **_OF_TRAINING,
+        "seeds": listed(SEED, 1),
+        "folds": listed(TEXT, 1),
+        "joint": TEXT,
+        "reference": TEXT | NULL,
+        "episodes": _EPISODES,
+        "jobs": _PROCESSES,
+        "output": TEXT,
     },
     "evaluate": {
         "bodies": NAMES | NULL,
@@ -132,7 +145,7 @@ def check_values(config: DictConfig, command: str, folder: str | Path) -> None:
             if isinstance(value, int) and not isinstance(value, bool):
                 OmegaConf.update(config, key, value)
     built = check_targets(config)
-    if command == "train" and "zero_shot" in values:
+    if "zero_shot" in values:
         from ...agents.training.zero_shot import read_settings
 
         _check_section("zero_shot", values["zero_shot"])

@@ -77,6 +77,17 @@ TINY = {
     "somite-view": [],
     "somite-export": [],
     "somite-references": ["episodes=2"],
+    "somite-cross-validate": [
+        "env.task.max_episode_steps=20",
+        "algorithm.total_steps=300",
+        "algorithm.num_envs=15",
+        "algorithm.n_steps=16",
+        "algorithm.n_epochs=1",
+        "folds=[fold_0]",
+        "episodes=1",
+        "jobs=1",
+        "device=cpu",
+    ],
     "somite-results": [f"table={ROOT}/docs/results/results.yaml"],
     "somite-benchmark locomotion": ["num_envs=2", "seconds=0.05", "rounds=1", "iterations=0", "threads=1"],
     "somite-benchmark bodies": [
@@ -101,7 +112,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[list[str]]:
     """Every command of the shell blocks, and every one of ours in the text."""
     lines = [line for block in blocks("sh") for line in block.splitlines()]
-    lines += re.findall(r"`(somite-[a-z]+ [^`]+)`", README)
+    lines += re.findall(r"`(somite-[a-z-]+ [^`]+)`", README)
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
@@ -212,7 +223,7 @@ def test_every_program_of_the_shell_blocks_is_known() -> None:
 LONGEST = (
     *("-m seed=0,1,2", "racing_clone", "racing_ppo", "env.scenery", "benchmark locomotion", "describe env="),
     *("variation.draw=extrapolation", "env=walker", "env.bodies=[cheetah_7_full]", "suite=[unseen"),
-    *("benchmark bodies", "suite=permutation"),
+    *("benchmark bodies", "suite=permutation", "cross-validate"),
 )
 """Commands that other tests of the same kind, in this file or elsewhere, stand for in every run."""
 
@@ -270,6 +281,8 @@ def test_every_command_runs_with_a_tiny_budget(
     elif command[0] == "somite-describe":
         described = {path.name for path in (in_folder / (output or ["describe"])[0]).iterdir()}
         assert "cheetah_7_full.png" in described or described == {"robot.png"}
+    elif command[0] == "somite-cross-validate":
+        assert (in_folder / output[0] / "report.md").is_file()
     else:
         assert (in_folder / (output or ["RESULTS.md"])[0]).is_file()
 

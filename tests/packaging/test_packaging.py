@@ -108,6 +108,7 @@ def test_the_console_scripts_are_there():
     assert scripts.keys() == {
         "somite-train",
         "somite-evaluate",
+        "somite-cross-validate",
         "somite-benchmark",
         "somite-describe",
         "somite-view",

@@ -1,0 +1,457 @@
+"""Trains with each body held out once: ``somite-cross-validate env=cheetah seeds=[0,1] output=runs/folds``.
+
+Every training is a ``somite-train`` of its own::
+
+    <output>/cross_validation.json                       which there are
+             <arm>/<fold>-<seed>/  <arm>/joint-<seed>/    the runs, and what each printed, <fold>-<seed>.log
+             report.md  results.json  results.csv         of those that are finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from somite.agents.storage.atomic import replace_file
+from somite.agents.storage.paths import command, hydra_quoted
+from somite.agents.storage.policy_json import policy_folders
+from somite.agents.storage.run_folder import hold, list_checkpoints
+from somite.agents.storage.untrusted import read_json, read_yaml
+from somite.agents.training.signals import StopSignals
+from somite.envs.errors import UserError, nearest, one_line
+from somite.envs.task_set import task_set_of
+from somite.scripts.cli.arguments import (
+    check_names,
+    combinations,
+    configuration,
+    key_of,
+    parse,
+    with_implied,
+    with_own_classes,
+)
+from somite.scripts.cli.command_line import program
+from somite.scripts.cli.jobs import check_composed
+from somite.scripts.cli.multirun import (
+    FINISHED,
+    TO_RUN,
+    Job,
+    check_kept,
+    state_of,
+    table,
+)
+from somite.scripts.cli.resume import check_own_classes, check_said_again, next_configuration
+from somite.scripts.cli.values import KEYS
+
+OWN = ("output", "seeds", "folds", "joint", "arms", "reference", "runs", "episodes", "jobs")
+"""Keys of this command; any other goes to every training."""
+
+FILE = "cross_validation.json"
+FORMAT_VERSION = 1
+JOINT = "joint"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_OURS = {"env.split": "folds=[fold_0,fold_1]", "seed": "seeds=[0,1]", "resume": "output=<folder>"}
+_POLL = 0.2  # seconds
+
+
+def with_arms(arguments: list[str]) -> list[str]:
+    """The arguments of a command line, with arms in place of keys that have several values.
+
+    Raises:
+        UserError: several seeds, or arms beside such a key.
+    """
+    parsed = parse(arguments)
+    overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    swept = [override for override in overrides if override.is_sweep_override()]
+    if not swept:
+        return arguments
+    lines = [override.input_line for override in swept]
+    for override in swept:
+        if override.key_or_group in (*OWN, *_OURS):
+            hint = _OURS.get(override.key_or_group, "a list in brackets")
+            raise UserError(f"{override.input_line}: say {hint}")
+    if any(key_of(text) == "arms" for text in parsed.overrides):
+        raise UserError(f"{lines[0]} makes an arm of each value; leave it out, or put it into arms=")
+    arms = {}
+    for own in combinations(swept):
+        arms["-".join(map(_short, own))] = own
+    told = ", ".join(f"{name}: [{', '.join(map(hydra_quoted, own))}]" for name, own in arms.items())
+    # In place of the first: argparse wants all overrides in a row.
+    found = [f"arms={{{told}}}" if text == lines[0] else text for text in arguments]
+    return [text for text in found if text not in lines]
+
+
+def cross_validate(config: DictConfig) -> None:
+    """Does what ``conf/cross_validate.yaml`` describes, as far as it has not been done.
+
+    Raises:
+        UserError: invalid input, or an arm with other settings than before.
+        SystemExit: a signal stopped it, with 128 plus its number; or a training failed, with 1.
+    """
+    GlobalHydra.instance().clear()  # it has composed this, and the trainings are to be composed
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    with hold(output):
+        plan = _Plan(config, output)
+        plan.show()
+        failed, received = _train(plan, config.jobs)
+        plan.show()
+        again = command("somite-cross-validate", output=output)
+        if received is not None:
+            print(f"stopped by {received.name}; go on with: {again}", file=sys.stderr)
+            raise SystemExit(128 + received)
+        plan.report(config)
+        for job, said in failed.items():
+            print(f"{job.folder} failed: {said}; all that it printed is in {_log_of(job)}", file=sys.stderr)
+        if failed:
+            print(f"{len(failed)} failed; try these again with: {again}", file=sys.stderr)
+            raise SystemExit(1)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: the arguments of its trainings, but for split and seed, and its seeds."""
+
+    arguments: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+class _Plan:
+    """The trainings of all arms: those of before, and what the command line adds."""
+
+    def __init__(self, config: DictConfig, output: Path) -> None:
+        self.output, known = output, HydraConfig.get().overrides
+        kept = _read_kept(output / FILE) if (output / FILE).is_file() else None
+        given = [text for text in known.task if key_of(text) not in OWN]
+        own = {key_of(text) for text in known.task if key_of(text) in OWN}
+        for text in given:
+            if key_of(text) in _OURS:
+                raise UserError(f"{text}: this command says that itself; give it {_OURS[key_of(text)]}")
+        if "split" not in config.env:
+            choice = HydraConfig.get().runtime.choices.env
+            raise UserError(f"env={choice} has no bodies that a split could hold out; env=cheetah has")
+        named = _read_arms(config.arms)
+        if not named and (given or kept is None):
+            named = {str(HydraConfig.get().runtime.choices.agent): []}
+        if kept is not None:
+            self._check_own_classes([kept["arguments"], *(a.arguments for a in kept["arms"].values())], given)
+        kept = kept or {"arguments": [], "arms": {}, "runs": {}, "folds": None, "joint": config.joint}
+        if config.joint != kept["joint"] and "joint" in own:
+            raise UserError(f"joint={config.joint}: in {output} it is {kept['joint']}; choose another output")
+        self.common, self.joint, self.arms = given or kept["arguments"], kept["joint"], dict(kept["arms"])
+        self.folds = list(config.folds) if "folds" in own or not kept["folds"] else kept["folds"]
+        # Of the trainings' own Hydra, only where configurations lie.
+        self.further = [text for text in known.hydra if key_of(text) == "hydra.searchpath"]
+        self.environment, self.unseen = self._bodies()
+        seeds = {seed: None for arm in self.arms.values() for seed in arm.seeds}
+        seeds = tuple(config.seeds) if "seeds" in own or not seeds else tuple(seeds)
+        for name, arguments in named.items():
+            self._name(name, arguments, seeds)
+        if not named and "seeds" in own:
+            self.arms = {name: _with_seeds(arm, seeds) for name, arm in self.arms.items()}
+        self.algorithms = {
+            name: self._checked(name, arm, None if name in named else set(given))
+            for name, arm in self.arms.items()
+        }
+        self.runs = kept["runs"] | self._read_runs(_plain(config.runs) or {})
+        self.reference = config.reference or next(iter(self.arms))
+        if self.reference not in {**self.arms, **self.runs}:
+            names = [*self.arms, *self.runs]
+            raise UserError(f"no arm is called reference={self.reference}; {nearest(self.reference, names)}")
+        self.jobs = self._jobs()
+        self._keep()
+
+    def _check_own_classes(self, kept: Sequence[Sequence[str]], given: Sequence[str]) -> None:
+        """Raises UserError: what was kept would import a module that the user does not name again."""
+        texts = {text for arguments in kept for text in arguments} - set(given)
+        check_own_classes([text.partition("=")[::2] for text in texts], (), self.output / FILE)
+
+    def _name(self, name: str, own: Sequence[str], seeds: tuple[int, ...]) -> None:
+        """Adds an arm, or further seeds of one that is there. Raises UserError: invalid, or changed."""
+        if not _NAME.fullmatch(name):
+            raise UserError(f"arms: {name!r} is to name a folder; use letters, digits, _, -, + and .")
+        own = with_implied(own, chooses_env=False)
+        threads = [] if any(key_of(text) == "threads" for text in (*self.common, *own)) else ["threads=1"]
+        arguments = (*self.common, *own, *threads)
+        before = self.arms.get(name, Arm(arguments, ()))
+        if before.arguments != arguments:
+            self._check_same(name, before.arguments, arguments)
+        elif own:
+            check_names([*with_own_classes(arguments, "train"), *self.further], "train")
+        self.arms[name] = _with_seeds(before, seeds)
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of the joint policy's training. Raises UserError."""
+        arguments = [*overrides, *self.further, f"env.split={self.joint}"]
+        arguments = with_own_classes(arguments, "train")
+        try:
+            with configuration(parse(arguments)):
+                return hydra.compose("train", arguments, return_hydra_config=True)
+        except (CompactHydraException, HydraException, OmegaConfBaseException) as error:
+            raise UserError(one_line(str(error))) from error
+
+    def _bodies(self) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+        """The environment with all bodies, and those that each fold holds out."""
+        environment = _environment(self._compose(self.common))
+        task = task_set_of(environment)
+        unseen = {fold: task_set_of({**environment, "split": fold}).unseen for fold in self.folds}
+        for fold, bodies in unseen.items():
+            if not bodies:
+                raise UserError(f"folds: {fold} holds out no body")
+            if not set(bodies) <= set(task.seen):
+                raise UserError(f"joint={self.joint} does not train on all that {fold} holds out")
+        return environment, unseen
+
+    def _checked(self, name: str, arm: Arm, given: set[str] | None) -> Mapping[str, Any]:
+        """The algorithm of an arm; ``given``: what the user says, of one that was kept.
+
+        Raises:
+            UserError: it cannot be trained, or trains on what a fold is to hold out; or it was kept, and
+                reaches beyond this folder.
+        """
+        try:
+            config = self._compose(arm.arguments)
+            if given is not None:
+                again = {key_of(text) for text in given.intersection(arm.arguments)}
+                check_said_again(config, again, self.output / FILE)
+            check_composed(config, "train", self.output / name)
+            environment = _environment(config)
+            every = task_set_of(self.environment)
+            for fold, bodies in self.unseen.items():
+                own = set(task_set_of({**environment, "split": fold}).identities().values())
+                for body in bodies:
+                    if every.morphology(body).identity in own:
+                        raise UserError(f"env.split={fold} trains on {body}, which is to be held out")
+        except UserError as error:
+            raise UserError(f"arm {name}: {error}") from error
+        return config.algorithm
+
+    def _check_same(self, name: str, before: Sequence[str], now: Sequence[str]) -> None:
+        """Raises UserError: an arm is to be trained with other settings than before."""
+        from somite.agents.training.resume import COMPARED, WITHOUT_INFLUENCE, leaves
+
+        then, new = (
+            leaves(OmegaConf.to_container(OmegaConf.masked_copy(self._compose(given), list(COMPARED))))
+            for given in (before, now)
+        )
+        ignored = {f"algorithm.{key}" for key in WITHOUT_INFLUENCE}
+        changed = [key for key in {**then, **new} if then.get(key) != new.get(key) and key not in ignored]
+        if changed:
+            told = ", ".join(f"{key}={new.get(key)}, was {then.get(key)}" for key in changed)
+            raise UserError(
+                f"arm {name} in {self.output} was trained otherwise: {told}; give the new one another name, "
+                "as in arms={<name>: ...}, or choose another output"
+            )
+
+    def _read_runs(self, runs: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Policies of further arms, by their paths from the output."""
+        found = {}
+        for name, given in runs.items():
+            if name in self.arms:
+                raise UserError(f"runs: {name} is an arm already; choose another name")
+            found[str(name)] = [os.path.relpath(folder, self.output) for folder in policy_folders(given)]
+        return found
+
+    def _jobs(self) -> list[Job]:
+        """All trainings: those of one seed beside each other."""
+        splits, jobs = {JOINT: self.joint} | {fold: fold for fold in self.folds}, []
+        for seed in dict.fromkeys(seed for arm in self.arms.values() for seed in arm.seeds):
+            for name, arm in self.arms.items():
+                for what, split in splits.items() if seed in arm.seeds else ():
+                    overrides = (*arm.arguments, f"env.split={split}", f"seed={seed}")
+                    jobs.append(Job(overrides, self.output / name / f"{what}-{seed}"))
+        return jobs
+
+    def _keep(self) -> None:
+        kept = {"arguments": self.common, "folds": self.folds, "joint": self.joint, "runs": self.runs}
+        kept |= {"format": FORMAT_VERSION, "arms": {name: asdict(arm) for name, arm in self.arms.items()}}
+        replace_file(self.output / FILE, json.dumps(kept, indent=2).encode() + b"\n")
+
+    def states(self, jobs: Sequence[Job]) -> list[tuple[str, str]]:
+        """How far trainings have come."""
+        return [state_of(job, self.algorithms[job.folder.parent.name]) for job in jobs]
+
+    def to_run(self) -> list[Job]:
+        """Trainings that are not finished, and that nobody else makes."""
+        states = self.states(self.jobs)
+        return [job for job, (word, _) in zip(self.jobs, states, strict=True) if word in TO_RUN]
+
+    def show(self) -> None:
+        """Print how far all have come."""
+        states = self.states(self.jobs)
+        print(table([Job((), job.folder) for job in self.jobs], states))
+        done = [word for word, _ in states].count(FINISHED)
+        print(f"{self.output}: {len(self.jobs)} trainings, {done} finished", flush=True)
+
+    def report(self, config: DictConfig) -> None:
+        """Evaluate what is finished, and write the report."""
+        from somite.agents.device import resolve_device, set_threads, thread_limit
+        from somite.agents.evaluation.cross_validation import Trained, cross_validate
+
+        trained = []
+        for job, (word, _) in zip(self.jobs, self.states(self.jobs), strict=True):
+            fold, _, seed = job.folder.name.rpartition("-")
+            if word == FINISHED:
+                held_out = () if fold == JOINT else self.unseen[fold]
+                trained.append(Trained(job.folder.parent.name, seed, job.folder / "policy", held_out))
+        every = tuple(dict.fromkeys(body for bodies in self.unseen.values() for body in bodies))
+        for name, folders in self.runs.items():
+            trained += [Trained(name, folder, self.output / folder, every) for folder in folders]
+        if not trained:
+            print("nothing is finished, so there is nothing to evaluate")
+            return
+        set_threads(1)
+        workers = thread_limit(config.jobs)
+        device = resolve_device(config.device)
+        options = self.reference, config.episodes, device, workers
+        cross_validate(trained, self.environment, self.output, *options)
+
+
+def _short(argument: str) -> str:
+    """A name for an arm: ``mlp`` for ``agent=mlp``, ``width_64`` for ``agent.width=64``."""
+    key, _, value = argument.partition("=")
+    return re.sub(r"[^\w.+-]+", "_", f"{key.rpartition('.')[2]}_{value}" if "." in key else value)
+
+
+def _environment(config: DictConfig) -> dict[str, Any]:
+    """What a training's environment is built from."""
+    plain = OmegaConf.to_container(config.env, resolve=True)
+    return hydra.utils.get_class(config.env._target_).used(plain)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _with_seeds(arm: Arm, seeds: Sequence[int]) -> Arm:
+    return replace(arm, seeds=tuple(dict.fromkeys((*arm.seeds, *seeds))))
+
+
+def _read_kept(file: Path) -> dict[str, Any]:
+    """What `_Plan` kept, in a file that may be a stranger's. Raises UserError."""
+    kept = read_json(file, 2**26)
+    found = kept.get("format") if isinstance(kept, dict) else None
+    if found != FORMAT_VERSION:
+        raise UserError(f"{file} is of format {found!r}; this version reads {FORMAT_VERSION}")
+    valid = KEYS["cross_validate"]
+    try:
+        for key in ("folds", "joint"):
+            valid[key].read(f"{file}: {key}", kept[key])
+        for name, arm in kept["arms"].items():
+            if not _NAME.fullmatch(name):
+                raise UserError(f"{file}: {name!r} is not the name of an arm")
+            check_kept(arm["arguments"], f"{file}: arm {name}")
+            seeds = valid["seeds"].read(f"{file}: seeds", arm["seeds"])
+            kept["arms"][name] = Arm(tuple(arm["arguments"]), tuple(seeds))
+        check_kept(kept["arguments"], str(file))
+        kept["runs"] = {str(name): list(map(str, folders)) for name, folders in kept["runs"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error
+    return kept
+
+
+def _read_arms(given: Any) -> dict[str, list[str]]:
+    """The arguments of each arm, of a node of the configuration or a file. Raises UserError."""
+    arms, where = _plain(given), "arms"
+    if isinstance(arms, str):
+        where = f"arms={arms}"
+        if not Path(arms).is_file():
+            raise UserError(f"{where}: there is no such file; it has a line for each arm, name: key=value")
+        arms = OmegaConf.to_container(read_yaml(Path(arms)))
+    if not isinstance(arms, dict | None):
+        raise UserError(f'{where} must be names with arguments: arms={{base: "", wide: "agent.width=128"}}')
+    found = {}
+    for name, own in (arms or {}).items():
+        texts = shlex.split(own) if isinstance(own, str) else own or []
+        if not isinstance(texts, list) or not all(isinstance(t, str) and "=" in t for t in texts):
+            raise UserError(f"{where}: {name} is {own!r}; expected as in {name}: 'agent.width=128'")
+        for text in texts:
+            if key_of(text) in (*_OURS, *OWN):
+                raise UserError(f"{where}: {name} has {text}, which is the same for all arms")
+        found[str(name)] = texts
+    return found
+
+
+def _log_of(job: Job) -> Path:
+    return job.folder.with_name(f"{job.folder.name}.log")
+
+
+def _train(plan: _Plan, jobs: Any) -> tuple[dict[Job, str], Any]:
+    """Makes trainings, some beside each other: those that failed, with what they said, and a signal."""
+    from somite.agents.device import thread_limit
+
+    waiting, failed = plan.to_run(), {}
+    most = thread_limit(jobs)
+    with StopSignals() as signals, _children() as running:
+        told = False
+        while running or (waiting and not signals.received):
+            while waiting and len(running) < most and not signals.received:
+                job = waiting.pop(0)
+                running[job] = _start(job, plan.further)
+                print(f"begins: {job.folder}", flush=True)
+            time.sleep(_POLL)
+            if signals.received and not told:
+                told = True
+                print(f"{len(running)} trainings save and stop", file=sys.stderr)
+                for process in running.values():
+                    process.send_signal(signals.received)
+            for job in [job for job, process in running.items() if process.poll() is not None]:
+                code = running.pop(job).returncode
+                if code and not signals.received:
+                    lines = _log_of(job).read_text(encoding="utf-8", errors="replace").strip().split("\n")
+                    failed[job] = lines[-1] or f"exit code {code}"
+                word, detail = plan.states([job])[0]
+                print(f"{'failed' if job in failed else word}: {job.folder} {detail}", flush=True)
+        return failed, signals.received
+
+
+def _start(job: Job, further: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A training in a process group of its own: Ctrl-C comes from this process, once."""
+    arguments = [*job.overrides, *further, f"hydra.run.dir={hydra_quoted(job.folder.absolute())}"]
+    if list_checkpoints(job.folder):
+        arguments.append(f"hydra.output_subdir={next_configuration(job.folder)}")
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    with _log_of(job).open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "somite.scripts.train", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+
+
+@contextmanager
+def _children() -> Iterator[dict[Job, subprocess.Popen[bytes]]]:
+    """Processes that have ended when the block has: whoever leaves early tells them to save and stop."""
+    running: dict[Job, subprocess.Popen[bytes]] = {}
+    try:
+        yield running
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+main = program("cross_validate", "somite.scripts.cross_validate:cross_validate", prepare=with_arms)
+
+if __name__ == "__main__":
+    main()

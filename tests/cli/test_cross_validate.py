@@ -1,0 +1,141 @@
+"""Arms and trainings of ``somite-cross-validate``, and how they go on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from somite.envs.errors import UserError
+from somite.scripts import cross_validate
+from somite.scripts.cross_validate import FILE, main, with_arms
+
+TINY = (
+    "env.task.max_episode_steps=10",
+    "agent.width=16",
+    "algorithm.num_envs=15",
+    "algorithm.n_steps=16",
+    "algorithm.batch_size=60",
+    "algorithm.n_epochs=1",
+    "algorithm.total_steps=240",
+    "algorithm.validate_every=0",
+    "algorithm.zero_shot_every=0",
+    "device=cpu",
+    "episodes=1",
+)
+
+
+def test_values_of_a_key_become_arms() -> None:
+    assert with_arms(["env=cheetah", "seeds=[0,1]"]) == ["env=cheetah", "seeds=[0,1]"]
+    found = with_arms(["agent=smp,mlp", "env=ant", "algorithm.gamma=0.9,0.99", "--cfg", "job"])
+    assert found[1:] == ["env=ant", "--cfg", "job"] and found[0].startswith("arms=")
+    (arms,) = with_arms(["agent=smp,mlp", "algorithm.gamma=0.9,0.99"])
+    names = ["smp-gamma_0.9", "smp-gamma_0.99", "mlp-gamma_0.9", "mlp-gamma_0.99"]
+    assert re.findall(r"([\w.-]+): \[", arms) == names
+    assert "mlp-gamma_0.9: ['agent=mlp', 'algorithm.gamma=0.9']" in arms
+    with pytest.raises(UserError, match=r"seed=0,1: say seeds=\[0,1\]"):
+        with_arms(["seed=0,1"])
+    with pytest.raises(UserError, match="an arm of each value"):
+        with_arms(["agent=smp,mlp", "arms={base: ''}"])
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, tuple[str, ...]]]:
+    """Nothing is trained or evaluated; the arguments that would have been are kept, by folder."""
+    asked: list[dict[str, tuple[str, ...]]] = []
+
+    def train(plan: cross_validate._Plan, jobs: object) -> tuple[dict, None]:
+        asked.append({str(job.folder.relative_to(plan.output)): job.overrides for job in plan.to_run()})
+        return {}, None
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cross_validate, "_train", train)
+    return asked
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["output=out", "folds=[fold_0,fold_3]", *TINY]
+    main([*given, 'arms={base: "", kl: "algorithm.target_kl=0.03"}'])
+    jobs, whats = trained.pop(), ("joint", "fold_0", "fold_3")
+    assert list(jobs) == [f"{arm}/{what}-0" for arm in ("base", "kl") for what in whats]
+    own = ("algorithm.target_kl=0.03", "threads=1", "env.split=fold_0", "seed=0")
+    assert jobs["kl/fold_0-0"][-4:] == own
+    Path("more.yaml").write_text("wide: [agent.width=32]\n")
+    main(["output=out", "arms=more.yaml"])  # with the arguments, folds and seeds of before
+    jobs = trained.pop()
+    assert list(jobs)[6:] == [f"wide/{what}-0" for what in whats]
+    assert set(TINY[:-1]) <= set(jobs["wide/joint-0"]) and "agent.width=32" in jobs["wide/joint-0"]
+    main(["output=out", "seeds=[1]"])
+    assert list(trained.pop())[9:] == [f"{arm}/{what}-1" for arm in ("base", "kl", "wide") for what in whats]
+
+    before = Path("out", FILE).read_text()
+    wrong = refused(capsys, *given, 'arms={kl: "algorithm.target_kl=0.05"}')
+    assert "arm kl" in wrong and "algorithm.target_kl=0.05, was 0.03" in wrong
+    assert "algorithm.taget_kl" in refused(capsys, *given, 'arms={new: "algorithm.taget_kl=0.05"}')
+    assert "did you mean 'kl'" in refused(capsys, "output=out", "reference=kll")
+    main([*given, 'arms={kl: "algorithm.target_kl=3e-2"}'])  # the same, in other words
+    assert json.loads(before) == json.loads(Path("out", FILE).read_text())
+
+
+@pytest.mark.parametrize(
+    ("argument", "why"),
+    [
+        ("seed=3", "seeds=[0,1]"),
+        ("env.split=smp", "folds="),
+        ('arms={new: "seed=3"}', "same for all arms"),
+        ("arms={new: width}", "expected as in new: 'agent.width=128'"),
+        ("arms=nowhere.yaml", "no such file"),
+        ("folds=[fold_9]", "no split 'fold_9'"),
+        ("folds=[all]", "all holds out no body"),
+        ("joint=smp", "does not train on all that fold_0 holds out"),
+        ("env.bodies=[cheetah_7_full]", "leaks"),
+        ("env=cartpole_swingup", "env=cheetah has"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_at_once(
+    argument: str, why: str, trained: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert why in refused(capsys, "output=out", argument)
+    assert not trained and not list(Path("out").glob("*.json"))
+
+
+def test_what_a_stranger_kept_runs_nothing(trained: list, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["output=out", "folds=[fold_0]", *TINY])
+    file = Path("out", FILE)
+    whole = file.read_text()
+    for bad, why in (("agent._target_=a.B", "say it again"), ("hydra.job.name=x", "only keys and groups")):
+        for places in (lambda kept: kept["arms"]["limb_transformer"], lambda kept: kept):
+            kept = json.loads(whole)
+            places(kept)["arguments"][0] = bad
+            file.write_text(json.dumps(kept))
+            assert why in refused(capsys, "output=out")
+
+
+@pytest.mark.slow
+def test_it_trains_evaluates_and_reports(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["output=out", "folds=[fold_0,fold_1]", "jobs=2", *TINY])
+    assert "3 trainings, 3 finished" in capsys.readouterr().out
+    results = json.loads(Path("out/results.json").read_text())
+    (arm,) = results["arms"]
+    assert (arm["runs"], arm["bodies"]) == (1, 6)
+    assert "## Bodies" in Path("out/report.md").read_text()
+    with pytest.raises(SystemExit):  # one of its trainings fails at once, the others are finished
+        main(["output=out", "arms={few: 'algorithm.num_envs=12'}"])
+    told = capsys.readouterr().err
+    assert "few/joint-0 failed: " in told and "12" in told and "1 failed; try these again" in told
+    seen = "runs={seen: out/limb_transformer/joint-0}"
+    assert "was trained on cheetah_" in refused(capsys, "output=out", seen)
+    results = json.loads(Path("out/results.json").read_text())
+    assert [(arm["arm"], arm["bodies"]) for arm in results["arms"]] == [("limb_transformer", 6), ("few", 6)]
