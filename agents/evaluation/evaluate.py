@@ -226,7 +226,7 @@ def run_missing(
     try:
         for chunk, bodies in track(done, "parts of the evaluation", len(missing), transient=True):
             store.keep(chunk.key, bodies)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter of a worker that trains, and has saved
         log.warning("interrupted; the same command goes on from what is in %s", store.path)
         raise SystemExit(130) from None
 

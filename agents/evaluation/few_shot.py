@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import closing, redirect_stderr
 from pathlib import Path
@@ -65,6 +66,8 @@ def training_config(chunk: Chunk) -> DictConfig:
     with closing(task.make_env(aligned=policy.aligned_slots, threads=1)) as env:
         given = sizes_for(type(policy), env)
     built: Mapping[str, Any] = agent.description["policy"]
+    if training.exploration is not None:
+        built = {**built, "initial_log_std": math.log(training.exploration)}
     return OmegaConf.create(
         {
             "env": environment,

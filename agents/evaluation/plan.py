@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ def chunks_of(
     }
     run = None
     if training is not None:
-        taught = {"start": training.start, "settings": training.settings, "seed": training.seed}
+        taught = {key: value for key, value in asdict(training).items() if key not in ("after", "steps")}
         if training.start == "from_nothing":
             del meant["policy"]
         meant |= {"device": "cpu", "training": taught}

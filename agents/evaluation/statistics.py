@@ -301,13 +301,13 @@ def few_shot(bodies: pd.DataFrame, suites: Sequence[Suite]) -> pd.DataFrame:
             common = {"suite": suite.name, "agent": agent, "after": after}
             common |= {f"steps_{start}": steps[start, after] for start in STARTS}
             each = [
-                {**common, "body": body, "seen": seen, "specialist": part["specialist"].mean()}
+                {**common, "body": body, "seen": seen, "bodies": 1, "specialist": part["specialist"].mean()}
                 | _both(part.groupby("start"))
                 for (body, seen), part in group.groupby(["body", "seen"], sort=False)
             ]
             rows += each
             if len(each) > 1:
-                mean = {**common, "body": None, "seen": None}
+                mean = {**common, "body": None, "seen": None, "bodies": len(each)}
                 mean["specialist"] = float(np.mean([row["specialist"] for row in each]))
                 for name in (*STARTS, "difference"):
                     mean |= mean_of(np.array([row[name] for row in each])).columns(name)

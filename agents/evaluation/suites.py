@@ -10,7 +10,7 @@ import hydra
 
 from ...envs.errors import UserError, nearest
 from ...envs.locomotion import BodyVariation, Damage, World
-from ...envs.numbers import FLAG, NULL, SEED, TEXT, VALUES, listed, real, whole
+from ...envs.numbers import FLAG, NULL, POSITIVE, SEED, TEXT, VALUES, listed, real, whole
 from ...envs.task_set import with_changes
 
 KINDS = ("limbs", "sensors", "patches")
@@ -27,6 +27,7 @@ VARIED = {"variation": BodyVariation, "damage": Damage, "world": World}
 
 STARTS = {"from_policy": "from the policy", "from_nothing": "from nothing"}
 """What a body's own training begins with, as a suite's keys and as the names of its conditions."""
+EXPLORATION = "exploration"  # key of a start
 
 _SWEEP_VALUES = {
     "values": listed(real() | TEXT, 1),
@@ -46,6 +47,7 @@ class Training:
     steps: int  # of whole rollouts
     seed: int
     settings: Mapping[str, Any]  # a node of ``conf/algorithm``
+    exploration: float | None  # deviation of the actions at the start; None: the policy's, or its default
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,13 @@ def _read_trainings(suite: str, node: Mapping[str, Any]) -> list[Condition]:
     conditions = []
     for start, words in STARTS.items():
         own = node.get(start) or {}
+        known = (EXPLORATION, *node["training"])
         for key in VALUES.read(f"suite.{suite}.{start}", own):
-            if key not in node["training"]:
-                known = nearest(str(key), node["training"])
-                raise UserError(f"suite.{suite}.{start} has no key {key!r}; {known}")
+            if key not in known:
+                raise UserError(f"suite.{suite}.{start} has no key {key!r}; {nearest(str(key), known)}")
         settings = {**node["training"], **own}
+        place = f"suite.{suite}.{start}.{EXPLORATION}"
+        exploration = (POSITIVE | NULL).read(place, settings.pop(EXPLORATION, None))
         try:
             algorithm = hydra.utils.instantiate(settings, _convert_="all")
         except hydra.errors.InstantiationException as error:
@@ -155,7 +159,7 @@ def _read_trainings(suite: str, node: Mapping[str, Any]) -> list[Condition]:
             )
         rollout = algorithm.num_envs * algorithm.n_steps
         for after in steps:
-            training = Training(start, after, -(-after // rollout) * rollout, seed, settings)
+            training = Training(start, after, -(-after // rollout) * rollout, seed, settings, exploration)
             name = f"{words}, {after:,} steps"
             conditions.append(Condition(name, bodies=node.get("bodies") or "all", training=training))
     return conditions

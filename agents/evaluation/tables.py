@@ -158,9 +158,11 @@ def few_shot_table(few: pd.DataFrame) -> pd.DataFrame:
     """Returns after each body's own training, as `statistics.few_shot` has them, body by body."""
     several, lines = few["agent"].nunique() > 1, []
     for (agent, body), curve in few.groupby(["agent", "body"], sort=False, dropna=False):
-        mean_of_all = f"mean of {few[few['agent'] == agent]['body'].nunique()}"
         for _, row in curve.iterrows():
-            line = {"body": mean_of_all if pd.isna(body) else body, "steps": f"{row['after']:,}"}
+            line = {
+                "body": f"mean of {row['bodies']}" if pd.isna(body) else body,
+                "steps": f"{row['after']:,}",
+            }
             if several:
                 line["agent"] = agent
             line |= {words: interval(row, start) for start, words in STARTS.items()}
