@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ...envs.task_set import task_set_of, with_changes
+from ...envs.task_set import task_set_of
 from ..composition import sizes_for
 from ..storage import run_folder
 from ..storage.atomic import remove_folder
@@ -55,9 +55,11 @@ def trained(chunk: Chunk) -> Path:
 def training_config(chunk: Chunk) -> DictConfig:
     """What ``conf/train.yaml`` would be for the training of a chunk: one body, one thread, a processor."""
     (body,), training, agent = chunk.bodies, chunk.training, load_policy(chunk.policy)
-    # Held out no longer, of a family or of a user's robots.
+    # It is held out no longer: by the split of a family, or by the patterns of a user's robots.
     sides = {"unseen": []} if chunk.environment.get("morphology") else {"split": "all"}
-    environment = with_changes(chunk.environment, {"bodies": [body], **sides})
+    if chunk.environment.get("unseen"):
+        sides.setdefault("unseen", None)
+    environment = {**chunk.environment, "bodies": [body], **sides}
     task, policy = task_set_of(environment), agent.policy
     for name, kind in task.parts.items():  # what a policy was saved without, and an evaluation adds
         if environment.get(name) is not None:

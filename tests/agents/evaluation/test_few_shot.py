@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_nothing_is_trained_twice_and_fewer_steps_anew(
 
 def test_a_training_has_one_body_and_all_else_of_the_evaluation(make_agent: Callable, tmp_path: Path) -> None:
     policy = make_agent("limbs")
-    command = *TINY, "env.variation.mass=[2,2]", "episodes=4"
+    command = *TINY, "env.variation.mass=[2,2]", "suite.few_shot.from_policy.exploration=0.4"
     config = OmegaConf.to_container(compose(f"run={policy}", *command, name="evaluate"))
     suite = read_suite("few_shot", config["suite"]["few_shot"])
     chunks = [
@@ -147,6 +148,7 @@ def test_a_training_has_one_body_and_all_else_of_the_evaluation(make_agent: Call
     for start, training in (("from_policy", first), ("from_nothing", last)):
         rate = config["suite"]["few_shot"][start]["learning_rate"]
         assert training.algorithm.learning_rate == rate
+    assert math.exp(first.agent.initial_log_std) == pytest.approx(0.4) and last.agent.initial_log_std == -0.5
     assert last.algorithm.total_steps == 300_032 == chunks[-1].training.steps  # whole rollouts
 
 
@@ -189,6 +191,7 @@ def test_the_difference_is_paired_by_body() -> None:
         ({"training": {"learning_rate_schedule": "linear"}}, "learning_rate_schedule must be constant"),
         ({"from_policy": {"learning_rates": 1}}, "from_policy has no key 'learning_rates'; did you mean"),
         ({"from_nothing": {"gamma": 2}}, "few_shot, from_nothing: algorithm.gamma must be a number from 0"),
+        ({"from_policy": {"exploration": 0}}, "from_policy.exploration must be a number above 0"),
         ({"steps": []}, "suite.few_shot.steps must be a list of at least 1"),
         ({"step": 3}, "has no key 'step'; did you mean 'steps'"),
     ],
