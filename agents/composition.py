@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..envs.cores import check_memory
 from ..envs.errors import UserError
+from ..envs.locomotion.bodies.families import get_family
+from ..envs.locomotion.body_set import OF_SETTINGS
 from ..envs.task_set import TaskSet
 from ..envs.token_env import TokenEnv
 from . import policies
@@ -24,6 +26,15 @@ LARGE = 1000
 
 _ORDINARY = {"limbs": policies.MLP, "sensors": policies.SensorMLP}
 """The control of each kind of token: ``agent=mlp`` means the one that fits."""
+
+
+def family_settings(name: str) -> dict[str, Any]:
+    """Settings of a family for a `FamilySet`, of its file in ``conf/env``. Raises UserError: it has none."""
+    file = resources.files("somite.conf").joinpath("env", f"{get_family(name).name}.yaml")
+    if not file.is_file():
+        raise UserError(f"there is no env={name}, from whose file the task of {name} could be read")
+    node = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
+    return {key: node[key] for key in OF_SETTINGS}
 
 
 def make_task(config: DictConfig) -> TaskSet:

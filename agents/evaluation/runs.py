@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...envs.errors import UserError, shown
-from ...envs.locomotion.body_set import OF_ROBOTS, with_morphology
+from ...envs.locomotion.body_set import OF_ROBOTS, settings_of, with_families, with_morphology
 from ...envs.task_set import TaskSet, task_set_of, with_changes
 from ...envs.user_modules import module_names
 from ..agent import Agent
 from ..bundled import is_bundled
+from ..composition import family_settings
 from ..policies.sensor_policy import fitting_critic
 from ..storage.untrusted import check_inside, check_links
 
@@ -81,7 +82,10 @@ def changed_environment(
     """
     config, changes = config or saved_environment(agent), dict(changes or {})
     _check_imports(agent, changes)
-    robot = changes.pop("morphology", None)
+    robot, families, split = (changes.pop(key, None) for key in ("morphology", "families", "split"))
+    if families is not None or split is not None:
+        names = [families] if isinstance(families, str) else families
+        config = _in_families(agent, config, names, split)
     if robot is not None:
         if agent.policy.aligned_slots:
             raise UserError(fits_no_other(agent, robot))
@@ -93,6 +97,33 @@ def changed_environment(
             "out, or add env.morphology=<your robot>"
         )
     return with_changes(config, changes)
+
+
+def _in_families(
+    agent: Agent, config: Mapping[str, Any], families: Sequence[str] | None, split: str | None
+) -> dict[str, Any]:
+    """An environment of these families (None: of its own), each with its own task; the rest as saved.
+
+    Without a split, or with ``all``, what was not trained on is unseen.
+
+    Raises:
+        UserError: an unknown family; or the policy is for sensors, or has slots for the limbs of its family.
+    """
+    own = settings_of(config)
+    if agent.policy.kind != "limbs":
+        raise UserError("env.families and env.split are for policies of limbs; leave them out")
+    if not (families or own):
+        raise UserError(f"env.split={split} is of families; say env.families=[<names>], too, or leave it out")
+    families = families or [*own]
+    if agent.policy.aligned_slots and {*families} != {*own}:
+        raise UserError(fits_no_other(agent, f"families {', '.join(families)}"))
+    settings = {name: own.get(name) or family_settings(name) for name in families}
+    found = with_families(config, settings, split or "all")
+    if split in (None, "all"):
+        task = task_set_of(found)
+        trained = trained_on(agent, task)
+        found["unseen"] = [name for name in task.seen if name not in trained]
+    return found
 
 
 def fits_no_other(agent: Agent, body: str) -> str:
@@ -130,6 +161,11 @@ def task_of(
     """
     task = task_set_of(changed_environment(agent, changes, config))
     moved = set(task.unseen) & set(agent.environment.get("seen", ()))
+    if moved and (changes or {}).get("split"):
+        raise UserError(
+            f"the policy was trained on {', '.join(sorted(moved))}, which env.split={changes['split']} holds "
+            "out; leave env.split out, or say env.split=all"
+        )
     if moved and not (changes or {}).get("morphology"):
         raise UserError(
             f"the policy was trained on {sorted(moved)}, which split {task.split.name!r} holds out today; it "

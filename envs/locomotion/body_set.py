@@ -356,9 +356,38 @@ OF_ROBOTS = frozenset({"unseen", "files_from", "compile_seconds", "keyframe"})
 """Keys that `RobotSet` has beside ``morphology``, and `BodySet` has not."""
 
 
+OF_SETTINGS = ("_target_", "family", "split", "frame_skip", "task")
+"""Keys of a family's own in `FamilySet`."""
+
+_OF_ALL = ("variation", "damage", "world")
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a saved environment, the `FamilySet` settings of each family that it has."""
+    if "settings" in config:
+        return dict(config["settings"])
+    own = {key: config[key] for key in OF_SETTINGS if key in config}
+    return {own["family"]: own} if "family" in own else {}
+
+
+def with_families(config: Mapping[str, Any], settings: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """A saved environment's configuration with the bodies of other families; what varies stays."""
+    kept = {key: config[key] for key in _OF_ALL if key in config}
+    target = f"{_PACKAGE}.{FamilySet.__name__}"
+    return {"_target_": target, "families": [*settings], "split": split, "settings": dict(settings), **kept}
+
+
 def with_morphology(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A saved environment's configuration with a user's robots in place of its bodies; the task stays."""
-    kept = {key: config[key] for key in ("task", "variation", "damage", "world") if key in config}
+    *others, own = settings_of(config).values() or [config]  # a robot's own, or of each family
+    if others:
+        names = ", ".join(config["settings"])
+        raise UserError(
+            f"this policy was trained in the tasks of {names}; in which one is {source} to be tried? "
+            f"say env.families=[{next(iter(config['settings']))}], or another one"
+        )
+    kept = {key: config[key] for key in _OF_ALL if key in config}
+    kept |= {"task": own["task"]} if "task" in own else {}
     same_kind = config.get("_target_") == f"{_PACKAGE}.{RobotSet.__name__}"
     # A family's number of substeps belongs to its time step.
     skip = config.get("frame_skip") if same_kind else None

@@ -102,7 +102,7 @@ Who reads what names a file, a run or a body looks it up.
 """
 
 _CHANGES = {
-    "": ("locomotion.RobotSet", "sensors.CartPoleSwingUp", "car_racing.CarRacing"),
+    "": ("locomotion.RobotSet", "locomotion.FamilySet", "sensors.CartPoleSwingUp", "car_racing.CarRacing"),
     "task": ("locomotion.LocomotionTask",),
     "variation": ("locomotion.BodyVariation",),
     "damage": ("locomotion.Damage",),
