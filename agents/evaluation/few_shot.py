@@ -55,10 +55,9 @@ def trained(chunk: Chunk) -> Path:
 def training_config(chunk: Chunk) -> DictConfig:
     """What ``conf/train.yaml`` would be for the training of a chunk: one body, one thread, a processor."""
     (body,), training, agent = chunk.bodies, chunk.training, load_policy(chunk.policy)
-    # It is held out no longer: by the split of a family, or by the patterns of a user's robots.
-    sides = {"unseen": []} if chunk.environment.get("morphology") else {"split": "all"}
-    if chunk.environment.get("unseen"):
-        sides.setdefault("unseen", None)
+    # It is held out no longer: by the split of its family, or by name.
+    sides = {} if chunk.environment.get("morphology") else {"split": "all"}
+    sides |= {"unseen": []} if chunk.environment.get("unseen") else {}
     environment = {**chunk.environment, "bodies": [body], **sides}
     task, policy = task_set_of(environment), agent.policy
     for name, kind in task.parts.items():  # what a policy was saved without, and an evaluation adds

@@ -275,7 +275,7 @@ class Session:
 
     def text(self) -> list[tuple[str, str]]:
         """Names and values of what is said on the screen."""
-        limit = self.task_set.max_episode_steps
+        limit = self.env.max_episode_steps
         lines = [
             ("agent", type(self.agent.policy).__name__),
             ("body" if self.kind == "limbs" else "task", self.body),

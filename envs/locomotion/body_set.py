@@ -175,7 +175,7 @@ class FamilySet(BodySet):
         self,
         families: Annotated[str | Sequence[str], NAMES],
         split: Annotated[str | None, TEXT | NULL] = None,
-        unseen: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
+        unseen: Annotated[str | Sequence[str], TEXT | listed(TEXT)] = (),
         bodies: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
         settings: Annotated[Mapping[str, BodySet] | None, VALUES | NULL] = None,
         variation: Annotated[BodyVariation | None, part(BodyVariation)] = None,
@@ -196,7 +196,7 @@ class FamilySet(BodySet):
             self._of[name] = own
             if split is not None:
                 self._of[name] = self._resplit(own, get_split(name, split))
-        if unseen is not None:
+        if unseen:
             held_out = {self.canonical(name) for name in ([unseen] if isinstance(unseen, str) else unseen)}
             for name, own in self._of.items():
                 seen = tuple(body for body in own.seen if body not in held_out)

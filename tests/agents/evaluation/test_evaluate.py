@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -17,7 +18,7 @@ from somite.agents import load_policy
 from somite.agents.evaluation import evaluate as evaluation
 from somite.agents.evaluation.episodes import run_episodes
 from somite.agents.evaluation.evaluate import Row
-from somite.agents.evaluation.runs import task_of
+from somite.agents.evaluation.runs import changed_environment, task_of
 from somite.envs.errors import UserError
 from somite.scripts.cli.arguments import check_names
 
@@ -157,6 +158,50 @@ def test_a_policy_trained_on_what_is_held_out_today_is_refused(run_folder: Path)
     agent.environment["seen"] = ["cheetah_6_front", "cheetah_7_full"]
     with pytest.raises(UserError, match=r"trained on \['cheetah_6_front'\].*holds out today"):
         task_of(agent)
+
+
+def test_a_policy_is_tried_on_other_families_each_with_its_own_task(run_folder: Path) -> None:
+    agent = load_policy(run_folder)
+    tried = task_of(agent, {"families": ["hopper", "cheetah"]})
+    assert tried.seen == tuple(agent.environment["seen"])
+    assert len(tried.unseen) == 3 + 15 - len(tried.seen) and {"hopper_3", "cheetah_7_full"} <= {*tried.unseen}
+    trained, hopper = task_of(agent).task, compose("env=hopper").env
+    assert tried.set_of("cheetah_7_full").task == trained
+    assert tried.set_of("hopper_3").frame_skip == hopper.frame_skip
+    assert tried.set_of("hopper_3").task == hydra.utils.instantiate(hopper.task, _convert_="all")
+    by_split = task_of(agent, {"families": "hopper", "split": "fold_2"})
+    assert (by_split.seen, by_split.unseen) == (("hopper_3", "hopper_4"), ("hopper_5",))
+    (row,) = evaluate(run_folder, "env.families=[hopper]", "bodies=hopper_3", "output=elsewhere")
+    assert (row.body, row.seen) == ("hopper_3", False)
+
+
+def test_a_robot_is_tried_in_the_task_of_one_family(run_folder: Path) -> None:
+    agent, robot = load_policy(run_folder), "robot.xml"
+    with pytest.raises(UserError, match=r"tasks of hopper, ant; in which one is .*env.families=\[hopper\]"):
+        changed_environment(agent, {"families": ["hopper", "ant"], "morphology": robot})
+    config = changed_environment(agent, {"families": ["ant"], "morphology": robot})
+    assert (config["task"]["progress"], config["morphology"]) == ("body", robot)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("limbs", {"families": ["hoper"]}, "unknown family 'hoper'; did you mean 'hopper'"),
+        ("limbs", {"split": "fold_9"}, "'cheetah' has no split 'fold_9'"),
+        ("limbs", {"split": "fold_1"}, "cheetah_2_back, which env.split=fold_1 holds out.*env.split=all"),
+        (
+            "padded",
+            {"families": ["cheetah", "hopper"]},
+            "MLP has slots .* fit families cheetah, hopper",
+        ),
+        ("ordinary", {"families": ["hopper"]}, "env.families and env.split are for policies of limbs"),
+    ],
+)
+def test_families_that_do_not_fit_are_refused(
+    make_agent: Callable, kind: str, changes: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        task_of(load_policy(make_agent(kind)), changes)
 
 
 @pytest.fixture(scope="module")

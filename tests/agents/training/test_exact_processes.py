@@ -18,7 +18,11 @@ CAR = (
     *("agent=patch_transformer", "agent.width=16"),
 )
 CASES = {
-    "ppo, limbs": (*TINY, f"algorithm.total_steps={8 * ROLLOUT}"),
+    "ppo, limbs": (
+        *("env=families", "env.families=[cheetah,walker]", "env.bodies=[cheetah_2_back,walker_3]"),
+        *("env.settings.cheetah.task.max_episode_steps=20", "env.settings.walker.task.max_episode_steps=15"),
+        *(*(text for text in TINY if not text.startswith("env.")), f"algorithm.total_steps={8 * ROLLOUT}"),
+    ),
     "cma_es, sensors": (
         *("env=cartpole_swingup", "env.max_episode_steps=200", "agent=attention_neuron", "algorithm=cma_es"),
         *("algorithm.generations=12", "algorithm.population=8", "algorithm.episodes=2"),

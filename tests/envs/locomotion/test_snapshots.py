@@ -25,6 +25,9 @@ WILD = World(
 CASES = {
     "plain": lambda: make_vec(CHEETAHS, 9, SHORT, stagger=True, threads=1),
     "falls": lambda: make_vec(["walker_7_main", "hopper_4"], 6, FALLING, threads=2),
+    "a task for each": lambda: make_vec(
+        ["walker_7", "walker_4", "cheetah_3_front"], 6, [FALLING, SHORT, FALLING], frame_skip=[4, 5, 3]
+    ),
     "aligned": lambda: make_vec(CHEETAHS, 8, SHORT, aligned=True, threads=1),
     "goes anywhere": lambda: make_vec(["ant"], 3, LocomotionTask(15, direction="random")),
     "varied": lambda: make_vec(["cheetah_5_back"], 4, SHORT, variation=VARIED, threads=1),

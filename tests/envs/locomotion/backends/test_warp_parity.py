@@ -34,6 +34,11 @@ CASES = {
         2,
         {"task": LocomotionTask(height=(0.2, 1.0), progress="body")},
     ),
+    "a task for each": (
+        ["cheetah_2_back", "cheetah_7_full"],
+        4,
+        {"task": [LAND, LocomotionTask(target_speed=1.0, max_episode_steps=5)], "frame_skip": [4, 5]},
+    ),
     "a hopper in the padding of another": (["hopper_3", "hopper_4"], 2, {"task": LAND}),
     "a direction and a speed to keep": (
         [round_cones("ant")],
