@@ -37,7 +37,7 @@ CASES = {
     "a task for each": (
         ["cheetah_2_back", "cheetah_7_full"],
         4,
-        {"task": [LAND, LocomotionTask(target_speed=1.0, max_episode_steps=5)], "frame_skip": [4, 5]},
+        {"task": [LAND, LocomotionTask(target_speed=1.0)], "frame_skip": [4, 5]},
     ),
     "a hopper in the padding of another": (["hopper_3", "hopper_4"], 2, {"task": LAND}),
     "a direction and a speed to keep": (
