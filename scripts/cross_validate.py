@@ -60,7 +60,7 @@ from somite.scripts.cli.multirun import (
 from somite.scripts.cli.resume import check_own_classes, check_said_again, next_configuration
 from somite.scripts.cli.values import KEYS
 
-OWN = ("output", "seeds", "folds", "joint", "arms", "reference", "runs", "episodes", "jobs")
+OWN = ("output", "seeds", "folds", "joint_split", "arms", "reference", "runs", "episodes", "jobs")
 """Keys of this command; any other goes to every training."""
 
 FILE = "cross_validation.json"
@@ -151,15 +151,21 @@ class _Plan:
         if not named and (given or kept is None):
             named = {str(HydraConfig.get().runtime.choices.agent): []}
         if kept is not None:
-            self._check_own_classes([kept["arguments"], *(a.arguments for a in kept["arms"].values())], given)
-        kept = kept or {"arguments": [], "arms": {}, "runs": {}, "folds": None, "joint": config.joint}
-        if config.joint != kept["joint"] and "joint" in own:
-            raise UserError(f"joint={config.joint}: in {output} it is {kept['joint']}; choose another output")
-        self.common, self.joint, self.arms = given or kept["arguments"], kept["joint"], dict(kept["arms"])
+            of_arms = [arm.arguments for arm in kept["arms"].values()]
+            self._check_own_classes([kept["arguments"], *of_arms], given)
+        nothing = {"arguments": [], "arms": {}, "runs": {}, "folds": None, "joint_split": config.joint_split}
+        kept = kept or nothing
+        if config.joint_split != kept["joint_split"] and "joint_split" in own:
+            told = f"in {output} it is {kept['joint_split']}; choose another output"
+            raise UserError(f"joint_split={config.joint_split}: {told}")
+        self.joint, self.arms, before = kept["joint_split"], dict(kept["arms"]), kept["arguments"]
+        self.common = given or before
         self.folds = list(config.folds) if "folds" in own or not kept["folds"] else kept["folds"]
         # Of the trainings' own Hydra, only where configurations lie.
         self.further = [text for text in known.hydra if key_of(text) == "hydra.searchpath"]
         self.environment, self.unseen = self._bodies()
+        if self.arms and self.common != before and _environment(self._compose(before)) != self.environment:
+            raise UserError(f"in {output} bodies are tried in another environment; choose another output")
         seeds = {seed: None for arm in self.arms.values() for seed in arm.seeds}
         seeds = tuple(config.seeds) if "seeds" in own or not seeds else tuple(seeds)
         for name, arguments in named.items():
@@ -216,7 +222,7 @@ class _Plan:
             if not bodies:
                 raise UserError(f"folds: {fold} holds out no body")
             if not set(bodies) <= set(task.seen):
-                raise UserError(f"joint={self.joint} does not train on all that {fold} holds out")
+                raise UserError(f"joint_split={self.joint} does not train on all that {fold} holds out")
         return environment, unseen
 
     def _checked(self, name: str, arm: Arm, given: set[str] | None) -> Mapping[str, Any]:
@@ -280,7 +286,7 @@ class _Plan:
         return jobs
 
     def _keep(self) -> None:
-        kept = {"arguments": self.common, "folds": self.folds, "joint": self.joint, "runs": self.runs}
+        kept = {"arguments": self.common, "folds": self.folds, "joint_split": self.joint, "runs": self.runs}
         kept |= {"format": FORMAT_VERSION, "arms": {name: asdict(arm) for name, arm in self.arms.items()}}
         replace_file(self.output / FILE, json.dumps(kept, indent=2).encode() + b"\n")
 
@@ -352,7 +358,7 @@ def _read_kept(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is of format {found!r}; this version reads {FORMAT_VERSION}")
     valid = KEYS["cross_validate"]
     try:
-        for key in ("folds", "joint"):
+        for key in ("folds", "joint_split"):
             valid[key].read(f"{file}: {key}", kept[key])
         for name, arm in kept["arms"].items():
             if not _NAME.fullmatch(name):

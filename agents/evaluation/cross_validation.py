@@ -35,7 +35,7 @@ from .tables import interval, markdown, number, terminal_table
 log = logging.getLogger(__name__)
 
 SCHEMA = "somite-cross-validation/1"  # of results.json; docs/evaluation.md describes it
-TABLE_WIDTH = 130  # of the printed table at least: intervals in pieces cannot be read
+TABLE_WIDTH = 160  # of the printed table at least: intervals in pieces cannot be read
 SEED = 1000  # of the starts, as in conf/evaluate.yaml
 UNSEEN, SEEN, JOINT = "unseen", "seen", "joint"  # what a policy is to a body
 HOW_TO_READ = (
@@ -247,7 +247,10 @@ def arms_table(arms: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     for _, row in arms.iterrows():
         line = {"arm": row["arm"], "seeds × bodies": f"{row['runs']} × {row['bodies']}"}
         line |= {told: interval(row, name) for name, told in names.items()}
-        lines.append(line | {"unseen return": number(row[UNSEEN])})
+        line["unseen return"] = number(row[UNSEEN])
+        if reference is not None:
+            line[f"less that of {reference}"] = interval(row, "difference")
+        lines.append(line)
     return pd.DataFrame(lines)
 
 

@@ -30,11 +30,12 @@ from .plan import Chunk, EpisodeStore, Planner, misfit, run_chunks, told_apart
 from .report import Report
 from .runs import agent_name, beside, run_name, task_of, trained_on
 from .statistics import half_width
-from .suites import read_suite
+from .suites import OTHER_BODIES, read_suite
 from .tables import (
     IN_THE_TERMINAL,
     few_shot_table,
     markdown,
+    ratios_table,
     returns_table,
     runs_table,
     suite_table,
@@ -79,7 +80,7 @@ def evaluate(config: DictConfig) -> list[Row]:
     set_threads(config.threads)
     device, folders = resolve_device(config.device), policy_folders(config.run)
     plain = OmegaConf.to_container(config, resolve=True)
-    if plain.get("suite"):
+    if plain.get("suite") or plain["joint"] is not None:
         evaluate_suites(plain, folders, device)
         return []
     rows: list[Row] = []
@@ -179,7 +180,9 @@ def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: t
         UserError: a suite or body that is not there, or what does not fit.
     """
     workers = _workers(plain["workers"], plain["threads"], device)
-    suites = [read_suite(str(name), node) for name, node in plain["suite"].items()]
+    suites = [read_suite(str(name), node) for name, node in (plain.get("suite") or {}).items()]
+    if plain["joint"] is not None and OTHER_BODIES not in (s.name for s in suites):
+        raise UserError(f"joint={plain['joint']} is compared with in suite={OTHER_BODIES} alone")
     if plain["output"] is not None:
         output = Path(plain["output"])
     else:
@@ -193,7 +196,7 @@ def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: t
     filmed = [to_film(task_set_of(plan.trials[0].environment)) for plan in plans] if plain["video"] else []
     store = EpisodeStore(output / "episodes.jsonl")
     trials = [trial for plan in plans for trial in plan.trials]
-    chunks = [chunk for trial in trials for chunk in (*trial.chunks, *trial.baseline)]
+    chunks = [chunk for trial in trials for chunk in (*trial.chunks, *trial.baseline, *trial.joint)]
     run_missing(chunks, store, device, workers, thread_limit(plain["threads"]))
     report = Report(plans, suites, store, output, plain["seed"])
     report.write(video=any(filmed))
@@ -209,6 +212,9 @@ def evaluate_suites(plain: Mapping[str, Any], folders: Sequence[Path], device: t
             table = table[[name for name in table if name in IN_THE_TERMINAL]]
             left = 2 if "agent" in table else 1
             Console().print(terminal_table(suite.title, table, left, title_justify="left"))
+        if suite.name == OTHER_BODIES and len(report.ratios):
+            table = ratios_table(report.ratios)
+            Console().print(terminal_table("against who saw these bodies", table, title_justify="left"))
     log.info("report: %s", output / "report.html")
 
 

@@ -30,10 +30,18 @@ from ..agent import Agent
 from ..composition import check_fit
 from ..device import set_threads
 from ..storage.policy import load_policy
-from ..storage.policy_json import installed_version
+from ..storage.policy_json import installed_version, policy_folder_of
 from .episodes import recovery_steps, run_episodes
-from .runs import agent_name, changed_environment, run_name, saved_environment, task_of, trained_on
-from .suites import UNDISTURBED, VARIED, Condition, Suite, Training, undisturbed
+from .runs import (
+    agent_name,
+    changed_environment,
+    has_seen,
+    run_name,
+    saved_environment,
+    task_of,
+    trained_on,
+)
+from .suites import OTHER_BODIES, UNDISTURBED, VARIED, Condition, Suite, Training, undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +79,7 @@ class Trial:
     environment: Mapping[str, Any]  # the whole configuration
     chunks: tuple[Chunk, ...] = ()  # its episodes
     baseline: tuple[Chunk, ...] = ()  # random actions on the same bodies, undisturbed
+    joint: tuple[Chunk, ...] = ()  # of a policy that saw all of them
     why_not: str | None = None  # why there are no chunks; None where there are
 
 
@@ -157,7 +166,21 @@ class Planner:
             chunks = tuple(itertools.chain(*(chunks_for((name,), condition.training) for name in names)))
         own = agent, names, config["episodes"], config["seed"], self.device
         baseline = chunks_of(None, base, *own) if config["random_baseline"] else ()
-        return Trial(suite, condition.name, environment, chunks, baseline)
+        compares = suite == OTHER_BODIES and config.get("joint") is not None
+        joint = self._joint(environment, task, names) if compares else ()
+        return Trial(suite, condition.name, environment, chunks, baseline, joint)
+
+    def _joint(
+        self, environment: Mapping[str, Any], task: TaskSet, names: tuple[str, ...]
+    ) -> tuple[Chunk, ...]:
+        """The same episodes of the policy ``joint``. Raises UserError: it was not trained on a body."""
+        folder = policy_folder_of(self.config["joint"])
+        agent = load_policy(folder)
+        lacking = [name for name in names if not has_seen(agent, task, name)]
+        if lacking:
+            raise UserError(f"joint={run_name(folder)} was not trained on {', '.join(lacking)}")
+        own = names, self.config["episodes"], self.config["seed"], self.device
+        return chunks_of(folder, environment, agent, *own)
 
 
 def chunks_of(

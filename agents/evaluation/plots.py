@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .statistics import profile
-from .suites import STARTS, Suite, Sweep
+from .suites import OTHER_BODIES, STARTS, Suite, Sweep
 
 # Okabe and Ito's colours, told apart by colour-blind readers, and markers that say the same again.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -77,7 +77,7 @@ def _curve(axes: Axes, suite: Suite, sweep: Sweep, rows: pd.DataFrame, agent: st
 
 def bodies_as_dots(bodies: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
     """Mean return on each seen and unseen body with its interval; None where there are no several bodies."""
-    rows = bodies[bodies["suite"] == "unseen_morphology"]
+    rows = bodies[bodies["suite"] == OTHER_BODIES]
     # From the bottom upwards: unseen bodies, then seen ones, each in the family's order (10 links after 9).
     order = rows.drop_duplicates("body")[::-1].sort_values("seen", kind="stable").reset_index()
     if not 2 <= len(order) <= 40:  # of endless families there are too many to name
@@ -109,7 +109,7 @@ def bodies_as_dots(bodies: pd.DataFrame, looks: Looks, path: Path) -> Path | Non
 
 def profiles(bodies: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
     """Share of runs and bodies above each score, per agent; None for fewer than three of them."""
-    rows = bodies[bodies["suite"] == "unseen_morphology"]
+    rows = bodies[bodies["suite"] == OTHER_BODIES]
     if rows["body"].nunique() < 3:
         return None
     measure = "normalized" if rows["normalized"].notna().all() else "mean"

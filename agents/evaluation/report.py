@@ -28,11 +28,16 @@ from . import plots, statistics, tables
 from .episodes import BEFORE, SHARE, WINDOW
 from .plan import AgentPlan, EpisodeStore
 from .references import specialists_of
-from .suites import Suite
+from .suites import OTHER_BODIES, Suite
 
 SCHEMA = "somite-report/1"  # of results.json; docs/evaluation.md describes it
 PACKAGES = ("somite", "torch", "mujoco", "gymnasium", "numpy", "scipy")
 INSIDE_STEPS = 200  # that are looked into; midway sensors are shuffled, so that attention is seen to follow
+
+RATIOS = (
+    "Ratios of sums over bodies, with 95 % intervals by a bootstrap over bodies, and over training runs if "
+    "there are several: each resample has the same bodies on both sides. *Joint* is a policy that saw all."
+)
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 82rem; margin: 2rem auto;
@@ -70,6 +75,7 @@ class Report:
         trained = [suite.name for suite in self.suites if suite.trains]
         untrained = self.bodies[~self.bodies["suite"].isin(trained)]
         self.improvements, self.gaps = statistics.improvements(untrained), statistics.gaps(untrained)
+        self.ratios = statistics.ratios(untrained)
         self.versions = {name: installed_version(name) for name in PACKAGES}
 
     def write(self, video: bool) -> None:
@@ -83,7 +89,7 @@ class Report:
         write_html(text, self.output / "report.html", title)
 
     def _values(self) -> dict[str, Any]:
-        tables_by_name = ("agents", "bodies", "improvements", "gaps", "few_shot", "reached")
+        tables_by_name = ("agents", "bodies", "improvements", "gaps", "ratios", "few_shot", "reached")
         return {
             "schema": SCHEMA,
             "seed": self.seed,
@@ -133,13 +139,15 @@ class Report:
             lines += tables.left_out(plans, suite.name)
             curves = plots.degradation(suite, agents, looks, folder / f"degradation_{suite.name}.png")
             lines += _picture(f"return under {suite.title}", curves)
-            if suite.name == "unseen_morphology":
+            if suite.name == OTHER_BODIES:
                 dots = plots.bodies_as_dots(bodies, looks, folder / "bodies.png")
                 lines += _picture("return on each body, seen and unseen", dots)
                 shares = plots.profiles(bodies, looks, folder / "profiles.png")
                 lines += _picture("share of runs and bodies above each score", shares)
                 shown = self.gaps.map(lambda cell: cell if isinstance(cell, str) else tables.number(cell))
                 lines += ["", "" if shown.empty else tables.markdown(shown)]
+                if len(self.ratios):
+                    lines += ["", tables.markdown(tables.ratios_table(self.ratios)), "", RATIOS]
                 lines += ["", tables.markdown(tables.bodies_table(bodies[bodies["suite"] == suite.name]))]
         if len(self.improvements):
             compared = tables.markdown(tables.improvements_table(self.improvements))

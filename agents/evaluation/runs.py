@@ -174,6 +174,14 @@ def task_of(
     return task
 
 
+def has_seen(agent: Agent, task: TaskSet, name: str) -> bool:
+    """Whether a policy was trained on a body, by what it is; by its name where that was not saved."""
+    identities = agent.environment.get("identities")
+    if not identities:
+        return name in agent.environment.get("seen", ())
+    return task.morphology(name).identity in identities.values()
+
+
 def trained_on(agent: Agent, task: TaskSet) -> frozenset[str]:
     """Names of the bodies that the policy was trained on and that are still what they were.
 

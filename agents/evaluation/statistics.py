@@ -17,7 +17,7 @@ from scipy import stats
 
 from .episodes import NEVER
 from .plan import AgentPlan, Chunk
-from .suites import STARTS, Suite
+from .suites import OTHER_BODIES, STARTS, Suite
 
 RESAMPLES, SEED = 2000, 0  # of the bootstrap, which has a seed so that a report can be made again
 ENDS = 0.025, 0.975  # of intervals of 95 %
@@ -138,11 +138,15 @@ def episodes_of(plans: Sequence[AgentPlan], record: Callable[[Chunk], dict[str, 
 
     Columns: ``agent``, ``run``, ``suite``, ``condition``, ``body``, ``seen``, ``episode`` (its number: equal
     numbers have equal starts), ``return``, ``length``, ``recovery`` (steps, -1 for never, NaN where nothing
-    happened) and ``random``, the return of random actions from the same start on the same body, undisturbed.
+    happened), ``random``, the return of random actions from the same start on the same body, undisturbed, and
+    ``joint``, that of a policy that saw all bodies.
     """
     parts, tried = [], [(plan, trial) for plan in plans for trial in plan.trials]
     for plan, trial in tried:
-        baseline = {(c.first, body): record(c)[body]["returns"] for c in trial.baseline for body in c.bodies}
+        baseline, joint = (
+            {(c.first, body): record(c)[body]["returns"] for c in chunks for body in c.bodies}
+            for chunks in (trial.baseline, trial.joint)
+        )
         for chunk in trial.chunks:
             nothing = [np.nan] * chunk.episodes
             for body, found in record(chunk).items():
@@ -158,6 +162,7 @@ def episodes_of(plans: Sequence[AgentPlan], record: Callable[[Chunk], dict[str, 
                     "length": found["lengths"],
                     "recovery": np.array(found.get("recovery", nothing), float),
                     "random": baseline.get((chunk.first, body), nothing),
+                    "joint": joint.get((chunk.first, body), nothing),
                 }
                 parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
@@ -192,6 +197,7 @@ def by_body(
             "length": float(group["length"].mean()),
             "random": random,
             "specialist": specialist,
+            "joint": float(group["joint"].mean()),
             "normalized": float(np.divide(mean - random, specialist - random)),
             **dict.fromkeys(OPTIONAL, np.nan),
         }
@@ -270,12 +276,34 @@ def improvements(bodies: pd.DataFrame) -> pd.DataFrame:
 def gaps(bodies: pd.DataFrame) -> pd.DataFrame:
     """Of each agent, mean returns (and normalised ones) of seen and unseen bodies and their difference."""
     rows = []
-    for agent, group in bodies[bodies["suite"] == "unseen_morphology"].groupby("agent", sort=False):
+    for agent, group in bodies[bodies["suite"] == OTHER_BODIES].groupby("agent", sort=False):
         for measure, name in (("mean", "return"), ("normalized", "normalised")):
             seen, unseen = (group.loc[group["seen"] == side, measure].mean() for side in (True, False))
             if not np.isnan(seen - unseen):
                 row = {"agent": agent, "measure": name, "seen": seen, "unseen": unseen}
                 rows.append(row | {"gap": seen - unseen})
+    return pd.DataFrame(rows)
+
+
+def ratios(bodies: pd.DataFrame) -> pd.DataFrame:
+    """Of each agent, what seen and unseen bodies return beside who was trained on them.
+
+    One row for each agent, side (``seen`` or ``unseen``) and ``of``: ``specialist``, or ``joint``, a policy
+    that saw all of them. ``ratio`` of sums with the ends of its paired interval, the ``mean_of_ratios``, and
+    how many ``bodies``. Runs that held out other bodies are as one run that held out all.
+    """
+    rows, own = [], bodies[bodies["suite"] == OTHER_BODIES]
+    for (agent, seen), group in own.groupby(["agent", "seen"], sort=False):
+        for of in ("specialist", "joint"):
+            known = group[group[of].notna()]
+            table = known.pivot_table("mean", "run", "body", sort=False)
+            returns = table.to_numpy() if table.notna().all(axis=None) else table.mean().to_numpy()[None]
+            others = known.groupby("body", sort=False)[of].mean()[table.columns].to_numpy()[None]
+            if table.size:
+                row = {"agent": agent, "side": "seen" if seen else "unseen", "of": of}
+                row["bodies"] = table.shape[1]
+                row |= paired(ratio_of_sums, returns, others).columns("ratio")
+                rows.append(row | {"mean_of_ratios": float(mean_of_ratios(returns, others))})
     return pd.DataFrame(rows)
 
 

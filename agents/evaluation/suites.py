@@ -14,6 +14,7 @@ from ...envs.numbers import FLAG, NULL, POSITIVE, SEED, TEXT, VALUES, listed, re
 from ...envs.task_set import with_changes
 
 KINDS = ("limbs", "sensors", "patches")
+OTHER_BODIES = "unseen_morphology"  # the suite in which a policy is compared with one that saw all bodies
 
 # Values at which senses and scenery are those of the task itself.
 UNDISTURBED: dict[str, Any] = {

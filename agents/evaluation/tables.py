@@ -150,7 +150,7 @@ def bodies_table(rows: pd.DataFrame) -> pd.DataFrame:
                 line[agent] = interval(own.iloc[0].rename({"low": "mean_low", "high": "mean_high"}), "mean")
             else:
                 line[agent] = f"{number(own['mean'].mean())} ({', '.join(map(number, own['mean']))})"
-        lines.append(line | {name: number(group[name].iloc[0]) for name in ("specialist", "random")})
+        lines.append(line | {name: number(group[name].iloc[0]) for name in ("specialist", "joint", "random")})
     return _told(lines)
 
 
@@ -184,6 +184,15 @@ def reached_table(reached: pd.DataFrame) -> pd.DataFrame:
             line[words] = f"> {row['most']:,}" if pd.isna(row[start]) else f"{row[start]:,.0f}"
         lines.append(line)
     return _told(lines)
+
+
+def ratios_table(ratios: pd.DataFrame) -> pd.DataFrame:
+    """Ratios of sums over bodies, and the means of the bodies' own ones."""
+    lines = []
+    for _, row in ratios.iterrows():
+        line = {"agent": row["agent"], "what of what": f"{row['side']}/{row['of']}", "bodies": row["bodies"]}
+        lines.append(line | {"ratio": interval(row, "ratio"), "mean of ratios": number(row["mean_of_ratios"])})
+    return pd.DataFrame(lines)
 
 
 def improvements_table(improvements: pd.DataFrame) -> pd.DataFrame:

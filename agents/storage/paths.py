@@ -32,6 +32,7 @@ RUN, ROBOT, PICTURE, FILE = "run", "robot", "picture", "file"
 PATHS = {
     "run": RUN,
     "start_from": RUN,
+    "joint": RUN,
     "algorithm.teacher": RUN,
     "env.morphology": ROBOT,
     "env.files_from": FILE,

@@ -59,7 +59,7 @@ KEYS: dict[str, dict[str, Valid]] = {
         **_OF_TRAINING,
         "seeds": listed(SEED, 1),
         "folds": listed(TEXT, 1),
-        "joint": TEXT,
+        "joint_split": TEXT,
         "reference": TEXT | NULL,
         "episodes": _EPISODES,
         "jobs": _PROCESSES,

@@ -96,7 +96,7 @@ def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.Captu
         ("arms=nowhere.yaml", "no such file"),
         ("folds=[fold_9]", "no split 'fold_9'"),
         ("folds=[all]", "all holds out no body"),
-        ("joint=smp", "does not train on all that fold_0 holds out"),
+        ("joint_split=smp", "does not train on all that fold_0 holds out"),
         ("env.bodies=[cheetah_7_full]", "leaks"),
         ("env=cartpole_swingup", "env=cheetah has"),
     ],

@@ -148,13 +148,22 @@ def test_an_interrupted_evaluation_goes_on_and_says_the_same(
 
 def test_bodies_seen_and_unseen(make_agent: Callable) -> None:
     runs = make_agent("limbs"), make_agent("limbs", 1)
-    report = evaluate(*runs, more=("suite=[unseen_morphology,damage]", "episodes=2"))
+    bodies = ["cheetah_2_back", "cheetah_3_front", "cheetah_4_front", "cheetah_5_balanced", "cheetah_6_front"]
+    joint = make_agent("limbs", 2, "saw_all", split="all", bodies=bodies)
+    more = "suite=[unseen_morphology,damage]", "episodes=2", f"joint={joint}"
+    report = evaluate(*runs, more=more)
     assert {r["body"] for r in report["bodies"] if r["seen"]} == {"cheetah_2_back", "cheetah_3_front"}
     unseen = row(report, "agents", suite="unseen_morphology", condition="unseen")
     assert unseen["runs"] == 2 and unseen["bodies"] == 3 and unseen["over"] == "runs"
     assert unseen["change"] is None, "other bodies are no pairs"
     (gap,) = report["gaps"]
     assert gap["gap"] == pytest.approx(gap["seen"] - gap["unseen"])
+    ratio = row(report, "ratios", side="unseen", of="joint")  # there are no specialists of 20 steps
+    own = [r for r in report["bodies"] if r["suite"] == "unseen_morphology" and not r["seen"]]
+    total, others = (sum(r[name] for r in own) for name in ("mean", "joint"))
+    assert ratio["bodies"] == 3 and len({r["joint"] for r in own}) == 3
+    assert ratio["ratio"] == (pytest.approx(total / others) if others > 0 else None)
+    assert "*Joint*" in Path("report/report.md").read_text()
     dead = row(report, "agents", suite="damage", condition="dead_from_start")
     assert dead["change"] is not None
     assert {entry["condition"] for entry in report["left_out"]} == {
@@ -174,6 +183,7 @@ def test_all_suites_that_fit_are_run_beside_the_policy(make_agent: Callable, tmp
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("suite=loss", "joint=x"), "joint=x is compared with in suite=unseen_morphology alone"),
         (("suite=damage",), r"suite=damage does not fit transformer-0: it is for agents of limbs"),
         (("suite=loss", "workers=9", "threads=2"), "workers=9 are more than threads=2"),
         (("suite=loss", "suite.loss.sweeps.missing.values=[2]"), "senses.missing must be .* below 1, got 2"),

@@ -8,9 +8,13 @@ from scipy import stats
 
 from somite.agents.evaluation.statistics import (
     interquartile_mean,
+    mean_difference,
     mean_of,
+    mean_of_ratios,
+    paired,
     probability_of_improvement,
     profile,
+    ratio_of_sums,
 )
 
 
@@ -80,3 +84,41 @@ def test_a_profile_falls_from_all_to_none() -> None:
 def test_a_report_made_again_says_the_same() -> None:
     scores = np.random.default_rng(3).normal(size=(5, 4))
     assert interquartile_mean(scores) == interquartile_mean(scores)
+
+
+def bodies_of(rng: np.random.Generator, n: int = 15, seeds: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (seeds, bodies) of which one side is 0.6 of the other, and bodies differ tenfold."""
+    joint = rng.uniform(500, 5000, (1, n)) * rng.normal(1, 0.1, (seeds, n))
+    return 0.6 * joint + rng.normal(0, 200, (seeds, n)), joint
+
+
+def test_an_interval_of_a_ratio_covers_it() -> None:
+    rng = np.random.default_rng(0)
+    found = [paired(ratio_of_sums, *bodies_of(rng)) for _ in range(200)]
+    covered = np.mean([one.low <= 0.6 <= one.high for one in found])
+    assert 0.9 <= covered <= 0.99
+    assert 0.02 < np.mean([one.high - one.low for one in found]) < 0.12, "and it says something"
+
+
+def test_pairing_narrows_and_seeds_widen() -> None:
+    rng = np.random.default_rng(1)
+    own, joint = bodies_of(rng)
+    pair = paired(ratio_of_sums, own, joint)
+    apart = paired(ratio_of_sums, own, joint[:, rng.permutation(15)])  # bodies no longer belong together
+    assert pair.value == pytest.approx(apart.value)
+    assert 3 * (pair.high - pair.low) < apart.high - apart.low
+    luck = rng.normal(1, 0.2, (3, 1))  # of a seed, on all bodies
+    same, other = paired(ratio_of_sums, luck * own, luck * joint), paired(ratio_of_sums, luck * own, joint)
+    assert same.high - same.low < other.high - other.low, "seeds go together where both sides have as many"
+    assert pair.high - pair.low < other.high - other.low
+    assert paired(mean_difference, own, own) == (0, 0, 0)
+
+
+def test_a_body_that_hardly_moves_wrecks_no_ratio_of_sums() -> None:
+    own, joint = np.array([[60.0, 600.0, -40.0]]), np.array([[100.0, 1000.0, 0.5]])
+    assert paired(ratio_of_sums, own, joint).value == pytest.approx(0.563, abs=1e-3)
+    assert mean_of_ratios(own, joint) < -20
+    joint[0, 2] = -0.5
+    assert np.isnan(mean_of_ratios(own, joint)) and ratio_of_sums(own, joint) > 0.5
+    assert np.isnan(ratio_of_sums(own, -joint)), "of a sum below zero there is no share"
+    assert np.isnan(paired(ratio_of_sums, own[:, :1], joint[:, :1]).low), "of one body and seed there is none"
