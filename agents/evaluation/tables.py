@@ -190,8 +190,9 @@ def ratios_table(ratios: pd.DataFrame) -> pd.DataFrame:
     """Ratios of sums over bodies, and the means of the bodies' own ones."""
     lines = []
     for _, row in ratios.iterrows():
-        line = {"agent": row["agent"], "what of what": f"{row['side']}/{row['of']}", "bodies": row["bodies"]}
-        lines.append(line | {"ratio": interval(row, "ratio"), "mean of ratios": number(row["mean_of_ratios"])})
+        line = {"agent": row["agent"], "what of what": f"{row['side']}/{row['of']}"}
+        line |= {"bodies": row["bodies"], "ratio": interval(row, "ratio")}
+        lines.append(line | {"mean of ratios": number(row["mean_of_ratios"])})
     return pd.DataFrame(lines)
 
 
