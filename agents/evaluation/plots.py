@@ -148,7 +148,9 @@ def few_shot(few: pd.DataFrame, looks: Looks, path: Path) -> Path | None:
         if rows["specialist"].notna().all():
             level = rows["specialist"].mean()
             axes.axhline(level, color=GREY, ls=":", lw=1.2, label="specialist, 1 M steps")
-        axes.set_xscale("symlog", linthresh=max(1, next((n for n in steps if n), 1)), linscale=0.5)
+        first = next((n for n in steps if n), 1)
+        axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+        axes.set_xlim(-0.2 * first, max(1.2 * steps[-1], first))
         axes.set_xticks(steps, [f"{n / 1000:g} k" if n else "0" for n in steps])
         axes.minorticks_off()
         axes.set_xlabel("steps of the body's own training")

@@ -347,6 +347,7 @@ def _both(starts: Any) -> dict[str, float]:
     """A body's returns from both starts, and their difference."""
     found: dict[str, float] = {}
     for start, part in starts:
+        part = part.drop_duplicates(["mean", "low", "high"])  # runs share what begins from nothing
         one = Estimate(*part.iloc[0][["mean", "low", "high"]])
         found |= (one if len(part) == 1 else mean_of(part["mean"].to_numpy())).columns(start)
     first, second = STARTS
