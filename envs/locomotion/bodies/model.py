@@ -182,14 +182,15 @@ def moved_bodies(model: mujoco.MjModel) -> list[list[int]]:
     Read from the transmission's moment arms at a few drawn poses, since a tendon may slacken or pass
     a joint's axis at one of them. Adhesion and a thruster belong to the body that carries them.
     """
-    data, rng = mujoco.MjData(model), np.random.default_rng(0)
     strength = np.zeros((model.nu, model.nv))
-    for _ in range(4):
-        mujoco.mj_resetData(model, data)
-        velocity = rng.uniform(-0.5, 0.5, model.nv)
-        mujoco.mj_integratePos(model, data.qpos, velocity, 1.0)
-        mujoco.mj_forward(model, data)
-        strength += np.abs(moment_arms(model, data))
+    if any(driven_joint(model, actuator) < 0 for actuator in range(model.nu)):
+        data, rng = mujoco.MjData(model), np.random.default_rng(0)
+        for _ in range(4):
+            mujoco.mj_resetData(model, data)
+            velocity = rng.uniform(-0.5, 0.5, model.nv)
+            mujoco.mj_integratePos(model, data.qpos, velocity, 1.0)
+            mujoco.mj_forward(model, data)
+            strength += np.abs(moment_arms(model, data))
     result = []
     for actuator in range(model.nu):
         if int(model.actuator_trntype[actuator]) == ADHESION:

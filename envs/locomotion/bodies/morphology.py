@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import mujoco
 import numpy as np
@@ -109,14 +110,10 @@ class Morphology:
     def reference(self, slot: JointSlot) -> float:
         """What a row's angle is measured from: the joint's reference position, a tendon's length at home."""
         if slot.joint < 0:
-            return float(self._lengths[slot.actuator])
+            return float(self._start.lengths[slot.actuator])
         if int(self.model.jnt_type[slot.joint]) == BALL:
             return 0.0  # the rotation vector is one from the reference orientation
         return float(self.model.qpos0[int(self.model.jnt_qposadr[slot.joint])])
-
-    @functools.cached_property
-    def _lengths(self) -> np.ndarray:
-        return self.placed(self.initial_qpos).actuator_length.copy()
 
     def placed(self, qpos: np.ndarray) -> mujoco.MjData:
         """Everything that depends on positions, computed for ``qpos`` (nq,)."""
@@ -154,10 +151,10 @@ class Morphology:
             *(getattr(self.model, name).tobytes() for name in _SHARED),
             self.model.opt.timestep,
             *((limb.bodies, limb.parent, limb.slots) for limb in self.limbs),
-            *((part + 0.0).tobytes() for part in self._start()),  # the sum has no negative zeros
+            *((part + 0.0).tobytes() for part in self._rooted()),  # the sum has no negative zeros
         )
 
-    def _start(self) -> list[np.ndarray]:
+    def _rooted(self) -> list[np.ndarray]:
         """States of actuators at a start, and where the root is as a function of its joints' positions."""
         model, root = self.model, self.root
         joints = list(body_joints(model, root))
@@ -257,32 +254,49 @@ class Morphology:
             return self.home.copy()
         qpos = self.model.qpos0.copy()
         if self.full_body is not None:
-            shift = self.full_body.lowest_point(self.full_body.model.qpos0) - self.lowest_point(qpos)
-            self.raise_root(qpos, shift)
+            self.raise_root(qpos, self.full_body._lowest - self._lowest)
         return qpos
+
+    @functools.cached_property
+    def _lowest(self) -> float:
+        """Height of the lowest point in the model's reference position."""
+        return self.lowest_point(self.model.qpos0)
+
+    @functools.cached_property
+    def _start(self) -> SimpleNamespace:
+        """What depends on the start position; a body is placed there once."""
+        data = self.placed(self.initial_qpos)
+        return SimpleNamespace(
+            height=float(data.xpos[self.root, 2]),
+            rotation=data.xmat[self.root].reshape(3, 3).copy(),
+            lengths=data.actuator_length.copy(),
+            bounds=self._bounds(data),
+        )
 
     @functools.cached_property
     def start_rotation(self) -> np.ndarray:
         """(3, 3) rotation of the root in the start position."""
-        return self.placed(self.initial_qpos).xmat[self.root].reshape(3, 3).copy()
+        return self._start.rotation
 
     @functools.cached_property
     def standing_height(self) -> float:
         """Height of the root's origin above the body's lowest point (the ground if it floats) at first, m."""
-        qpos = self.initial_qpos
-        lowest = self.ground if self.floats else self.lowest_point(qpos)
-        return float(self.placed(qpos).xpos[self.root, 2] - lowest)
+        lowest = self.ground if self.floats else float(self._start.bounds[0][2])
+        return self._start.height - lowest
 
     @functools.cached_property
     def height_unit(self) -> float:
         """What heights that end an episode are multiples of, m: the standing height, more if it is large."""
         # The root's origin may lie low in the body.
-        low, high = self.bounds(self.initial_qpos)
+        low, high = self._start.bounds
         return max(self.standing_height, float((high - low)[2]) / 2, float((high - low)[:2].max()) / 8)
 
     def bounds(self, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper corner (3,) m of the limbs' geoms that touch, else of all, else of the origins."""
-        model, data = self.model, self.placed(qpos)
+        return self._bounds(self.placed(qpos))
+
+    def _bounds(self, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
+        model = self.model
         geoms = np.flatnonzero(np.isin(model.geom_bodyid, self.parts))
         touching = geoms[touching_geoms(model)[geoms]]
         corners = placed_bounds(model, data, touching if len(touching) else geoms)
