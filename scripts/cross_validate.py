@@ -199,7 +199,7 @@ class _Plan:
         before = self.arms.get(name, Arm(arguments, ()))
         if before.arguments != arguments:
             self._check_same(name, before.arguments, arguments)
-        elif own:
+        elif own and name not in self.arms:
             check_names([*with_own_classes(arguments, "train"), *self.further], "train")
         self.arms[name] = _with_seeds(before, seeds)
 

@@ -10,7 +10,7 @@ import pytest
 
 from somite.envs.errors import UserError
 from somite.scripts import cross_validate
-from somite.scripts.cross_validate import FILE, main, with_arms
+from somite.scripts.cross_validate import FILE, _read_arms, main, with_arms
 
 TINY = (
     "env.task.max_episode_steps=10",
@@ -63,41 +63,35 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["output=out", "folds=[fold_0,fold_3]", *TINY]
+    given = ["output=out", "folds=[fold_0]", *TINY]
     main([*given, 'arms={base: "", kl: "algorithm.target_kl=0.03"}'])
-    jobs, whats = trained.pop(), ("joint", "fold_0", "fold_3")
+    jobs, whats = trained.pop(), ("joint", "fold_0")
     assert list(jobs) == [f"{arm}/{what}-0" for arm in ("base", "kl") for what in whats]
     own = ("algorithm.target_kl=0.03", "threads=1", "env.split=fold_0", "seed=0")
     assert jobs["kl/fold_0-0"][-4:] == own
     Path("more.yaml").write_text("wide: [agent.width=32]\n")
     main(["output=out", "arms=more.yaml"])  # with the arguments, folds and seeds of before
     jobs = trained.pop()
-    assert list(jobs)[6:] == [f"wide/{what}-0" for what in whats]
+    assert list(jobs)[4:] == [f"wide/{what}-0" for what in whats]
     assert set(TINY[:-1]) <= set(jobs["wide/joint-0"]) and "agent.width=32" in jobs["wide/joint-0"]
-    main(["output=out", "seeds=[1]"])
-    assert list(trained.pop())[9:] == [f"{arm}/{what}-1" for arm in ("base", "kl", "wide") for what in whats]
+    main([*given, "seeds=[1]", 'arms={kl: "algorithm.target_kl=3e-2"}'])  # the same, in other words
+    assert list(trained.pop())[6:] == ["kl/joint-1", "kl/fold_0-1"]
 
     before = Path("out", FILE).read_text()
     wrong = refused(capsys, *given, 'arms={kl: "algorithm.target_kl=0.05"}')
     assert "arm kl" in wrong and "algorithm.target_kl=0.05, was 0.03" in wrong
     assert "algorithm.taget_kl" in refused(capsys, *given, 'arms={new: "algorithm.taget_kl=0.05"}')
-    assert "did you mean 'kl'" in refused(capsys, "output=out", "reference=kll")
-    main([*given, 'arms={kl: "algorithm.target_kl=3e-2"}'])  # the same, in other words
     assert json.loads(before) == json.loads(Path("out", FILE).read_text())
 
 
 @pytest.mark.parametrize(
     ("argument", "why"),
     [
-        ("seed=3", "seeds=[0,1]"),
         ("env.split=smp", "folds="),
-        ('arms={new: "seed=3"}', "same for all arms"),
-        ("arms={new: width}", "expected as in new: 'agent.width=128'"),
-        ("arms=nowhere.yaml", "no such file"),
+        ("reference=limb_transfromer", "did you mean 'limb_transformer'"),
         ("folds=[fold_9]", "no split 'fold_9'"),
         ("folds=[all]", "all holds out no body"),
         ("joint_split=smp", "does not train on all that fold_0 holds out"),
-        ("env.bodies=[cheetah_7_full]", "leaks"),
         ("env=cartpole_swingup", "env=cheetah has"),
     ],
 )
@@ -108,16 +102,35 @@ def test_what_it_cannot_do_is_refused_at_once(
     assert not trained and not list(Path("out").glob("*.json"))
 
 
+def test_arms_that_cannot_be_read_are_told_how() -> None:
+    assert _read_arms({"a": "", "b": None, "c": "x=1 y=[1,2]", "d": ["x=1"]}) == {
+        "a": [], "b": [], "c": ["x=1", "y=[1,2]"], "d": ["x=1"],
+    }  # fmt: skip
+    for given, why in (
+        ({"new": "seed=3"}, "same for all arms"),
+        ({"new": "width"}, "expected as in new: 'agent.width=128'"),
+        ({"new": {"agent.width": 3}}, "expected as in new"),
+        ("nowhere.yaml", "no such file"),
+        (["agent.width=3"], "must be names with arguments"),
+    ):
+        with pytest.raises(UserError, match=why):
+            _read_arms(given)
+
+
 def test_what_a_stranger_kept_runs_nothing(trained: list, capsys: pytest.CaptureFixture[str]) -> None:
     main(["output=out", "folds=[fold_0]", *TINY])
     file = Path("out", FILE)
     whole = file.read_text()
-    for bad, why in (("agent._target_=a.B", "say it again"), ("hydra.job.name=x", "only keys and groups")):
-        for places in (lambda kept: kept["arms"]["limb_transformer"], lambda kept: kept):
-            kept = json.loads(whole)
-            places(kept)["arguments"][0] = bad
-            file.write_text(json.dumps(kept))
-            assert why in refused(capsys, "output=out")
+    for bad, why, of_arm in (
+        ("agent._target_=a.B", "say it again: agent._target_=a.B", True),
+        ("agent._target_=a.B", "say it again", False),
+        ("hydra.job.name=x", "only keys and groups", True),
+    ):
+        kept = json.loads(whole)
+        place = kept["arms"]["limb_transformer"] if of_arm else kept
+        place["arguments"][0] = bad
+        file.write_text(json.dumps(kept))
+        assert why in refused(capsys, "output=out")
 
 
 @pytest.mark.slow
