@@ -68,6 +68,8 @@ FORMAT_VERSION = 1
 JOINT = "joint"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _OURS = {"env.split": "folds=[fold_0,fold_1]", "seed": "seeds=[0,1]", "resume": "output=<folder>"}
+SPLIT = "env.split"
+_SPLIT_KEY = re.compile(r"env(\.\w+)*\.split")
 _POLL = 0.2  # seconds
 
 
@@ -127,10 +129,14 @@ def cross_validate(config: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: the arguments of its trainings, but for split and seed, and its seeds."""
+    """What is compared: the arguments of its trainings, but for split and seed, and its seeds.
+
+    ``split_key`` is the key that the split goes to, another one where further families are trained on.
+    """
 
     arguments: tuple[str, ...]
     seeds: tuple[int, ...]
+    split_key: str = SPLIT
 
 
 class _Plan:
@@ -193,19 +199,27 @@ class _Plan:
         """Adds an arm, or further seeds of one that is there. Raises UserError: invalid, or changed."""
         if not _NAME.fullmatch(name):
             raise UserError(f"arms: {name!r} is to name a folder; use letters, digits, _, -, + and .")
-        own = with_implied(own, chooses_env=False)
-        threads = [] if any(key_of(text) == "threads" for text in (*self.common, *own)) else ["threads=1"]
-        arguments = (*self.common, *own, *threads)
-        before = self.arms.get(name, Arm(arguments, ()))
-        if before.arguments != arguments:
-            self._check_same(name, before.arguments, arguments)
+        keys = [text.partition("=")[2] for text in own if key_of(text) == "split_key"]
+        split_key = keys[-1] if keys else SPLIT
+        if not _SPLIT_KEY.fullmatch(split_key):
+            raise UserError(f"arm {name}: split_key={split_key}: say env.settings.<family>.split")
+        own = with_implied([text for text in own if key_of(text) != "split_key"], chooses_env=False)
+        common = self.common
+        if "env" in map(key_of, own):  # another environment has other keys
+            common = [text for text in common if key_of(text).partition(".")[0] != "env"]
+        threads = [] if "threads" in map(key_of, (*common, *own)) else ["threads=1"]
+        arguments = (*common, *own, *threads)
+        new = Arm(arguments, (), split_key)
+        before = self.arms.get(name, new)
+        if (before.arguments, before.split_key) != (arguments, split_key):
+            self._check_same(name, before, new)
         elif own and name not in self.arms:
             check_names([*with_own_classes(arguments, "train"), *self.further], "train")
         self.arms[name] = _with_seeds(before, seeds)
 
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+    def _compose(self, overrides: Sequence[str], split_key: str = SPLIT) -> DictConfig:
         """The configuration of the joint policy's training. Raises UserError."""
-        arguments = [*overrides, *self.further, f"env.split={self.joint}"]
+        arguments = [*overrides, *self.further, f"{split_key}={self.joint}"]
         arguments = with_own_classes(arguments, "train")
         try:
             with configuration(parse(arguments)):
@@ -233,29 +247,41 @@ class _Plan:
                 reaches beyond this folder.
         """
         try:
-            config = self._compose(arm.arguments)
+            config = self._compose(arm.arguments, arm.split_key)
             if given is not None:
                 again = {key_of(text) for text in given.intersection(arm.arguments)}
                 check_said_again(config, again, self.output / FILE)
             check_composed(config, "train", self.output / name)
-            environment = _environment(config)
-            every = task_set_of(self.environment)
-            for fold, bodies in self.unseen.items():
-                own = set(task_set_of({**environment, "split": fold}).identities().values())
-                for body in bodies:
-                    if every.morphology(body).identity in own:
-                        raise UserError(f"env.split={fold} trains on {body}, which is to be held out")
+            self._check_bodies(config, arm.split_key)
         except UserError as error:
             raise UserError(f"arm {name}: {error}") from error
         return config.algorithm
 
-    def _check_same(self, name: str, before: Sequence[str], now: Sequence[str]) -> None:
+    def _check_bodies(self, config: DictConfig, split_key: str) -> None:
+        """Raises UserError: a fold trains on what it is to hold out, or the joint policy not on it."""
+        every, trained = task_set_of(self.environment), {}
+        for split in (self.joint, *self.folds):
+            one = config.copy()
+            OmegaConf.update(one, split_key, split)
+            trained[split] = set(task_set_of(_environment(one)).identities().values())
+        for fold, bodies in self.unseen.items():
+            for body in bodies:
+                identity = every.morphology(body).identity
+                if identity in trained[fold]:
+                    raise UserError(f"{split_key}={fold} trains on {body}, which is to be held out")
+                if identity not in trained[self.joint]:
+                    raise UserError(
+                        f"{split_key}={self.joint} does not train on {body}; a run that was trained on other "
+                        "bodies is compared by runs={<name>: <run>}"
+                    )
+
+    def _check_same(self, name: str, before: Arm, now: Arm) -> None:
         """Raises UserError: an arm is to be trained with other settings than before."""
         from somite.agents.training.resume import COMPARED, WITHOUT_INFLUENCE, leaves
 
         then, new = (
-            leaves(OmegaConf.to_container(OmegaConf.masked_copy(self._compose(given), list(COMPARED))))
-            for given in (before, now)
+            leaves(OmegaConf.to_container(OmegaConf.masked_copy(config, list(COMPARED))))
+            for config in (self._compose(arm.arguments, arm.split_key) for arm in (before, now))
         )
         ignored = {f"algorithm.{key}" for key in WITHOUT_INFLUENCE}
         changed = [key for key in {**then, **new} if then.get(key) != new.get(key) and key not in ignored]
@@ -281,7 +307,7 @@ class _Plan:
         for seed in dict.fromkeys(seed for arm in self.arms.values() for seed in arm.seeds):
             for name, arm in self.arms.items():
                 for what, split in splits.items() if seed in arm.seeds else ():
-                    overrides = (*arm.arguments, f"env.split={split}", f"seed={seed}")
+                    overrides = (*arm.arguments, f"{arm.split_key}={split}", f"seed={seed}")
                     jobs.append(Job(overrides, self.output / name / f"{what}-{seed}"))
         return jobs
 
@@ -365,7 +391,9 @@ def _read_kept(file: Path) -> dict[str, Any]:
                 raise UserError(f"{file}: {name!r} is not the name of an arm")
             check_kept(arm["arguments"], f"{file}: arm {name}")
             seeds = valid["seeds"].read(f"{file}: seeds", arm["seeds"])
-            kept["arms"][name] = Arm(tuple(arm["arguments"]), tuple(seeds))
+            if not _SPLIT_KEY.fullmatch(arm["split_key"]):
+                raise UserError(f"{file}: {arm['split_key']!r} is not the key of a split")
+            kept["arms"][name] = Arm(tuple(arm["arguments"]), tuple(seeds), arm["split_key"])
         check_kept(kept["arguments"], str(file))
         kept["runs"] = {str(name): list(map(str, folders)) for name, folders in kept["runs"].items()}
     except (KeyError, TypeError, AttributeError) as error:

@@ -69,11 +69,14 @@ def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.Captu
     assert list(jobs) == [f"{arm}/{what}-0" for arm in ("base", "kl") for what in whats]
     own = ("algorithm.target_kl=0.03", "threads=1", "env.split=fold_0", "seed=0")
     assert jobs["kl/fold_0-0"][-4:] == own
-    Path("more.yaml").write_text("wide: [agent.width=32]\n")
+    key = "env.settings.cheetah.split"
+    own = f"[env=families, 'env.families=[cheetah,hopper]', agent.width=32, split_key={key}]"
+    Path("more.yaml").write_text(f"wide: {own}\n")
     main(["output=out", "arms=more.yaml"])  # with the arguments, folds and seeds of before
     jobs = trained.pop()
     assert list(jobs)[4:] == [f"wide/{what}-0" for what in whats]
-    assert set(TINY[:-1]) <= set(jobs["wide/joint-0"]) and "agent.width=32" in jobs["wide/joint-0"]
+    assert set(TINY[1:-1]) <= set(jobs["wide/joint-0"]) and "agent.width=32" in jobs["wide/joint-0"]
+    assert jobs["wide/fold_0-0"][-2:] == (f"{key}=fold_0", "seed=0")
     main([*given, "seeds=[1]", 'arms={kl: "algorithm.target_kl=3e-2"}'])  # the same, in other words
     assert list(trained.pop())[6:] == ["kl/joint-1", "kl/fold_0-1"]
 
@@ -93,6 +96,7 @@ def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.Captu
         ("folds=[all]", "all holds out no body"),
         ("joint_split=smp", "does not train on all that fold_0 holds out"),
         ("env=cartpole_swingup", "env=cheetah has"),
+        ("arms={a: 'env=walker'}", "arm a: env.split=all does not train on cheetah_4_front"),
     ],
 )
 def test_what_it_cannot_do_is_refused_at_once(
