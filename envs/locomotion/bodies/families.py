@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -185,9 +186,16 @@ def get_split(family_name: str, split_name: str) -> Split:
 
 
 def _names(family: Family, side: Sequence[str] | Mapping[str, int]) -> tuple[str, ...]:
-    """Names of a side of a split: a list of them, or ``count`` drawn bodies from number ``first``."""
+    """Names of a side of a split.
+
+    Either a list of them, or ``count`` drawn bodies from number ``first`` on, of those with ``most_limbs`` at
+    most where that is told.
+    """
     if isinstance(side, Mapping):
-        side = [f"{family.name}_{side['first'] + index}" for index in range(side["count"])]
+        numbered = (f"{family.name}_{number}" for number in itertools.count(side["first"]))
+        most = side.get("most_limbs")
+        fitting = (name for name in numbered if most is None or build(name).n_limbs <= most)
+        side = list(itertools.islice(fitting, side["count"]))
     return tuple(family.canonical(name) for name in side)
 
 

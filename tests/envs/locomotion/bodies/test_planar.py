@@ -216,4 +216,10 @@ def test_splits_are_ranges_of_numbers():
         chosen = get_split("planar", split)
         assert chosen.seen == tuple(f"planar_{number}" for number in range(count))
         assert chosen.unseen == tuple(f"planar_{number}" for number in range(1000, 1032))
+    slim = get_split("planar", "slim_64").seen
+    last = int(slim[-1].split("_")[-1])
+    assert len(slim) == 64 and max(build(name).n_limbs for name in slim) == 8
+    assert {f"planar_{n}" for n in range(last)} - set(slim) == {
+        f"planar_{n}" for n in range(last) if build(f"planar_{n}").n_limbs > 8
+    }
     assert load_manifest()["splits"]["drawn_256"]["planar"]["seen"] == {"first": 0, "count": 256}
