@@ -186,8 +186,8 @@ class FamilySet(BodySet):
         self._of: dict[str, BodySet] = {}
         for name in [families] if isinstance(families, str) else families:
             own = (settings or {}).get(get_family(name).name)
-            if own is None:
-                raise UserError(f"env.settings.{name} is missing: the task of {name}")
+            if own is None or own.source is not get_family(name):
+                raise UserError(f"env.settings.{name} is missing, or of another family: the task of {name}")
             if Varied.read(**own.varied):
                 raise UserError(
                     f"env.settings.{name} has a variation, damage or world of its own; they are of all "

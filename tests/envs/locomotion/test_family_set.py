@@ -101,6 +101,7 @@ FAMILIES_OF = {"hopper": BodySet("hopper", "smp", None, 4, CHEETAH), "walker": B
     [
         ({"families": ["walkr"]}, "unknown family 'walkr'; did you mean 'walker'"),
         ({"families": ["walker", "cheetah"]}, "env.settings.cheetah is missing"),
+        ({"families": ["ant"], "settings": {"ant": FAMILIES_OF["walker"]}}, "env.settings.ant is .*another"),
         ({"families": ["hopper", "walker"], "split": "fold_9"}, "'hopper' has no split 'fold_9'.*fold_0"),
         ({"families": ["walker"], "bodies": ["cheetah_7_full"]}, "walker have no body 'cheetah_7_full'"),
         ({"families": ["hopper", "walker"], "bodies": ["walker_9"]}, "did you mean 'walker_"),
@@ -108,7 +109,7 @@ FAMILIES_OF = {"hopper": BodySet("hopper", "smp", None, 4, CHEETAH), "walker": B
 )
 def test_what_does_not_fit_is_said(given, message):
     with pytest.raises(UserError, match=message):
-        FamilySet(**given, settings=FAMILIES_OF)
+        FamilySet(**{"settings": FAMILIES_OF, **given})
 
 
 def test_padded_slots_of_several_families_are_refused():
