@@ -156,6 +156,22 @@ def test_arms_and_walkers_are_told_apart():
     assert distance(build("humanoid_2d_8_left_knee").model, build("humanoid_2d_8_right_knee").model) == 0
 
 
+@pytest.mark.parametrize(("family", "theirs"), [("planar", "cheetah_7_full"), ("planar_upright", "walker_7")])
+def test_a_body_is_simulated_as_the_literatures(family, theirs):
+    ours, theirs = build(f"{family}_4").model, build(theirs).model
+    for field in ("timestep", "integrator", "gravity", "solver", "cone", "iterations", "density", "impratio"):
+        np.testing.assert_array_equal(getattr(ours.opt, field), getattr(theirs.opt, field), err_msg=field)
+    for field in ("condim", "contype", "conaffinity", "solimp", "solref", "margin", "solmix", "priority"):
+        mine, other = (getattr(model, f"geom_{field}") for model in (ours, theirs))
+        np.testing.assert_array_equal(mine[0], other[0], err_msg=field)  # the floor
+        np.testing.assert_array_equal(mine[1:], np.broadcast_to(other[1], mine[1:].shape), err_msg=field)
+    assert ours.geom_friction[0, 0] <= ours.geom_friction[1:, 0].min()  # so that those of limbs count
+    for field in ("solimp", "solref", "margin", "type", "limited"):
+        mine, other = (getattr(model, f"jnt_{field}") for model in (ours, theirs))
+        np.testing.assert_array_equal(mine[3], other[3], err_msg=field)  # behind those of the root
+    np.testing.assert_array_equal(ours.actuator_ctrlrange, [[-1, 1]] * ours.nu)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_body_starts_upright_as_near_to_the_ground_as_the_literatures(family):
     for body in bodies(family):
