@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from somite.agents.storage.atomic import replace_file
 from somite.agents.storage.paths import command, hydra_quoted
 from somite.agents.storage.policy_json import policy_folders
-from somite.agents.storage.run_folder import hold, list_checkpoints
+from somite.agents.storage.run_folder import hold, last_checkpoint, list_checkpoints, step_of
 from somite.agents.storage.untrusted import read_json, read_yaml
 from somite.agents.training.signals import StopSignals
 from somite.envs.errors import UserError, nearest, one_line
@@ -51,6 +51,7 @@ from somite.scripts.cli.command_line import program
 from somite.scripts.cli.jobs import check_composed
 from somite.scripts.cli.multirun import (
     FINISHED,
+    IN_USE,
     TO_RUN,
     Job,
     check_kept,
@@ -109,10 +110,11 @@ def cross_validate(config: DictConfig) -> None:
     """
     GlobalHydra.instance().clear()  # it has composed this, and the trainings are to be composed
     output = Path(config.output)
+    plan = _Plan(config, output)
+    plan.show()
     output.mkdir(parents=True, exist_ok=True)
     with hold(output):
-        plan = _Plan(config, output)
-        plan.show()
+        plan.keep()
         failed, received = _train(plan, config.jobs)
         plan.show()
         again = command("somite-cross-validate", output=output)
@@ -182,18 +184,24 @@ class _Plan:
             name: self._checked(name, arm, None if name in named else set(given))
             for name, arm in self.arms.items()
         }
-        self.runs = kept["runs"] | self._read_runs(_plain(config.runs) or {})
+        given_runs = _plain(config.runs) or {}
+        before_runs = {name: own for name, own in kept["runs"].items() if given_runs.get(name, 1) is not None}
+        self.runs = before_runs | self._read_runs(given_runs)
         self.reference = config.reference or next(iter(self.arms))
         if self.reference not in {**self.arms, **self.runs}:
             names = [*self.arms, *self.runs]
             raise UserError(f"no arm is called reference={self.reference}; {nearest(self.reference, names)}")
         self.jobs = self._jobs()
-        self._keep()
 
     def _check_own_classes(self, kept: Sequence[Sequence[str]], given: Sequence[str]) -> None:
         """Raises UserError: what was kept would import a module that the user does not name again."""
         texts = {text for arguments in kept for text in arguments} - set(given)
         check_own_classes([text.partition("=")[::2] for text in texts], (), self.output / FILE)
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """The bodies that some fold holds out."""
+        return tuple(dict.fromkeys(body for bodies in self.unseen.values() for body in bodies))
 
     def _name(self, name: str, own: Sequence[str], seeds: tuple[int, ...]) -> None:
         """Adds an arm, or further seeds of one that is there. Raises UserError: invalid, or changed."""
@@ -293,12 +301,22 @@ class _Plan:
             )
 
     def _read_runs(self, runs: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Policies of further arms, by their paths from the output."""
-        found = {}
+        """Policies of further arms, by their paths from the output. Raises UserError: one saw a body."""
+        from somite.agents.evaluation.runs import has_seen
+        from somite.agents.storage.policy import load_policy
+
+        found, task = {}, task_set_of(self.environment)
         for name, given in runs.items():
             if name in self.arms:
                 raise UserError(f"runs: {name} is an arm already; choose another name")
-            found[str(name)] = [os.path.relpath(folder, self.output) for folder in policy_folders(given)]
+            folders = policy_folders(given) if given is not None else []
+            for folder in folders:
+                agent = load_policy(folder)
+                seen = [body for body in self.every if has_seen(agent, task, body)]
+                if seen:
+                    raise UserError(f"runs: {name}: {folder} was trained on {', '.join(seen)}: not unseen")
+            if folders:
+                found[str(name)] = [os.path.relpath(folder, self.output) for folder in folders]
         return found
 
     def _jobs(self) -> list[Job]:
@@ -311,14 +329,21 @@ class _Plan:
                     jobs.append(Job(overrides, self.output / name / f"{what}-{seed}"))
         return jobs
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Write down what there is, to go on with."""
         kept = {"arguments": self.common, "folds": self.folds, "joint_split": self.joint, "runs": self.runs}
         kept |= {"format": FORMAT_VERSION, "arms": {name: asdict(arm) for name, arm in self.arms.items()}}
         replace_file(self.output / FILE, json.dumps(kept, indent=2).encode() + b"\n")
 
     def states(self, jobs: Sequence[Job]) -> list[tuple[str, str]]:
         """How far trainings have come."""
-        return [state_of(job, self.algorithms[job.folder.parent.name]) for job in jobs]
+        found = []
+        for job in jobs:
+            word, detail = state_of(job, self.algorithms[job.folder.parent.name])
+            if word == IN_USE and list_checkpoints(job.folder):
+                detail += f", saved at step {step_of(last_checkpoint(job.folder)):,}"
+            found.append((word, detail))
+        return found
 
     def to_run(self) -> list[Job]:
         """Trainings that are not finished, and that nobody else makes."""
@@ -343,9 +368,8 @@ class _Plan:
             if word == FINISHED:
                 held_out = () if fold == JOINT else self.unseen[fold]
                 trained.append(Trained(job.folder.parent.name, seed, job.folder / "policy", held_out))
-        every = tuple(dict.fromkeys(body for bodies in self.unseen.values() for body in bodies))
         for name, folders in self.runs.items():
-            trained += [Trained(name, folder, self.output / folder, every) for folder in folders]
+            trained += [Trained(name, own, (self.output / own).resolve(), self.every) for own in folders]
         if not trained:
             print("nothing is finished, so there is nothing to evaluate")
             return

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from somite.envs.errors import UserError
 from somite.scripts import cross_validate
+from somite.scripts.cli.multirun import Job
 from somite.scripts.cross_validate import FILE, _read_arms, main, with_arms
 
 TINY = (
@@ -96,6 +103,7 @@ def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.Captu
         ("folds=[all]", "all holds out no body"),
         ("joint_split=smp", "does not train on all that fold_0 holds out"),
         ("env=cartpole_swingup", "env=cheetah has"),
+        ("runs={it: bundled/cheetah-limb_transformer}", "limb_transformer was trained on cheetah_2_back"),
         ("arms={a: 'env=walker'}", "arm a: env.split=all does not train on cheetah_4_front"),
     ],
 )
@@ -135,6 +143,49 @@ def test_what_a_stranger_kept_runs_nothing(trained: list, capsys: pytest.Capture
         place["arguments"][0] = bad
         file.write_text(json.dumps(kept))
         assert why in refused(capsys, "output=out")
+
+
+WAITS = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_ctrl_c_reaches_every_training_once_and_a_failure_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Job((), tmp_path / name) for name in ("fails", "waits", "too", "never")]
+    started, logs = [], [job.folder.with_name(f"{job.folder.name}.log") for job in jobs]
+
+    class Plan:
+        further = ()
+
+        def to_run(self) -> list[Job]:
+            return list(jobs)
+
+        def states(self, jobs: list[Job]) -> list[tuple[str, str]]:
+            return [("goes on", "")]
+
+    def start(job: Job, further: object) -> subprocess.Popen:
+        code = "raise SystemExit('out of luck')" if job is jobs[0] else WAITS
+        started.append(job)
+        with logs[jobs.index(job)].open("w") as file:
+            command = [sys.executable, "-c", code]
+            return subprocess.Popen(command, stdout=file, stderr=file, process_group=0)
+
+    def interrupt() -> None:
+        while not all(log.is_file() and "ready" in log.read_text() for log in logs[1:3]):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(cross_validate, "_start", start)
+    monkeypatch.setattr("somite.agents.device.thread_limit", lambda _: 2)
+    threading.Thread(target=interrupt, daemon=True).start()
+    failed, received = cross_validate._train(Plan(), 2)
+    assert failed == {jobs[0]: "out of luck"} and received == signal.SIGINT
+    assert started == jobs[:3], "nothing begins after the signal"
 
 
 @pytest.mark.slow
