@@ -55,9 +55,10 @@ def trained(chunk: Chunk) -> Path:
 def training_config(chunk: Chunk) -> DictConfig:
     """What ``conf/train.yaml`` would be for the training of a chunk: one body, one thread, a processor."""
     (body,), training, agent = chunk.bodies, chunk.training, load_policy(chunk.policy)
-    # It is held out no longer: by the split of its family, or by name.
+    # It is held out no longer, by a split or by name.
     sides = {} if chunk.environment.get("morphology") else {"split": "all"}
-    sides |= {"unseen": []} if chunk.environment.get("unseen") else {}
+    if chunk.environment.get("unseen"):
+        sides["unseen"] = []
     environment = {**chunk.environment, "bodies": [body], **sides}
     task, policy = task_set_of(environment), agent.policy
     for name, kind in task.parts.items():  # what a policy was saved without, and an evaluation adds

@@ -126,7 +126,8 @@ class Planner:
                 log.info("%s: %d of %d conditions of %s do not fit; the report says why", *words)
             trials += own
         if trials and not any(trial.chunks for trial in trials) and self.config["unfit"] == "fail":
-            raise UserError(f"suite={trials[0].suite} does not fit {run}: {trials[0].why_not}")
+            first = trials[0]
+            raise UserError(f"suite={first.suite} does not fit {run}: {first.why_not}; bodies=all tries all")
         if not trials:
             raise UserError(f"no suite of {', '.join(s.name for s in self.suites)} fits {run}")
         seen, description = trained_on(agent, task), agent.description

@@ -151,8 +151,10 @@ def _read_trainings(suite: str, node: Mapping[str, Any]) -> list[Condition]:
         try:
             algorithm = hydra.utils.instantiate(settings, _convert_="all")
         except hydra.errors.InstantiationException as error:
-            cause = error.__cause__
-            raise UserError(f"suite.{suite}, {start}: {cause}") from error
+            said = str(error.__cause__)
+            key = said.partition(" ")[0].removeprefix("algorithm.")
+            place = f"suite.{suite}.{start if key in own else 'training'}."
+            raise UserError(said.replace("algorithm.", place, 1)) from error
         if "total_steps" not in algorithm.without_influence():
             raise UserError(
                 f"suite.{suite}.training.learning_rate_schedule must be constant: what is learnt in so many "

@@ -190,7 +190,7 @@ def test_the_difference_is_paired_by_body() -> None:
     [
         ({"training": {"learning_rate_schedule": "linear"}}, "learning_rate_schedule must be constant"),
         ({"from_policy": {"learning_rates": 1}}, "from_policy has no key 'learning_rates'; did you mean"),
-        ({"from_nothing": {"gamma": 2}}, "few_shot, from_nothing: algorithm.gamma must be a number from 0"),
+        ({"from_nothing": {"gamma": 2}}, "suite.few_shot.from_nothing.gamma must be a number from 0"),
         ({"from_policy": {"exploration": 0}}, "from_policy.exploration must be a number above 0"),
         ({"steps": []}, "suite.few_shot.steps must be a list of at least 1"),
         ({"step": 3}, "has no key 'step'; did you mean 'steps'"),
@@ -205,5 +205,7 @@ def test_invalid_settings_are_refused_before_anything_is_trained(changes: dict, 
 
 
 def test_without_bodies_held_out_it_says_so(policy: Path) -> None:
-    with pytest.raises(UserError, match="suite=few_shot does not fit .*: there are no such bodies"):
+    with pytest.raises(
+        UserError, match="suite=few_shot does not fit .*: there are no such bodies; bodies=all"
+    ):
         evaluate(policy, more=("suite=few_shot", "bodies=[]"))
