@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..tokens import limb_action_space, limb_observation_space
 from .backends import Simulation
 from .backends.mujoco import KIND, MujocoSimulation
 from .backends.warp import WarpSimulation
+from .bodies.ghosts import in_few_layouts
 from .bodies.morphology import Morphology
 from .goals import Goals, Reward
 from .layout import (
@@ -84,6 +86,8 @@ class LocomotionEnv(TokenEnv):
         editable: bodies can be damaged and pushed by hand, by `damage` and `push`.
         contacts, constraints: places for these in every simulation of Warp; None: as many as the body needs.
         prepared: for Warp, drawn beforehand of each varied body.
+        layouts: simulate the bodies of a task in at most so many layouts, see `in_few_layouts`, where nothing
+            varies; None: each in its own.
 
     Raises:
         UserError: unknown body, one that cannot do the task or be simulated so, or fewer rows than bodies.
@@ -114,6 +118,7 @@ class LocomotionEnv(TokenEnv):
         contacts: int | None = None,
         constraints: int | None = None,
         prepared: int = 128,
+        layouts: int | None = None,
     ) -> None:
         self.bodies, self.body_of_row = spread_rows(bodies, num_envs)
         self.tasks = _of_each(task or LocomotionTask(), len(self.bodies))
@@ -139,6 +144,7 @@ class LocomotionEnv(TokenEnv):
         self._varied = (varied or Varied()) if varied or editable else None
         self._conditions: list[Conditions] = []  # of each block, what varies on the CPU
         self._prepared: list[PreparedVariants] = []  # and on a device
+        self._simulated = self._in_few_layouts(None if self._varied else layouts)
         self._told: dict[str, Tensor] = {}  # what was drawn for the present episodes
         if simulation == "cpu":
             self._simulate_by_mujoco(threads)
@@ -160,11 +166,17 @@ class LocomotionEnv(TokenEnv):
         self._streams: list[list[np.random.Generator]] = []  # of what varies, for each row
         self._generator = torch.Generator(self.device)
 
+    def _in_few_layouts(self, most: int | None) -> list[Morphology]:
+        found, hows = [], list(zip(self.tasks, self._frame_skips, strict=True))
+        for _, alike in itertools.groupby(range(len(hows)), hows.__getitem__):
+            found += in_few_layouts([self.bodies[i] for i in alike], most)
+        return found
+
     def _simulate_by_mujoco(self, threads: int) -> None:
         self._kind, varied = KIND, self._varied or Varied()
         pools = [
             compile_variants(body, varied.variation, varied.world, task.direction)
-            for body, task in zip(self.bodies, self.tasks, strict=True)
+            for body, task in zip(self._simulated, self.tasks, strict=True)
         ]
         first = [pool[0].body for pool in pools]
         threads = thread_count(threads, self.num_envs)
@@ -185,12 +197,12 @@ class LocomotionEnv(TokenEnv):
             raise UserError(f"this cannot be simulated on a device: {why_not}. Use simulation=cpu")
         self._kind = {"dtype": torch.float32, "device": self.device}
         pools = [self._prepare(number, prepared) for number in range(len(self.bodies))]
-        groups = self._groups(self.bodies)
+        groups = self._groups(self._simulated)
         models = [
             [model for i in dict.fromkeys(self.body_of_row[rows].tolist()) for model in pools[i].models]
             for _, rows, *_ in groups
         ]
-        self._read(WarpSimulation(groups, self.device, models, room), self.bodies)
+        self._read(WarpSimulation(groups, self.device, models, room), self._simulated)
         for block in self._blocks:
             own = [pools[i] for i in self.body_of_row[block.rows]]
             self._prepared.append(PreparedVariants(block, own, self._layout.rows(block.rows)))
@@ -202,7 +214,7 @@ class LocomotionEnv(TokenEnv):
 
     def _prepare(self, number: int, count: int) -> Prepared:
         """Draw variants of a body as those of its episodes on a CPU; the body alone where nothing varies."""
-        varied, aligned, body, task = self._varied, self._aligned, self.bodies[number], self.tasks[number]
+        varied, aligned, body, task = self._varied, self._aligned, self._simulated[number], self.tasks[number]
         if varied is None:
             slots = limb_slots(body, aligned)
             layout = make_layout([(body, slots, task)], self.n_limbs, self.n_joints)
@@ -237,13 +249,14 @@ class LocomotionEnv(TokenEnv):
         most = max(int(block.body.model.nu) for block in self._blocks)
         commanded, acted = [], np.full((most, b), nowhere)
         for block in self._blocks:
-            driven = [(limb * j + k, row.actuator) for limb, k, row, _ in block.joints if row.actuator >= 0]
-            order, actuators = np.array(driven).T
-            rows = np.arange(block.rows.start, block.rows.stop) * n * j
             own = np.full((block.n, block.body.model.nu), nowhere)
-            own[:, actuators] = rows[:, None] + order
+            for run in block.runs:
+                driven = [(limb * j + k, row.actuator) for limb, k, row, _ in run.joints if row.actuator >= 0]
+                order, actuators = np.array(driven).T
+                rows = np.arange(b)[run.rows] * n * j
+                own[run.own, actuators] = rows[:, None] + order
+                acted[: len(order), run.rows] = rows + order[:, None]
             commanded.append(own.ravel())
-            acted[: len(order), block.rows] = rows + order[:, None]
         self._commanded = torch.from_numpy(np.concatenate(commanded)).to(self.device)
         self._controls = torch.zeros(len(self._commanded), **self._kind)
         of_blocks = self._controls.split([len(own) for own in commanded])
@@ -303,7 +316,10 @@ class LocomotionEnv(TokenEnv):
             model, places, goals = block.body.model, own - block.rows.start, {}
             moves, speeds = np.zeros((block.n, model.nq)), np.zeros((block.n, model.nv))
             for row, place in zip(own.tolist(), places.tolist(), strict=True):
-                moves[place], speeds[place] = self._draw_moves(model, block.task, self._rngs[row])
+                body = block.bodies[place]
+                drawn = self._draw_moves(body.bare.model, block.task, self._rngs[row])
+                for values, columns, part in zip((moves, speeds), body.columns, drawn, strict=True):
+                    values[place, columns] = part
                 goals[row] = self._goals.draw(row, self._rngs[row])
             self._goals.set(goals)
             if self._prepared:
@@ -448,8 +464,8 @@ class LocomotionEnv(TokenEnv):
 
     def set_state(self, row: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put a row into a state, (nq,) and (nv,). Raises UserError: it has diverged, or another size."""
-        (block, _), rows = self._block_of(row), torch.zeros_like(self._every)
-        model = block.body.model
+        (block, place), rows = self._block_of(row), torch.zeros_like(self._every)
+        model, columns = block.bodies[place].bare.model, block.bodies[place].columns
         qpos, qvel = np.asarray(qpos, float), np.asarray(qvel, float)
         if qpos.shape != (model.nq,) or qvel.shape != (model.nv,):
             wanted = f"({model.nq},) and ({model.nv},)"
@@ -457,14 +473,18 @@ class LocomotionEnv(TokenEnv):
         if not (np.abs(np.concatenate((qpos, qvel))) < mujoco.mjMAXVAL).all():
             raise UserError("a state must be finite; this one is not, or beyond 1e10")
         rows[row] = True
-        state = (torch.from_numpy(part).to(**self._kind).expand(block.n, -1) for part in (qpos, qvel))
+        sizes = block.body.model.nq, block.body.model.nv
+        state = [torch.zeros(block.n, size, **self._kind) for size in sizes]
+        for values, own, part in zip(state, columns, (qpos, qvel), strict=True):
+            values[:, own] = torch.from_numpy(part).to(**self._kind)
         block.reset(rows[block.rows], *state)
         self._refresh(rows)
 
     def get_state(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Copies of one row's positions (nq,) and velocities (nv,)."""
         block, place = self._block_of(row)
-        qpos, qvel = (block.array(name)[place].cpu().numpy().copy() for name in ("qpos", "qvel"))
+        state = (block.array(name)[place].cpu().numpy().copy() for name in ("qpos", "qvel"))
+        qpos, qvel = (part[own] for part, own in zip(state, block.bodies[place].columns, strict=True))
         return qpos, qvel
 
     def parts(self, row: int) -> tuple[Part, ...]:
@@ -500,10 +520,13 @@ class LocomotionEnv(TokenEnv):
     def simulated(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
         """One row's model, a copy of its state with kinematics, and its root body, to be drawn."""
         block, place = self._block_of(row)
-        model, data = block.models[place], mujoco.MjData(block.body.model)
+        model, data, body = block.models[place], mujoco.MjData(block.body.model), block.bodies[place].bare
         block.batch.get_data(place, data)
+        if body is not block.bodies[place]:  # without its ghosts
+            model, data = body.model, mujoco.MjData(body.model)
+            data.qpos[:], data.qvel[:] = self.get_state(row)
         mujoco.mj_forward(model, data)
-        return model, data, block.root
+        return model, data, body.root
 
     def _block_of(self, row: int) -> tuple[Any, int]:
         """What simulates a row, and its place in there."""

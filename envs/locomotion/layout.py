@@ -203,17 +203,43 @@ class Row(NamedTuple):
     frame_skip: int | None
 
 
+class Run(NamedTuple):
+    """Neighbouring rows of a group whose limbs have the same numbers: a body of theirs, and which they are.
+
+    ``rows`` are those of the environment; ``own`` those of the group.
+    """
+
+    body: Morphology
+    rows: slice
+    own: slice
+    slots: tuple[int, ...]
+    joints: list[tuple[int, int, JointSlot, int]]
+
+
 class Group(NamedTuple):
-    """Rows that one batch can simulate: the body of each, which they are, the slots of their limbs.
+    """Rows that one batch can simulate: the body of each, which they are, and their limbs' slots ``aligned``.
 
     They have one task, and as many substeps in a step.
     """
 
     bodies: list[Morphology]
     rows: slice
-    slots: tuple[int, ...]
+    aligned: bool
     task: LocomotionTask
     frame_skip: int | None
+
+    def runs(self) -> list[Run]:
+        """The rows in runs: one, or among ghosts one for each body."""
+        starts, first = [0], self.rows.start
+        for k, body in enumerate(self.bodies):
+            if body is not self.bodies[starts[-1]] and body.bare is not body:
+                starts.append(k)
+        found = []
+        for start, end in zip(starts, [*starts[1:], len(self.bodies)], strict=True):
+            body, rows = self.bodies[start], slice(first + start, first + end)
+            slots = limb_slots(body, self.aligned)
+            found.append(Run(body, rows, slice(start, end), slots, joint_rows(body, slots)))
+        return found
 
 
 def adjacent_groups(rows: Sequence[Row], aligned: bool) -> list[Group]:
@@ -224,9 +250,8 @@ def adjacent_groups(rows: Sequence[Row], aligned: bool) -> list[Group]:
         if row[1:] != first[1:] or not share_layout(first.body, row.body, aligned):
             starts.append(number)
     return [
-        Group([row.body for row in rows[start:end]], slice(start, end), limb_slots(body, aligned), *how)
+        Group([row.body for row in rows[start:end]], slice(start, end), aligned, *rows[start][1:])
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)
-        for body, *how in [rows[start]]
     ]
 
 
@@ -243,9 +268,9 @@ def share_layout(one: Morphology, other: Morphology, aligned: bool = False) -> b
 
     What is read of the first body of a batch only must be equal: the structure, the joints that place the
     root, the time step, and where slots are aligned these. Lengths, masses, joints' places and all
-    descriptors may differ.
+    descriptors may differ. Among ghosts limbs may have other numbers and slots, too: see `Run`.
     """
     if one is other:
         return True
-    alike = not aligned or one.aligned_slots == other.aligned_slots
+    alike = not aligned or one.bare is not one or one.aligned_slots == other.aligned_slots
     return alike and one.structure == other.structure

@@ -22,7 +22,7 @@ from ..snapshots import Kept
 from .backends import COORDINATES, DOFS, SimulatedRows
 from .bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
-from .layout import REMOTE, Layout
+from .layout import REMOTE, Layout, Run
 from .varied.world import Ground
 
 
@@ -77,14 +77,15 @@ class Readings(Kept):
         self._turned = layout.turned_axis.permute(3, 1, 2, 0).reshape(3, n * j, b)
         axes = torch.zeros(3, n, j, b)  # which part of its joint's rotation vector each row of a ball is
         for block in blocks:
-            for limb, k, row, _ in [joint for joint in block.joints if joint[-1] == BALL]:
-                axes[row.axis, limb, k, block.rows] = 1.0
+            for run in block.runs:
+                for limb, k, row, _ in [joint for joint in run.joints if joint[-1] == BALL]:
+                    axes[row.axis, limb, k, run.rows] = 1.0
         self._ball_axes = axes.view(3, n * j, b).to(**kind)
         self._roots = []
-        for kinds, run in itertools.groupby(blocks, root_kinds):
-            run = list(run)
-            bodies = [block.body for block in run for _ in range(block.n)]
-            self._roots.append((_rows(run), _Root(kinds, bodies, kind)))
+        for kinds, alike in itertools.groupby(blocks, root_kinds):
+            alike = list(alike)
+            bodies = [run.body for block in alike for run in block.runs for _ in range(block.n)[run.own]]
+            self._roots.append((_rows(alike), _Root(kinds, bodies, kind)))
         self._tilts = any(block.task.max_tilt is not None for block in blocks)
         runs = itertools.groupby(blocks, lambda block: block.task.progress)
         self._progress = [(by, _rows(list(run))) for by, run in runs]
@@ -166,43 +167,48 @@ def _places(
     b, n, j = layout.joint_mask.shape
     first, found = 0, []
     for block in blocks:
-        found.append(_BlockPlaces(block, first, n, j, total).parts(reaches))
+        for run in block.runs:
+            found.append((run.rows, _RunPlaces(block, run, first, n, j, total).parts(reaches)))
         first += sum(memory.numel() for memory in block.memory)
     kinds = set().union(*(block.kinds for block in blocks))
     unused = [] if any(block.body.model.na for block in blocks) else ["activation"]
     unused += [] if BALL in kinds else ["quaternions"]
     unused += [] if kinds & {BALL, REMOTE} else ["rotations_of_joints"]
-    widths = {name: max(len(own[name]) for own in found) for name in found[0]} | dict.fromkeys(unused, 0)
+    widths = {name: max(len(own[name]) for _, own in found) for name in found[0][1]}
+    widths |= dict.fromkeys(unused, 0)
     index, start = np.full((sum(widths.values()), b), total), 0
     for name, width in widths.items():
-        for block, own in zip(blocks, found, strict=True):
+        for rows, own in found:
             end = start + min(width, len(own[name]))
-            index[start:end, block.rows] = own[name][:width]
+            index[start:end, rows] = own[name][:width]
         start += width
     return index, widths
 
 
-class _BlockPlaces:
-    """Where the numbers of a block's n rows are among the copies of all simulators' memory.
+class _RunPlaces:
+    """Where the numbers of the n rows of a ``run`` are among the copies of all simulators' memory.
 
-    Those of its own memory begin at ``first``; at ``zero`` is a 0, and behind it a 1.
+    Those of its block's memory begin at ``first``; at ``zero`` is a 0, and behind it a 1.
     """
 
-    def __init__(self, block: SimulatedRows, first: int, limbs: int, joints: int, zero: int) -> None:
-        self._block, self._first, self._zero = block, first, zero
+    def __init__(
+        self, block: SimulatedRows, run: Run, first: int, limbs: int, joints: int, zero: int
+    ) -> None:
+        self._block, self._run, self._first, self._zero = block, run, first, zero
+        self._rows = np.arange(block.n)[run.own]
         self._n_limbs, self._j = limbs, joints
-        self._bodies = [limb.bodies[0] for limb in block.body.limbs]
-        self._slots = list(block.slots)
+        self._bodies = [limb.bodies[0] for limb in run.body.limbs]
+        self._slots = list(run.slots)
         self._of = functools.cache(self._places_of)
 
     def parts(self, reaches: bool) -> dict[str, np.ndarray]:
         """Of all that is read of the bodies, (planes, n) by the name of the part."""
-        model, root, of = self._block.body.model, self._block.body.root, self._of
+        model, root, of = self._run.body.model, self._run.body.root, self._of
         joints = list(body_joints(model, root))
         start = int(model.jnt_qposadr[joints[0]]) if joints else 0
         coordinates = sum(COORDINATES[int(model.jnt_type[joint])] for joint in joints)
         bounds = self._block.task.max_state is not None
-        positions, velocities = _bounded(self._block.body) if bounds else ([], [])
+        positions, velocities = _bounded(self._run.body) if bounds else ([], [])
         axes, of_slots, turning = self._of_joints()
         vectors = [
             self._of_limbs(of("xpos", 3), of("xpos", 3)[root]),  # so that padding is where the root is
@@ -225,7 +231,7 @@ class _BlockPlaces:
             **turning,
             "rotations": self._of_limbs(of("xmat", 9)) if reaches else np.zeros(0, int),
         }
-        return {name: own.reshape(-1, self._block.n) for name, own in found.items()}
+        return {name: own.reshape(-1, len(self._rows)) for name, own in found.items()}
 
     def _places_of(self, name: str, width: int = 1) -> np.ndarray:
         """(k, width, n), or (k, n), of all numbers of an array, which has ``width`` of each of k things."""
@@ -236,12 +242,12 @@ class _BlockPlaces:
                 break
             start += memory.numel()
         columns = start + offset + np.arange(array[0].numel())
-        found = columns[:, None] + array.stride(0) * np.arange(len(array))
-        return found if width == 1 else found.reshape(-1, width, len(array))
+        found = columns[:, None] + array.stride(0) * self._rows
+        return found if width == 1 else found.reshape(-1, width, len(self._rows))
 
     def _of_limbs(self, of_bodies: np.ndarray, padding: np.ndarray | None = None) -> np.ndarray:
         """(width, N, n) of (bodies, width, n); at padding 0, or what (width, n) says."""
-        found = np.full((of_bodies.shape[1], self._n_limbs, self._block.n), self._zero)
+        found = np.full((of_bodies.shape[1], self._n_limbs, len(self._rows)), self._zero)
         if padding is not None:
             found[:] = padding[:, None]
         found[:, self._slots] = of_bodies[self._bodies].swapaxes(0, 1)
@@ -249,13 +255,13 @@ class _BlockPlaces:
 
     def _of_joints(self) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Axes of all joint slots (3, N J, n), states, and how they turn; at padding 0."""
-        model, of = self._block.body.model, self._of
-        shape = self._n_limbs * self._j, self._block.n
+        model, of = self._run.body.model, self._of
+        shape = self._n_limbs * self._j, len(self._rows)
         axes, quaternions, turning = (np.full((width, *shape), self._zero) for width in (3, 4, 9))
         position, speed, activation = (np.full(shape, self._zero) for _ in range(3))
         quaternions[0] += 1  # no rotation
         body_of = dict(zip(self._slots, self._bodies, strict=True))
-        for limb, k, row, kind in self._block.joints:
+        for limb, k, row, kind in self._run.joints:
             place, actuator = limb * self._j + k, row.actuator
             if kind == REMOTE:
                 position[place] = of("actuator_length")[actuator]

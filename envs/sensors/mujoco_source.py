@@ -295,6 +295,7 @@ class WarpSource(_MujocoTask):
         device: of all tensors; a CPU is possible and slow.
         task: its id and what follows, as of `_MujocoTask`.
         contacts, constraints: places for these in every simulation; None: as many as the body needs.
+        layouts: of no effect, there is one body.
 
     Raises:
         UserError: Warp is not installed or cannot simulate this model.
@@ -309,6 +310,7 @@ class WarpSource(_MujocoTask):
         *task: Any,
         contacts: int | None = None,
         constraints: int | None = None,
+        layouts: int | None = None,
     ) -> None:
         from ..locomotion.backends.warp import Launcher, WarpWorlds  # which few need
 

@@ -48,6 +48,7 @@ _OF_TRAINING = {
     "simulation": one_of("auto", "cpu", "warp", "torch"),
     "warp.contacts": _PLACES,
     "warp.constraints": _PLACES,
+    "warp.layouts": whole(1, 1000) | NULL,
     "precision": one_of("float32", "bf16"),
     "threads": _PROCESSES,
     "on_save_error": one_of("stop", "continue"),

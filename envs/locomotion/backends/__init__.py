@@ -14,7 +14,7 @@ from torch import Tensor
 from ...snapshots import Kept
 from ..bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, is_held
 from ..bodies.morphology import Morphology
-from ..layout import REMOTE, Group, joint_rows
+from ..layout import REMOTE, Group
 
 CONTROL_INTERVAL, MOST_SUBSTEPS = 0.02, 25
 """Seconds between two actions of a body whose task names no frame skip, and the most substeps of one."""
@@ -36,8 +36,9 @@ class SimulatedRows(Kept, abc.ABC):
         kind: ``dtype`` and ``device`` of all tensors.
 
     Attributes:
-        body: the first of the bodies. root: its root's body id. task: of the rows.
-        joints: its `joint_rows`, of these ``kinds``. acts_remotely: one of them is on no joint.
+        bodies: of the rows. body: the first of them. root: its root's body id. task: of the rows.
+        runs: of rows whose limbs have the same numbers; ``slots`` and ``joints`` are those of the first.
+        kinds: of their joints. acts_remotely: one of them is on no joint.
         frame_skip: substeps of a step. dt: s, of a step.
         starts: (n, nq) start position of every row.
         memory: contiguous tensors that every array of the simulator is a part of.
@@ -48,16 +49,20 @@ class SimulatedRows(Kept, abc.ABC):
     controls: Tensor
 
     def __init__(self, group: Group, kind: Mapping[str, Any]) -> None:
-        bodies, self.rows, self.slots, self.task, frame_skip = group
-        self.n, self.body = len(bodies), bodies[0]
+        bodies, self.rows, _, self.task, frame_skip = group
+        self.n, self.body, self.bodies = len(bodies), bodies[0], bodies
         self.root, model = self.body.root, self.body.model
-        self.joints = joint_rows(self.body, self.slots)
-        self.kinds = {kind for *_, kind in self.joints}
+        self.runs = group.runs()
+        self.slots, self.joints = self.runs[0].slots, self.runs[0].joints
+        self.kinds = {kind for run in self.runs for *_, kind in run.joints}
         self.acts_remotely = REMOTE in self.kinds
         self.frame_skip = frame_skip_of(model) if frame_skip is None else frame_skip
         self.dt = model.opt.timestep * self.frame_skip
         self.starts = torch.from_numpy(np.array([body.initial_qpos for body in bodies])).to(**kind)
-        self._own = [torch.from_numpy(own).to(**kind) for own in own_coordinates(self.body)]
+        self._own = [torch.zeros(self.n, size, **kind) for size in (model.nq, model.nv)]
+        for run in self.runs:
+            for values, own in zip(self._own, own_coordinates(run.body), strict=True):
+                values[run.own] = torch.from_numpy(own).to(**kind)
 
     def start(self, rows: Tensor, moves: Tensor, speeds: Tensor) -> None:
         """Put ``rows`` (n,) bool at their starts, ``moves`` (n, nq) away, with ``speeds`` (n, nv).

@@ -21,7 +21,8 @@ from . import SimulatedRows, Simulation
 Room = tuple[int | None, int | None]
 """Contacts and constraints of a simulation; None each: as many as its models need."""
 
-_LOOKS = ("mesh_", "bvh_", "mat_", "tex_", "light_", "cam_", "geom_rgba")
+_OF_NO_EFFECT = ("mesh_", "bvh_", "mat_", "tex_", "light_", "cam_", "geom_rgba")  # looks
+_OF_NO_EFFECT += ("dof_length",)  # by which it is decided what sleeps
 _STATE = ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time")
 _OUTPUTS = ("xpos", "xmat", "cvel", "xaxis", "subtree_com", "actuator_length", "actuator_velocity")
 
@@ -277,7 +278,7 @@ def _shared_values(model: Any, batched: set[str]) -> dict[str, np.ndarray]:
     found = {}
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
-        if field.name in batched or field.name.startswith(_LOOKS):
+        if field.name in batched or field.name.startswith(_OF_NO_EFFECT):
             continue
         if isinstance(value, (bool, int, float)):
             found[field.name] = np.asarray(value)
@@ -363,6 +364,9 @@ class WarpRows(SimulatedRows):
     ) -> None:
         super().__init__(group, {"dtype": torch.float32, "device": device})
         body = self.body
+        if body.bare is not body:  # ghosts need no room
+            needs = [capacities(own.bare.model, *room) for own in dict.fromkeys(self.bodies)]
+            room = Capacities(*map(max, zip(*needs, strict=True)))
         self.worlds = WarpWorlds(models, self.n, self.frame_skip, device, body.name, room)
         self.worlds.reads_transmissions = self.acts_remotely
         if body.home_activation is not None:

@@ -63,6 +63,16 @@ class Morphology:
     spec: Callable[[], mujoco.MjSpec] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def bare(self) -> Morphology:
+        """The body without the ghosts that it may have: see `ghosts`."""
+        return self
+
+    @property
+    def columns(self) -> tuple[np.ndarray | slice, np.ndarray | slice]:
+        """Where the positions and the velocities of `bare` are among those of the model."""
+        return slice(None), slice(None)
+
     @functools.cached_property
     def limbs(self) -> tuple[Limb, ...]:
         """Limbs, parents before children; N of them."""
