@@ -36,7 +36,7 @@ def test_ghosts_change_nothing(case):
     for name, values in seen.items():
         assert torch.equal(values, other[name]), name  # masks, descriptors, start positions and all else
     random = torch.Generator().manual_seed(0)
-    for step in range(20):
+    for _ in range(20):
         actions = 2 * torch.rand(seen["action_mask"].shape, generator=random) - 1
         a, b = alone.step(actions), among.step(actions)
         torch.testing.assert_close(a.rewards, b.rewards, atol=1e-8, rtol=0)
