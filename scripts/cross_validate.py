@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -65,6 +66,9 @@ OWN = ("output", "seeds", "folds", "joint_split", "arms", "reference", "runs", "
 """Keys of this command; any other goes to every training."""
 
 FILE = "cross_validation.json"
+FILES = "report.md", "results.json", "results.csv", "episodes.jsonl"
+"""Of the report, beside the folders of the arms."""
+
 FORMAT_VERSION = 1
 JOINT = "joint"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -82,6 +86,9 @@ def with_arms(arguments: list[str]) -> list[str]:
     """
     parsed = parse(arguments)
     overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    for override in overrides:
+        if override.key_or_group == "arms":
+            _check_once(override.input_line.partition("=")[2])
     swept = [override for override in overrides if override.is_sweep_override()]
     if not swept:
         return arguments
@@ -92,9 +99,13 @@ def with_arms(arguments: list[str]) -> list[str]:
             raise UserError(f"{override.input_line}: say {hint}")
     if any(key_of(text) == "arms" for text in parsed.overrides):
         raise UserError(f"{lines[0]} makes an arm of each value; leave it out, or put it into arms=")
-    arms = {}
+    arms: dict[str, list[str]] = {}
     for own in combinations(swept):
-        arms["-".join(map(_short, own))] = own
+        name = "-".join(map(_short, own))
+        if name in arms:
+            told = "two arms would be called"
+            raise UserError(f"{' '.join(lines)}: {told} {name}; name them yourself by arms=")
+        arms[name] = own
     told = ", ".join(f"{name}: [{', '.join(map(hydra_quoted, own))}]" for name, own in arms.items())
     # In place of the first: argparse wants all overrides in a row.
     found = [f"arms={{{told}}}" if text == lines[0] else text for text in arguments]
@@ -185,8 +196,9 @@ class _Plan:
             for name, arm in self.arms.items()
         }
         given_runs = _plain(config.runs) or {}
-        before_runs = {name: own for name, own in kept["runs"].items() if given_runs.get(name, 1) is not None}
-        self.runs = before_runs | self._read_runs(given_runs)
+        found = self._read_runs(given_runs)
+        left = (name for name in kept["runs"] if name not in given_runs)
+        self.runs = self._there({name: kept["runs"][name] for name in left}) | found
         self.reference = config.reference or next(iter(self.arms))
         if self.reference not in {**self.arms, **self.runs}:
             names = [*self.arms, *self.runs]
@@ -207,6 +219,8 @@ class _Plan:
         """Adds an arm, or further seeds of one that is there. Raises UserError: invalid, or changed."""
         if not _NAME.fullmatch(name):
             raise UserError(f"arms: {name!r} is to name a folder; use letters, digits, _, -, + and .")
+        if name in (FILE, *FILES):
+            raise UserError(f"arms: {name} is a file of the report; give the arm another name")
         keys = [text.partition("=")[2] for text in own if key_of(text) == "split_key"]
         split_key = keys[-1] if keys else SPLIT
         if not _SPLIT_KEY.fullmatch(split_key):
@@ -242,7 +256,9 @@ class _Plan:
         unseen = {fold: task_set_of({**environment, "split": fold}).unseen for fold in self.folds}
         for fold, bodies in unseen.items():
             if not bodies:
-                raise UserError(f"folds: {fold} holds out no body")
+                others = ",".join(fold for fold, bodies in unseen.items() if bodies)
+                hint = f"; folds=[{others}] leaves it out" if others else ""
+                raise UserError(f"folds: {fold} holds out no body{hint}")
             if not set(bodies) <= set(task.seen):
                 raise UserError(f"joint_split={self.joint} does not train on all that {fold} holds out")
         return environment, unseen
@@ -267,7 +283,10 @@ class _Plan:
 
     def _check_bodies(self, config: DictConfig, split_key: str) -> None:
         """Raises UserError: a fold trains on what it is to hold out, or the joint policy not on it."""
+        from somite.agents.training.resume import seen_before
+
         every, trained = task_set_of(self.environment), {}
+        before = set(seen_before(config).values())
         for split in (self.joint, *self.folds):
             one = config.copy()
             OmegaConf.update(one, split_key, split)
@@ -275,6 +294,9 @@ class _Plan:
         for fold, bodies in self.unseen.items():
             for body in bodies:
                 identity = every.morphology(body).identity
+                if identity in before:
+                    told = f"which {fold} is to hold out"
+                    raise UserError(f"start_from or algorithm.teacher was trained on {body}, {told}")
                 if identity in trained[fold]:
                     raise UserError(f"{split_key}={fold} trains on {body}, which is to be held out")
                 if identity not in trained[self.joint]:
@@ -302,22 +324,40 @@ class _Plan:
 
     def _read_runs(self, runs: Mapping[str, Any]) -> dict[str, list[str]]:
         """Policies of further arms, by their paths from the output. Raises UserError: one saw a body."""
-        from somite.agents.evaluation.runs import has_seen
+        from somite.agents.evaluation.runs import fits_no_other, has_seen, saved_environment
         from somite.agents.storage.policy import load_policy
+        from somite.envs.locomotion.body_set import settings_of
 
         found, task = {}, task_set_of(self.environment)
+        if not isinstance(runs, Mapping):
+            raise UserError(f"runs must be names with runs: runs={{planar: {runs}}}")
         for name, given in runs.items():
             if name in self.arms:
                 raise UserError(f"runs: {name} is an arm already; choose another name")
             folders = policy_folders(given) if given is not None else []
             for folder in folders:
                 agent = load_policy(folder)
+                if agent.policy.kind != task.kind:
+                    raise UserError(f"runs: {name}: {folder} reads {agent.policy.kind}, not {task.kind}")
+                families = settings_of(self.environment)
+                if agent.policy.aligned_slots and {*settings_of(saved_environment(agent))} != {*families}:
+                    raise UserError(f"runs: {name}: {fits_no_other(agent, ', '.join(families))}")
                 seen = [body for body in self.every if has_seen(agent, task, body)]
                 if seen:
                     raise UserError(f"runs: {name}: {folder} was trained on {', '.join(seen)}: not unseen")
             if folders:
-                found[str(name)] = [os.path.relpath(folder, self.output) for folder in folders]
+                output = self.output.resolve()
+                found[str(name)] = [os.path.relpath(folder.resolve(), output) for folder in folders]
         return found
+
+    def _there(self, runs: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Runs of before. Raises UserError: the policy of one is gone."""
+        for name, folders in runs.items():
+            for folder in folders:
+                if not (self.output / folder / "policy.json").is_file():
+                    told = f"runs={{{name}: null}} takes it out"
+                    raise UserError(f"runs: {name}: {self.output / folder} has no policy any more; {told}")
+        return runs
 
     def _jobs(self) -> list[Job]:
         """All trainings: those of one seed beside each other."""
@@ -378,6 +418,18 @@ class _Plan:
         device = resolve_device(config.device)
         options = self.reference, config.episodes, device, workers
         cross_validate(trained, self.environment, self.output, *options)
+
+
+def _check_once(arms: str) -> None:
+    """Raises UserError: a name stands twice among arms, of which Hydra would keep the last."""
+    try:
+        node = yaml.compose(arms, yaml.SafeLoader)
+    except yaml.YAMLError:
+        return  # it is a path, or Hydra's own way of writing; YAML is close to it
+    names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"arms: two arms are called {name}; give each a name of its own")
 
 
 def _short(argument: str) -> str:

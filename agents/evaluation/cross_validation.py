@@ -225,11 +225,16 @@ def _matrix(rows: pd.DataFrame, columns: str) -> pd.DataFrame:
 
 
 def _over(own: pd.DataFrame, other: pd.DataFrame, statistic: Any) -> Estimate:
-    """A paired statistic of two tables on the columns that both have; NaN where there are none."""
+    """A paired statistic of two tables on the columns that both have; NaN where there are none.
+
+    Of the runs that both have, such as those of the same seeds; of all where there are none.
+    """
     shared = [column for column in own if column in other]
     if not shared:
         return Estimate(np.nan, np.nan, np.nan)
-    return paired(statistic, own[shared].to_numpy(float), other[shared].to_numpy(float))
+    runs = [run for run in own.index if run in other.index]
+    tables = (table.loc[runs or table.index, shared].to_numpy(float) for table in (own, other))
+    return paired(statistic, *tables)
 
 
 def _mean(table: pd.DataFrame) -> float:

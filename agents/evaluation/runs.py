@@ -174,6 +174,15 @@ def task_of(
     return task
 
 
+def identities_of(agent: Agent) -> dict[str, str]:
+    """Identities, by name, of the bodies that a policy has seen, and those before it that it began with."""
+    saved = agent.environment.get("identities", {})
+    if saved or "family" not in agent.environment.get("config", {}):
+        return dict(saved)
+    task = task_set_of(saved_environment(agent))  # saved before identities were
+    return {name: task.morphology(name).identity for name in agent.environment.get("seen", ())}
+
+
 def has_seen(agent: Agent, task: TaskSet, name: str) -> bool:
     """Whether a policy was trained on a body, by what it is; by its name where that was not saved."""
     identities = agent.environment.get("identities")

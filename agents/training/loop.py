@@ -32,6 +32,7 @@ from ..device import (
     use_precision,
 )
 from ..evaluation.episodes import run_episodes
+from ..evaluation.runs import identities_of
 from ..policies.base import Policy
 from ..rollout.compute import compute_of
 from ..rollout.episodes import EpisodeLog
@@ -45,7 +46,15 @@ from ..storage.training_state import read_facts, read_training_state, write_trai
 from .dashboard import Dashboard
 from .faults import NotFinite, diagnose
 from .records import Progress, Records
-from .resume import COMPARED, Changes, find_changes, put_random_states, take_over, take_random_states
+from .resume import (
+    COMPARED,
+    Changes,
+    find_changes,
+    put_random_states,
+    seen_before,
+    take_over,
+    take_random_states,
+)
 from .signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -170,6 +179,7 @@ class Run:
         self.best_score, self._in_turn = -np.inf, True
         self.changes = self._find_changes() if self.state else Changes()
         self.learner = self.algorithm.make_learner(self.setup)
+        self._seen_before = {} if self.state else seen_before(config)
         if self.state:
             self._restore(self.state)
         goes_on = self.state and not self.changes.new_episodes
@@ -331,12 +341,18 @@ class Run:
 
     def _save_policy(self, folder: Path, training: Mapping[str, Any]) -> None:
         task = self.task_set
+        own = task.identities()
+        before = {
+            f"{name} before" if name in own else name: identity
+            for name, identity in self._seen_before.items()
+            if identity not in own.values()
+        }
         environment = {
             "config": self._compared()["env"],
             "seen": list(task.seen),
             "unseen": list(task.unseen),
             "hashes": task.hashes(),
-            "identities": task.identities(),
+            "identities": before | own,  # so that what it began with makes nothing unseen that it had seen
         }
         about = {"seed": int(self.config.seed), "steps": self.steps, **training}
         save_policy(folder, self.policy, environment=environment, training=about)
@@ -358,7 +374,8 @@ class Run:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         checkpoint = run_folder.last_checkpoint(self.folder)
-        saved = load_policy(checkpoint / "policy").policy
+        agent = load_policy(checkpoint / "policy")
+        self._seen_before, saved = identities_of(agent), agent.policy
         if saved.architecture() != self.policy.architecture():
             raise UserError(
                 f"{checkpoint} holds {type(saved).__name__} {saved.architecture()}, but the configuration "

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 
 from ...envs.errors import UserError
 from ..algorithms.base import Algorithm
+from ..evaluation.runs import identities_of
 from ..policies.base import Policy
 from ..storage.policy import load_policy
 from ..storage.policy_json import installed_version, policy_folder_of
@@ -98,6 +100,15 @@ def put_random_states(states: Mapping[str, Any], device: torch.device) -> None:
     random.setstate((random.getstate()[0], tuple(numbers), gauss))
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def seen_before(config: DictConfig) -> dict[str, str]:
+    """Identities, by name, of the bodies that whom a run starts from, or its teacher, was trained on."""
+    found = {}
+    for run in (config.get("start_from"), config.algorithm.get("teacher")):
+        if run:
+            found |= identities_of(load_policy(policy_folder_of(run)))
+    return found
 
 
 def take_over(policy: Policy, start_from: str) -> None:

@@ -209,10 +209,12 @@ class FamilySet(BodySet):
             if split is not None:
                 self._of[name] = self._resplit(own, get_split(name, split))
         if unseen:
-            held_out = {self.canonical(name) for name in ([unseen] if isinstance(unseen, str) else unseen)}
+            given = [unseen] if isinstance(unseen, str) else unseen
+            held_out = list(dict.fromkeys(map(self.canonical, given)))
             for name, own in self._of.items():
                 seen = tuple(body for body in own.seen if body not in held_out)
-                more = tuple(body for body in own.seen if body in held_out)
+                # A drawn body may be on neither side of the split.
+                more = tuple(b for b in held_out if own.source.recipe(b) is not None and b not in own.unseen)
                 self._of[name] = self._resplit(own, Split(own.split.name, seen, own.unseen + more))
         if bodies is not None:
             chosen = [self.canonical(name) for name in ([bodies] if isinstance(bodies, str) else bodies)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from somite.agents.bundled import bundled_folder
+from somite.agents.evaluation import cross_validation
 from somite.envs.errors import UserError
 from somite.scripts import cross_validate
 from somite.scripts.cli.multirun import Job
@@ -59,6 +62,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, t
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cross_validate, "_train", train)
+    monkeypatch.setattr(cross_validation, "cross_validate", lambda *given: None)
     return asked
 
 
@@ -104,6 +108,14 @@ def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.Captu
         ("joint_split=smp", "does not train on all that fold_0 holds out"),
         ("env=cartpole_swingup", "env=cheetah has"),
         ("runs={it: bundled/cheetah-limb_transformer}", "limb_transformer was trained on cheetah_2_back"),
+        ("start_from=bundled/cheetah-limb_transformer", "trained on cheetah_2_back, which fold_1 is to hold"),
+        ("runs=nowhere", "runs must be names with runs"),
+        ("runs={it: bundled/cartpole_swingup-sensor_mlp}", "reads sensors, not limbs"),
+        ("runs={it: bundled/walker-mlp}", "MLP has slots for"),
+        ("env=hopper", "fold_1 holds out no body; folds=[fold_0,fold_2,fold_3]"),
+        ("arms={results.csv: ''}", "another name"),
+        ("arms={a: 'agent.width=8', b: '', a: ''}", "two arms are called a"),
+        ("agent.width=8,8", "two arms would be called width_8"),
         ("arms={a: 'env=walker'}", "arm a: env.split=all does not train on cheetah_4_front"),
     ],
 )
@@ -127,6 +139,20 @@ def test_arms_that_cannot_be_read_are_told_how() -> None:
     ):
         with pytest.raises(UserError, match=why):
             _read_arms(given)
+
+
+def test_runs_stay_where_they_were_and_may_be_taken_out(
+    trained: list, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("elsewhere/out").mkdir(parents=True)
+    Path("out").symlink_to("elsewhere/out")
+    shutil.copytree(bundled_folder("walker-limb_transformer"), "walker")
+    main(["output=out", "folds=[fold_0]", *TINY, "runs={walker: walker}"])
+    main(["output=out"])
+    Path("walker").rename("away")
+    assert "has no policy any more; runs={walker: null} takes it out" in refused(capsys, "output=out")
+    main(["output=out", "runs={walker: null}"])
+    assert json.loads(Path("out", FILE).read_text())["runs"] == {}
 
 
 def test_what_a_stranger_kept_runs_nothing(trained: list, capsys: pytest.CaptureFixture[str]) -> None:

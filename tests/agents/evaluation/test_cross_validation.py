@@ -84,14 +84,22 @@ def test_an_arm_is_measured_by_its_joint_policy_and_by_the_references() -> None:
     assert arms.loc["a", ["unseen/joint", "unseen/joint_low", "unseen/joint_high"]].tolist() == [0.5] * 3
     assert arms.loc["a", "seen/joint"] == pytest.approx(0.9)
     assert arms.loc["b", "unseen/joint"] == 0.5 and np.isnan(arms.loc["b", "seen/joint"])
-    assert arms.loc["b", "unseen/reference_joint"] == pytest.approx((25 + 75) / (200 + 400))
+    # Of the seed that both have.
+    assert arms.loc["b", "unseen/reference_joint"] == pytest.approx((25 + 75) / (100 + 300))
     assert arms.loc["a", "unseen/specialist"] == pytest.approx((100 + 200) / 1500)
     assert arms.loc["a", "unseen/specialist_mean"] == pytest.approx((0.1 + 0.4) / 2)
-    assert arms.loc["b", "difference"] == pytest.approx((25 + 75 - 100 - 200) / 2)
+    assert arms.loc["b", "difference"] == pytest.approx((25 + 75 - 50 - 150) / 2)
     assert arms_table(arms.reset_index(), "a").iloc[0]["unseen/joint"] == "0.50 [0.50, 0.50]"
     row = by_body(returns, {}).iloc[0]
     assert (row["unseen"], row["joint"], row["unseen/joint"]) == (100, 200, 0.5)
     assert row["unseen/joint_low"] < 0.5 < row["unseen/joint_high"], "over the episodes"
+
+
+def test_a_ratio_is_of_the_same_seeds() -> None:
+    joint = np.array([[100.0, 200.0], [500.0, 600.0]])
+    returns = returns_of(a_unseen=joint[:1] / 2, a_joint=joint)  # the second seed's folds are not finished
+    for rows in (by_arm(returns, {}, None), by_body(returns, {})):
+        assert rows["unseen/joint"].tolist() == pytest.approx([0.5] * len(rows))
 
 
 def test_seeds_that_are_not_complete_are_left_out() -> None:

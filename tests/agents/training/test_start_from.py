@@ -12,6 +12,7 @@ from somite.agents.policies import SensorTransformer
 from somite.agents.training.loop import Run
 from somite.agents.training.resume import of_learning
 from somite.envs.errors import UserError
+from somite.envs.locomotion import build
 from somite.envs.sensors import Senses
 from somite.envs.tokens import TokenSpec
 from tests.agents.runs import compose
@@ -45,6 +46,19 @@ def test_what_was_learnt_is_taken_over(first: Path, tmp_path: Path) -> None:
         assert torch.equal(parameter, learnt.get_parameter(name)), name  # critic and exploration, too
     assert torch.equal(run.policy.normalizer.token_scale, learnt.normalizer.token_scale)
     assert learnt.log_std.item() != learnt.initial_log_std and run.steps == 0
+
+
+def test_what_it_began_with_has_seen_stays_seen(tmp_path: Path) -> None:
+    tiny = ("env=cheetah", "agent.width=8", "algorithm.num_envs=1", "algorithm.batch_size=8")
+    seen = ["cheetah_2_back", "cheetah_3_front"]
+    given = [(*tiny, "device=cpu", f"env.bodies=[{name}]") for name in seen]
+    given[1] = (*given[1], f"start_from={tmp_path / seen[0]}")
+    for arguments, name in zip(given, seen, strict=True):
+        Run(compose(*arguments), tmp_path / name, CPU).save()
+    Run(compose(*given[1]), tmp_path / seen[1], CPU).save()  # going on, it knows as much
+    agent = load_policy(tmp_path / seen[1])
+    assert agent.environment["seen"] == seen[1:]
+    assert agent.environment["identities"] == {name: build(name).identity for name in seen}
 
 
 def test_another_critic_and_another_exploration_are_new(first: Path, tmp_path: Path) -> None:
