@@ -117,13 +117,17 @@ def cross_validate(config: DictConfig) -> None:
 
     Raises:
         UserError: invalid input, or an arm with other settings than before.
-        SystemExit: a signal stopped it, with 128 plus its number; or a training failed, with 1.
+        SystemExit: a signal stopped it, with 128 plus its number; or a training failed, or is made by another
+            process, with 1.
     """
     GlobalHydra.instance().clear()  # it has composed this, and the trainings are to be composed
     output = Path(config.output)
     plan = _Plan(config, output)
     plan.show()
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be a folder: {error.strerror}") from error
     with hold(output):
         plan.keep()
         failed, received = _train(plan, config.jobs)
@@ -137,6 +141,10 @@ def cross_validate(config: DictConfig) -> None:
             print(f"{job.folder} failed: {said}; all that it printed is in {_log_of(job)}", file=sys.stderr)
         if failed:
             print(f"{len(failed)} failed; try these again with: {again}", file=sys.stderr)
+        used = [word for word, _ in plan.states(plan.jobs)].count(IN_USE)
+        if used:  # such as those of an earlier command that was killed
+            print(f"{used} are made by other processes; when they are done: {again}", file=sys.stderr)
+        if failed or used:
             raise SystemExit(1)
 
 
@@ -169,10 +177,20 @@ class _Plan:
         named = _read_arms(config.arms)
         if not named and (given or kept is None):
             named = {str(HydraConfig.get().runtime.choices.agent): []}
+            arms = {} if kept is None else kept["arms"]
+            if arms and not {*named} & {*arms} and "agent" not in map(key_of, given):
+                told = f"in {output} the arms are {', '.join(arms)}; of which is {' '.join(given)}?"
+                raise UserError(
+                    f"{told} Say arms={{<name>: {hydra_quoted(' '.join(given))}}} for another one"
+                )
         if kept is not None:
             of_arms = [arm.arguments for arm in kept["arms"].values()]
             self._check_own_classes([kept["arguments"], *of_arms], given)
         nothing = {"arguments": [], "arms": {}, "runs": {}, "folds": None, "joint_split": config.joint_split}
+        self.episodes, self._compared_with = (
+            config[key] if key in own or not kept else kept.get(key, config[key])
+            for key in ("episodes", "reference")
+        )
         kept = kept or nothing
         if config.joint_split != kept["joint_split"] and "joint_split" in own:
             told = f"in {output} it is {kept['joint_split']}; choose another output"
@@ -199,9 +217,9 @@ class _Plan:
         found = self._read_runs(given_runs)
         left = (name for name in kept["runs"] if name not in given_runs)
         self.runs = self._there({name: kept["runs"][name] for name in left}) | found
-        self.reference = config.reference or next(iter(self.arms))
-        if self.reference not in {**self.arms, **self.runs}:
-            names = [*self.arms, *self.runs]
+        names = [*self.arms, *self.runs]
+        self.reference = names[0] if self._compared_with is None else self._compared_with
+        if self.reference not in names:
             raise UserError(f"no arm is called reference={self.reference}; {nearest(self.reference, names)}")
         self.jobs = self._jobs()
 
@@ -372,6 +390,7 @@ class _Plan:
     def keep(self) -> None:
         """Write down what there is, to go on with."""
         kept = {"arguments": self.common, "folds": self.folds, "joint_split": self.joint, "runs": self.runs}
+        kept |= {"reference": self._compared_with, "episodes": self.episodes}
         kept |= {"format": FORMAT_VERSION, "arms": {name: asdict(arm) for name, arm in self.arms.items()}}
         replace_file(self.output / FILE, json.dumps(kept, indent=2).encode() + b"\n")
 
@@ -416,7 +435,7 @@ class _Plan:
         set_threads(1)
         workers = thread_limit(config.jobs)
         device = resolve_device(config.device)
-        options = self.reference, config.episodes, device, workers
+        options = self.reference, self.episodes, device, workers
         cross_validate(trained, self.environment, self.output, *options)
 
 
@@ -471,6 +490,10 @@ def _read_kept(file: Path) -> dict[str, Any]:
                 raise UserError(f"{file}: {arm['split_key']!r} is not the key of a split")
             kept["arms"][name] = Arm(tuple(arm["arguments"]), tuple(seeds), arm["split_key"])
         check_kept(kept["arguments"], str(file))
+        if not kept["arms"]:
+            raise UserError(f"{file} is damaged: it has no arms")
+        for key in {"episodes", "reference"} & {*kept}:  # those of earlier versions have neither
+            valid[key].read(f"{file}: {key}", kept[key])
         kept["runs"] = {str(name): list(map(str, folders)) for name, folders in kept["runs"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error

@@ -20,7 +20,7 @@ from somite.agents.evaluation import cross_validation
 from somite.envs.errors import UserError
 from somite.scripts import cross_validate
 from somite.scripts.cli.multirun import Job
-from somite.scripts.cross_validate import FILE, _read_arms, main, with_arms
+from somite.scripts.cross_validate import FILE, _read_arms, _read_kept, main, with_arms
 
 TINY = (
     "env.task.max_episode_steps=10",
@@ -86,11 +86,13 @@ def test_arms_are_added_and_stay_as_they_are(trained: list, capsys: pytest.Captu
     main(["output=out", "arms=more.yaml"])  # with the arguments, folds and seeds of before
     jobs = trained.pop()
     assert list(jobs)[4:] == [f"wide/{what}-0" for what in whats]
+    assert json.loads(Path("out", FILE).read_text())["episodes"] == 1
     assert set(TINY[1:-1]) <= set(jobs["wide/joint-0"]) and "agent.width=32" in jobs["wide/joint-0"]
     assert jobs["wide/fold_0-0"][-2:] == (f"{key}=fold_0", "seed=0")
     main([*given, "seeds=[1]", 'arms={kl: "algorithm.target_kl=3e-2"}'])  # the same, in other words
     assert list(trained.pop())[6:] == ["kl/joint-1", "kl/fold_0-1"]
 
+    assert "of which is threads=2? Say arms={<name>" in refused(capsys, "output=out", "threads=2")
     before = Path("out", FILE).read_text()
     wrong = refused(capsys, *given, 'arms={kl: "algorithm.target_kl=0.05"}')
     assert "arm kl" in wrong and "algorithm.target_kl=0.05, was 0.03" in wrong
@@ -148,7 +150,6 @@ def test_runs_stay_where_they_were_and_may_be_taken_out(
     Path("out").symlink_to("elsewhere/out")
     shutil.copytree(bundled_folder("walker-limb_transformer"), "walker")
     main(["output=out", "folds=[fold_0]", *TINY, "runs={walker: walker}"])
-    main(["output=out"])
     Path("walker").rename("away")
     assert "has no policy any more; runs={walker: null} takes it out" in refused(capsys, "output=out")
     main(["output=out", "runs={walker: null}"])
@@ -169,6 +170,9 @@ def test_what_a_stranger_kept_runs_nothing(trained: list, capsys: pytest.Capture
         place["arguments"][0] = bad
         file.write_text(json.dumps(kept))
         assert why in refused(capsys, "output=out")
+    file.write_text(json.dumps(json.loads(whole) | {"arms": {}}))
+    with pytest.raises(UserError, match="damaged: it has no arms"):
+        _read_kept(file)
 
 
 WAITS = """
