@@ -86,12 +86,11 @@ def distribution(
 
 Evaluate = Callable[[Observation], tuple[Tensor, ...]]
 
-GROUPS, GROUPS_OF_A_THREAD = 3, 2
-"""That a batch of limbs is cut into by length: more save less padding than smaller operations cost. Where
-there are several threads, two for each, so that long and short groups are shared evenly."""
+COST_OF_A_GROUP = 300
+"""Of a batch of limbs that is evaluated in groups of similar length: in limbs, what one more group costs."""
 
-SMALLEST_GROUP = 256
-"""Samples; below it one large operation is faster than several small ones."""
+SMALLEST_SHARED = 768
+"""Samples; a smaller batch of limbs is not worth several threads."""
 
 
 class Network:
@@ -190,13 +189,11 @@ class Network:
 
     def _shared(self, evaluate: Evaluate, observation: Observation) -> tuple[Tensor, ...]:
         """``evaluate`` of parts of a batch, beside each other on the threads that there are."""
-        size = len(observation["mask"])
-        if self.policy.kind == "limbs" and not self.policy.aligned_slots:
-            # On a GPU the host would have to wait to learn which token sets are short.
-            if size < GROUPS * SMALLEST_GROUP or self.device.type != "cpu":
-                return evaluate(observation)
+        is_limbs = self.policy.kind == "limbs" and not self.policy.aligned_slots
+        # On a GPU the host would have to wait to learn which token sets are short.
+        if is_limbs and self.device.type == "cpu":
             return self._trimmed(evaluate, observation)
-        if self.shards is None:
+        if is_limbs or self.shards is None:
             return evaluate(observation)
         count = self.shards.count
         split = {key: value.tensor_split(count) for key, value in observation.items()}
@@ -209,14 +206,14 @@ class Network:
 
         Of the cheetahs, that is four slots in ten. Results are the same but for the order of sums.
         """
-        mask, shards = observation["mask"], self.shards
-        groups = GROUPS if shards is None else GROUPS_OF_A_THREAD * shards.count
+        mask = observation["mask"]
+        shards = self.shards if len(mask) >= SMALLEST_SHARED else None
         numbers = torch.arange(1, mask.shape[1] + 1)
         used, order = ((mask != 0) * numbers).amax(1).sort(descending=True)  # used: (B,) last slot in use
-        parts = []
-        for rows, lengths in zip(order.tensor_split(groups), used.tensor_split(groups), strict=True):
-            slots = max(int(lengths[0]), 1)
-            parts.append({k: v.index_select(0, rows)[:, :slots] for k, v in observation.items()})
+        threads, parts = shards.count if shards else 1, []
+        for rows, slots in groups_by_length(used, order, COST_OF_A_GROUP * threads):
+            for own in rows.tensor_split(min(threads, len(rows))):
+                parts.append({k: v.index_select(0, own)[:, :slots] for k, v in observation.items()})
         found = [evaluate(p) for p in parts] if shards is None else shards.map(evaluate, parts, self.policy)
         means, *others = zip(*found, strict=True)
         padded = [functional.pad(mean, (0, 0, 0, mask.shape[1] - mean.shape[1])) for mean in means]
@@ -225,6 +222,26 @@ class Network:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def groups_by_length(used: Tensor, order: Tensor, cost: int) -> list[tuple[Tensor, int]]:
+    """Samples in groups of similar length, so that padding and groups together cost least.
+
+    ``used`` (B,) are the lengths from the longest on, ``order`` (B,) whose they are. A group costs its slots,
+    filled or not, and ``cost``. Gives the samples of each group, and its slots.
+    """
+    lengths, counts = torch.unique_consecutive(used, return_counts=True)
+    lengths, ends = lengths.clamp(min=1).tolist(), [0, *counts.cumsum(0).tolist()]
+    best = [(0, 0)]  # of the samples up to each end: the least cost, and where their last group begins
+    for end in ends[1:]:
+        at = len(best)
+        best.append(min((best[i][0] + (end - ends[i]) * lengths[i] + cost, i) for i in range(at)))
+    groups, at = [], len(lengths)
+    while at:
+        first = best[at][1]
+        groups.append((order[ends[first] : ends[at]], lengths[first]))
+        at = first
+    return groups[::-1]
 
 
 def _forget(memory: Mapping[str, Tensor], start: Mapping[str, Tensor], rows: Tensor) -> Memory:

@@ -46,12 +46,11 @@ def test_results_and_gradients_are_those_of_the_whole_batch(
         for parameter in policy.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     observation, results = random_observation(batch=size, seed=seed), []
-    for smallest in (10**9, 1, 1):  # as a whole, then in groups, twice
-        before, network.SMALLEST_GROUP = network.SMALLEST_GROUP, smallest
-        try:
+    for cost, smallest in ((10**9, 10**9), (0, 1), (0, 1)):  # as a whole, then in groups, twice
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(network, "COST_OF_A_GROUP", cost)
+            patch.setattr(network, "SMALLEST_SHARED", smallest)
             results.append(found(policy, observation, threads))
-        finally:
-            network.SMALLEST_GROUP = before
     assert results[0].std() > 0.01, "there is something to confuse"
     torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-3 * float(results[0].abs().max()))
     assert torch.equal(results[1], results[2]), "the same every time"
@@ -75,21 +74,35 @@ def test_short_bodies_are_evaluated_short(met: list, monkeypatch: pytest.MonkeyP
     n_slots = observation["mask"].shape[1]
     observation["mask"][:20, 2:] = 0
     Network(LimbTransformer(SPEC)).act(observation)
-    assert [slots for slots, _ in met] == [n_slots], "small batches stay whole"
+    assert [slots for slots, _ in met] == [n_slots], "a group would cost more than it saves"
     met.clear()
-    monkeypatch.setattr(network, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(network, "COST_OF_A_GROUP", 0)
     Network(LimbTransformer(SPEC)).act(observation)
-    assert [slots for slots, _ in met][1:] == [2, 2] and met[0][0] <= n_slots > 2
+    slots = [slots for slots, _ in met]
+    assert slots == sorted(set(slots), reverse=True) and slots[0] == n_slots > slots[-1]
+
+
+def test_groups_cost_least() -> None:
+    used, order = torch.tensor([9, 9, 4, 4, 4, 3, 2, 2]), torch.arange(8)
+
+    def sizes(cost: int) -> list[tuple[int, int]]:
+        return [(len(rows), slots) for rows, slots in network.groups_by_length(used, order, cost)]
+
+    assert sizes(0) == [(2, 9), (3, 4), (1, 3), (2, 2)]
+    assert sizes(6) == [(2, 9), (6, 4)], "no further group would save 6"
+    assert sizes(31) == [(8, 9)], "all that could be saved is 30"
+    rows = [rows for rows, _ in network.groups_by_length(used, order.flip(0), 6)]
+    assert torch.cat(rows).tolist() == order.flip(0).tolist()
 
 
 def test_groups_are_shared_out_among_the_threads(met: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(network, "SMALLEST_SHARED", 1)
     Network(LimbTransformer(SPEC), threads=COUNT).act(random_observation(batch=31, seed=1))
-    assert sum(name.startswith("shard") for _, name in met) == COUNT * network.GROUPS_OF_A_THREAD
+    assert sum(name.startswith("shard") for _, name in met) == len(met) == COUNT
 
 
 def test_batches_elsewhere_stay_whole_and_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "SMALLEST_GROUP", 1)
+    monkeypatch.setattr(network, "SMALLEST_SHARED", 1)
     observation = {key: value.to("meta") for key, value in random_observation(batch=30, seed=0).items()}
     there = Network(LimbTransformer(SPEC).to("meta"), threads=COUNT)
     assert there.shards is None and there._shared(lambda whole: whole is observation, observation)
