@@ -201,15 +201,24 @@ class WarpWorlds(Kept):
         self.home = torch.zeros(models[0].na, device=device)
 
     def _check_what_is_shared(self, batched: set[str]) -> None:
-        """What Warp holds once for all worlds must be equal in all models."""
+        """What Warp holds once for all worlds must be equal in all models.
+
+        What it makes of the models is looked at in one other, as that takes time.
+        """
+        own = _shared_values(self._model, batched)
+        differing = [field for field in differing_arrays(self.models) if field in own]
         for other in self.models[1:2]:
             found = _shared_values(self._mjw.put_model(other), batched)
-            for field, value in _shared_values(self._model, batched).items():
-                if not np.array_equal(value, found[field], equal_nan=value.dtype.kind == "f"):
-                    raise UserError(
-                        f"MuJoCo Warp cannot simulate variants of {self._name!r} beside each other: they "
-                        f"differ in {field}, which it has once for all. Use simulation=cpu"
-                    )
+            differing += [
+                field
+                for field, value in own.items()
+                if not np.array_equal(value, found[field], equal_nan=value.dtype.kind == "f")
+            ]
+        if differing:
+            raise UserError(
+                f"MuJoCo Warp cannot simulate {self._name!r} beside others of its layout: they differ in "
+                f"{differing[0]}, which it has once for all. Use simulation=cpu"
+            )
 
     def give(self, worlds: Tensor, numbers: Tensor) -> None:
         """Give ``worlds`` (n,) bool the models of these ``numbers`` (n,)."""
@@ -279,6 +288,8 @@ def _shared_values(model: Any, batched: set[str]) -> dict[str, np.ndarray]:
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
         if field.name in batched or field.name.startswith(_OF_NO_EFFECT):
+            continue
+        if field.name.startswith("body_fluid") and not model.has_fluid:
             continue
         if isinstance(value, (bool, int, float)):
             found[field.name] = np.asarray(value)

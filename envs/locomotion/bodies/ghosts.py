@@ -112,6 +112,9 @@ def _kind(body: Morphology) -> tuple | None:
     joints = [driven_joint(model, actuator) for actuator in range(model.nu)]
     if (
         any(getattr(model, name) for name in _NO_GHOSTS)
+        or model.opt.density > 0  # MuJoCo Warp keeps a list for all of what a fluid acts on
+        or model.opt.viscosity > 0
+        or model.opt.wind.any()
         or body.spec is None
         or body.home is not None
         or touches.any()
@@ -192,7 +195,7 @@ def _layouts(bodies: Sequence[Morphology], most: int) -> Iterator[tuple[Tree, li
     members: dict[Tree, list[Morphology]] = {}
     for body in bodies:
         members.setdefault(_tree(body.model, body.root), []).append(body)
-    layouts = dict(enumerate(members.items()))
+    layouts = dict(enumerate(sorted(members.items(), key=lambda own: own[0])))  # whatever order the bodies come in
 
     def cost(one: int, other: int) -> int:
         (a, of_a), (b, of_b) = layouts[one], layouts[other]

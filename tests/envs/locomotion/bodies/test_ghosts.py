@@ -90,10 +90,9 @@ def test_the_cheapest_are_merged_first():
 
 
 def test_bodies_of_a_layout_are_beside_each_other_where_warp_simulates():
-    families_, settings = ["planar", "cheetah"], {}
-    for name in families_:
-        settings[name] = BodySet(name, "drawn_16" if name == "planar" else "all")
-    task = FamilySet(families_, settings=settings)
+    splits = {"planar_upright": "drawn_16", "cheetah": "all"}
+    settings = {name: BodySet(name, split) for name, split in splits.items()}
+    task = FamilySet(list(splits), settings=settings)
     other = task.simulated_by("warp", layouts=3)
     assert sorted(other.seen) == sorted(task.seen) != list(other.seen)
     assert other.seen[16:] and all(name.startswith("cheetah") for name in other.seen[16:])
