@@ -29,6 +29,7 @@ def round_cones(name):
 LAND = LocomotionTask(alive_bonus=1.0, relative_height=(0.2, 2.0), max_tilt=1.0, max_state=100.0)
 CASES = {
     "two cheetahs, two layouts": (["cheetah_7_full", "cheetah_2_back"], 4, {}),
+    "two cheetahs, one layout": (["cheetah_7_full", "cheetah_2_back"], 4, {"layouts": 1}),
     "an ant, Gymnasium's task": (
         [round_cones("ant")],
         2,
