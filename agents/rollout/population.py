@@ -146,10 +146,11 @@ class _Loop:
     def __init__(self, simulator: Simulator, count: int) -> None:
         self._policy, self._device = simulator.policy, simulator.device
         self.env = env = simulator.make_env(count)
-        # Environments of a body lie together; of it, those of a candidate.
+        # Environments of a body lie together, in an order of the environment's; of it, those of a candidate.
         bodies, episodes = len(simulator.bodies), simulator.episodes
         self._shape = count, bodies, episodes
-        places = torch.arange(env.num_envs, device=env.device).view(bodies, count, episodes)
+        order = np.argsort(env.body_of_row[:: count * episodes])
+        places = torch.arange(env.num_envs, device=env.device).view(bodies, count, episodes)[order]
         self._places = places.transpose(0, 1).reshape(count, -1)  # (P, M * E), of each candidate
         self._all_flat = self._places.flatten()
         self._episodes = FirstEpisodes(env.num_envs, env.device)

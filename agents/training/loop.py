@@ -395,7 +395,7 @@ class Run:
             log.warning("not what it would be had it never stopped: %s", "; ".join(notes))
 
     def _find_changes(self) -> Changes:
-        influences = (*self.algorithm.influences, "simulation")
+        influences = (*self.algorithm.influences, "simulation", "layouts")
         return find_changes(
             {**self.state, "config": relative_to_run(self.state["config"], self.folder)},
             read_facts(run_folder.last_checkpoint(self.folder)),
@@ -410,7 +410,8 @@ class Run:
 
     def _where(self) -> dict[str, Any]:
         threads = torch.get_num_threads()
-        where = {"device": str(self.device), "simulation": self.task_set.simulation}
+        layouts = self.task_set.device_options.get("layouts")  # by which rows are ordered
+        where = {"device": str(self.device), "simulation": self.task_set.simulation, "layouts": layouts}
         return {**where, "processor": processor(), "threads": threads}
 
     def _command_to(self, program: str, key: str) -> str:

@@ -63,7 +63,8 @@ def find_changes(
     now = {package: installed_version(package) for package in PACKAGES}
     notes += [f"{n} is {v}, was {versions.get(n)}" for n, v in now.items() if v != versions.get(n)]
     of_envs = ("seed", "algorithm.num_envs")
-    elsewhere = "simulation" in others or any(key.startswith("env.") or key in of_envs for key in keys)
+    elsewhere = any(key.startswith("env.") or key in of_envs for key in keys)
+    elsewhere = elsewhere or not {"simulation", "layouts"}.isdisjoint(others)
     return Changes(tuple(notes), new_episodes=elsewhere)
 
 

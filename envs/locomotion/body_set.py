@@ -14,7 +14,6 @@ from ..numbers import NAMES, NULL, TEXT, VALUES, checked, listed, part, whole
 from ..task_set import TaskSet, built_part
 from .bodies import families
 from .bodies.families import Split, checked_split, distinct, get_family, get_split
-from .bodies.ghosts import in_few_layouts
 from .bodies.morphology import Morphology
 from .bodies.user_bodies import SECONDS, UserBodies, absolute_source, read_user_bodies
 from .env import LocomotionEnv
@@ -132,17 +131,6 @@ class BodySet(TaskSet):
     def morphology(self, name: str) -> Morphology:
         """The body of that name. Raises UserError for an unknown one."""
         return self.source.build(self.source.canonical(name))
-
-    def simulated_by(self, simulation: str, **options: Any) -> BodySet:
-        """See `TaskSet.simulated_by`; bodies that will share a layout are then beside each other."""
-        other = super().simulated_by(simulation, **options)
-        most = other.device_options.get("layouts")
-        if simulation == "cpu" or most is None or Varied.read(**self.varied):
-            return other
-        bodies = [self.morphology(name) for name in self.seen]
-        sides = [[body for body in bodies if self.set_of(body) is own] for own in self.sets]
-        seen = tuple(body.name for side in sides for body in grouped(in_few_layouts(side, most)))
-        return other.changed(seen=seen)
 
     def why_not_on_device(self) -> str | None:  # noqa: D102
         varied = Varied.read(**self.varied)

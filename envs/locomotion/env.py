@@ -87,7 +87,7 @@ class LocomotionEnv(TokenEnv):
         contacts, constraints: places for these in every simulation of Warp; None: as many as the body needs.
         prepared: for Warp, drawn beforehand of each varied body.
         layouts: simulate the bodies of a task in at most so many layouts, see `in_few_layouts`, where nothing
-            varies; None: each in its own.
+            varies; rows are then in their order. None: each in its own.
 
     Raises:
         UserError: unknown body, one that cannot do the task or be simulated so, or fewer rows than bodies.
@@ -144,7 +144,9 @@ class LocomotionEnv(TokenEnv):
         self._varied = (varied or Varied()) if varied or editable else None
         self._conditions: list[Conditions] = []  # of each block, what varies on the CPU
         self._prepared: list[PreparedVariants] = []  # and on a device
-        self._simulated = self._in_few_layouts(None if self._varied else layouts)
+        self._simulated = list(self.bodies)
+        if layouts and not self._varied:
+            self._use_layouts(layouts)
         self._told: dict[str, Tensor] = {}  # what was drawn for the present episodes
         if simulation == "cpu":
             self._simulate_by_mujoco(threads)
@@ -166,11 +168,16 @@ class LocomotionEnv(TokenEnv):
         self._streams: list[list[np.random.Generator]] = []  # of what varies, for each row
         self._generator = torch.Generator(self.device)
 
-    def _in_few_layouts(self, most: int | None) -> list[Morphology]:
-        found, hows = [], list(zip(self.tasks, self._frame_skips, strict=True))
-        for _, alike in itertools.groupby(range(len(hows)), hows.__getitem__):
-            found += in_few_layouts([self.bodies[i] for i in alike], most)
-        return found
+    def _use_layouts(self, most: int) -> None:
+        """Simulate the bodies of a task in at most so many layouts, rows of one beside each other."""
+        order, places, simulated = [], {}, self._simulated
+        hows = list(zip(self.tasks, self._frame_skips, strict=True))
+        runs = [list(run) for _, run in itertools.groupby(range(len(hows)), hows.__getitem__)]
+        for run in runs:
+            simulated[run[0] : run[-1] + 1] = in_few_layouts([simulated[i] for i in run], most)
+            order += sorted(run, key=lambda i: places.setdefault(simulated[i].structure, len(places)))
+        rank = np.argsort(order)
+        self.body_of_row = np.array(order)[np.sort(rank[self.body_of_row])]
 
     def _simulate_by_mujoco(self, threads: int) -> None:
         self._kind, varied = KIND, self._varied or Varied()

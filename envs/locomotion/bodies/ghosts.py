@@ -195,7 +195,9 @@ def _layouts(bodies: Sequence[Morphology], most: int) -> Iterator[tuple[Tree, li
     members: dict[Tree, list[Morphology]] = {}
     for body in bodies:
         members.setdefault(_tree(body.model, body.root), []).append(body)
-    layouts = dict(enumerate(sorted(members.items(), key=lambda own: own[0])))  # whatever order the bodies come in
+    layouts = dict(
+        enumerate(sorted(members.items(), key=lambda own: own[0]))
+    )  # whatever order the bodies come in
 
     def cost(one: int, other: int) -> int:
         (a, of_a), (b, of_b) = layouts[one], layouts[other]

@@ -32,17 +32,21 @@ def test_ghosts_change_nothing(case):
     alone = LocomotionEnv(names, task=task, threads=1, **options)
     among = LocomotionEnv(names, task=task, threads=1, layouts=most, **options)
     assert structures(block.body for block in among._blocks) == most
-    seen, other = alone.reset(seed=3), among.reset(seed=3)
+    rows = torch.from_numpy(np.array(among.body_of_row))  # one of each body, in the order of the layouts
+    seen, other = (
+        alone.reset(seed=[[3, i] for i in range(len(names))]),
+        among.reset(seed=[[3, i] for i in rows.tolist()]),
+    )
     for name, values in seen.items():
-        assert torch.equal(values, other[name]), name  # masks, descriptors, start positions and all else
+        assert torch.equal(values[rows], other[name]), name  # masks, descriptors, starts and all else
     random = torch.Generator().manual_seed(0)
     for _ in range(20):
         actions = 2 * torch.rand(seen["action_mask"].shape, generator=random) - 1
-        a, b = alone.step(actions), among.step(actions)
-        torch.testing.assert_close(a.rewards, b.rewards, atol=1e-8, rtol=0)
+        a, b = alone.step(actions), among.step(actions[rows])
+        torch.testing.assert_close(a.rewards[rows], b.rewards, atol=1e-8, rtol=0)
         for name in ("tokens", "joints"):
-            torch.testing.assert_close(a.observation[name], b.observation[name], atol=1e-6, rtol=1e-6)
-        assert torch.equal(a.terminated, b.terminated)
+            torch.testing.assert_close(a.observation[name][rows], b.observation[name], atol=1e-6, rtol=1e-6)
+        assert torch.equal(a.terminated[rows], b.terminated)
     assert any(body.model.nv > len(body.columns[1]) for block in among._blocks for body in block.bodies)
     for block in among._blocks:
         for body, speeds in zip(block.bodies, block.array("qvel").numpy(), strict=True):
@@ -89,13 +93,15 @@ def test_the_cheapest_are_merged_first():
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > 1.5 * sizes[2]
 
 
-def test_bodies_of_a_layout_are_beside_each_other_where_warp_simulates():
+def test_rows_of_a_layout_are_beside_each_other():
     splits = {"planar_upright": "drawn_16", "cheetah": "all"}
     settings = {name: BodySet(name, split) for name, split in splits.items()}
     task = FamilySet(list(splits), settings=settings)
-    other = task.simulated_by("warp", layouts=3)
-    assert sorted(other.seen) == sorted(task.seen) != list(other.seen)
-    assert other.seen[16:] and all(name.startswith("cheetah") for name in other.seen[16:])
-    env = other.simulated_by("cpu").make_env(layouts=3, threads=1)
-    assert len(env._blocks) == 6
-    assert task.simulated_by("warp", layouts=None).seen == task.seen
+    plain, env = (task.make_env(None, 70, layouts=most, threads=1) for most in (None, 3))
+    assert len(env._blocks) == 6 and env.body_names == plain.body_names
+    assert (np.bincount(env.body_of_row) == np.bincount(plain.body_of_row)).all()
+    assert np.count_nonzero(np.diff(env.body_of_row)) == len(env.bodies) - 1  # those of a body lie together
+    for block in env._blocks:
+        bodies = [env.bodies[i] for i in env.body_of_row[block.rows]]
+        assert [body.bare for body in block.bodies] == bodies
+        assert {task.set_of(body).task for body in bodies} == {block.task}
