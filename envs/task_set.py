@@ -119,7 +119,7 @@ class TaskSet(abc.ABC):
 
         Args:
             names: of bodies; None: all that are trained on.
-            num_envs: B, spread evenly over them; None: one of each.
+            num_envs: B, spread evenly over them, or over all as the task says; None: one of each.
             device: of all its tensors; with ``simulation=cpu`` the CPU.
             aligned: each limb in the slot of the family's full body, for the padded network.
             stagger: give every first episode a random age, so that time limits do not fall together.

@@ -69,7 +69,7 @@ class Setup:
         task = task_set or self.task_set
         device = "cpu" if task.simulation == "cpu" else self.device
         aligned = self.policy_class(by_gradient).aligned_slots
-        return task.make_env(task.seen, num_envs, device, aligned=aligned, threads=self.threads, **options)
+        return task.make_env(None, num_envs, device, aligned=aligned, threads=self.threads, **options)
 
 
 class Learner(abc.ABC):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from ..errors import UserError, nearest
-from ..numbers import NAMES, NULL, TEXT, VALUES, checked, listed, part, whole
+from ..numbers import NAMES, NULL, TEXT, VALUES, checked, listed, one_of, part, whole
 from ..task_set import TaskSet, built_part
 from .bodies import families
 from .bodies.families import Split, checked_split, distinct, get_family, get_split
@@ -53,6 +53,7 @@ class BodySet(TaskSet):
     kind = "limbs"
     device_simulation = "warp"
     seen, unseen, max_episode_steps = (), (), 0
+    spread_over = "bodies"
 
     def __init__(
         self,
@@ -148,6 +149,8 @@ class BodySet(TaskSet):
         built = [self.morphology(body) if isinstance(body, str) else body for body in bodies]
         own = [self.set_of(body) for body in bodies]
         options = {"frame_skip": [one.frame_skip for one in own], **self.varied, **options}
+        if self.spread_over == "families" and names is None:
+            options["weights"] = [1 / len(one.seen) for one in own]
         if self.simulation != "cpu":
             options |= {"device": device, "simulation": self.simulation, **self.device_options}
         return LocomotionEnv(built, num_envs, [one.task for one in own], **options)
@@ -163,6 +166,7 @@ class FamilySet(BodySet):
         unseen: bodies that are held out beside those of the split.
         bodies: train on exactly these instead, of any of the families.
         settings: of each family: its task, ``frame_skip``, split and bodies.
+        spread_over: in training, environments are spread evenly over ``bodies`` or over ``families``.
         variation, damage, world: of all, as of `BodySet`.
 
     Raises:
@@ -178,10 +182,12 @@ class FamilySet(BodySet):
         unseen: Annotated[str | Sequence[str], TEXT | listed(TEXT)] = (),
         bodies: Annotated[str | Sequence[str] | None, NAMES | NULL] = None,
         settings: Annotated[Mapping[str, BodySet] | None, VALUES | NULL] = None,
+        spread_over: Annotated[str, one_of("bodies", "families")] = "bodies",
         variation: Annotated[BodyVariation | None, part(BodyVariation)] = None,
         damage: Annotated[Damage | None, part(Damage)] = None,
         world: Annotated[World | None, part(World)] = None,
     ) -> None:
+        self.spread_over = spread_over
         self.varied = {"variation": variation, "damage": damage, "world": world}
         self._of: dict[str, BodySet] = {}
         for name in [families] if isinstance(families, str) else families:

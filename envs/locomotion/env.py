@@ -86,6 +86,7 @@ class LocomotionEnv(TokenEnv):
         editable: bodies can be damaged and pushed by hand, by `damage` and `push`.
         contacts, constraints: places for these in every simulation of Warp; None: as many as the body needs.
         prepared: for Warp, drawn beforehand of each varied body.
+        weights: of bodies (M,): their shares of the rows; None: all have the same.
         layouts: simulate the bodies of a task in at most so many layouts, see `in_few_layouts`, where nothing
             varies; rows are then in their order. None: each in its own.
 
@@ -118,9 +119,10 @@ class LocomotionEnv(TokenEnv):
         contacts: int | None = None,
         constraints: int | None = None,
         prepared: int = 128,
+        weights: Sequence[float] | None = None,
         layouts: int | None = None,
     ) -> None:
-        self.bodies, self.body_of_row = spread_rows(bodies, num_envs)
+        self.bodies, self.body_of_row = spread_rows(bodies, num_envs, weights)
         self.tasks = _of_each(task or LocomotionTask(), len(self.bodies))
         self._frame_skips = _of_each(frame_skip, len(self.bodies))
         for skip in self._frame_skips:

@@ -28,9 +28,13 @@ _CONTROLS = ("center", "half", "low", "high")
 
 
 def spread_rows(
-    bodies: Sequence[str | Morphology] | str | Morphology, num_envs: int | None
+    bodies: Sequence[str | Morphology] | str | Morphology,
+    num_envs: int | None,
+    weights: Sequence[float] | None = None,
 ) -> tuple[tuple[Morphology, ...], np.ndarray]:
     """The morphologies of ``bodies``, and which of them each row (B,) is of; rows of a body lie together.
+
+    Each has one row at least, and otherwise the share that ``weights`` (M,) say; None: all the same.
 
     Raises:
         UserError: no body, an unknown one, or fewer rows than bodies.
@@ -42,7 +46,21 @@ def spread_rows(
     num_envs = len(built) if num_envs is None else int(num_envs)
     if num_envs < len(built):
         raise UserError(f"{num_envs} environments cannot hold {len(built)} bodies")
-    counts = [len(part) for part in np.array_split(np.arange(num_envs), len(built))]
+    if weights is None:
+        counts = [len(part) for part in np.array_split(np.arange(num_envs), len(built))]
+    else:
+        shares, free = np.ones(len(built)), np.ones(len(built), bool)
+        while (
+            free.any()
+        ):  # those that would have less than one row have one, and the others share what is left
+            shares[free] = (
+                (num_envs - (~free).sum()) * np.asarray(weights)[free] / np.sum(weights, where=free)
+            )
+            if (shares[free] >= 1).all():
+                break
+            free &= shares >= 1
+            shares[~free] = 1
+        counts = np.diff(np.floor(np.cumsum(shares) + 0.5).astype(int), prepend=0)
     return built, np.repeat(np.arange(len(built)), counts)
 
 

@@ -1,6 +1,7 @@
 """Bodies of several families in one environment, each with its own family's task."""
 
 import dataclasses
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from somite.envs.errors import UserError
 from somite.envs.locomotion import BodySet, BodyVariation, FamilySet, LocomotionEnv, LocomotionTask, get_split
 from somite.envs.locomotion.bodies.families import FAMILIES, load_manifest
+from somite.envs.locomotion.layout import spread_rows
 from somite.envs.task_set import task_set_of
 
 CHEETAH = LocomotionTask(max_episode_steps=5)
@@ -139,3 +141,26 @@ def test_a_saved_configuration_makes_the_same():
     assert bodies.set_of("hopper_3").task.alive_bonus == 2.0 and bodies.set_of("hopper_3").frame_skip is None
     with pytest.raises(UserError, match=r"settings.hopper._target_ is"):
         task_set_of({**config, "settings": {"hopper": {"_target_": "somite.envs.locomotion.World"}}})
+
+
+@pytest.mark.parametrize(
+    ("weights", "num_envs", "counts"),
+    [
+        (None, 8, [3, 3, 2]),
+        ([1, 1, 2], 8, [2, 2, 4]),
+        ([1, 0.01, 1], 9, [4, 1, 4]),
+        ([1, 10, 100], 3, [1, 1, 1]),
+        ([0.5, 0.25, 0.25], 6, [3, 2, 1]),
+    ],
+)
+def test_rows_are_shared_by_weight_and_each_body_has_one(weights, num_envs, counts):
+    bodies = ["hopper_3", "hopper_4", "hopper_5"]
+    assert np.bincount(spread_rows(bodies, num_envs, weights)[1]).tolist() == counts
+
+
+def test_training_may_spread_environments_over_families():
+    settings = {name: BodySet(name, "all") for name in ("hopper", "walker")}
+    task = FamilySet(["hopper", "walker"], settings=settings, spread_over="families")
+    for names, hoppers in ((None, 12), (task.seen, 9)):  # evaluation names its bodies
+        with closing(task.make_env(names, 24, threads=1)) as env:
+            assert sum(task.seen[i].startswith("hopper") for i in env.body_of_row) == hoppers
