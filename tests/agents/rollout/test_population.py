@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,7 +29,7 @@ from somite.agents.policies import (
     SensorTransformer,
 )
 from somite.agents.rollout import population as population_module
-from somite.agents.rollout.population import Population, automatic_shard_size, shards_of
+from somite.agents.rollout.population import Population, Simulator, automatic_shard_size, shards_of
 from somite.agents.rollout.stacked import (
     ROWS_AT_ONCE,
     StackedAttentionNeuron,
@@ -38,7 +39,7 @@ from somite.agents.rollout.stacked import (
     split_parameters,
     stack,
 )
-from somite.envs.locomotion import BodySet, LocomotionTask
+from somite.envs.locomotion import LIMB_SPEC, BodySet, LocomotionTask
 from somite.envs.sensors import CartPoleSwingUp, Senses, SensorTask
 from tests.envs.sensors.worlds import ArraySource
 from tests.observations import SPEC, random_observation
@@ -469,3 +470,20 @@ def test_the_policy_and_its_random_streams_are_left_alone() -> None:
     assert np.array_equal(get_parameters(policy), before)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])
+
+
+def test_scores_are_those_of_their_body_where_bodies_stand_in_another_order() -> None:
+    task = BodySet("cheetah", bodies=["cheetah_2_back", "cheetah_7_full", "cheetah_2_front"])
+    task = task.cut_short(3)
+    torch.manual_seed(0)
+    policy = SMP(LIMB_SPEC, width=8, message=4)
+    candidates, found = draw(policy, 2), []
+    for layouts in (None, 2):
+        there = task.changed(make_env=partial(task.make_env, layouts=layouts))
+        simulator = Simulator(policy, there, episodes=2)
+        found.append(simulator.run(candidates, [[5, 0], [5, 1]], stop=lambda: False))
+        order = simulator.make_env(2).body_of_row
+        assert (np.diff(order) >= 0).all() == (layouts is None)
+        simulator.close()
+    np.testing.assert_allclose(found[0].returns, found[1].returns, rtol=1e-5)
+    assert np.ptp(found[0].returns.mean((0, 2))) > 0
