@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from ...envs.errors import UserError
+from ...envs.locomotion import BodySet
 from ...envs.locomotion.pictures.rendering import file_name
 from ...envs.task_set import TaskSet, task_set_of
 from ..agent import Agent
@@ -53,7 +54,8 @@ class Row:
 
     ``mean`` and ``deviation`` are of the episodes' returns; ``interval`` is the half width of the 95 %
     interval of Student's t over episodes (None for one episode); ``random_mean`` is the mean return of
-    random actions from the same starts (None where it was not asked for).
+    random actions from the same starts (None where it was not asked for). ``family`` is the body's where
+    several are evaluated, else "".
     """
 
     run: str
@@ -66,6 +68,7 @@ class Row:
     interval: float | None
     mean_length: float
     random_mean: float | None
+    family: str = ""
 
 
 def evaluate(config: DictConfig) -> list[Row]:
@@ -130,6 +133,9 @@ def _evaluate_agent(
 
         found = episodes_of(agent, f"{len(names)} bodies × {episodes} episodes")
         randoms = episodes_of(None, "random actions") if plain["random_baseline"] else []
+    families = {}
+    if isinstance(task, BodySet) and len(task.sets) > 1:  # whose returns have scales of their own
+        families = {name: task.set_of(name).source.name for name in names}
     rows = []
     for result, random in itertools.zip_longest(found, randoms):
         returns, several = result.returns, episodes > 1
@@ -144,6 +150,7 @@ def _evaluate_agent(
             interval=half_width(returns) if several else None,
             mean_length=float(result.lengths.mean()),
             random_mean=random and float(random.returns.mean()),
+            family=families.get(result.body, ""),
         )
         rows.append(row)
     return rows

@@ -56,14 +56,16 @@ def _told(lines: list[dict[str, str]]) -> pd.DataFrame:
 
 
 def returns_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One run's returns on each body and their means over seen and unseen ones, as text."""
+    """One run's returns on each body and their means over seen and unseen ones of a family, as text."""
     lines = []
-    for seen, group in _sides(rows):
+    for seen, family, group in _sides(rows):
         for row in group.to_dict("records"):
             cells = ("mean", "interval", "mean_length", "random_mean")
             lines.append([row["body"], seen, *(_whole(row[name]) for name in cells)])
         means = group["mean"].mean(), group["random_mean"].mean(skipna=False)
-        lines.append([f"mean of {len(group)}", seen, _whole(means[0]), "", "", _whole(means[1])])
+        lines.append(
+            [f"mean of {len(group)} {family}".rstrip(), seen, _whole(means[0]), "", "", _whole(means[1])]
+        )
     return pd.DataFrame(lines, columns=["body", "in training", "return", "± 95 %", "length", "random"])
 
 
@@ -74,8 +76,9 @@ def runs_table(rows: pd.DataFrame) -> pd.DataFrame:
     of Student's t over the runs: the interval says how another training seed would do.
     """
     runs, lines = rows.groupby("agent", sort=False)["run"].nunique(), []
-    for seen, group in _sides(rows):
-        for body, part in (*group.groupby("body", sort=False), (f"mean of {seen}", group)):
+    for seen, family, group in _sides(rows):
+        name = f"mean of {family or seen}"
+        for body, part in (*group.groupby("body", sort=False), (name, group)):
             line = {"body": body, "in training": seen}
             means = part.groupby(["agent", "run"], sort=False)["mean"].mean()
             for agent, count in runs.items():
@@ -92,9 +95,11 @@ def counted(runs: int) -> str:
     return f"{runs} {'run' if runs == 1 else 'runs'}"
 
 
-def _sides(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    sides = (("seen", rows[rows["seen"]]), ("unseen", rows[~rows["seen"]]))
-    return [(name, group) for name, group in sides if len(group)]
+def _sides(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Rows of ``seen`` and of ``unseen`` bodies, each by family, where there are several, else ""."""
+    sides = rows.groupby([~rows["seen"], "family"], sort=False)
+    named = [("unseen" if unseen else "seen", family, group) for (unseen, family), group in sides]
+    return sorted(named, key=lambda side: side[0] != "seen")
 
 
 def _whole(value: float) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from somite.agents.evaluation.evaluate import Row, frame_of, summarize
-from somite.agents.evaluation.tables import runs_table
+from somite.agents.evaluation.tables import returns_table, runs_table
 
 
 def row(run: str, agent: str, body: str, mean: float, random: float | None = -1.0) -> Row:
@@ -70,3 +71,18 @@ def test_without_random_actions_there_is_a_dash() -> None:
 def test_one_group_alone_has_no_mean_of_the_other(seen: bool) -> None:
     bodies = list(runs_table(frame_of([r for r in ROWS if r.seen == seen]))["body"])
     assert ("mean of seen" in bodies) == seen and ("mean of unseen" in bodies) != seen
+
+
+def test_each_family_has_a_mean_of_its_own():
+    rows = [
+        replace(row("s", "SMP", f"{side}_{family}_{i}", float(i)), family=family)
+        for i, side in enumerate(("unseen", "unseen", "seen", "seen"))
+        for family in ("ant", "hopper")
+    ]
+    table = returns_table(frame_of(rows))
+    assert table[table["body"].str.startswith("mean")].to_numpy()[:, :3].tolist() == [
+        ["mean of 2 ant", "seen", "2"],
+        ["mean of 2 hopper", "seen", "2"],
+        ["mean of 2 ant", "unseen", "0"],
+        ["mean of 2 hopper", "unseen", "0"],
+    ]
