@@ -138,14 +138,14 @@ def _read_trainings(suite: str, node: Mapping[str, Any]) -> list[Condition]:
     """Conditions after each number of steps from each start, the policy as it is first."""
     steps = sorted(set(listed(whole(), 1).read(f"suite.{suite}.steps", node.get("steps"))))
     seed = SEED.read(f"suite.{suite}.seed", node.get("seed", 0))
-    conditions = []
+    common = VALUES.read(f"suite.{suite}.training", node["training"])
+    known, conditions = (EXPLORATION, *common), []
     for start, words in STARTS.items():
         own = node.get(start) or {}
-        known = (EXPLORATION, *node["training"])
         for key in VALUES.read(f"suite.{suite}.{start}", own):
             if key not in known:
                 raise UserError(f"suite.{suite}.{start} has no key {key!r}; {nearest(str(key), known)}")
-        settings = {**node["training"], **own}
+        settings = {**common, **own}
         place = f"suite.{suite}.{start}.{EXPLORATION}"
         exploration = (POSITIVE | NULL).read(place, settings.pop(EXPLORATION, None))
         try:

@@ -68,6 +68,7 @@ KEYS: dict[str, dict[str, Valid]] = {
     },
     "evaluate": {
         "bodies": NAMES | NULL,
+        "joint": TEXT | NULL,
         "episodes": _EPISODES | NULL,
         "seed": SEED,
         "device": DEVICE,

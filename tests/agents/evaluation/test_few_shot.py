@@ -193,6 +193,7 @@ def test_the_difference_is_paired_by_body() -> None:
         ({"from_nothing": {"gamma": 2}}, "suite.few_shot.from_nothing.gamma must be a number from 0"),
         ({"from_policy": {"exploration": 0}}, "from_policy.exploration must be a number above 0"),
         ({"steps": []}, "suite.few_shot.steps must be a list of at least 1"),
+        ({"training": None}, "suite.few_shot.training must be"),
         ({"step": 3}, "has no key 'step'; did you mean 'steps'"),
     ],
 )
