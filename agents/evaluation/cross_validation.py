@@ -39,12 +39,12 @@ TABLE_WIDTH = 160  # of the printed table at least: intervals in pieces cannot b
 SEED = 1000  # of the starts, as in conf/evaluate.yaml
 UNSEEN, SEEN, JOINT = "unseen", "seen", "joint"  # what a policy is to a body
 HOW_TO_READ = (
-    "Every body is unseen once. *Joint* is the same agent trained on all of them, from the same seeds and "
-    "tried from the same starts. Ratios are of sums over bodies; in brackets are 95 % intervals by a paired "
-    "bootstrap over bodies, and over training seeds if there are several: each resample has the same bodies "
-    "above and below. One seed says nothing of other seeds. The means of the bodies' own ratios are in "
-    "results.json (`…_mean`): a slow body may dominate them, and there is none where a return below is not "
-    "above zero."
+    "*Unseen* are policies that held a body out, *seen* those that held out others. *Joint* is the same "
+    "agent trained on all of them, from the same seeds and tried from the same starts. Ratios are of sums "
+    "over bodies; in brackets are 95 % intervals by a paired bootstrap over bodies, and over training seeds "
+    "if there are several: each resample has the same bodies above and below. One seed says nothing of other "
+    "seeds. The means of the bodies' own ratios are in results.json (`…_mean`): a slow body may dominate "
+    "them, and there is none where a return below is not above zero."
 )
 
 

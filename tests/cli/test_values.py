@@ -16,7 +16,7 @@ from somite.scripts.cli.values import KEYS, check_changes, check_values
 from ..agents.runs import compose
 
 NAMES_LOOKED_UP = {
-    *"start_from run runs arms joint bodies output body table benchmark zero_shot warp env suite".split(),
+    *"start_from run runs arms bodies output body table benchmark zero_shot warp env suite".split(),
     *"train.start_from".split(),
 }
 CHOICES = [
