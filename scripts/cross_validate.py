@@ -303,16 +303,17 @@ class _Plan:
         """Raises UserError: a fold trains on what it is to hold out, or the joint policy not on it."""
         from somite.agents.training.resume import seen_before
 
-        every, trained = task_set_of(self.environment), {}
-        before = set(seen_before(config).values())
+        every, trained, before = task_set_of(self.environment), {}, {}
         for split in (self.joint, *self.folds):
             one = config.copy()
             OmegaConf.update(one, split_key, split)
-            trained[split] = set(task_set_of(_environment(one)).identities().values())
+            task = task_set_of(_environment(one))
+            trained[split] = set(task.identities().values())
+            before[split] = set(seen_before(config, task).values())
         for fold, bodies in self.unseen.items():
             for body in bodies:
                 identity = every.morphology(body).identity
-                if identity in before:
+                if identity in before[fold]:
                     told = f"which {fold} is to hold out"
                     raise UserError(f"start_from or algorithm.teacher was trained on {body}, {told}")
                 if identity in trained[fold]:

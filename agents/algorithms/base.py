@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ...envs.errors import UserError
 from ...envs.numbers import SHARE, whole
 from ...envs.task_set import TaskSet
 from ...envs.token_env import TokenEnv
@@ -65,11 +66,19 @@ class Setup:
         """Environments of all training bodies, of the run's task or another, where the run simulates them.
 
         A policy to be trained ``by_gradient`` must have one; ``options`` are those of `TaskSet.make_env`.
+
+        Raises:
+            UserError: fewer environments than bodies, or as by `TaskSet.make_env`.
         """
         task = task_set or self.task_set
+        if num_envs < len(task.seen):
+            raise UserError(
+                f"algorithm.num_envs is {num_envs}, but {len(task.seen)} bodies are trained on; each needs "
+                "at least one"
+            )
         device = "cpu" if task.simulation == "cpu" else self.device
-        aligned = self.policy_class(by_gradient).aligned_slots
-        return task.make_env(None, num_envs, device, aligned=aligned, threads=self.threads, **options)
+        options = {"aligned": self.policy_class(by_gradient).aligned_slots, **options}
+        return task.make_env(None, num_envs, device, threads=self.threads, **options)
 
 
 class Learner(abc.ABC):

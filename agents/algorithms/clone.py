@@ -1,4 +1,9 @@
-"""Cloning: a student of any senses learns to act as a teacher that sees the task undisturbed.
+"""Cloning: a student learns to act as its teachers do.
+
+On a task of sensors a student of any senses has one teacher, which sees the task undisturbed. Each body is
+taught by a policy that was trained on it and sees what the student sees: so specialists become one policy
+(Xiong et al., "Distilling morphology-conditioned hypernetworks for efficient universal morphology control",
+ICML 2024).
 
 Behaviour cloning on the teacher's states at first, then on the student's own with the teacher's action as
 label (DAgger: Ross, Gordon, Bagnell, "A reduction of imitation learning and structured prediction to
@@ -7,6 +12,9 @@ no-regret online learning", AISTATS 2011), all environments at once. Only the ne
 
 from __future__ import annotations
 
+import logging
+import operator
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,18 +26,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...envs.errors import UserError
-from ...envs.numbers import NULL, POSITIVE, TEXT, checked, real, whole
+from ...envs.locomotion import BodySet
+from ...envs.numbers import NAMES, NULL, POSITIVE, checked, real, whole
 from ...envs.sensors import Senses, SensorTask
-from ...envs.task_set import task_set_of
+from ...envs.task_set import TaskSet, task_set_of
 from ..agent import Agent
 from ..composition import check_fit
-from ..evaluation.runs import saved_environment
+from ..evaluation.runs import own_identities, saved_environment
 from ..policies.base import Policy
 from ..storage.policy import load_policy
-from ..storage.policy_json import policy_folder_of
+from ..storage.policy_json import policy_folders
 from .base import ENVS, EPISODES, EPOCHS, STEPS, Algorithm, Setup
 from .on_policy import OnPolicyLearner, common_charts
 from .ppo import RATE
+
+log = logging.getLogger(__name__)
 
 
 @checked("algorithm")
@@ -45,7 +56,7 @@ class Clone(Algorithm):
     """
 
     name = "clone"
-    teacher: Annotated[str | None, TEXT | NULL] = None
+    teacher: Annotated[str | Sequence[str] | None, NAMES | NULL] = None
     total_steps: Annotated[int, whole(1)] = 8_000_000
     teacher_steps: Annotated[int, whole()] = 500_000
     handover_steps: Annotated[int, whole()] = 0
@@ -79,32 +90,46 @@ class Clone(Algorithm):
 
 
 class CloneLearner(OnPolicyLearner):
-    """Collects what the student meets and what the teacher would do, and regresses it."""
+    """Collects what the student meets and what its teachers would do, and regresses it."""
 
     settings: Clone
 
     def __init__(self, settings: Clone, setup: Setup) -> None:
-        task = setup.task_set
-        if not isinstance(task, SensorTask):
-            raise UserError("algorithm=clone trains on tasks of sensors; for bodies: algorithm=ppo or cma_es")
+        task, options = setup.task_set, {}
         setup.policy_class(by_gradient=True)  # says now if it does not fit
-        self.teacher = load_policy(policy_folder_of(settings.teacher), setup.device)
-        senses = _undisturbed(self.teacher, task)
-        sees = "readings" if self.teacher.policy.kind == task.kind else "state"
+        taught = teachers_of(settings.teacher, task, setup.device)
+        self.teachers = [teacher for teacher, _ in taught]
+        self._taught_by = [[teacher.description["sha256"], *names] for teacher, names in taught]
+        self._is_beside = task.kind != "limbs"
+        if self._is_beside:
+            (teacher,) = self.teachers
+            sees = "readings" if teacher.policy.kind == task.kind else "state"
+            options = {"beside": _undisturbed(teacher, task), "beside_sees": sees}
+        elif any(teacher.policy.aligned_slots for teacher in self.teachers):
+            options = {"aligned": True}  # in which slots limbs stand is the same to a student of limbs
         if settings.episode_steps is not None:
             task = task.cut_short(settings.episode_steps)
-        env = setup.make_env(settings.num_envs, task, stagger=True, beside=senses, beside_sees=sees)
+        env = setup.make_env(settings.num_envs, task, stagger=True, **options)
+        shape = (env.sizes["n_actions"],) if self._is_beside else env.single_action_space.shape
+        if not self._is_beside:
+            for teacher, bodies in taught:
+                check_fit(teacher.policy, env)
+                _tell(teacher, bodies, task)
+        names = np.array(task.seen)[env.body_of_row]  # (B,)
+        rows = [np.flatnonzero(np.isin(names, own)) for _, own in taught]
+        self._rows = [torch.from_numpy(own).to(setup.device) for own in rows]  # of each teacher
         self._rng = np.random.default_rng(setup.learner_seed)
-        columns = {"labels": (env.sizes["n_actions"],)}
+        columns = {"labels": shape}
         super().__init__(settings, setup, env, columns, values=False)
 
     def begin_episodes(self) -> None:  # noqa: D102
         super().begin_episodes()
-        self.teacher.reset()
+        for teacher in self.teachers:
+            teacher.reset()
 
     @property
     def teacher_share(self) -> float:
-        """Of the environments of the next rollout, how many the teacher acts in."""
+        """Of the environments of the next rollout, how many a teacher acts in."""
         since, handover = self.steps - self.settings.teacher_steps, self.settings.handover_steps
         return float(since < 0) if not handover else min(1.0, max(0.0, 1 - since / handover))
 
@@ -115,7 +140,7 @@ class CloneLearner(OnPolicyLearner):
 
     def _act(self) -> tuple[Tensor, dict[str, Tensor]]:
         (outputs,) = self.network.act(self.observation)
-        taught = self.teacher.act(self.env.beside_observation())  # (B, A), or choices (B,) or (B, K)
+        taught = self._taught()
         own = self.policy.choose(outputs)
         if discrete := self.policy.discrete:  # labels: (B, A) of choices (B,), or of several decisions (B, K)
             counts = [outputs.shape[-1]] if discrete is True else discrete
@@ -129,9 +154,21 @@ class CloneLearner(OnPolicyLearner):
         teaching = self._teaching.view(-1, *[1] * (taught.ndim - 1))
         return torch.where(teaching, taught, own), {"labels": labels}
 
+    def _taught(self) -> Tensor:
+        """(B, N, J) for bodies; of sensors (B, A), or choices (B,) or (B, K)."""
+        observation = self.env.beside_observation() if self._is_beside else self.observation
+        if len(self.teachers) == 1:
+            return self.teachers[0].act(observation)
+        actions = torch.zeros_like(observation["action_mask"], dtype=torch.float32)
+        for teacher, rows in zip(self.teachers, self._rows, strict=True):
+            actions[rows] = teacher.act({key: value[rows] for key, value in observation.items()})
+        return actions
+
     def _forget(self, ended: Tensor) -> None:
         super()._forget(ended)
-        self.teacher.reset(ended)
+        ended = ended.to(self.device)
+        for teacher, rows in zip(self.teachers, self._rows, strict=True):
+            teacher.reset(ended[rows])
 
     def _learn(self) -> dict[str, float]:
         settings, auxiliary = self.settings, None
@@ -141,7 +178,7 @@ class CloneLearner(OnPolicyLearner):
         for _ in range(settings.n_epochs):
             for batch in self.buffer.batches(settings.batch_size):
                 (outputs,), auxiliary = self.network.learn(batch)
-                loss = self._loss(outputs, batch["labels"])
+                loss = self._loss(outputs, batch["labels"], batch.observation.get("action_mask"))
                 losses.append(loss.detach())
                 self._minimize(loss if auxiliary is None else loss + auxiliary)
         scalars = {"clone/loss": float(torch.stack(losses).mean()), "clone/teacher_share": self.teacher_share}
@@ -149,8 +186,11 @@ class CloneLearner(OnPolicyLearner):
             scalars["clone/auxiliary_loss"] = float(auxiliary.detach())
         return {**scalars, "train/learning_rate": rate}
 
-    def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, outputs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         discrete = self.policy.discrete
+        if mask is not None:  # of each sample the mean over the actuators that exist: bodies weigh the same
+            errors = (outputs - labels).square() * mask
+            return (errors.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)).mean()
         if not discrete:
             return functional.mse_loss(outputs, labels)
         counts = [outputs.shape[-1]] if discrete is True else list(discrete)
@@ -159,12 +199,92 @@ class CloneLearner(OnPolicyLearner):
 
     def _snapshot(self) -> dict[str, Any]:
         rng = self._rng.bit_generator.state
-        return {**super()._snapshot(), "teacher": self.teacher.snapshot(), "rng": rng}
+        teachers = [teacher.snapshot() for teacher in self.teachers]
+        taught = {"teachers": teachers, "taught_by": self._taught_by}
+        return {**super()._snapshot(), **taught, "rng": rng}
+
+    def restore(self, state: Mapping[str, Any], new_episodes: bool) -> Sequence[str]:  # noqa: D102
+        notes = super().restore(state, new_episodes)
+        same = state.get("taught_by") == self._taught_by
+        return notes if same else (*notes, "algorithm.teacher holds other policies than before")
 
     def _go_on(self, state: Mapping[str, Any]) -> Sequence[str]:
-        self.teacher.restore(state["teacher"])
+        if state.get("taught_by") == self._taught_by:
+            for teacher, memory in zip(self.teachers, state["teachers"], strict=True):
+                teacher.restore(memory)
         self._rng.bit_generator.state = state["rng"]
         return super()._go_on(state)
+
+
+def teachers_of(
+    teacher: str | Sequence[str], task: TaskSet, device: torch.device | str = "cpu"
+) -> list[tuple[Agent, list[str]]]:
+    """The policies that have something to teach, each with the training bodies, or the task, that it teaches.
+
+    A body is taught by the policy that was trained on it, by what it is, not by its name; of several by that
+    of the fewest bodies. What a policy's beginning (``start_from``) was trained on does not count.
+
+    Raises:
+        UserError: no such run; one that reads other tokens; several of a task of sensors; a body that no
+            policy was trained on, or several on equally few bodies.
+    """
+    if not isinstance(task, BodySet | SensorTask):
+        raise UserError("algorithm=clone trains on bodies and on tasks of sensors; on others: algorithm=ppo")
+    folders = list(dict.fromkeys(policy_folders(teacher)))
+    agents = {os.path.relpath(folder): load_policy(folder, device) for folder in folders}
+    fitting = (task.kind,) if task.kind == "limbs" else ("sensors", task.kind)
+    for folder, agent in agents.items():
+        if agent.policy.kind not in fitting:
+            read = f"{type(agent.policy).__name__}, which reads {agent.policy.kind}, not {task.kind}"
+            raise UserError(f"the teacher {folder} is a {read}")
+    if task.kind != "limbs":
+        if len(agents) > 1:
+            told = f"algorithm.teacher names {len(agents)} policies: {', '.join(agents)}"
+            raise UserError(f"{told}; a task of sensors has one teacher, only bodies may have several")
+        return [(agent, list(task.seen)) for agent in agents.values()]
+    known = {folder: own_identities(agent) for folder, agent in agents.items()}
+    taught: dict[str, list[str]] = {folder: [] for folder in agents}
+    untaught, wanted = [], task.identities()
+    for name, identity in wanted.items():
+        able = [folder for folder in agents if identity in known[folder].values()]
+        fewest = min((len(known[folder]) for folder in able), default=0)
+        able = [folder for folder in able if len(known[folder]) == fewest]
+        if len(able) > 1:
+            told = f"{' and '.join(able)} were all trained on {name} and on equally many bodies ({fewest})"
+            raise UserError(f"{told}; leave all but one out of algorithm.teacher")
+        if able:
+            taught[able[0]].append(name)
+        else:
+            untaught.append(name)
+    if untaught:
+        told = "; ".join(f"{folder} on {_listed(own, wanted)}" for folder, own in known.items())
+        raise UserError(
+            f"no teacher was trained on {_listed(untaught)}. Trained were {told}. Add a run to "
+            "algorithm.teacher, or leave these bodies out by env.bodies"
+        )
+    return [(agents[folder], names) for folder, names in taught.items() if names]
+
+
+def _listed(names: Sequence[str] | Mapping[str, str], wanted: Mapping[str, str] | None = None) -> str:
+    """The first names; of bodies that are others than those of that name that are wanted it says so."""
+    others = {name for name in wanted or () if name in names and names[name] != wanted[name]}
+    told = [f"another {name}" if name in others else name for name in names]
+    return ", ".join(told[:8] + [f"{len(told) - 8} more"] * (len(told) > 8)) or "no body that it names"
+
+
+def _tell(teacher: Agent, bodies: Sequence[str], task: BodySet) -> None:
+    """Say whom a teacher teaches, and what was otherwise when it learnt to act there."""
+    trained, identities = task_set_of(saved_environment(teacher)), own_identities(teacher)
+    names, otherwise = {identity: name for name, identity in identities.items()}, {}
+    for body in bodies:
+        here, there = task.set_of(body), trained.set_of(names[task.morphology(body).identity])
+        for key in ("frame_skip", "task.direction", "task.target_speed"):
+            now, then = (operator.attrgetter(key)(own) for own in (here, there))
+            if now != then:
+                otherwise[key] = f"env.{key}={then}, here {now}"
+    log.info("%s is taught by a policy that was trained on %s", _listed(bodies), _listed(identities))
+    if otherwise:
+        log.warning("a teacher of %s was trained with %s", _listed(bodies), "; ".join(otherwise.values()))
 
 
 def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
@@ -173,9 +293,6 @@ def _undisturbed(teacher: Agent, task: SensorTask) -> Senses:
     Raises:
         UserError: a teacher of another task, or one that cannot do without noise channels.
     """
-    if teacher.policy.kind not in ("sensors", task.kind):
-        name = type(teacher.policy).__name__
-        raise UserError(f"the teacher is a {name}, which reads {teacher.policy.kind}, not {task.kind}")
     own = task_set_of(saved_environment(teacher))
     if own.name != task.name or own.notes() != task.notes():
         described = "; ".join([own.name, *own.notes()]), "; ".join([task.name, *task.notes()])

@@ -114,12 +114,6 @@ class PPOLearner(OnPolicyLearner):
     settings: PPO
 
     def __init__(self, settings: PPO, setup: Setup) -> None:
-        bodies = len(setup.task_set.seen)
-        if settings.num_envs < bodies:
-            raise UserError(
-                f"algorithm.num_envs is {settings.num_envs}, but {bodies} bodies are trained on; each needs "
-                "at least one"
-            )
         env = setup.make_env(settings.num_envs, stagger=True)
         space = env.single_action_space
         columns: dict[str, tuple[int, ...]] = {"actions": (math.prod(space.shape),)}

@@ -183,6 +183,12 @@ def identities_of(agent: Agent) -> dict[str, str]:
     return {name: task.morphology(name).identity for name in agent.environment.get("seen", ())}
 
 
+def own_identities(agent: Agent) -> dict[str, str]:
+    """The same of the bodies alone that a policy itself was trained on."""
+    known = identities_of(agent)
+    return {name: known[name] for name in agent.environment.get("seen", ()) if name in known}
+
+
 def has_seen(agent: Agent, task: TaskSet, name: str) -> bool:
     """Whether a policy was trained on a body, by what it is; by its name where that was not saved."""
     identities = agent.environment.get("identities")

@@ -179,7 +179,7 @@ class Run:
         self.best_score, self._in_turn = -np.inf, True
         self.changes = self._find_changes() if self.state else Changes()
         self.learner = self.algorithm.make_learner(self.setup)
-        self._seen_before = {} if self.state else seen_before(config)
+        self._seen_before = {} if self.state else seen_before(config, self.task_set)
         if self.state:
             self._restore(self.state)
         goes_on = self.state and not self.changes.new_episodes

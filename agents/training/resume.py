@@ -13,7 +13,9 @@ import torch
 from omegaconf import DictConfig
 
 from ...envs.errors import UserError
+from ...envs.task_set import TaskSet
 from ..algorithms.base import Algorithm
+from ..algorithms.clone import teachers_of
 from ..evaluation.runs import identities_of
 from ..policies.base import Policy
 from ..storage.policy import load_policy
@@ -103,13 +105,12 @@ def put_random_states(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def seen_before(config: DictConfig) -> dict[str, str]:
-    """Identities, by name, of the bodies that whom a run starts from, or its teacher, was trained on."""
-    found = {}
-    for run in (config.get("start_from"), config.algorithm.get("teacher")):
-        if run:
-            found |= identities_of(load_policy(policy_folder_of(run)))
-    return found
+def seen_before(config: DictConfig, task: TaskSet) -> dict[str, str]:
+    """Identities, by name, of the bodies that whom a run starts from, or who teaches it, was trained on."""
+    start, teacher = config.get("start_from"), config.algorithm.get("teacher")
+    agents = [load_policy(policy_folder_of(start))] if start else []
+    agents += [agent for agent, _ in teachers_of(teacher, task)] if teacher else []
+    return {name: identity for agent in agents for name, identity in identities_of(agent).items()}
 
 
 def take_over(policy: Policy, start_from: str) -> None:

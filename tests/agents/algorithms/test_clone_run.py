@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from somite.agents import load_policy
 from somite.agents.algorithms import Clone
 from somite.agents.composition import sizes_for
 from somite.agents.evaluation.episodes import run_episodes
-from somite.agents.policies import SensorMLP
+from somite.agents.policies import MLP, LimbTransformer, SensorMLP
 from somite.agents.storage.run_folder import last_checkpoint, list_checkpoints
 from somite.agents.training.loop import Run
 from somite.envs.errors import UserError
+from somite.envs.locomotion import build
+from somite.envs.locomotion.limb_spec import LIMB_SPEC
 from somite.envs.sensors import CartPoleSwingUp, Senses
 from somite.envs.token_env import TokenEnv
 from tests.agents.evaluation.test_evaluate import evaluate
@@ -50,6 +53,17 @@ def never() -> bool:
     return False
 
 
+SMALL = (
+    "algorithm.num_envs=64",
+    "algorithm.n_steps=16",
+    "algorithm.batch_size=128",
+    "algorithm.teacher_steps=0",
+    "algorithm.total_steps=4096",
+    "algorithm.checkpoint_every=2048",
+    "device=cpu",
+)
+
+
 def make_clone(folder: Path, teacher: Path, *overrides: str) -> Run:
     given = (
         "env=cartpole_swingup",
@@ -58,15 +72,76 @@ def make_clone(folder: Path, teacher: Path, *overrides: str) -> Run:
         "agent.width=16",
         "algorithm=clone",
         f"algorithm.teacher={teacher}",
-        "algorithm.num_envs=64",
-        "algorithm.n_steps=16",
-        "algorithm.batch_size=128",
-        "algorithm.teacher_steps=0",
-        "algorithm.total_steps=4096",
-        "algorithm.checkpoint_every=2048",
-        "device=cpu",
+        *SMALL,
     )
     return Run(compose(*given, *overrides), folder, torch.device("cpu"))
+
+
+BACK, FRONT, THREE = BODIES = "cheetah_2_back", "cheetah_2_front", "cheetah_3_front"
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of policies of bodies, each with one action whatever it sees.
+
+    The specialists began with the generalist, so that they know of its bodies, too.
+    """
+    from somite.agents.storage.policy import save_policy
+
+    folder = tmp_path_factory.mktemp("teachers")
+    config = compose("env=cheetah").env
+    known = {name: build(name).identity for name in BODIES}
+    for name, (action, bodies) in {
+        "general": (0.1, BODIES), "back": (0.5, (BACK,)), "front": (-0.5, (FRONT,)), "of/mlp": (0.3, (FRONT,))
+    }.items():  # fmt: skip
+        full = build(FRONT).full_body
+        policy = LimbTransformer(LIMB_SPEC, width=8, layers=1)
+        if name == "of/mlp":
+            policy = MLP(LIMB_SPEC, n_tokens=full.n_limbs, n_joints=full.n_joints, width=8)
+        last = policy.actor[-1] if name == "of/mlp" else policy.action_head.action
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.fill_(action)
+        names = list(bodies)
+        environment = {"config": {**config, "bodies": names}, "seen": names, "identities": known}
+        save_policy(folder / name / "policy", policy, environment=environment, training={})
+    return folder
+
+
+def clone_bodies(folder: Path, teachers: Path, *overrides: str, names: str = "*") -> Run:
+    """By default of all teachers but the one of aligned slots, which lies deeper."""
+    given = ("env=cheetah", f"env.bodies=[{','.join(BODIES)}]", "env.task.max_episode_steps=50")
+    whom = ",".join(f"'{teachers / name}'" for name in names.split(","))
+    given = (*given, "agent=limb_transformer", "agent.width=16", "algorithm=clone", *SMALL, *overrides)
+    return Run(compose(*given, f"algorithm.teacher=[{whom}]"), folder, torch.device("cpu"))
+
+
+def test_each_body_is_taught_by_whom_was_trained_on_it_alone(tmp_path: Path, teachers: Path) -> None:
+    learner = clone_bodies(tmp_path, teachers, "algorithm.teacher_steps=1").learner
+    acted, begin = [], learner.env.begin
+    learner.env.begin = lambda actions: acted.append(actions.clone()) or begin(actions)
+    learner._collect(never)
+    labels, mask = learner.buffer["labels"], learner.buffer.observations["action_mask"]  # (T, B, N, J)
+    wanted = torch.tensor([0.5, -0.5, 0.1])[torch.from_numpy(learner.env.body_of_row)]
+    torch.testing.assert_close(labels, wanted[:, None, None] * mask)
+    assert torch.equal(torch.stack(acted), labels)
+    # Bodies weigh the same however many joints they have, and padding has no weight.
+    flat = mask.flatten(0, 1)
+    joints = flat.flatten(1).sum(1)
+    assert joints.min() < joints.max()
+    errors = torch.where(flat != 0, joints.view(-1, 1, 1) * 0.1, 7.0)
+    loss = learner._loss(labels.flatten(0, 1) + errors, labels.flatten(0, 1), flat)
+    assert loss.item() == pytest.approx((joints * 0.1).square().mean().item(), rel=1e-5)
+
+
+def test_a_teacher_with_a_slot_for_each_limb_has_them_aligned(tmp_path: Path, teachers: Path) -> None:
+    run = clone_bodies(tmp_path, teachers, f"env.bodies=[{FRONT}]", names="of/mlp")
+    assert run.learner.env.n_limbs > build(FRONT).n_limbs and not run.policy.aligned_slots
+    first, last = (run.learner.update(never)["clone/loss"] for _ in range(2))
+    assert 0 < last < first
+    run.save()
+    known = load_policy(tmp_path).environment["identities"]
+    assert known.keys() == set(BODIES), "what the teacher has seen is not unseen"
 
 
 def test_the_teacher_hands_over_row_by_row(tmp_path: Path, teacher: Path) -> None:
@@ -76,7 +151,7 @@ def test_the_teacher_hands_over_row_by_row(tmp_path: Path, teacher: Path) -> Non
     acted, begin = [], learner.env.begin
 
     def watched(actions: torch.Tensor) -> None:
-        taught = learner.teacher.act(learner.env.beside_observation())
+        taught = learner.teachers[0].act(learner.env.beside_observation())
         acted.append(np.isclose(actions, taught).all(1))
         begin(actions)
 
@@ -230,11 +305,22 @@ def test_what_cannot_be_cloned_is_said(tmp_path: Path, teacher: Path) -> None:
         Clone()
     with pytest.raises(UserError, match="There is no run 'nobody'"):
         make_clone(tmp_path / "b", Path("nobody"))
-    with pytest.raises(UserError, match="tasks of sensors"):
+    with pytest.raises(UserError, match="a SensorMLP, which reads sensors, not limbs"):
         config = compose("env=ant", "agent=smp", "algorithm=clone", f"algorithm.teacher={teacher}")
         Run(config, tmp_path / "c", torch.device("cpu"))
     with pytest.raises(UserError, match=r"trained on cartpole_swingup, the student .* scaled"):
         make_clone(tmp_path / "d", teacher, "env.sensor_scales=[1,1,1,1,2]")
+
+
+def test_bodies_that_cannot_be_taught_are_said(tmp_path: Path, teacher: Path, teachers: Path) -> None:
+    with pytest.raises(UserError, match=f"no teacher was trained on {BACK}, {THREE}. .*front.* on {FRONT}"):
+        clone_bodies(tmp_path, teachers, names="front")
+    with pytest.raises(UserError, match=rf"front\S* and \S*mlp\S* were all trained on {FRONT} and "):
+        clone_bodies(tmp_path, teachers, names="general,front,of/mlp")
+    with pytest.raises(UserError, match="algorithm.num_envs is 2, but 3 bodies are trained on"):
+        clone_bodies(tmp_path, teachers, "algorithm.num_envs=2")
+    with pytest.raises(UserError, match="names 2 policies: .* a task of sensors has one teacher"):
+        make_clone(tmp_path, f"[{teacher},{shutil.copytree(teacher, tmp_path / 'copy')}]")
 
 
 def test_the_teachers_law_is_what_its_folder_says(teacher: Path) -> None:

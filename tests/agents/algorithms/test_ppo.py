@@ -195,7 +195,5 @@ def test_settings_that_cannot_be_meant() -> None:
         UserError, match="algorithm.n_steps must be a whole number from 1 to 1,000,000, got 0"
     ):
         PPO(n_steps=0)
-    with pytest.raises(UserError, match="num_envs is 1, but 3 bodies are trained on"):
-        make_learner(SMP(SPEC), Echo(6), num_envs=1)
     with pytest.raises(UserError, match="PPO needs two or more"):
         PPO(num_envs=1, n_steps=1)
