@@ -90,8 +90,10 @@ def test_a_split_bodies_and_what_is_held_out_are_of_all_families():
     bodies = FamilySet(["hopper", "walker"], "all", ["walker_2"], ["walker_7", "hopper_3"], FAMILIES_OF)
     assert (bodies.seen, bodies.unseen) == (("hopper_3", "walker_7"), ("walker_2",))
     assert bodies.set_of("walker_2").task == WALKER and bodies.set_of("hopper_4").task == CHEETAH
-    drawn = {"quadruped": BodySet("quadruped", "drawn")}  # whose splits know not every body
-    assert "quadruped_500" in FamilySet(["quadruped"], "drawn", "quadruped_500", settings=drawn).unseen
+    # A body on neither side of its family's split is held out, too.
+    only = {"hopper": BodySet("hopper", "smp", ["hopper_4"])}
+    bodies_of_one = FamilySet(["hopper"], unseen="hopper_5", settings=only)
+    assert (bodies_of_one.seen, bodies_of_one.unseen) == (("hopper_4",), ("hopper_3", "hopper_5"))
     short = bodies.cut_short(6)
     assert short.max_episode_steps == 6 and short.set_of("walker_2").task.max_episode_steps == 6
     assert dataclasses.replace(short.set_of("hopper_3").task, max_episode_steps=5) == CHEETAH
