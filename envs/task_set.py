@@ -191,6 +191,11 @@ class TaskSet(abc.ABC):
         return ()
 
 
+def target_of(kind: type) -> str:
+    """The ``_target_`` of a part of a task: ``somite.envs.locomotion.World``."""
+    return f"{'.'.join(kind.__module__.split('.')[:3])}.{kind.__name__}"
+
+
 def built_part(name: str, node: Any, kind: type) -> Any:
     """What a node of a task's configuration describes, of one class alone. Raises UserError: of another."""
     if not isinstance(node, Mapping):
@@ -198,8 +203,7 @@ def built_part(name: str, node: Any, kind: type) -> Any:
     values = dict(node)
     target = values.pop("_target_", None)
     if target is not None and imported_class(target, kind, __package__) is not kind:
-        wanted = f"{'.'.join(kind.__module__.split('.')[:3])}.{kind.__name__}"
-        raise UserError(f"env.{name}._target_ is {target!r}; expected {wanted}")
+        raise UserError(f"env.{name}._target_ is {target!r}; expected {target_of(kind)}")
     return kind.from_config(values) if issubclass(kind, TaskSet) else kind(**values)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ...envs.task_set import task_set_of
+from ...envs.task_set import target_of, task_set_of
 from ..composition import sizes_for
 from ..storage import run_folder
 from ..storage.atomic import remove_folder
@@ -63,8 +63,7 @@ def training_config(chunk: Chunk) -> DictConfig:
     task, policy = task_set_of(environment), agent.policy
     for name, kind in task.parts.items():  # what a policy was saved without, and an evaluation adds
         if environment.get(name) is not None:
-            target = f"{'.'.join(kind.__module__.split('.')[:3])}.{kind.__name__}"
-            environment[name] = {"_target_": target, **environment[name]}
+            environment[name] = {"_target_": target_of(kind), **environment[name]}
     with closing(task.make_env(aligned=policy.aligned_slots, threads=1)) as env:
         given = sizes_for(type(policy), env)
     built: Mapping[str, Any] = agent.description["policy"]
