@@ -335,7 +335,7 @@ def test_ppo_learns_on_the_device(tmp_path: Path) -> None:
     for steps in (16, 32):
         run = Run(runs.compose(*arguments, f"algorithm.total_steps={steps}"), tmp_path, CPU)
         assert run.task_set.simulation == "warp"
-        assert set(run.task_set.device_options) == {"contacts", "constraints"}
+        assert set(run.task_set.device_options) == {"contacts", "constraints", "layouts"}
         run.learn()
         assert isinstance(run.learner.env.source, WarpSource)
         assert all(parameter.isfinite().all() for parameter in run.policy.parameters())
