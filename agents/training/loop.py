@@ -179,7 +179,7 @@ class Run:
         self.best_score, self._in_turn = -np.inf, True
         self.changes = self._find_changes() if self.state else Changes()
         self.learner = self.algorithm.make_learner(self.setup)
-        self._seen_before = {} if self.state else seen_before(config, self.task_set)
+        self._seen_before = seen_before(config, self.task_set, resumes)
         if self.state:
             self._restore(self.state)
         goes_on = self.state and not self.changes.new_episodes
@@ -375,7 +375,7 @@ class Run:
     def _restore(self, state: Mapping[str, Any]) -> None:
         checkpoint = run_folder.last_checkpoint(self.folder)
         agent = load_policy(checkpoint / "policy")
-        self._seen_before, saved = identities_of(agent), agent.policy
+        self._seen_before, saved = self._seen_before | identities_of(agent), agent.policy
         if saved.architecture() != self.policy.architecture():
             raise UserError(
                 f"{checkpoint} holds {type(saved).__name__} {saved.architecture()}, but the configuration "

@@ -105,9 +105,12 @@ def put_random_states(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def seen_before(config: DictConfig, task: TaskSet) -> dict[str, str]:
-    """Identities, by name, of the bodies that whom a run starts from, or who teaches it, was trained on."""
-    start, teacher = config.get("start_from"), config.algorithm.get("teacher")
+def seen_before(config: DictConfig, task: TaskSet, resumes: bool = False) -> dict[str, str]:
+    """Identities, by name, of the bodies that whom a run starts from, or who teaches it, was trained on.
+
+    A run that ``resumes`` has a start no more, but perhaps other teachers than before.
+    """
+    start, teacher = None if resumes else config.get("start_from"), config.algorithm.get("teacher")
     agents = [load_policy(policy_folder_of(start))] if start else []
     agents += [agent for agent, _ in teachers_of(teacher, task)] if teacher else []
     return {name: identity for agent in agents for name, identity in identities_of(agent).items()}

@@ -84,7 +84,7 @@ BACK, FRONT, THREE = BODIES = "cheetah_2_back", "cheetah_2_front", "cheetah_3_fr
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of policies of bodies, each with one action whatever it sees.
 
-    The specialists began with the generalist, so that they know of its bodies, too.
+    Two specialists began with the generalist, so that they know of its bodies, too.
     """
     from somite.agents.storage.policy import save_policy
 
@@ -103,7 +103,8 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
             last.weight.zero_()
             last.bias.fill_(action)
         names = list(bodies)
-        environment = {"config": {**config, "bodies": names}, "seen": names, "identities": known}
+        before = {FRONT: known[FRONT]} if name == "of/mlp" else known
+        environment = {"config": {**config, "bodies": names}, "seen": names, "identities": before}
         save_policy(folder / name / "policy", policy, environment=environment, training={})
     return folder
 
@@ -140,8 +141,12 @@ def test_a_teacher_with_a_slot_for_each_limb_has_them_aligned(tmp_path: Path, te
     first, last = (run.learner.update(never)["clone/loss"] for _ in range(2))
     assert 0 < last < first
     run.save()
+    assert load_policy(tmp_path).environment["identities"] == {FRONT: build(FRONT).identity}
+    again = clone_bodies(tmp_path, teachers, f"env.bodies=[{FRONT}]", names="front")
+    assert again.changes.notes[-1] == "algorithm.teacher holds other policies than before"
+    again.save()
     known = load_policy(tmp_path).environment["identities"]
-    assert known.keys() == set(BODIES), "what the teacher has seen is not unseen"
+    assert known.keys() == set(BODIES), "what a teacher has seen is not unseen, a new one's either"
 
 
 def test_the_teacher_hands_over_row_by_row(tmp_path: Path, teacher: Path) -> None:
