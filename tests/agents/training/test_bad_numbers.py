@@ -86,9 +86,9 @@ def test_cloning_notices_a_loss_that_is_not_a_number(tmp_path: Path, teacher: Pa
     run = make_clone(tmp_path, teacher)
     loss, count = run.learner._loss, [0]
 
-    def spoilt(outputs, labels):
+    def spoilt(*given):
         count[0] += 1
-        return loss(outputs, labels) * (np.nan if count[0] > 50 else 1)  # in the fourth rollout's update
+        return loss(*given) * (np.nan if count[0] > 50 else 1)  # in the fourth rollout's update
 
     run.learner._loss = spoilt
     with pytest.raises(RunFault, match="the gradient of .* is not finite at step 4,096"):
