@@ -209,7 +209,7 @@ class Network:
         mask = observation["mask"]
         shards = self.shards if len(mask) >= SMALLEST_SHARED else None
         numbers = torch.arange(1, mask.shape[1] + 1)
-        used, order = ((mask != 0) * numbers).amax(1).sort(descending=True, stable=True)  # used: (B,) last slot in use
+        used, order = ((mask != 0) * numbers).amax(1).sort(descending=True, stable=True)  # (B,), last in use
         threads, parts = shards.count if shards else 1, []
         for rows, slots in groups_by_length(used, order, COST_OF_A_GROUP * threads):
             for own in rows.tensor_split(min(threads, len(rows))):
