@@ -44,7 +44,7 @@ HOW_TO_READ = (
     "over bodies; in brackets are 95 % intervals by a paired bootstrap over bodies, and over training seeds "
     "if there are several: each resample has the same bodies above and below. One seed says nothing of other "
     "seeds. The means of the bodies' own ratios are in results.json (`…_mean`): a slow body may dominate "
-    "them, and there is none where a return below is not above zero."
+    "them, and they are null where a body's denominator is not above zero."
 )
 
 
@@ -225,9 +225,9 @@ def _matrix(rows: pd.DataFrame, columns: str) -> pd.DataFrame:
 
 
 def _over(own: pd.DataFrame, other: pd.DataFrame, statistic: Any) -> Estimate:
-    """A paired statistic of two tables on the columns that both have; NaN where there are none.
+    """A paired statistic of two tables on the columns that both have; NaN if they share none.
 
-    Of the runs that both have, such as those of the same seeds; of all where there are none.
+    It takes the runs that both have, such as those of the same seeds, or all runs if they share none.
     """
     shared = [column for column in own if column in other]
     if not shared:

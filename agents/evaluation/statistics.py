@@ -114,18 +114,21 @@ def paired(statistic: Callable[..., np.ndarray], *groups: np.ndarray) -> Estimat
 
 
 def ratio_of_sums(returns: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Summed over bodies, what returns (..., runs, bodies) are of others; NaN where these sum up to no gain.
+    """Summed over bodies, what returns (..., runs, bodies) are of others; NaN where these sum to 0 or less.
 
     A body with a return near zero or below has little weight in it.
     """
-    own, other = returns.mean(-2).sum(-1), others.mean(-2).sum(-1)
-    return np.divide(own, other, out=np.full_like(own, np.nan), where=other > 0)
+    return _over_positive(returns.mean(-2).sum(-1), others.mean(-2).sum(-1))
 
 
 def mean_of_ratios(returns: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Mean over bodies of each one's own ratio; NaN where one of the others is not above zero."""
-    own, other = returns.mean(-2), others.mean(-2)
-    return np.divide(own, other, out=np.full_like(own, np.nan), where=other > 0).mean(-1)
+    return _over_positive(returns.mean(-2), others.mean(-2)).mean(-1)
+
+
+def _over_positive(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The quotients; NaN where the denominator is not above zero."""
+    return np.divide(own, other, out=np.full_like(own, np.nan), where=other > 0)
 
 
 def mean_difference(returns: np.ndarray, others: np.ndarray) -> np.ndarray:

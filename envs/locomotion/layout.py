@@ -49,17 +49,12 @@ def spread_rows(
     if weights is None:
         counts = [len(part) for part in np.array_split(np.arange(num_envs), len(built))]
     else:
-        shares, free = np.ones(len(built)), np.ones(len(built), bool)
-        while (
-            free.any()
-        ):  # those that would have less than one row have one, and the others share what is left
-            shares[free] = (
-                (num_envs - (~free).sum()) * np.asarray(weights)[free] / np.sum(weights, where=free)
-            )
-            if (shares[free] >= 1).all():
-                break
-            free &= shares >= 1
-            shares[~free] = 1
+        wanted, few = np.asarray(weights, float), np.zeros(len(built), bool)
+        shares = num_envs * wanted / wanted.sum()
+        while (shares < 1).any():  # what would have less than one row has one; the others share what is left
+            few |= shares < 1
+            left = num_envs - few.sum()
+            shares = np.where(few, 1.0, left * wanted / max(wanted[~few].sum(), np.finfo(float).tiny))
         counts = np.diff(np.floor(np.cumsum(shares) + 0.5).astype(int), prepend=0)
     return built, np.repeat(np.arange(len(built)), counts)
 

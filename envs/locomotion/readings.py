@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..in_place import at_a_time
 from ..snapshots import Kept
-from .backends import COORDINATES, DOFS, SimulatedRows
-from .bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
+from .backends import SimulatedRows
+from .bodies.model import BALL, COORDINATES, DOFS, FREE, HINGE, SLIDE, body_joints, quaternion_matrix
 from .bodies.morphology import Morphology
 from .layout import REMOTE, Layout, Run
 from .varied.world import Ground

@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 from ...snapshots import Kept
-from ..bodies.model import BALL, FREE, HINGE, SLIDE, body_joints, is_held
+from ..bodies.model import COORDINATES, DOFS, body_joints, is_held
 from ..bodies.morphology import Morphology
 from ..layout import REMOTE, Group
 
 CONTROL_INTERVAL, MOST_SUBSTEPS = 0.02, 25
 """Seconds between two actions of a body whose task names no frame skip, and the most substeps of one."""
-
-COORDINATES, DOFS = {FREE: 7, SLIDE: 1, HINGE: 1, BALL: 4}, {FREE: 6, SLIDE: 1, HINGE: 1, BALL: 3}
-"""Of a joint, in ``qpos`` and in ``qvel``."""
 
 
 def frame_skip_of(model: mujoco.MjModel) -> int:

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .model import BALL, FREE, SCALAR, JointSlot, Limb, body_geoms, body_joints, driven_joint
+from .model import COORDINATES, SCALAR, JointSlot, Limb, body_geoms, body_joints, driven_joint
 from .morphology import Morphology
 
 NOWHERE = -1e3
@@ -195,9 +195,8 @@ def _layouts(bodies: Sequence[Morphology], most: int) -> Iterator[tuple[Tree, li
     members: dict[Tree, list[Morphology]] = {}
     for body in bodies:
         members.setdefault(_tree(body.model, body.root), []).append(body)
-    layouts = dict(
-        enumerate(sorted(members.items(), key=lambda own: own[0]))
-    )  # whatever order the bodies come in
+    by_tree = sorted(members.items(), key=lambda own: own[0])  # whatever order the bodies come in
+    layouts = dict(enumerate(by_tree))
 
     def cost(one: int, other: int) -> int:
         (a, of_a), (b, of_b) = layouts[one], layouts[other]
@@ -320,7 +319,7 @@ def _numbers(base: mujoco.MjModel, model: mujoco.MjModel, parts: dict[int, int])
         actuator[own] = next(number for number in free if driven_joint(base, number) == wanted)
         free.remove(actuator[own])
     dofs = [base.jnt_dofadr[joint[j]] + i - model.jnt_dofadr[j] for i, j in enumerate(model.dof_jntid)]
-    widths = [{FREE: 7, BALL: 4}.get(int(kind), 1) for kind in model.jnt_type]
+    widths = [COORDINATES[int(kind)] for kind in model.jnt_type]
     qpos = [base.jnt_qposadr[joint[j]] + k for j, width in enumerate(widths) for k in range(width)]
     found = {"body": body, "jnt": joint, "dof": dofs, "geom": geom, "actuator": actuator, "qpos": qpos}
     return {kind: np.array(own, int) for kind, own in found.items()}

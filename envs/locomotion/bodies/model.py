@@ -20,6 +20,8 @@ _JOINTS, _TRANSMISSIONS = mujoco.mjtJoint, mujoco.mjtTrn
 FREE, BALL = int(_JOINTS.mjJNT_FREE), int(_JOINTS.mjJNT_BALL)
 SLIDE, HINGE = int(_JOINTS.mjJNT_SLIDE), int(_JOINTS.mjJNT_HINGE)
 SCALAR = (HINGE, SLIDE)  # kinds of joints whose position is one number
+COORDINATES, DOFS = {FREE: 7, SLIDE: 1, HINGE: 1, BALL: 4}, {FREE: 6, SLIDE: 1, HINGE: 1, BALL: 3}
+"""Of a joint, in ``qpos`` and in ``qvel``."""
 
 JOINT = (int(_TRANSMISSIONS.mjTRN_JOINT), int(_TRANSMISSIONS.mjTRN_JOINTINPARENT))
 TENDON, SITE = int(_TRANSMISSIONS.mjTRN_TENDON), int(_TRANSMISSIONS.mjTRN_SITE)

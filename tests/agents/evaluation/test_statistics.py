@@ -121,4 +121,4 @@ def test_a_body_that_hardly_moves_wrecks_no_ratio_of_sums() -> None:
     joint[0, 2] = -0.5
     assert np.isnan(mean_of_ratios(own, joint)) and ratio_of_sums(own, joint) > 0.5
     assert np.isnan(ratio_of_sums(own, -joint)), "of a sum below zero there is no share"
-    assert np.isnan(paired(ratio_of_sums, own[:, :1], joint[:, :1]).low), "of one body and seed there is none"
+    assert np.isnan(paired(ratio_of_sums, own[:, :1], joint[:, :1]).low), "one body, one seed: no interval"

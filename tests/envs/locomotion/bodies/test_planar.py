@@ -135,7 +135,7 @@ def test_distance_is_the_largest_difference_of_matching_limbs():
     own = model(*full)
     assert distance(own, own) == 0
     trunk, back, front = full[:1], full[1:4], full[4:]
-    assert distance(own, model(*trunk, *front, *back)) == 0  # the order of legs is none
+    assert distance(own, model(*trunk, *front, *back)) == 0  # the order of legs does not count
     heavy = [planar.replace(s, density=s.density * 1.5) if s.name == "leg_1_2" else s for s in full]
     assert distance(own, model(*heavy)) == pytest.approx(1 / 3) == distance(model(*heavy), own)
     moved = [planar.replace(s, place=(s.place[0] + 0.2, *s.place[1:])) if s in front else s for s in full]
