@@ -2,7 +2,7 @@
 
 ``planar`` surrounds the cheetahs and ``planar_upright`` the walkers, hoppers and planar humanoids of
 `recipes`: their lengths, masses, joints, springs and motors lie inside what is drawn, and no drawn body is
-one of them or close to one (`distance`). A body depends on its family and number only.
+one of them or close to one (`near_twins`). A body depends on its family and number only.
 
 Part of the drawn segments is shrunk, some nearly to nothing, so that whether a body has a segment is a matter
 of degree.
@@ -14,14 +14,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 
-from . import recipes
-from .model import body_geoms, body_joints, read_limbs
-from .model_edits import LIMB, add_capsule, add_hinge, add_motor, on_ground, planar_root
+from .near_twins import is_near_literature
+from .planar_shape import Capsule, Hinge, Segment, Shape, lowest, planar_body
 
 STREAM = 20261  # with a family's place and a body's number it seeds the stream
 
@@ -105,111 +104,8 @@ MOST_LIMBS = 4
 CLEARANCE = {"planar": 0.076, "planar_upright": 0.04}
 """m, between a body's lowest point and the ground at the start."""
 
-ABSENT = 0.08
-"""m: shorter limbs (of the longest geom, round ends included) do not count when bodies are compared."""
-
 SHORTEST = 0.12
 """m: so far below the trunk a drawn body reaches at least, so that it has something to move by."""
-
-NEAR = 0.15
-"""A drawn body is at least this `distance` from every body of the literature."""
-
-HELD_OUT = {**recipes.CHEETAHS, **recipes.WALKERS, **recipes.HOPPERS, **recipes.HUMANOIDS_2D}
-
-
-@dataclass(frozen=True)
-class Capsule:
-    """From ``start`` to ``end``, (x, z) m from the segment's joint as it stands at the start."""
-
-    start: tuple[float, float]
-    end: tuple[float, float]
-    radius: float
-    friction: float
-
-
-@dataclass(frozen=True)
-class Hinge:
-    """A joint with a motor. ``limits`` rad, positive is forward; ``axis`` 1 or -1 along y."""
-
-    limits: tuple[float, float]
-    strength: float
-    stiffness: float
-    damping: float
-    armature: float
-    axis: int = 1
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A limb. All frames stand as the world's at the start.
-
-    Args:
-        name: of the body and its joint.
-        parent: name of the segment that carries it; "": none, it is the root.
-        place: (x, y, z) m of its joint, from the root's origin.
-        capsules: what it is made of; a sphere is a capsule without length.
-        density: kg/m³.
-        hinge: None: it is the root.
-        frame: (x, z) m of its frame's origin, from its joint.
-    """
-
-    name: str
-    parent: str
-    place: tuple[float, float, float]
-    capsules: tuple[Capsule, ...]
-    density: float
-    hinge: Hinge | None = None
-    frame: tuple[float, float] = (0.0, 0.0)
-
-
-Shape = tuple[Segment, ...]
-"""Of a body, parents before children."""
-
-
-def planar_body(family: str, shape: Shape) -> mujoco.MjSpec:
-    """The body of that shape, simulated as the literature's of its family."""
-    geom, joint = dict(LIMB), {}
-    slippery = [0.1, 0.1, 0.1]  # a contact has the larger friction of the two
-    if family == "planar":  # as half_cheetah.xml
-        contact = {"solimp": [0, 0.8, 0.01, 0.5, 2], "solref": [0.02, 1]}
-        geom |= contact
-        joint = {"solimp_limit": [0, 0.8, 0.03, 0.5, 2], "solref_limit": [0.02, 1]}
-        integrator, timestep, height = mujoco.mjtIntegrator.mjINT_EULER, 0.01, 0.7
-        spec = on_ground(family, integrator, timestep, friction=slippery, **contact)
-    else:  # as walker2d.xml
-        integrator, timestep, height = mujoco.mjtIntegrator.mjINT_RK4, 0.002, 1.25
-        spec = on_ground(family, integrator, timestep, friction=slippery)
-    spec.memory = 2**20  # bytes, of which such bodies use a fiftieth; MuJoCo would reserve 14 times as many
-    placed = {"": (spec.worldbody, np.zeros(3))}
-    for own in shape:
-        parent, origin_of_parent = placed[own.parent]
-        frame = np.array([own.frame[0], 0.0, own.frame[1]])
-        origin = np.array(own.place) + frame
-        body = parent.add_body(name=own.name, pos=origin - origin_of_parent)
-        placed[own.name] = body, origin
-        if own.hinge is None:
-            body.pos = [0, 0, height]
-            planar_root(spec, body)
-        else:
-            hinge = own.hinge
-            # Turning forward is turning about -y.
-            limits = sorted(-hinge.axis * limit for limit in hinge.limits)
-            values = {name: getattr(hinge, name) for name in ("stiffness", "damping", "armature")}
-            add_hinge(body, own.name, (0, hinge.axis, 0), tuple(limits), pos=-frame, **values, **joint)
-            add_motor(spec, own.name, hinge.strength, name=own.name)
-        for index, capsule in enumerate(own.capsules):
-            fields = {**geom, "density": own.density, "friction": [capsule.friction, 0.1, 0.1]}
-            name = f"{own.name}_geom_{index}"
-            start, end = (np.array([x, 0.0, z]) - frame for x, z in (capsule.start, capsule.end))
-            if capsule.start == capsule.end:
-                sphere = {"type": mujoco.mjtGeom.mjGEOM_SPHERE, "size": [capsule.radius, 0, 0]}
-                body.add_geom(name=name, pos=start, **sphere, **fields)
-            else:
-                add_capsule(body, name, tuple(start), tuple(end), capsule.radius, **fields)
-    return spec
-
-
-# Drawing
 
 
 class _Draws:
@@ -258,11 +154,6 @@ def first_far(family: str, random: Callable[[], float]) -> Shape:
             planar_body(family, shape).compile()
         ):
             return shape
-
-
-def lowest(shape: Sequence[Segment]) -> float:
-    """Height of the lowest point of some segments above the root's origin, m."""
-    return min(s.place[2] + min(c.start[1], c.end[1]) - c.radius for s in shape for c in s.capsules)
 
 
 def draw(family: str, draws: _Draws) -> Shape:
@@ -590,98 +481,6 @@ def _times(one: tuple[float, float], factor: float) -> tuple[float, float]:
 
 def _less(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
     return _plus(one, _times(other, -1.0))
-
-
-# Near twins
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What counts of a limb; ``place``: (x, z) m of its joint from its parent's (the root's middle)."""
-
-    mass: float
-    length: float
-    place: np.ndarray
-    children: tuple[_Part, ...]
-
-    @functools.cached_property
-    def tree(self) -> tuple:
-        """Of the limbs it carries, their order aside."""
-        return tuple(sorted(child.tree for child in self.children))
-
-
-def distance(one: mujoco.MjModel, other: mujoco.MjModel) -> float:
-    """How unlike two planar bodies are: 0 for equal ones, infinite for unlike trees of limbs.
-
-    The largest relative difference in mass, length and place of a joint among the limbs, of the matching of
-    the two trees in which it is smallest. A place is where a limb's joint stands at the start in the plane,
-    seen from its parent's, relative to the parent's length. Limbs shorter than `ABSENT` do not count (what
-    they carry hangs on their parents), and neither do angles, springs and motors.
-    """
-    return _apart(_part(one), _part(other))
-
-
-def distances(model: mujoco.MjModel) -> dict[str, float]:
-    """The `distance` of a planar body from each of `HELD_OUT`."""
-    own = _part(model)
-    return {name: _apart(own, other) for name, other in _held_out().items()}
-
-
-def is_near_literature(model: mujoco.MjModel) -> bool:
-    """Whether a body is closer than `NEAR` to one of `HELD_OUT`."""
-    return min(distances(model).values()) < NEAR
-
-
-@functools.cache
-def _held_out() -> dict[str, _Part]:
-    return {name: _part(recipe().compile()) for name, recipe in HELD_OUT.items()}
-
-
-def _part(model: mujoco.MjModel) -> _Part:
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    limbs = read_limbs(model)
-
-    def read(index: int, seen_from: np.ndarray | None) -> _Part:
-        body = limbs[index].bodies[0]
-        geoms = list(body_geoms(model, body))
-        lengths = [2 * (model.geom_size[g, 0] + _half(model, g)) for g in geoms]
-        longest = int(np.argmax(lengths))
-        joint = data.geom_xpos[geoms[longest]]
-        if limbs[index].parent >= 0:
-            joint = data.xanchor[next(iter(body_joints(model, body)))]
-        place = joint[[0, 2]] - (joint[[0, 2]] if seen_from is None else seen_from)
-        children = [i for i, limb in enumerate(limbs) if limb.parent == index]
-        found = []
-        for child in [read(i, joint[[0, 2]]) for i in children]:
-            if child.length >= ABSENT:
-                found.append(child)
-            else:
-                found += [replace(own, place=own.place + child.place) for own in child.children]
-        return _Part(float(model.body_mass[body]), float(lengths[longest]), place, tuple(found))
-
-    return read(0, None)
-
-
-def _half(model: mujoco.MjModel, geom: int) -> float:
-    return float(model.geom_size[geom, 1]) if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_CAPSULE else 0.0
-
-
-def _apart(one: _Part, other: _Part) -> float:
-    if one.tree != other.tree:
-        return math.inf
-    own = max(_relative(one.mass, other.mass), _relative(one.length, other.length))
-    scale = max(one.length, other.length)
-    pairs = [
-        [max(_apart(a, b), float(np.linalg.norm(a.place - b.place)) / scale) for b in other.children]
-        for a in one.children
-    ]
-    matchings = itertools.permutations(range(len(pairs)))
-    return max(own, min(max((pairs[i][k] for i, k in enumerate(m)), default=0.0) for m in matchings))
-
-
-def _relative(one: float, other: float) -> float:
-    return abs(one - other) / max(one, other)
 
 
 PLANAR, UPRIGHT = (

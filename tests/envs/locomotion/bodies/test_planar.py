@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -12,20 +13,16 @@ import torch
 from somite.envs.locomotion import BodySet, Morphology, build, get_split
 from somite.envs.locomotion.bodies import planar
 from somite.envs.locomotion.bodies.families import load_manifest
-from somite.envs.locomotion.bodies.planar import (
+from somite.envs.locomotion.bodies.near_twins import (
     ABSENT,
-    CLEARANCE,
     HELD_OUT,
     NEAR,
-    RANGES,
     distance,
     distances,
-    drawn_shape,
-    first_far,
-    full_shape,
     is_near_literature,
-    planar_body,
 )
+from somite.envs.locomotion.bodies.planar import CLEARANCE, RANGES, drawn_shape, first_far, full_shape
+from somite.envs.locomotion.bodies.planar_shape import Capsule, Hinge, Segment, Shape, planar_body
 from somite.envs.locomotion.bodies.recipes import CHEETAHS
 
 FAMILIES = list(RANGES)
@@ -37,12 +34,12 @@ def bodies(family: str, numbers: range = range(64)) -> list[Morphology]:
     return [build(f"{family}_{number}") for number in numbers]
 
 
-def cheetah(legs: tuple[int, int] = (3, 3)) -> planar.Shape:
+def cheetah(legs: tuple[int, int] = (3, 3)) -> Shape:
     """The cheetah with so many segments of the back and of the front leg, as a shape."""
     density, friction = 661.6, 0.4
-    trunk = planar.Capsule((-0.5, 0.0), (0.5, 0.0), 0.046, friction)
-    head = planar.Capsule((0.4854, 0.0033), (0.7146, 0.1967), 0.046, friction)
-    shape = [planar.Segment("torso", "", (0.0, 0.0, 0.0), (trunk, head), density)]
+    trunk = Capsule((-0.5, 0.0), (0.5, 0.0), 0.046, friction)
+    head = Capsule((0.4854, 0.0033), (0.7146, 0.1967), 0.046, friction)
+    shape = [Segment("torso", "", (0.0, 0.0, 0.0), (trunk, head), density)]
     steps = {
         "leg_1": [(-0.5, 0.0), (0.16, -0.25), (-0.28, -0.14), (0.0556, -0.1797)],
         "leg_4": [(0.5, 0.0), (-0.14, -0.24), (0.13, -0.18), (0.0757, -0.1178)],
@@ -50,18 +47,18 @@ def cheetah(legs: tuple[int, int] = (3, 3)) -> planar.Shape:
     for (name, (place, *ends)), count in zip(steps.items(), legs, strict=True):
         above = "torso"
         for index, end in enumerate(ends[:count]):
-            hinge = planar.Hinge((-0.5, 0.5), 60.0, 120.0, 3.0, 0.1)
-            capsule = planar.Capsule((0.0, 0.0), end, 0.046, friction)
+            hinge = Hinge((-0.5, 0.5), 60.0, 120.0, 3.0, 0.1)
+            capsule = Capsule((0.0, 0.0), end, 0.046, friction)
             x, z = place
-            own = planar.Segment(f"{name}_{index + 1}", above, (x, 0.0, z), (capsule,), density, hinge)
+            own = Segment(f"{name}_{index + 1}", above, (x, 0.0, z), (capsule,), density, hinge)
             shape.append(own)
             above, place = own.name, (x + end[0], z + end[1])
     return tuple(shape)
 
 
-def segments(shape: planar.Shape, limb: str) -> list[list[planar.Segment]]:
+def segments(shape: Shape, limb: str) -> list[list[Segment]]:
     """Of all legs or arms."""
-    limbs: dict[str, list[planar.Segment]] = {}
+    limbs: dict[str, list[Segment]] = {}
     for own in shape:
         if own.name.startswith(limb):
             limbs.setdefault(own.name[: len(limb) + 2], []).append(own)
@@ -128,7 +125,7 @@ def test_a_shape_that_is_a_cheetah_is_drawn_again(name, legs, monkeypatch):
 
 
 def test_distance_is_the_largest_difference_of_matching_limbs():
-    def model(*shape: planar.Segment) -> mujoco.MjModel:
+    def model(*shape: Segment) -> mujoco.MjModel:
         return planar_body("planar", shape).compile()
 
     full = cheetah()
@@ -136,16 +133,16 @@ def test_distance_is_the_largest_difference_of_matching_limbs():
     assert distance(own, own) == 0
     trunk, back, front = full[:1], full[1:4], full[4:]
     assert distance(own, model(*trunk, *front, *back)) == 0  # the order of legs does not count
-    heavy = [planar.replace(s, density=s.density * 1.5) if s.name == "leg_1_2" else s for s in full]
+    heavy = [replace(s, density=s.density * 1.5) if s.name == "leg_1_2" else s for s in full]
     assert distance(own, model(*heavy)) == pytest.approx(1 / 3) == distance(model(*heavy), own)
-    moved = [planar.replace(s, place=(s.place[0] + 0.2, *s.place[1:])) if s in front else s for s in full]
+    moved = [replace(s, place=(s.place[0] + 0.2, *s.place[1:])) if s in front else s for s in full]
     assert distance(own, model(*moved)) == pytest.approx(0.2 / 1.092)
     assert distance(own, model(*full[:-1])) == math.inf
     # A segment that is nearly gone makes no other body; one that is there does.
     for length, expected in ((ABSENT / 2, 0), (ABSENT * 2, math.inf)):
         last = full[-1]
-        end = planar.Capsule((0.0, 0.0), (0.0, -length + 0.02), 0.01, 0.4)
-        stump = planar.Segment("leg_4_4", last.name, last.place, (end,), 661.6, last.hinge)
+        end = Capsule((0.0, 0.0), (0.0, -length + 0.02), 0.01, 0.4)
+        stump = Segment("leg_4_4", last.name, last.place, (end,), 661.6, last.hinge)
         assert distance(own, model(*full, stump)) == expected
 
 
