@@ -19,7 +19,7 @@ from ...agents.storage.paths import hydra_quoted, keep_where, make_absolute, rel
 from ...agents.storage.run_folder import LOCK, claim_folder, hold, list_checkpoints
 from ...agents.storage.save_errors import OF_THE_DISK
 from ...agents.training.faults import RunFault
-from ...envs.errors import UserError
+from ...envs.errors import UserError, nearest
 from .arguments import configuration, parse
 from .resume import RESUMED
 from .streams import guard_log_files
@@ -106,10 +106,23 @@ def hydra_knows(config: DictConfig) -> Iterator[None]:
 
 def check_composed(composed: DictConfig, command: str, folder: Path) -> None:
     """`check_values` of a configuration that Hydra has composed and not yet given to a job."""
+    _check_families(composed)
     plain = OmegaConf.masked_copy(composed, [name for name in composed if name != "hydra"])
     make_absolute(plain, Path.cwd())
     with hydra_knows(composed):
         check_values(plain, command, folder)
+
+
+def _check_families(composed: DictConfig) -> None:
+    """Raises UserError: settings are given for a family that the environment does not have."""
+    if "families" not in composed.get("env", {}):
+        return
+    families = OmegaConf.to_container(composed.env).get("families")
+    families = [families] if isinstance(families, str) else families or []
+    for text in composed.hydra.overrides.task:
+        of, _, rest = text.lstrip("+~").removeprefix("env.settings.").partition(".")
+        if text.lstrip("+~").startswith("env.settings.") and of not in families and rest:
+            raise UserError(f"{text}: env.families={families} does not have it; {nearest(of, families)}")
 
 
 def do_task(task: Task, config: DictConfig, command: str) -> None:

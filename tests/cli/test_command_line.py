@@ -55,6 +55,13 @@ def test_a_wrong_argument_gives_one_message_and_code_2(capsys, own_folder, argum
     assert len(err.splitlines()) <= 4
 
 
+def test_settings_of_a_family_that_the_run_does_not_have_are_refused(capsys):
+    given = "env=families", "env.families=[cheetah,hopper]"
+    code, _, err = run(capsys, *given, "env.settings.walker.frame_skip=2")
+    assert code == 2 and "env.families=['cheetah', 'hopper'] does not have it" in err
+    assert run(capsys, *given, "env.settings.hopper.frame_skip=2", task=lambda config: None)[0] == 0
+
+
 def test_a_wrong_argument_leaves_no_folder(capsys, own_folder):
     run(capsys, "agent=limb_transfomer")
     run(capsys, "-m", "agent=smp,limb_transfomer")
