@@ -29,6 +29,7 @@ from .layers import (
     masked_mean,
     norm,
 )
+from .normalizer import TokenNormalizer
 
 CRITICS = ("pooled", "trunk", "shared")
 
@@ -124,15 +125,25 @@ class LimbPolicy(Policy):
 
     ``make_trunk`` builds a module from normalised tokens (B, N, F), joints (B, N, J, G) and the observation
     to features (B, N, width). The value comes from a small network that pools limbs (``critic`` is
-    ``pooled``), from a ``trunk`` of its own, or from the actor's (``shared``).
+    ``pooled``), from a ``trunk`` of its own, or from the actor's (``shared``). With ``one_way_joints`` it
+    does not matter to which side the axis of a joint points: see `TokenNormalizer`.
     """
 
     training_modules = ("critic_trunk", "pooled_critic", "value_head")
 
     def __init__(
-        self, spec: TokenSpec, make_trunk: Callable[[], nn.Module], width: int, critic: str, /, **common: Any
+        self,
+        spec: TokenSpec,
+        make_trunk: Callable[[], nn.Module],
+        width: int,
+        critic: str,
+        /,
+        *,
+        one_way_joints: Annotated[bool, FLAG] = False,
+        **common: Any,
     ) -> None:
-        super().__init__(spec, **common)
+        super().__init__(spec, TokenNormalizer(spec, one_way=one_way_joints), **common)
+        self.one_way_joints = one_way_joints
         self.width, self.critic = width, critic
         self.trunk = make_trunk()
         self.critic_trunk = make_trunk() if critic == "trunk" else None
@@ -146,7 +157,10 @@ class LimbPolicy(Policy):
 
     def act(self, features: Tensor, observation: Observation) -> Tensor:
         """Action means (B, N, J) in nominal units, 0 where ``action_mask`` is 0."""
-        return self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
+        mean = self.action_head(features, self.normalizer.joints(observation), observation["action_mask"])
+        if self.one_way_joints:
+            mean = torch.where(self.normalizer.turned(observation["joints"]), -mean, mean)
+        return mean
 
     def value(self, features: Tensor, observation: Observation) -> Tensor:
         """Estimated return (B,)."""

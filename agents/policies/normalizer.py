@@ -18,6 +18,13 @@ KEYS = {
 }
 """Of an observation: what is normalised, and what says where it exists; None: everywhere."""
 
+TURNED = "angle", "phase", "speed", "axis_now", "activation", "axis", "range", "rest", "control_range"
+"""Features of a joint that have the opposite sign about the opposite axis."""
+
+SIDE = (0.31, 0.82, 0.48)
+"""To which axes point, x, y, z of the limb's frame: foremost along y, about which planar bodies turn, and at
+a right angle to no axis that a body is likely to have."""
+
 TRACES_AT_ONCE = 2**16
 """Slots of whose traces an update takes account."""
 
@@ -44,6 +51,9 @@ class TokenNormalizer(nn.Module):
         limit: Normalised states are clipped to [-limit, limit].
         slots: N of an ordinary network, whose slots have fixed meanings: each has its own scale and shift
             of the columns of tokens; 0: shared by all.
+        one_way: Read each joint as if its axis pointed to one side, see `turned`. A joint about an axis and
+            one about the opposite axis are the same joint with angles, speeds and actions of opposite sign;
+            so they look the same, and a policy whose actions are turned back treats them alike.
     """
 
     def __init__(
@@ -54,9 +64,20 @@ class TokenNormalizer(nn.Module):
         floor: float = 1e-2,
         limit: float = 10.0,
         slots: int = 0,
+        one_way: bool = False,
     ) -> None:
         super().__init__()
-        self.slots, self.floor, self.limit = slots, floor, limit
+        self.slots, self.floor, self.limit, self.one_way = slots, floor, limit, one_way
+        if one_way:
+            order, sign = torch.arange(spec.joint_size), torch.ones(spec.joint_size)
+            for name in (feature.name for feature in spec.joint if feature.name in TURNED):
+                columns = spec.joint_slice(name)
+                sign[columns] = -1
+                if name.endswith("range"):  # from low to high
+                    order[columns] = order[columns].flip(0)
+            self.axis = spec.joint_slice("axis")
+            for name, values in (("order", order), ("sign", sign), ("side", torch.tensor(SIDE))):
+                self.register_buffer(f"turned_{name}", values, persistent=False)
         kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
         if spec.trace_size:
             kinds["trace"] = np.ones(spec.trace_size, bool)
@@ -106,14 +127,28 @@ class TokenNormalizer(nn.Module):
         """
         for kind in self.kinds:
             if KEYS[kind][0] in observation and getattr(self, f"{kind}_is_state").any():
-                values, exists = _part(kind, observation)
+                values, exists = self._part(kind, observation)
                 if kind == "trace":  # slots are many: a part of the samples tells as much
                     stride = -(-exists.numel() // TRACES_AT_ONCE)
                     values, exists = values.flatten(0, -3)[::stride], exists.flatten(0, -2)[::stride]
                 self._merge(kind, values, exists)
 
+    def turned(self, joints: Tensor) -> Tensor:
+        """Where joints (..., J, G), as observed, have an axis that points away from `SIDE`, (..., J) bool."""
+        return (joints[..., self.axis] * self.turned_side).sum(-1) < 0
+
+    def _part(self, kind: str, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Values of a kind, and where they exist."""
+        key, mask = KEYS[kind]
+        values = observation[key]
+        exists = values.new_ones(values.shape[:-1]) if mask is None else observation[mask]
+        if self.one_way and kind == "joint":
+            turned = values.index_select(-1, self.turned_order) * self.turned_sign
+            values = torch.where(self.turned(values).unsqueeze(-1), turned, values)
+        return values, exists != 0
+
     def _normalize(self, kind: str, observation: Mapping[str, Tensor]) -> Tensor:
-        values, exists = _part(kind, observation)
+        values, exists = self._part(kind, observation)
         shift, scale, limit = (getattr(self, f"{kind}_{name}") for name in ("shift", "scale", "limit"))
         values = ((values.to(shift.dtype) - shift) * scale).clamp(-limit, limit)
         # Selecting, not multiplying: nothing that stands at padding gets through, not even NaN.
@@ -142,11 +177,3 @@ class TokenNormalizer(nn.Module):
         deviation = (squares / total).sqrt().clamp(min=self.floor)
         getattr(self, f"{kind}_shift").copy_(mean)  # descriptors: mean 0
         getattr(self, f"{kind}_scale").copy_(torch.where(is_state & (count > 0), 1 / deviation, 1.0))
-
-
-def _part(kind: str, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Values of a kind, and where they exist."""
-    key, mask = KEYS[kind]
-    values = observation[key]
-    is_there = torch.ones_like(values[..., 0], dtype=torch.bool) if mask is None else observation[mask] != 0
-    return values, is_there

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from somite.agents.policies import SMP, LimbTransformer
+from somite.envs.locomotion import LocomotionTask, RobotSet
+from somite.envs.locomotion.bodies.planar import drawn_shape
+from somite.envs.locomotion.bodies.planar_shape import planar_body
+from somite.envs.locomotion.limb_spec import LIMB_SPEC
 from tests.observations import pad, permute_joints, permute_limbs, random_observation
 
-from .helpers import CLOSE, MARGIN, MODULAR, N_JOINTS, N_TOKENS, POLICIES, build, run
+from .helpers import CLOSE, MARGIN, MODULAR, N_JOINTS, N_TOKENS, POLICIES, build, draw_large, run
 
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=8, deadline=None)  # of 12 bodies each
@@ -113,3 +120,35 @@ def test_policies_that_read_the_tree_notice_another_tree(name: str) -> None:
     star = {**chain, "parent": torch.tensor([[-1] + [0] * (N_TOKENS - 1)], dtype=torch.int32)}
     policy = build(name)
     assert (run(policy, chain)[0] - run(policy, star)[0]).abs().max() > MARGIN
+
+
+@pytest.mark.parametrize("policy", [LimbTransformer, SMP])
+def test_it_does_not_matter_to_which_side_the_axis_of_a_joint_points(policy, tmp_path) -> None:
+    """The same body twice, in the second with every other hinge about the opposite axis."""
+    shape = drawn_shape("planar", 0)
+    turned = [replace(own, hinge=own.hinge and replace(own.hinge, axis=-1)) for own in shape]
+    turned = [turned[i] if i % 2 else own for i, own in enumerate(shape)]
+    for file, own in (("as_built", shape), ("turned", turned)):
+        spec = planar_body("planar", own)
+        for segment in own[1:]:
+            spec.joint(segment.name).springref = 0.2 * segment.hinge.axis  # rad
+        (tmp_path / f"{file}.xml").write_text(spec.to_xml())
+    task = LocomotionTask(reset_noise=0, reset_speed_noise=0)  # noise is in joints' own coordinates
+    env = RobotSet(str(tmp_path), task=task).make_env(None, 2, threads=1)
+
+    def rewards(one_way: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        agent = policy(LIMB_SPEC, one_way_joints=one_way)
+        draw_large(agent, 0.5)
+        observation, found = env.reset(0), []
+        for _ in range(30):
+            agent.normalizer.update(observation)
+            step = env.step(run(agent, observation)[0].clamp(-1, 1))
+            observation = step.observation
+            found.append(step.rewards)
+        return torch.stack(found)  # (30, 2)
+
+    alike, not_alike = rewards(True), rewards(False)
+    torch.testing.assert_close(alike[:, 0], alike[:, 1], rtol=0, atol=1e-3)
+    assert alike[:, 0].std() > MARGIN
+    assert (not_alike[:, 0] - not_alike[:, 1]).abs().max() > MARGIN
