@@ -11,6 +11,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from ...envs.errors import UserError, nearest
+from .cross_validation import SCHEMA as FOLDS_SCHEMA
 from .report import SCHEMA
 from .tables import counted, interval, markdown, number
 
@@ -25,8 +26,9 @@ over training runs where there are several (their number stands beside the agent
 def write_results(table: Path, output: Path) -> None:
     """Write the page that a YAML file describes.
 
-    It has ``sections``, each with ``conditions`` of a ``report`` by suites, or ``results`` of evaluations
-    without, and what was ``published``; and what was ``not_run``.
+    It has ``sections``, each with ``conditions`` of a ``report`` by suites, or ``columns`` of a
+    ``cross_validation``, or ``results`` of plain evaluations, and what was ``published``; and what was
+    ``not_run``.
 
     Raises:
         UserError: a report, suite, condition or agent that it names is not there.
@@ -54,6 +56,11 @@ def _section(section: Mapping[str, Any], folder: Path) -> str:
                 raise UserError(f"no report has an agent {name!r}; {nearest(name, names)}")
             label = f"{name} ({counted(own['runs'].max())})"
             rows.append({"agent": label} | _cells(own, set(agents["place"]), section))
+    if "cross_validation" in section:
+        arms = pd.DataFrame(_read(folder / section["cross_validation"], "cross-validation")["arms"])
+        for _, own in arms.iterrows():
+            cells = {column: interval(own, value) for column, value in section["columns"].items()}
+            rows.append({"agent": f"{own['arm']} ({counted(own['runs'])})"} | cells)
     for own in section.get("results", []):
         rows.append({name: _given(name, value, folder) for name, value in own.items()})
     for published in section.get("published", []):
@@ -100,10 +107,12 @@ def _given(column: str, value: Any, folder: Path) -> str:
 
 
 def _read(path: Path, what: str) -> Any:
+    schema = {"report": SCHEMA, "cross-validation": FOLDS_SCHEMA}.get(what)
     if not path.is_file():
-        suite = "suite=... " if what == "report" else ""
-        raise UserError(f"there is no {what} {path}; somite-evaluate {suite}output=... writes it")
+        command = {"report": "somite-evaluate suite=...", "results": "somite-evaluate"}
+        told = f"{command.get(what, 'somite-cross-validate')} output=... writes it"
+        raise UserError(f"there is no {what} {path}; {told}")
     found = json.loads(path.read_text(encoding="utf-8"))
-    if what == "report" and found.get("schema") != SCHEMA:
-        raise UserError(f"{path} has the schema {found.get('schema')!r}; expected {SCHEMA!r}")
+    if schema is not None and found.get("schema") != schema:
+        raise UserError(f"{path} has the schema {found.get('schema')!r}; expected {schema!r}")
     return found

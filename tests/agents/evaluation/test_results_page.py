@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from somite.agents.evaluation.cross_validation import SCHEMA as FOLDS_SCHEMA
 from somite.agents.evaluation.report import SCHEMA
 from somite.agents.evaluation.results_page import write_results
 from somite.envs.errors import UserError
@@ -42,6 +43,15 @@ def test_figures_are_those_of_the_report(tmp_path: Path) -> None:
     assert "| SMP (3 runs) " in text and "471 [400, 500]" in text
     assert "theirs, published" in text and "472 ± 426" in text and "| hopper" in text
     assert "471 ± 12.5" in page(tmp_path, value="deviation")
+
+
+def test_arms_of_a_cross_validation_have_a_row_each(tmp_path: Path) -> None:
+    arm = {"arm": "wide", "runs": 1, "unseen/joint": 0.5, "unseen/joint_low": 0.25, "unseen/joint_high": 0.75}
+    (tmp_path / "folds.json").write_text(json.dumps({"schema": FOLDS_SCHEMA, "arms": [arm]}))
+    text = page(tmp_path, cross_validation="folds.json", columns={"of joint": "unseen/joint"})
+    assert re.search(r"\| wide \(1 run\) .* 0.50 \[0.25, 0.75\] \|", text)
+    with pytest.raises(UserError, match="has the schema 'somite-report"):
+        page(tmp_path, cross_validation="results.json")
 
 
 @pytest.mark.parametrize(
