@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,18 +31,29 @@ from somite.agents.storage.atomic import replace_file
 from somite.agents.storage.paths import command, hydra_quoted
 from somite.agents.storage.policy_json import policy_folders
 from somite.agents.storage.run_folder import hold, last_checkpoint, list_checkpoints, step_of
-from somite.agents.storage.untrusted import read_json, read_yaml
 from somite.agents.training.signals import StopSignals
 from somite.envs.errors import UserError, nearest, one_line
 from somite.envs.task_set import task_set_of
 from somite.scripts.cli.arguments import (
     check_names,
-    combinations,
     configuration,
     key_of,
     parse,
     with_implied,
     with_own_classes,
+)
+from somite.scripts.cli.arms import (
+    FORMAT_VERSION,
+    NAME,
+    OURS,
+    OWN,
+    SPLIT,
+    SPLIT_KEY,
+    Arm,
+    plain,
+    read_arms,
+    read_kept,
+    with_arms,
 )
 from somite.scripts.cli.command_line import program
 from somite.scripts.cli.jobs import check_composed
@@ -55,61 +62,17 @@ from somite.scripts.cli.multirun import (
     IN_USE,
     TO_RUN,
     Job,
-    check_kept,
     state_of,
     table,
 )
 from somite.scripts.cli.resume import check_own_classes, check_said_again, next_configuration
-from somite.scripts.cli.values import KEYS
-
-OWN = ("output", "seeds", "folds", "joint_split", "arms", "reference", "runs", "episodes", "jobs")
-"""Keys of this command; any other goes to every training."""
 
 FILE = "cross_validation.json"
 FILES = "report.md", "results.json", "results.csv", "episodes.jsonl"
 """Of the report, beside the folders of the arms."""
 
-FORMAT_VERSION = 1
 JOINT = "joint"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-_OURS = {"env.split": "folds=[fold_0,fold_1]", "seed": "seeds=[0,1]", "resume": "output=<folder>"}
-SPLIT = "env.split"
-_SPLIT_KEY = re.compile(r"env(\.\w+)*\.split")
 _POLL = 0.2  # seconds
-
-
-def with_arms(arguments: list[str]) -> list[str]:
-    """The arguments of a command line, with arms in place of keys that have several values.
-
-    Raises:
-        UserError: several seeds, or arms beside such a key.
-    """
-    parsed = parse(arguments)
-    overrides = OverridesParser.create().parse_overrides(parsed.overrides)
-    for override in overrides:
-        if override.key_or_group == "arms":
-            _check_once(override.input_line.partition("=")[2])
-    swept = [override for override in overrides if override.is_sweep_override()]
-    if not swept:
-        return arguments
-    lines = [override.input_line for override in swept]
-    for override in swept:
-        if override.key_or_group in (*OWN, *_OURS):
-            hint = _OURS.get(override.key_or_group, "a list in brackets")
-            raise UserError(f"{override.input_line}: say {hint}")
-    if any(key_of(text) == "arms" for text in parsed.overrides):
-        raise UserError(f"{lines[0]} makes an arm of each value; leave it out, or put it into arms=")
-    arms: dict[str, list[str]] = {}
-    for own in combinations(swept):
-        name = "-".join(map(_short, own))
-        if name in arms:
-            told = "two arms would be called"
-            raise UserError(f"{' '.join(lines)}: {told} {name}; name them yourself by arms=")
-        arms[name] = own
-    told = ", ".join(f"{name}: [{', '.join(map(hydra_quoted, own))}]" for name, own in arms.items())
-    # In place of the first: argparse wants all overrides in a row.
-    found = [f"arms={{{told}}}" if text == lines[0] else text for text in arguments]
-    return [text for text in found if text not in lines]
 
 
 def cross_validate(config: DictConfig) -> None:
@@ -148,33 +111,21 @@ def cross_validate(config: DictConfig) -> None:
             raise SystemExit(1)
 
 
-@dataclass(frozen=True)
-class Arm:
-    """What is compared: the arguments of its trainings, but for split and seed, and its seeds.
-
-    ``split_key`` is the key that the split goes to, another one where further families are trained on.
-    """
-
-    arguments: tuple[str, ...]
-    seeds: tuple[int, ...]
-    split_key: str = SPLIT
-
-
 class _Plan:
     """The trainings of all arms: those of before, and what the command line adds."""
 
     def __init__(self, config: DictConfig, output: Path) -> None:
         self.output, known = output, HydraConfig.get().overrides
-        kept = _read_kept(output / FILE) if (output / FILE).is_file() else None
+        kept = read_kept(output / FILE) if (output / FILE).is_file() else None
         given = [text for text in known.task if key_of(text) not in OWN]
         own = {key_of(text) for text in known.task if key_of(text) in OWN}
         for text in given:
-            if key_of(text) in _OURS:
-                raise UserError(f"{text}: this command says that itself; give it {_OURS[key_of(text)]}")
+            if key_of(text) in OURS:
+                raise UserError(f"{text}: this command says that itself; give it {OURS[key_of(text)]}")
         if "split" not in config.env:
             choice = HydraConfig.get().runtime.choices.env
             raise UserError(f"env={choice} has no bodies that a split could hold out; env=cheetah has")
-        named = _read_arms(config.arms)
+        named = read_arms(config.arms)
         if not named and (given or kept is None):
             named = {str(HydraConfig.get().runtime.choices.agent): []}
             arms = {} if kept is None else kept["arms"]
@@ -208,12 +159,12 @@ class _Plan:
         for name, arguments in named.items():
             self._name(name, arguments, seeds)
         if not named and "seeds" in own:
-            self.arms = {name: _with_seeds(arm, seeds) for name, arm in self.arms.items()}
+            self.arms = {name: arm.with_seeds(seeds) for name, arm in self.arms.items()}
         self.algorithms = {
             name: self._checked(name, arm, None if name in named else set(given))
             for name, arm in self.arms.items()
         }
-        given_runs = _plain(config.runs) or {}
+        given_runs = plain(config.runs) or {}
         found = self._read_runs(given_runs)
         left = (name for name in kept["runs"] if name not in given_runs)
         self.runs = self._there({name: kept["runs"][name] for name in left}) | found
@@ -235,13 +186,13 @@ class _Plan:
 
     def _name(self, name: str, own: Sequence[str], seeds: tuple[int, ...]) -> None:
         """Adds an arm, or further seeds of one that is there. Raises UserError: invalid, or changed."""
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise UserError(f"arms: {name!r} is to name a folder; use letters, digits, _, -, + and .")
         if name in (FILE, *FILES):
             raise UserError(f"arms: {name} is a file of the report; give the arm another name")
         keys = [text.partition("=")[2] for text in own if key_of(text) == "split_key"]
         split_key = keys[-1] if keys else SPLIT
-        if not _SPLIT_KEY.fullmatch(split_key):
+        if not SPLIT_KEY.fullmatch(split_key):
             raise UserError(f"arm {name}: split_key={split_key}: say env.settings.<family>.split")
         own = with_implied([text for text in own if key_of(text) != "split_key"], chooses_env=False)
         common = self.common
@@ -255,7 +206,7 @@ class _Plan:
             self._check_same(name, before, new)
         elif own and name not in self.arms:
             check_names([*with_own_classes(arguments, "train"), *self.further], "train")
-        self.arms[name] = _with_seeds(before, seeds)
+        self.arms[name] = before.with_seeds(seeds)
 
     def _compose(self, overrides: Sequence[str], split_key: str = SPLIT) -> DictConfig:
         """The configuration of the joint policy's training. Raises UserError."""
@@ -440,87 +391,9 @@ class _Plan:
         cross_validate(trained, self.environment, self.output, *options)
 
 
-def _check_once(arms: str) -> None:
-    """Raises UserError: a name stands twice among arms, of which Hydra would keep the last."""
-    try:
-        node = yaml.compose(arms, yaml.SafeLoader)
-    except yaml.YAMLError:
-        return  # it is a path, or Hydra's own way of writing; YAML is close to it
-    names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"arms: two arms are called {name}; give each a name of its own")
-
-
-def _short(argument: str) -> str:
-    """A name for an arm: ``mlp`` for ``agent=mlp``, ``width_64`` for ``agent.width=64``."""
-    key, _, value = argument.partition("=")
-    return re.sub(r"[^\w.+-]+", "_", f"{key.rpartition('.')[2]}_{value}" if "." in key else value)
-
-
 def _environment(config: DictConfig) -> dict[str, Any]:
     """What a training's environment is built from."""
-    plain = OmegaConf.to_container(config.env, resolve=True)
-    return hydra.utils.get_class(config.env._target_).used(plain)
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _with_seeds(arm: Arm, seeds: Sequence[int]) -> Arm:
-    return replace(arm, seeds=tuple(dict.fromkeys((*arm.seeds, *seeds))))
-
-
-def _read_kept(file: Path) -> dict[str, Any]:
-    """What `_Plan` kept, in a file that may be a stranger's. Raises UserError."""
-    kept = read_json(file, 2**26)
-    found = kept.get("format") if isinstance(kept, dict) else None
-    if found != FORMAT_VERSION:
-        raise UserError(f"{file} is of format {found!r}; this version reads {FORMAT_VERSION}")
-    valid = KEYS["cross_validate"]
-    try:
-        for key in ("folds", "joint_split"):
-            valid[key].read(f"{file}: {key}", kept[key])
-        for name, arm in kept["arms"].items():
-            if not _NAME.fullmatch(name):
-                raise UserError(f"{file}: {name!r} is not the name of an arm")
-            check_kept(arm["arguments"], f"{file}: arm {name}")
-            seeds = valid["seeds"].read(f"{file}: seeds", arm["seeds"])
-            if not _SPLIT_KEY.fullmatch(arm["split_key"]):
-                raise UserError(f"{file}: {arm['split_key']!r} is not the key of a split")
-            kept["arms"][name] = Arm(tuple(arm["arguments"]), tuple(seeds), arm["split_key"])
-        check_kept(kept["arguments"], str(file))
-        if not kept["arms"]:
-            raise UserError(f"{file} is damaged: it has no arms")
-        for key in {"episodes", "reference"} & {*kept}:  # those of earlier versions have neither
-            valid[key].read(f"{file}: {key}", kept[key])
-        kept["runs"] = {str(name): list(map(str, folders)) for name, folders in kept["runs"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged: {type(error).__name__}: {error}") from error
-    return kept
-
-
-def _read_arms(given: Any) -> dict[str, list[str]]:
-    """The arguments of each arm, of a node of the configuration or a file. Raises UserError."""
-    arms, where = _plain(given), "arms"
-    if isinstance(arms, str):
-        where = f"arms={arms}"
-        if not Path(arms).is_file():
-            raise UserError(f"{where}: there is no such file; it has a line for each arm, name: key=value")
-        arms = OmegaConf.to_container(read_yaml(Path(arms)))
-    if not isinstance(arms, dict | None):
-        raise UserError(f'{where} must be names with arguments: arms={{base: "", wide: "agent.width=128"}}')
-    found = {}
-    for name, own in (arms or {}).items():
-        texts = shlex.split(own) if isinstance(own, str) else own or []
-        if not isinstance(texts, list) or not all(isinstance(t, str) and "=" in t for t in texts):
-            raise UserError(f"{where}: {name} is {own!r}; expected as in {name}: 'agent.width=128'")
-        for text in texts:
-            if key_of(text) in (*_OURS, *OWN):
-                raise UserError(f"{where}: {name} has {text}, which is the same for all arms")
-        found[str(name)] = texts
-    return found
+    return hydra.utils.get_class(config.env._target_).used(plain(config.env))
 
 
 def _log_of(job: Job) -> Path:

@@ -19,8 +19,9 @@ from somite.agents.bundled import bundled_folder
 from somite.agents.evaluation import cross_validation
 from somite.envs.errors import UserError
 from somite.scripts import cross_validate
+from somite.scripts.cli.arms import read_arms, read_kept, with_arms
 from somite.scripts.cli.multirun import Job
-from somite.scripts.cross_validate import FILE, _read_arms, _read_kept, main, with_arms
+from somite.scripts.cross_validate import FILE, main
 
 TINY = (
     "env.task.max_episode_steps=10",
@@ -129,7 +130,7 @@ def test_what_it_cannot_do_is_refused_at_once(
 
 
 def test_arms_that_cannot_be_read_are_told_how() -> None:
-    assert _read_arms({"a": "", "b": None, "c": "x=1 y=[1,2]", "d": ["x=1"]}) == {
+    assert read_arms({"a": "", "b": None, "c": "x=1 y=[1,2]", "d": ["x=1"]}) == {
         "a": [], "b": [], "c": ["x=1", "y=[1,2]"], "d": ["x=1"],
     }  # fmt: skip
     for given, why in (
@@ -140,7 +141,7 @@ def test_arms_that_cannot_be_read_are_told_how() -> None:
         (["agent.width=3"], "must be names with arguments"),
     ):
         with pytest.raises(UserError, match=why):
-            _read_arms(given)
+            read_arms(given)
 
 
 def test_runs_stay_where_they_were_and_may_be_taken_out(
@@ -172,7 +173,7 @@ def test_what_a_stranger_kept_runs_nothing(trained: list, capsys: pytest.Capture
         assert why in refused(capsys, "output=out")
     file.write_text(json.dumps(json.loads(whole) | {"arms": {}}))
     with pytest.raises(UserError, match="damaged: it has no arms"):
-        _read_kept(file)
+        read_kept(file)
 
 
 WAITS = """
