@@ -102,8 +102,9 @@ class Block(nn.Module):
     blocks", ICLR 2024, find no loss). Attention is written out, because fused attention has no fast path
     under ``vmap`` and was no faster for a dozen tokens.
 
-    Methods take tokens x (B, N, width), ``exists`` (B, 1, N) of 0 and 1, and in ``related`` scores (B, N, N)
-    to add, one for each head, or None.
+    Methods take tokens x (B, N, width), ``exists`` (B, 1, N) of 0 and 1, in ``related`` scores (B, N, N)
+    to add, one for each head, or None, and in ``asking`` (B, N, width), normalised, what queries and keys are
+    made from, or None: from the tokens.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, residual_gain: float) -> None:
@@ -116,28 +117,45 @@ class Block(nn.Module):
         self.up = linear(width, feedforward, RELU_GAIN)
         self.down = linear(feedforward, width, residual_gain)
 
-    def forward(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        exists: Tensor,
+        related: tuple[Tensor, ...] | None = None,
+        asking: Tensor | None = None,
+    ) -> Tensor:
         """Tokens (B, N, width)."""
-        heads = self._heads(norm(x), exists, related)
+        heads = self._heads(norm(x), exists, related, asking)
         x = x + torch.cat([torch.matmul(weights, value) / total for weights, total, value in heads], -1)
         return x + self.down(functional.relu(self.up(norm(x))))
 
-    def shares(self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None = None) -> Tensor:
+    def shares(
+        self,
+        x: Tensor,
+        exists: Tensor,
+        related: tuple[Tensor, ...] | None = None,
+        asking: Tensor | None = None,
+    ) -> Tensor:
         """What `forward` lets each token take from each, (B, N, N), [reader, read], the mean over heads.
 
         A row sums to 1 over the tokens that exist. To look at: `forward` does not need it.
         """
-        heads = self._heads(norm(x), exists, related)
+        heads = self._heads(norm(x), exists, related, asking)
         return torch.stack([weights / total for weights, total, _ in heads]).mean(0)
 
     def _heads(
-        self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None
+        self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None, asking: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Of each head: weights (B, N, N), [query, key]; their sums (B, N, 1); values (B, N, size)."""
         size = x.shape[-1] // self.heads
         # Views of one product, one per head: batched products take them without the copies that a
         # dimension for heads would need.
-        parts = self.query_key_value(x).split(size, dim=-1)  # each: (B, N, size)
+        if asking is None:
+            parts = self.query_key_value(x).split(size, dim=-1)  # each: (B, N, size)
+        else:
+            ask, tell = self.query_key_value.weight.tensor_split([2 * x.shape[-1]])
+            asked, told = functional.linear(asking, ask), functional.linear(x, tell)
+            parts = (*asked.split(size, dim=-1), *told.split(size, dim=-1))
         for head in range(self.heads):
             query, key, value = parts[head :: self.heads]
             scores = torch.matmul(query * (1 / math.sqrt(size)), key.mT)  # scores: (B, N, N)

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,6 +57,28 @@ class LimbReader(nn.Module):
         rows = functional.relu(token.unsqueeze(-2) + self.joint(joints))  # rows: (B, N, J, width)
         rows = rows * (joint_mask != 0).to(rows.dtype).unsqueeze(-1)
         return functional.relu(token) + rows.sum(-2)  # (B, N, width)
+
+
+class BodyReader(nn.Module):
+    """What each limb is like, whatever it does: from descriptors alone."""
+
+    def __init__(self, spec: TokenSpec, width: int) -> None:
+        super().__init__()
+        parts = (
+            tuple(f for f in features if f.kind == "descriptor") for features in (spec.token, spec.joint)
+        )
+        self.reader = LimbReader(TokenSpec(*parts), width)
+        self.limb = linear(width, width, RELU_GAIN)
+        for name, is_state in (("token", spec.token_is_state()), ("joint", spec.joint_is_state())):
+            columns = torch.from_numpy(np.flatnonzero(~is_state))
+            self.register_buffer(f"{name}_columns", columns, persistent=False)
+
+    def forward(self, tokens: Tensor, joints: Tensor, joint_mask: Tensor) -> Tensor:
+        """From (B, N, F), (B, N, J, G) and (B, N, J) to embeddings (B, N, width), normalised."""
+        tokens = tokens.index_select(-1, self.token_columns)
+        joints = joints.index_select(-1, self.joint_columns)
+        x = self.reader(tokens, joints, joint_mask)  # x: (B, N, width)
+        return norm(functional.relu(self.limb(norm(x))))
 
 
 class JointHead(nn.Module):
@@ -275,10 +298,18 @@ class Trunk(nn.Module):
     """See `relations`."""
 
     def __init__(
-        self, spec: TokenSpec, width: int, layers: int, heads: int, feedforward: int, tree_encoding: bool
+        self,
+        spec: TokenSpec,
+        width: int,
+        layers: int,
+        heads: int,
+        feedforward: int,
+        tree_encoding: bool,
+        attends_by: str,
     ) -> None:
         super().__init__()
         self.reader = LimbReader(spec, width)
+        self.body = BodyReader(spec, width) if attends_by == "body" else None
         self.blocks = blocks(layers, width, heads, feedforward)
         self.tree_encoding = tree_encoding
         if tree_encoding:
@@ -289,24 +320,24 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
         """(B, N, width), from tokens (B, N, F) and joints (B, N, J, G), both normalised."""
-        x, exists, related = self._read(tokens, joints, observation)
+        x, *attended = self._read(tokens, joints, observation)
         for block in self.blocks:
-            x = block(x, exists, related)
+            x = block(x, *attended)
         return norm(x)
 
     def attention(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
         """What each limb takes from each in `forward`, (B, layers, N, N), [layer, reader, read]."""
-        x, exists, related = self._read(tokens, joints, observation)
+        x, exists, *attended = self._read(tokens, joints, observation)
         layers = []
         for block in self.blocks:
-            layers.append(block.shares(x, exists, related) * exists.mT)
-            x = block(x, exists, related)
+            layers.append(block.shares(x, exists, *attended) * exists.mT)
+            x = block(x, exists, *attended)
         return torch.stack(layers, 1)
 
     def _read(
         self, tokens: Tensor, joints: Tensor, observation: Observation
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
-        """Limbs (B, N, width), which exist (B, 1, N), and the scores of their relations."""
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None, Tensor | None]:
+        """Limbs (B, N, width), and what each block takes beside them."""
         x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
         related = None
         if self.tree_encoding:
@@ -314,7 +345,8 @@ class Trunk(nn.Module):
             depth, relation = relations(parent, mask, TREE_LIMIT, self.doublings)
             x = x + functional.embedding(depth, self.depth)
             related = functional.embedding(relation, self.relation).unbind(-1)  # each: (B, N, N)
-        return x, existing(observation, x), related
+        asking = None if self.body is None else self.body(tokens, joints, observation["joint_mask"])
+        return x, existing(observation, x), related, asking
 
 
 @checked("agent", heads_divide_width)
@@ -325,7 +357,9 @@ class LimbTransformer(LimbPolicy):
     2022), with ``tree_encoding`` after SWAT (Hong et al., "Structure-aware transformer policy for
     inhomogeneous multi-task RL", ICLR 2022). SWAT numbers limbs by traversals, which depend on the
     order of children; here a limb is told its depth, and attention the path between two limbs (steps
-    up, steps down), which do not.
+    up, steps down), which do not. With ``attends_by`` "body", what limbs take from which depends on what they
+    are like and not on what they do: queries and keys are made from descriptors, values from all (the fixed
+    attention of Xiong et al., "Universal morphology control via contextual modulation", ICML 2023).
     """
 
     def __init__(
@@ -336,13 +370,14 @@ class LimbTransformer(LimbPolicy):
         heads: Annotated[int, REPEATS] = 2,
         feedforward: Annotated[int, SIZE] = 64,
         tree_encoding: Annotated[bool, FLAG] = False,
+        attends_by: Annotated[str, one_of("state", "body")] = "state",
         critic: Annotated[str, one_of(*CRITICS)] = "pooled",
         **common: Any,
     ) -> None:
-        make_trunk = functools.partial(Trunk, spec, width, layers, heads, feedforward, tree_encoding)
-        super().__init__(spec, make_trunk, width, critic, **common)
+        trunk = width, layers, heads, feedforward, tree_encoding, attends_by
+        super().__init__(spec, functools.partial(Trunk, spec, *trunk), width, critic, **common)
         self.layers, self.heads, self.feedforward = layers, heads, feedforward
-        self.tree_encoding = tree_encoding
+        self.tree_encoding, self.attends_by = tree_encoding, attends_by
 
     def attention(self, observation: Observation, memory: Memory) -> Tensor:
         """What each limb takes from each, (B, layers, N, N), [layer, reader, read]."""

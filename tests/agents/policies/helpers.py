@@ -11,6 +11,7 @@ from tests.observations import SPEC
 MODULAR = {
     "transformer": lambda: LimbTransformer(SPEC, width=16),
     "transformer_tree": lambda: LimbTransformer(SPEC, width=16, heads=4, tree_encoding=True, critic="trunk"),
+    "transformer_body": lambda: LimbTransformer(SPEC, width=16, attends_by="body"),
     "smp_both": lambda: SMP(SPEC, width=16, message=8, critic="trunk"),
     "smp_up": lambda: SMP(SPEC, width=16, message=8, messages="up", critic="pooled"),
     "smp_down": lambda: SMP(SPEC, width=16, message=8, messages="down"),

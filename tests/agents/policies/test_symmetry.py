@@ -15,7 +15,7 @@ from somite.envs.locomotion import LocomotionTask, RobotSet
 from somite.envs.locomotion.bodies.planar import drawn_shape
 from somite.envs.locomotion.bodies.planar_shape import planar_body
 from somite.envs.locomotion.limb_spec import LIMB_SPEC
-from tests.observations import pad, permute_joints, permute_limbs, random_observation
+from tests.observations import SPEC, pad, permute_joints, permute_limbs, random_observation
 
 from .helpers import CLOSE, MARGIN, MODULAR, N_JOINTS, N_TOKENS, POLICIES, build, draw_large, run
 
@@ -100,6 +100,19 @@ def test_what_stands_at_padding_changes_nothing(name: str, seed: int, junk: floa
     action, value = run(policy, observation)
     spoiled_action, spoiled_value = run(policy, spoiled)
     assert torch.equal(spoiled_action, action) and torch.equal(spoiled_value, value)
+
+
+@pytest.mark.parametrize(("attends_by", "same"), [("body", True), ("state", False)])
+def test_attention_by_the_body_does_not_see_what_limbs_do(attends_by: str, same: bool) -> None:
+    observation = random_observation(0, 12)
+    moved = dict(observation)
+    for part, is_state in (("tokens", SPEC.token_is_state()), ("joints", SPEC.joint_is_state())):
+        changed = observation[part] + torch.from_numpy(is_state).float()
+        moved[part] = torch.where(observation[part] != 0, changed, 0.0)
+    policy = LimbTransformer(SPEC, width=16, attends_by=attends_by)
+    draw_large(policy, 1.5)
+    one, other = (policy.attention(seen, {}) for seen in (observation, moved))
+    assert torch.allclose(one, other) is same
 
 
 def test_relabelling_limbs_changes_the_ordinary_network() -> None:
