@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,20 @@ def _attention(scores: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
     return weights, weights.sum(-1, keepdim=True) + NO_TOTAL
 
 
+class Beside(NamedTuple):
+    """What attention takes beside the tokens.
+
+    Args:
+        exists: (B, 1, N) of 0 and 1.
+        related: Scores to add, (B, N, N) for each head.
+        asking: What queries and keys are made from, (B, N, width), normalised; None: from the tokens.
+    """
+
+    exists: Tensor
+    related: tuple[Tensor, ...] | None = None
+    asking: Tensor | None = None
+
+
 class Block(nn.Module):
     """Pre-norm attention and feed-forward layers (Xiong et al., "On layer normalization", 2020).
 
@@ -102,9 +116,7 @@ class Block(nn.Module):
     blocks", ICLR 2024, find no loss). Attention is written out, because fused attention has no fast path
     under ``vmap`` and was no faster for a dozen tokens.
 
-    Methods take tokens x (B, N, width), ``exists`` (B, 1, N) of 0 and 1, in ``related`` scores (B, N, N)
-    to add, one for each head, or None, and in ``asking`` (B, N, width), normalised, what queries and keys are
-    made from, or None: from the tokens.
+    Methods take tokens x (B, N, width) and what is `Beside` them.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, residual_gain: float) -> None:
@@ -117,36 +129,23 @@ class Block(nn.Module):
         self.up = linear(width, feedforward, RELU_GAIN)
         self.down = linear(feedforward, width, residual_gain)
 
-    def forward(
-        self,
-        x: Tensor,
-        exists: Tensor,
-        related: tuple[Tensor, ...] | None = None,
-        asking: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, beside: Beside) -> Tensor:
         """Tokens (B, N, width)."""
-        heads = self._heads(norm(x), exists, related, asking)
+        heads = self._heads(norm(x), beside)
         x = x + torch.cat([torch.matmul(weights, value) / total for weights, total, value in heads], -1)
         return x + self.down(functional.relu(self.up(norm(x))))
 
-    def shares(
-        self,
-        x: Tensor,
-        exists: Tensor,
-        related: tuple[Tensor, ...] | None = None,
-        asking: Tensor | None = None,
-    ) -> Tensor:
+    def shares(self, x: Tensor, beside: Beside) -> Tensor:
         """What `forward` lets each token take from each, (B, N, N), [reader, read], the mean over heads.
 
         A row sums to 1 over the tokens that exist. To look at: `forward` does not need it.
         """
-        heads = self._heads(norm(x), exists, related, asking)
+        heads = self._heads(norm(x), beside)
         return torch.stack([weights / total for weights, total, _ in heads]).mean(0)
 
-    def _heads(
-        self, x: Tensor, exists: Tensor, related: tuple[Tensor, ...] | None, asking: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _heads(self, x: Tensor, beside: Beside) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Of each head: weights (B, N, N), [query, key]; their sums (B, N, 1); values (B, N, size)."""
+        exists, related, asking = beside
         size = x.shape[-1] // self.heads
         # Views of one product, one per head: batched products take them without the copies that a
         # dimension for heads would need.

@@ -23,6 +23,7 @@ from .layers import (
     RELU_GAIN,
     REPEATS,
     SIZE,
+    Beside,
     blocks,
     existing,
     heads_divide_width,
@@ -320,24 +321,22 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
         """(B, N, width), from tokens (B, N, F) and joints (B, N, J, G), both normalised."""
-        x, *attended = self._read(tokens, joints, observation)
+        x, beside = self._read(tokens, joints, observation)
         for block in self.blocks:
-            x = block(x, *attended)
+            x = block(x, beside)
         return norm(x)
 
     def attention(self, tokens: Tensor, joints: Tensor, observation: Observation) -> Tensor:
         """What each limb takes from each in `forward`, (B, layers, N, N), [layer, reader, read]."""
-        x, exists, *attended = self._read(tokens, joints, observation)
+        x, beside = self._read(tokens, joints, observation)
         layers = []
         for block in self.blocks:
-            layers.append(block.shares(x, exists, *attended) * exists.mT)
-            x = block(x, exists, *attended)
+            layers.append(block.shares(x, beside) * beside.exists.mT)
+            x = block(x, beside)
         return torch.stack(layers, 1)
 
-    def _read(
-        self, tokens: Tensor, joints: Tensor, observation: Observation
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None, Tensor | None]:
-        """Limbs (B, N, width), and what each block takes beside them."""
+    def _read(self, tokens: Tensor, joints: Tensor, observation: Observation) -> tuple[Tensor, Beside]:
+        """Limbs (B, N, width), and what is beside them in each block."""
         x = self.reader(tokens, joints, observation["joint_mask"])  # x: (B, N, width)
         related = None
         if self.tree_encoding:
@@ -346,7 +345,7 @@ class Trunk(nn.Module):
             x = x + functional.embedding(depth, self.depth)
             related = functional.embedding(relation, self.relation).unbind(-1)  # each: (B, N, N)
         asking = None if self.body is None else self.body(tokens, joints, observation["joint_mask"])
-        return x, existing(observation, x), related, asking
+        return x, Beside(existing(observation, x), related, asking)
 
 
 @checked("agent", heads_divide_width)

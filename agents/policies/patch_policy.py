@@ -20,6 +20,7 @@ from .layers import (
     RELU_GAIN,
     REPEATS,
     SIZE,
+    Beside,
     Queries,
     blocks,
     convolutions,
@@ -153,7 +154,7 @@ class PatchTransformer(PatchPolicy):
     def _read(self, x: Tensor, exists: Tensor) -> Tensor:
         latents = self.widen(self.gather(x, exists).unflatten(-1, (self.latents, self.size))) + self.names
         for block in self.blocks:  # latents: (B, latents, width)
-            latents = block(latents, torch.ones_like(latents[..., 0]).unsqueeze(-2))
+            latents = block(latents, Beside(torch.ones_like(latents[..., 0]).unsqueeze(-2)))
         return norm(latents).flatten(-2)
 
     def _places(self, observation: Observation) -> Tensor | None:

@@ -17,6 +17,7 @@ from .layers import (
     RELU_GAIN,
     REPEATS,
     SIZE,
+    Beside,
     Queries,
     TokenLSTM,
     blocks,
@@ -220,7 +221,7 @@ class SensorTransformer(SensorPolicy):
         x = self.embed(functional.relu(self.sensor(tokens) + recent))  # x: (B, N, width)
         exists = existing(observation, x)
         for block in self.blocks:
-            x = block(x, exists)
+            x = block(x, Beside(exists))
         return norm(x), exists
 
     def _read(self, x: Tensor, exists: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ...agents.storage.run_folder import LOCK, claim_folder, hold, list_checkpoi
 from ...agents.storage.save_errors import OF_THE_DISK
 from ...agents.training.faults import RunFault
 from ...envs.errors import UserError, nearest
-from .arguments import configuration, parse
+from .arguments import configuration, key_of, parse
 from .resume import RESUMED
 from .streams import guard_log_files
 from .values import check_values
@@ -120,9 +120,9 @@ def _check_families(composed: DictConfig) -> None:
     families = OmegaConf.to_container(composed.env).get("families")
     families = [families] if isinstance(families, str) else families or []
     for text in composed.hydra.overrides.task:
-        of, _, rest = text.lstrip("+~").removeprefix("env.settings.").partition(".")
-        if text.lstrip("+~").startswith("env.settings.") and of not in families and rest:
-            raise UserError(f"{text}: env.families={families} does not have it; {nearest(of, families)}")
+        env, settings, family, *_ = [*key_of(text).split("."), "", ""]
+        if (env, settings) == ("env", "settings") and family and family not in families:
+            raise UserError(f"{text}: env.families={families} does not have it; {nearest(family, families)}")
 
 
 def do_task(task: Task, config: DictConfig, command: str) -> None:
