@@ -69,14 +69,12 @@ class TokenNormalizer(nn.Module):
         super().__init__()
         self.slots, self.floor, self.limit, self.one_way = slots, floor, limit, one_way
         if one_way:
-            order, sign = torch.arange(spec.joint_size), torch.ones(spec.joint_size)
+            sign = torch.ones(spec.joint_size)
             for name in (feature.name for feature in spec.joint if feature.name in TURNED):
-                columns = spec.joint_slice(name)
-                sign[columns] = -1
-                if name.endswith("range"):  # from low to high
-                    order[columns] = order[columns].flip(0)
+                sign[spec.joint_slice(name)] = -1
             self.axis = spec.joint_slice("axis")
-            for name, values in (("order", order), ("sign", sign), ("side", torch.tensor(SIDE))):
+            self.columns = [(f.name, spec.joint_slice(f.name)) for f in spec.joint]
+            for name, values in (("sign", sign), ("side", torch.tensor(SIDE))):
                 self.register_buffer(f"turned_{name}", values, persistent=False)
         kinds = {"token": spec.token_is_state() & (not fixed), "joint": spec.joint_is_state() & (not fixed)}
         if spec.trace_size:
@@ -143,7 +141,11 @@ class TokenNormalizer(nn.Module):
         values = observation[key]
         exists = values.new_ones(values.shape[:-1]) if mask is None else observation[mask]
         if self.one_way and kind == "joint":
-            turned = values.index_select(-1, self.turned_order) * self.turned_sign
+            # In pieces, which is several times as fast as by the numbers of the columns.
+            pieces = [(name, values[..., columns]) for name, columns in self.columns]
+            # Of a range, which goes from low to high, the ends change places.
+            pieces = [piece.flip(-1) if name.endswith("range") else piece for name, piece in pieces]
+            turned = torch.cat(pieces, -1) * self.turned_sign
             values = torch.where(self.turned(values).unsqueeze(-1), turned, values)
         return values, exists != 0
 
