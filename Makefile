@@ -1,4 +1,4 @@
-# make demo       train on some bodies, evaluate on unseen ones, write a video
+# make demo       an agent on bodies it never saw, as a table and a film; then one trained here, beside a control
 # make test       lint and tests, without the slow ones
 # make test-slow  the slow tests only
 # make lint       ruff
@@ -17,8 +17,10 @@ export OMP_NUM_THREADS ?= 1
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
+	.venv/bin/somite-evaluate run=bundled/cheetah-limb_transformer bodies=unseen episodes=5 video=true \
+		output=runs/demo
 	.venv/bin/somite-train experiment=demo
-	.venv/bin/somite-evaluate run=last video=true
+	.venv/bin/somite-evaluate 'run=[last,bundled/cheetah-mlp]' bodies=unseen output=runs/demo/control
 	@echo 'Curves: .venv/bin/tensorboard --logdir runs'
 
 # Each worker begins with a part of the files of its own: what a file's tests share is made once.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import mujoco
 
@@ -185,13 +186,15 @@ def get_split(family_name: str, split_name: str) -> Split:
     return checked_split(split_name, seen, unseen, build)
 
 
-def _names(family: Family, side: Sequence[str] | Mapping[str, int]) -> tuple[str, ...]:
+def _names(family: Family, side: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
     """Names of a side of a split.
 
-    Either a list of them, or ``count`` drawn bodies from number ``first`` on, of those with ``most_limbs`` at
-    most where that is told.
+    Either a list of them, or the ``numbers`` of drawn bodies in a row, or ``count`` of these from number
+    ``first`` on, of those with ``most_limbs`` at most where that is told.
     """
-    if isinstance(side, Mapping):
+    if isinstance(side, Mapping) and "numbers" in side:
+        side = [f"{family.name}_{number}" for number in side["numbers"].split()]
+    elif isinstance(side, Mapping):
         numbered = (f"{family.name}_{number}" for number in itertools.count(side["first"]))
         most = side.get("most_limbs")
         fitting = (name for name in numbered if most is None or build(name).n_limbs <= most)

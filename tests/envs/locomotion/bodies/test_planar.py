@@ -236,3 +236,19 @@ def test_splits_are_ranges_of_numbers():
         f"planar_{n}" for n in range(last) if build(f"planar_{n}").n_limbs > 8
     }
     assert load_manifest()["splits"]["drawn_256"]["planar"]["seen"] == {"first": 0, "count": 256}
+
+
+def test_bodies_of_two_legs_are_all_that_have_them():
+    few, many = (get_split("planar", f"two_legs_{count}").seen for count in (64, 256))
+    assert many[:64] == few and len(many) == 256
+    most = load_manifest()["splits"]["two_legs_1024"]["planar"]["seen"]["numbers"].split()
+    assert len(most) == 1024 and [f"planar_{number}" for number in most[:256]] == list(many)
+    assert not set(map(int, most)) & set(range(1000, 1032))
+
+    def roots(number: int) -> list[str]:  # of the parts of the trunk and of the legs
+        names = [own.name for own in planar.drawn_shape("planar", number)]
+        return [name for name in names if name.startswith("torso") or name.endswith("_1")]
+
+    last = int(few[-1].split("_")[-1])
+    fitting = [n for n in range(last + 1) if len(r := roots(n)) == 3 and not r[1].startswith("torso")]
+    assert [f"planar_{number}" for number in fitting] == list(few)
