@@ -2,6 +2,7 @@
 
 from .clone import Clone
 from .cma_es import CMAES
+from .es import ES
 from .ppo import PPO
 
-__all__ = ["CMAES", "PPO", "Clone"]
+__all__ = ["CMAES", "ES", "PPO", "Clone"]

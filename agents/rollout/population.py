@@ -71,6 +71,11 @@ def shards_of(size: int, shard_size: int) -> list[slice]:
     return [slice(first, min(first + shard_size, size)) for first in range(0, size, shard_size)]
 
 
+def starts_of(shard: slice, starts: Sequence[Any], episodes: int) -> Sequence[Any]:
+    """Of `Population.evaluate`'s starts, those of a shard."""
+    return starts if len(starts) == episodes else starts[shard.start * episodes : shard.stop * episodes]
+
+
 def automatic_shard_size(
     policy: Policy, task_set: TaskSet, size: int, episodes: int, spread: bool = False
 ) -> int:
@@ -113,7 +118,9 @@ class Simulator:
         return self._task_set.make_env(self.bodies, rows, device, **options)
 
     def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
-        """Scores of all candidates (S, n) from the same E starts; None: stopped, which is asked now and then.
+        """Scores of all candidates (S, n); None: stopped, which is asked now and then.
+
+        ``starts`` are E of all of them, or S * E, those of each after those of the one before.
 
         Raises:
             UserError: the device's memory does not suffice, or what the environment's `check` finds.
@@ -185,7 +192,7 @@ class _Loop:
 
     def _begin(self, candidates: np.ndarray, starts: Sequence[Any]) -> None:
         parameters = split_parameters(self._policy, candidates)
-        first = self.env.reset(list(starts) * (self._shape[0] * self._shape[1]))
+        first = self.env.reset(list(starts) * (self.env.num_envs // len(starts)))
         self._act_in(self._places)
         self._episodes.begin()
         in_place = self._stack is not None and not self.env.knows_ends
@@ -309,11 +316,12 @@ class Population:
     def evaluate(
         self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop = lambda: False
     ) -> Scores | None:
-        """Run every candidate from the same starts; each row has one episode.
+        """Run every candidate; each row has one episode.
 
         Args:
             candidates: (P, n) acting parameters.
-            starts: E seeds, of the episodes of every candidate on every body.
+            starts: E seeds, of the episodes of every candidate on every body; or P * E, those of each
+                candidate after those of the one before.
             stop: asked now and then; True ends all of it.
 
         Returns:
@@ -329,7 +337,7 @@ class Population:
                 return None
             simulator = self._free.get()
             try:
-                return simulator.run(candidates[shard], starts, leave)
+                return simulator.run(candidates[shard], starts_of(shard, starts, simulator.episodes), leave)
             finally:
                 self._free.put(simulator)
 

@@ -28,7 +28,7 @@ from ..storage.policy import describe_policy, described_policy
 from ..storage.policy_json import installed_version
 from ..training.signals import STOPS
 from .compute import Compute, Work
-from .population import Scores, Simulator, Stop, joined, shards_of
+from .population import Scores, Simulator, Stop, joined, shards_of, starts_of
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class RayPopulation:
     def __init__(self, settings: Ray, work: Work) -> None:
         self.settings = settings
         self._ray, self._ours = _connect(settings)
-        self.shards = shards_of(work.size, work.shard_size)
+        self.shards, self._episodes = shards_of(work.size, work.shard_size), work.episodes
         self._dtype = next(work.policy.parameters()).detach().cpu().numpy().dtype
         self._key = uuid.uuid4().hex
         self._setup = [self._ray.put(setup_of(work))]
@@ -126,7 +126,8 @@ class RayPopulation:
 
         def submit(index: int) -> None:
             tries[index] += 1
-            task = self._task.remote(self._key, self._setup, parts[index], list(starts))
+            own = list(starts_of(self.shards[index], starts, self._episodes))
+            task = self._task.remote(self._key, self._setup, parts[index], own)
             pending[task] = index
 
         try:

@@ -21,7 +21,7 @@ from torch import nn
 
 from ...agents.agent import Agent
 from ...agents.algorithms import CMAES
-from ...agents.algorithms.cma_es import Search
+from ...agents.algorithms.cma_es import CMASearch
 from ...agents.composition import build_policy
 from ...agents.device import threads_for_numpy
 from ...agents.evaluation.episodes import run_episodes
@@ -296,9 +296,9 @@ class Scaling:
         """Asking and telling on the driver."""
         rows = []
         for kind, size in itertools.product(KINDS, self.populations):
-            search = Search(CMAES(population=size, diagonal=kind == "diagonal"), np.zeros(n), 0)
+            search = CMASearch(CMAES(population=size, diagonal=kind == "diagonal"), np.zeros(n), 0)
 
-            def generation(search: Search = search) -> None:
+            def generation(search: CMASearch = search) -> None:
                 search.tell(-np.square(search.ask()).sum(1))
 
             generation()  # the first one decomposes nothing

@@ -15,7 +15,7 @@ from .processes import LONG, ROLLOUT, TINY, Nursery, only_run
 
 FIRST = {
     "ppo": "somite.agents.algorithms.on_policy:OnPolicyLearner._step",
-    "cma_es": "somite.agents.algorithms.cma_es:CMALearner._starts",
+    "cma_es": "somite.agents.algorithms.evolution:EvolutionLearner._starts",
     "clone": "somite.agents.algorithms.on_policy:OnPolicyLearner._step",
 }
 """Something of each algorithm that happens before its first rollout or generation is complete."""

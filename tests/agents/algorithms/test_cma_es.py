@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from somite.agents.algorithms import CMAES
-from somite.agents.algorithms.cma_es import Search
+from somite.agents.algorithms.cma_es import CMASearch as Search
 from somite.agents.device import threads_for_numpy
 from somite.agents.training.faults import RunFault
 from somite.envs import cores
@@ -236,7 +236,7 @@ def test_no_word_class_or_function_comes_from_a_file(tmp_path: os.PathLike) -> N
         (lambda n: attributes(n, "integer_centering").__setitem__(1, {"node": 10**9}), "IndexError"),
         (lambda n: attributes(n, "sm").__setitem__(1, 5.0), "sm is a cma.sampler.GaussFullSampler"),
         (lambda n: attributes(n, "integer_centering").__setitem__(1, None), "integer_centering is a"),
-        (lambda n: n.clear(), "this is no saved Search"),
+        (lambda n: n.clear(), "this is no saved CMASearch"),
     ):
         with pytest.raises(UserError, match=message):
             Search.from_state(settings_of(), altered(state, change))
@@ -253,7 +253,7 @@ def test_no_word_class_or_function_comes_from_a_file(tmp_path: os.PathLike) -> N
         (lambda s: s.pop("graph"), "this is no saved search"),
         (lambda s: s.update(parameters=-1), "parameters of a saved search must be a whole number"),
         (lambda s: s.update(parameters=5), r"mean has the shape \(8,\), not \(5,\)"),
-        (lambda s: s.update(graph="rm -rf"), "does not fit its settings: this is no saved Search"),
+        (lambda s: s.update(graph="rm -rf"), "does not fit its settings: this is no saved CMASearch"),
         (lambda s: s.update(graph=[{"kind": "left"}]), "does not fit its settings"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from somite.agents.algorithms import CMAES
-from somite.agents.algorithms.cma_es import Search
+from somite.agents.algorithms.cma_es import CMASearch as Search
 from somite.agents.composition import build_policy
 from somite.agents.policies import Policy
 from somite.agents.rollout.compute import Compute, Local, Work

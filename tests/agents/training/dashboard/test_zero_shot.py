@@ -199,7 +199,7 @@ def test_an_invalid_condition_is_told_whatever_training_does() -> None:
 
 
 def test_seeds_are_of_the_suite_alone() -> None:
-    from somite.agents.algorithms.cma_es import STARTS_SEED
+    from somite.agents.algorithms.evolution import STARTS_SEED
     from somite.agents.training.zero_shot import ZERO_SHOT_SEED
 
     seeds = [VALIDATION_SEED, STARTS_SEED, ZERO_SHOT_SEED]
