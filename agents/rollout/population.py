@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...envs.sensors.cartpole_swingup import is_plain_swingup
 from ...envs.task_set import TaskSet
 from ...envs.token_env import TokenEnv
 from ..device import out_of_memory
 from ..policies import Policy
 from .episodes import FirstEpisodes
-from .stacked import split_parameters, stack
+from .native import library
+from .stacked import StackedAttentionNeuron, split_parameters, stack
 
 CHECK_EVERY = 8
 """Steps between looks at which episodes still run; looking is cheap, but not free."""
@@ -169,6 +171,8 @@ class _Loop:
         """As of `Simulator`."""
         env = self.env
         self._begin(candidates, starts)
+        if isinstance(self._stack, StackedAttentionNeuron) and is_plain_swingup(env) and library():
+            return self._swing_up(stop)
         if self._advance is None:
             self._advance = self._step
             if getattr(env, "can_be_captured", False) and not env.knows_ends:
@@ -189,6 +193,15 @@ class _Loop:
         found = self._episodes
         told = (kept[self._all_flat] for kept in (found.returns, found.lengths, found.diverged))
         return Scores(*(values.view(self._shape).cpu().numpy() for values in told))
+
+    def _swing_up(self, stop: Stop) -> Scores | None:
+        """All of the episodes in C++, which no environment takes part in but for their starts."""
+        starts = self.env.source.state[:, self._all_flat].unflatten(1, self._rows.shape)  # (4, P, E)
+        found = self._stack.swing_up(starts, self.env.max_episode_steps, stop)
+        if found is None:
+            return None
+        returns, lengths, diverged = (values.view(self._shape).numpy() for values in found)
+        return Scores(returns, lengths, diverged.astype(bool))
 
     def _begin(self, candidates: np.ndarray, starts: Sequence[Any]) -> None:
         parameters = split_parameters(self._policy, candidates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,13 @@ from torch.func import functional_call, vmap
 
 from ..policies import AttentionNeuron, Policy
 from ..policies.base import Memory, Observation
+from .native import call
 
 Parameters = Mapping[str, Tensor]
 """Acting parameters of P sets by name, each (P, ...)."""
+
+EPISODES_AT_ONCE = 4096
+"""Whole ones, that are simulated before anybody asks whether to stop: a second or two."""
 
 ROWS_AT_ONCE = 1024
 """Rows of stacked policies that are computed together: more would leave the processor's cache."""
@@ -90,6 +94,34 @@ class StackedAttentionNeuron:
         answers = [part.step(None if there is None else there[part.sets]) for part in self._parts]
         actions = torch.cat(answers).mT  # actions: (P, R, A)
         return actions if self.discrete else actions.tanh()
+
+    def swing_up(
+        self, starts: Tensor, steps: int, stop: Callable[[], bool]
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Whole episodes of the swing-up by ``swingup.cpp``, from starts (4, P, R) float64.
+
+        The same as step by step, but for rounding; each episode on its own, whatever is beside it.
+
+        Args:
+            starts: x, x_dot, theta, theta_dot.
+            steps: of an episode, at most.
+            stop: asked now and then; True ends all of it.
+
+        Returns:
+            Returns, lengths and whether they diverged, (P, R) each; None: stopped.
+        """
+        sets, rows = starts.shape[1:]
+        heads = torch.cat([part.flatten(1) for layer in self._head for part in layer], 1)  # (P, n)
+        outputs = torch.tensor([weight.shape[1] for weight, _ in self._head])
+        found = [torch.zeros(sets, rows, dtype=kind) for kind in (torch.float64, torch.int64, torch.uint8)]
+        for own in shares(sets, rows, EPISODES_AT_ONCE):
+            arrays = self._gates[own], self._scores[own], heads[own], outputs
+            begun, results = starts[:, own].contiguous(), [values[own] for values in found]
+            sizes = own.stop - own.start, rows, self.hidden, *self._scores.shape[1:]
+            call("somite_swingup", *arrays, len(outputs), begun, *results, steps, *sizes)
+            if stop():
+                return None
+        return tuple(found)
 
 
 def _weights(policy: AttentionNeuron, p: Parameters) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
@@ -164,9 +196,9 @@ class _Part:
         return values
 
 
-def shares(sets: int, rows: int) -> list[slice]:
-    """Sets with so many rows each, in parts of about `ROWS_AT_ONCE` rows."""
-    edges = np.linspace(0, sets, min(sets, -(-sets * rows // ROWS_AT_ONCE)) + 1).astype(int)
+def shares(sets: int, rows: int, at_once: int = ROWS_AT_ONCE) -> list[slice]:
+    """Sets with so many rows each, in parts of about ``at_once`` rows."""
+    edges = np.linspace(0, sets, min(sets, -(-sets * rows // at_once)) + 1).astype(int)
     return [slice(int(first), int(last)) for first, last in itertools.pairwise(edges)]
 
 

@@ -22,6 +22,8 @@ from ..draws import RandomNumbers
 from ..gym import SingleEnv
 from ..in_place import replace
 from ..numbers import EPISODE_STEPS, checked, one_of, part
+from ..token_env import TokenEnv
+from .env import SensorEnv
 from .senses import Senses
 from .source import Source
 from .task import SCALES, SensorTask, checked_scales, vector_env_of
@@ -176,3 +178,9 @@ class SwingUpEnv(SingleEnv):
 
     def __init__(self, render_mode: None = None, **options: Any) -> None:
         super().__init__(make_swingup_vec(1, autoreset_mode=AutoresetMode.DISABLED, **options), render_mode)
+
+
+def is_plain_swingup(env: TokenEnv) -> bool:
+    """Whether it is the task as published, on this processor, with nothing done to what is read."""
+    of_carts = isinstance(env, SensorEnv) and type(env.source) is CartPoles and env.device.type == "cpu"
+    return of_carts and env.knows_ends and env.senses == Senses() and env.sensor_scales is None

@@ -92,7 +92,7 @@ class SensorEnv(TokenEnv):
     ) -> None:
         self.source, self.senses = source, senses or Senses()
         self.stagger, self.once, self.autoreset = stagger, once, autoreset
-        self._sensor_scales = sensor_scales
+        self.sensor_scales = sensor_scales
         self.num_envs, self.device = source.num_envs, source.device
         self.max_episode_steps, self.step_duration = source.max_episode_steps, source.step_duration
         self.body_names, self.body_of_row = (source.name,), np.zeros(self.num_envs, int)
@@ -212,7 +212,7 @@ class SensorEnv(TokenEnv):
 
     @cached_property
     def _readings(self) -> Readings:
-        return Readings(self.source, self.knows_ends, self._sensor_scales)
+        return Readings(self.source, self.knows_ends, self.sensor_scales)
 
     def _enter(self, where: Tensor | None = None) -> None:
         """Readings of all, or of those that have just been reset, to the slots."""
