@@ -69,9 +69,8 @@ class ES(Evolution):
     def starts(self, key: Sequence[int]) -> list[list[int]]:  # noqa: D102
         if self.starts_of == "generation":
             return super().starts(key)
-        pairs, episodes = range(self.population // 2), range(self.episodes)
-        # Candidates of a pair are half a population apart.
-        return [[*key, pair, episode] for pair in pairs for episode in episodes] * 2
+        numbers, episodes = range(self.population), range(self.episodes)
+        return [[*key, number // 2, episode] for number in numbers for episode in episodes]
 
     def fitness(self, returns: np.ndarray) -> np.ndarray:  # noqa: D102
         power = self.fitness_power
@@ -127,7 +126,7 @@ class ESSearch(Search):
         return self._scheduled(self.settings.sd, self.settings.last_sd)
 
     def ask(self) -> np.ndarray:
-        """Candidates (P, n) float32, whose second half mirrors the first; the same again until told."""
+        """Candidates (P, n) float32, pair after pair; the same again until they are told."""
         if self._drawn is None:
             self._drawn = np.empty((self.settings.population // 2, len(self.mean)), np.float32)  # (P / 2, n)
             for pair, row in enumerate(self._drawn):
@@ -136,7 +135,7 @@ class ESSearch(Search):
                 np.random.Generator(stream).standard_normal(out=row, dtype=np.float32)
         away = np.float32(self.sd) * self._drawn
         mean = self.mean.astype(np.float32)
-        return np.concatenate((mean + away, mean - away))
+        return np.stack((mean + away, mean - away), 1).reshape(-1, len(mean))
 
     def tell(self, fitness: np.ndarray) -> None:  # noqa: D102
         refuse_not_finite(fitness, self.generation)
@@ -145,7 +144,7 @@ class ESSearch(Search):
         settings, half = self.settings, len(fitness) // 2
         if settings.rank == "ranks":
             fitness = fitness.argsort().argsort() / (len(fitness) - 1)
-        better = fitness[:half] - fitness[half:]  # better: (P / 2,), by how much the first of a pair is
+        better = fitness[::2] - fitness[1::2]  # better: (P / 2,), by how much the first of a pair is
         better = better / (better.std() + EPSILON)
         slope = (better.astype(np.float32) @ self._drawn).astype(float) / half  # slope: (n,)
         rate = self._scheduled(settings.learning_rate, settings.last_learning_rate)

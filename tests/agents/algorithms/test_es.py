@@ -31,10 +31,13 @@ def bowl(candidates: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("more", [{}, {"rank": "ranks", "starts_of": "generation"}])
 def test_the_top_of_a_bowl_is_found_under_noise(more: dict) -> None:
     search, noise = make_search(last_learning_rate=0.02, **more), np.random.default_rng(0)
-    for _ in range(300):
+    away = np.zeros(2)
+    for generation in range(400):
         search.tell(bowl(search.ask()) + noise.normal(size=32))
+        if generation >= 200:
+            away += [np.linalg.norm(found - WANTED) for found in (search.average, search.mean)]
     np.testing.assert_allclose(search.average, WANTED, atol=0.3)
-    assert np.linalg.norm(search.average - WANTED) < np.linalg.norm(search.mean - WANTED)
+    assert away[0] < away[1]
 
 
 def test_a_first_step_has_the_length_of_the_rate_and_goes_uphill() -> None:
@@ -49,9 +52,9 @@ def test_candidates_are_pairs_whose_deviation_falls() -> None:
     for generation in range(101):
         candidates = search.ask()
         if generation in (0, 50, 100):
-            middles = (candidates[:20] + candidates[20:]) / 2
+            middles = (candidates[::2] + candidates[1::2]) / 2
             np.testing.assert_allclose(middles, np.broadcast_to(search.mean, middles.shape), atol=1e-5)
-            spread.append((candidates[:20] - search.mean).std())
+            spread.append((candidates[::2] - search.mean).std())
         search.tell(np.zeros(40))
     np.testing.assert_allclose(spread, [0.1, 0.1 * 0.5**0.5, 0.05], rtol=0.02)
 
@@ -125,7 +128,7 @@ def test_a_pair_meets_the_same_starts_and_others_as_asked(starts_of: str, tmp_pa
     alike = np.zeros_like(learner.search.ask())
     found = learner.population.evaluate(alike, learner._starts()).returns[:, 0]  # found: (8, 3)
     learner.close()
-    np.testing.assert_allclose(found[:4], found[4:], rtol=1e-5)
+    np.testing.assert_allclose(found[::2], found[1::2], rtol=1e-5)
     assert np.allclose(found, found[:1], rtol=1e-5) == (starts_of == "generation")
 
 
