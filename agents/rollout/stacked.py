@@ -196,9 +196,9 @@ class _Part:
         return values
 
 
-def shares(sets: int, rows: int, at_once: int = ROWS_AT_ONCE) -> list[slice]:
-    """Sets with so many rows each, in parts of about ``at_once`` rows."""
-    edges = np.linspace(0, sets, min(sets, -(-sets * rows // at_once)) + 1).astype(int)
+def shares(sets: int, rows: int, at_once: int | None = None) -> list[slice]:
+    """Sets with so many rows each, in parts of about ``at_once`` rows; None: `ROWS_AT_ONCE`."""
+    edges = np.linspace(0, sets, min(sets, -(-sets * rows // (at_once or ROWS_AT_ONCE))) + 1).astype(int)
     return [slice(int(first), int(last)) for first, last in itertools.pairwise(edges)]
 
 

@@ -47,6 +47,12 @@ from tests.observations import SPEC, random_observation
 N_TOKENS, ROWS = 5, 3
 
 
+@pytest.fixture(autouse=True)
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The swing-up stands for tasks whose episodes are simulated step by step; C++ is in `test_swingup`."""
+    monkeypatch.setattr(population_module, "library", lambda: None)
+
+
 def sensors(cls: type[Policy], history: int = 1, n_actions: int = 2, **more: object) -> Policy:
     given = {"n_actions": n_actions, "n_privileged": 5}
     if cls is SensorMLP:
