@@ -123,7 +123,7 @@ def tiny(command: list[str]) -> list[str]:
     """What makes this command small."""
     kind = " ".join(command[:2]) if command[0] == "somite-benchmark" else command[0]
     words = " ".join(command)
-    if command[0] == "somite-train" and "algorithm=cma_es" in words:
+    if command[0] == "somite-train" and re.search("algorithm=(cma_)?es ", words):
         kind = "somite-train cma_es"
     elif command[0] == "somite-train" and "racing" in words:
         kind = "somite-train racing"
