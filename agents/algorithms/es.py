@@ -37,8 +37,8 @@ class ES(Evolution):
 
     population: Annotated[int, whole(4, 10**6)] = 1024
     episodes: Annotated[int, whole(1, 10**6)] = 2
-    starts_of: Annotated[str, one_of("pair", "generation")] = "pair"
-    rank: Annotated[str, one_of("scores", "ranks")] = "scores"
+    starts: Annotated[str, one_of("pair", "generation")] = "pair"
+    shaping: Annotated[str, one_of("scores", "ranks")] = "scores"
     fitness_power: Annotated[float, real(0, 100, above=True)] = 1.0
     sd: Annotated[float, POSITIVE] = 0.05
     last_sd: Annotated[float, POSITIVE] = 0.025
@@ -54,10 +54,10 @@ class ES(Evolution):
                 f"algorithm=es makes pairs, but algorithm.population is {self.population}; take "
                 f"{self.population + 1}"
             )
-        if self.rank == "ranks" and self.starts_of == "pair":
+        if self.shaping == "ranks" and self.starts == "pair":
             raise UserError(
-                "algorithm.rank=ranks ranks all candidates, which algorithm.starts_of=pair does not let meet "
-                "the same starts: say algorithm.starts_of=generation, or leave algorithm.rank=scores"
+                "algorithm.shaping=ranks ranks all candidates, which algorithm.starts=pair does not let meet "
+                "the same starts: say algorithm.starts=generation, or leave algorithm.shaping=scores"
             )
 
     def make_search(self, start: np.ndarray, seed: int) -> ESSearch:  # noqa: D102
@@ -66,9 +66,9 @@ class ES(Evolution):
     def load_search(self, state: Any) -> ESSearch:  # noqa: D102
         return ESSearch.from_state(self, state)
 
-    def starts(self, key: Sequence[int]) -> list[list[int]]:  # noqa: D102
-        if self.starts_of == "generation":
-            return super().starts(key)
+    def seeds(self, key: Sequence[int]) -> list[list[int]]:  # noqa: D102
+        if self.starts == "generation":
+            return super().seeds(key)
         numbers, episodes = range(self.population), range(self.episodes)
         return [[*key, number // 2, episode] for number in numbers for episode in episodes]
 
@@ -142,7 +142,7 @@ class ESSearch(Search):
         if self._drawn is None:
             self.ask()
         settings, half = self.settings, len(fitness) // 2
-        if settings.rank == "ranks":
+        if settings.shaping == "ranks":
             fitness = fitness.argsort().argsort() / (len(fitness) - 1)
         better = fitness[::2] - fitness[1::2]  # better: (P / 2,), by how much the first of a pair is
         better = better / (better.std() + EPSILON)

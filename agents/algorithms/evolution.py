@@ -112,7 +112,7 @@ class Evolution(Algorithm):
     def load_search(self, state: Any) -> Search:
         """Inverse of `Search.state`. Raises UserError: the state of another search."""
 
-    def starts(self, key: Sequence[int]) -> list[list[int]]:
+    def seeds(self, key: Sequence[int]) -> list[list[int]]:
         """Seeds of a generation's episodes from the ``key`` of the generation; see `Population.evaluate`."""
         return [[*key, episode] for episode in range(self.episodes)]
 
@@ -205,7 +205,7 @@ class EvolutionLearner(Learner):
     def _starts(self) -> list[list[int]]:
         """Seeds of this generation's episodes; they depend on nothing that an interruption changes."""
         # The constant stands first: short keys are filled up with zeros.
-        return self.settings.starts([STARTS_SEED, self._seed, self.search.generation])
+        return self.settings.seeds([STARTS_SEED, self._seed, self.search.generation])
 
     def validate(self, score: Callable[[], float]) -> dict[str, float]:
         """Make the policy the best of what the search has found."""

@@ -28,7 +28,7 @@ def bowl(candidates: np.ndarray) -> np.ndarray:
     return -np.square(candidates - WANTED).sum(1)
 
 
-@pytest.mark.parametrize("more", [{}, {"rank": "ranks", "starts_of": "generation"}])
+@pytest.mark.parametrize("more", [{}, {"shaping": "ranks", "starts": "generation"}])
 def test_the_top_of_a_bowl_is_found_under_noise(more: dict) -> None:
     search, noise = make_search(last_learning_rate=0.02, **more), np.random.default_rng(0)
     away = np.zeros(2)
@@ -107,8 +107,8 @@ def test_memory_grows_with_the_parameters_and_is_told(monkeypatch: pytest.Monkey
     ("given", "message"),
     [
         ({"population": 33}, "makes pairs, but algorithm.population is 33; take 34"),
-        ({"rank": "ranks"}, "say algorithm.starts_of=generation"),
-        ({"starts_of": "pairs"}, "did you mean 'pair'"),
+        ({"shaping": "ranks"}, "say algorithm.starts=generation"),
+        ({"starts": "pairs"}, "did you mean 'pair'"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_told(given: dict, message: str) -> None:
@@ -121,15 +121,15 @@ def test_a_power_of_the_return_keeps_its_sign() -> None:
     np.testing.assert_allclose(ES(fitness_power=3).fitness(returns), [(-8 + 27) / 2])
 
 
-@pytest.mark.parametrize("starts_of", ["pair", "generation"])
-def test_a_pair_meets_the_same_starts_and_others_as_asked(starts_of: str, tmp_path: Path) -> None:
-    run = make_run(tmp_path, "algorithm=es", f"algorithm.starts_of={starts_of}", "algorithm.shard_size=3")
+@pytest.mark.parametrize("starts", ["pair", "generation"])
+def test_a_pair_meets_the_same_starts_and_others_as_asked(starts: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path, "algorithm=es", f"algorithm.starts={starts}", "algorithm.shard_size=3")
     learner = run.learner
     alike = np.zeros_like(learner.search.ask())
     found = learner.population.evaluate(alike, learner._starts()).returns[:, 0]  # found: (8, 3)
     learner.close()
     np.testing.assert_allclose(found[::2], found[1::2], rtol=1e-5)
-    assert np.allclose(found, found[:1], rtol=1e-5) == (starts_of == "generation")
+    assert np.allclose(found, found[:1], rtol=1e-5) == (starts == "generation")
 
 
 def test_half_a_run_and_the_other_half_are_a_whole_one(tmp_path: Path) -> None:
