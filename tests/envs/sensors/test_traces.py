@@ -70,9 +70,9 @@ def test_statistics_are_weighted_sums(seed: int, steps: int) -> None:
             return np.tensordot(shares, values, 1)
 
         x, d, a = readings[1:], np.diff(readings, axis=0), actions[1:]
-        deviation = np.sqrt(mean(x**2) - mean(x) ** 2)
-        change = np.sqrt(mean(d**2) - mean(d) ** 2)
-        action = np.sqrt(mean(a**2) - mean(a) ** 2)
+        deviation, change, action = (  # of two values that are nearly the same, too
+            np.sqrt(np.maximum(mean(v**2) - mean(v) ** 2, traces.SMALLEST**2)) for v in (x, d, a)
+        )
         along = mean(d[..., None] * a[:, :, None]) - mean(d)[..., None] * mean(a)[:, None]
         wanted = [mean(x), np.log(deviation), np.log(change)]
         wanted.append(np.full((B, N), weights.sum() * (1 - np.exp(-1 / length))))
