@@ -20,7 +20,8 @@ demo: $(INSTALLED)
 	.venv/bin/somite-evaluate run=bundled/cheetah-limb_transformer bodies=unseen episodes=5 video=true \
 		output=runs/demo
 	.venv/bin/somite-train experiment=demo
-	.venv/bin/somite-evaluate 'run=[last,bundled/cheetah-mlp]' bodies=unseen output=runs/demo/control
+	.venv/bin/somite-evaluate 'run=[last,bundled/cheetah-limb_transformer,bundled/cheetah-mlp]' bodies=unseen \
+		random_baseline=false output=runs/demo/control
 	@echo 'Curves: .venv/bin/tensorboard --logdir runs'
 
 # Each worker begins with a part of the files of its own: what a file's tests share is made once.
