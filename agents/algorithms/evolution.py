@@ -83,7 +83,7 @@ class Evolution(Algorithm):
     """Settings that a search keeps when it is resumed: they are part of its state."""
 
     generations: Annotated[int, whole(1)] = 1000
-    population: Annotated[int, whole(4, 10**6)] = 256
+    population: Annotated[int, whole(4, 10**6)] = 256  # with fewer, pycma has no weights to recombine
     episodes: Annotated[int, whole(1, 10**6)] = 16
     start: Annotated[str, one_of("auto", "zero", "initial")] = "auto"
     shard_size: Annotated[int | str, one_of("auto") | whole(1)] = "auto"

@@ -100,7 +100,8 @@ class StackedAttentionNeuron:
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         """Whole episodes of the swing-up by ``swingup.cpp``, from starts (4, P, R) float64.
 
-        The same as step by step, but for rounding; each episode on its own, whatever is beside it.
+        Agrees with stepping the environment except for rounding; an episode's result does not depend on the
+        others of the batch.
 
         Args:
             starts: x, x_dot, theta, theta_dot.

@@ -189,11 +189,12 @@ def get_split(family_name: str, split_name: str) -> Split:
 def _names(family: Family, side: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
     """Names of a side of a split.
 
-    Either a list of them, or the ``numbers`` of drawn bodies in a row, or ``count`` of these from number
-    ``first`` on, of those with ``most_limbs`` at most where that is told.
+    Either a list of them, or ``count`` drawn bodies: those from number ``first`` on, of these such with
+    ``most_limbs`` at most where that is told, or the first of a list of ``numbers`` of the manifest.
     """
     if isinstance(side, Mapping) and "numbers" in side:
-        side = [f"{family.name}_{number}" for number in side["numbers"].split()]
+        numbers = load_manifest()["numbers"][side["numbers"]].split()[: side["count"]]
+        side = [f"{family.name}_{number}" for number in numbers]
     elif isinstance(side, Mapping):
         numbered = (f"{family.name}_{number}" for number in itertools.count(side["first"]))
         most = side.get("most_limbs")

@@ -24,7 +24,7 @@ AGENTS = {
 
 
 def scores(
-    candidates: np.ndarray,
+    candidates: int | np.ndarray,
     agent: str = "published",
     steps: int = 40,
     episodes: int = 3,
@@ -33,31 +33,29 @@ def scores(
     stop: object = lambda: False,
     **task: object,
 ) -> Scores | None:
+    """Of these candidates, or of so many near the first parameters."""
     torch.manual_seed(0)
     senses = task.get("senses", Senses())
     policy = AttentionNeuron(senses.spec(), n_actions=1, n_recent=1, n_privileged=5, **AGENTS[agent])
+    if isinstance(candidates, int):
+        first = get_parameters(policy)
+        noise = np.random.default_rng(0).standard_normal((candidates, len(first)))
+        candidates = first + 0.3 * noise
     task_set = CartPoleSwingUp(max_episode_steps=steps, **task)
     made = Population(policy, task_set, len(candidates), episodes, 1, shard_size)
-    own = candidates if candidates.shape[1] else np.tile(get_parameters(policy), (len(candidates), 1))
-    own = own + 0.3 * np.random.default_rng(0).standard_normal(own.shape) if own is not candidates else own
-    found = made.evaluate(own, starts or [[1, i] for i in range(episodes)], stop)
+    found = made.evaluate(candidates, starts or [[1, i] for i in range(episodes)], stop)
     made.close()
     return found
-
-
-def drawn(size: int) -> np.ndarray:
-    """So many candidates near the first parameters."""
-    return np.empty((size, 0))
 
 
 @compiled
 @pytest.mark.parametrize("agent", AGENTS)
 def test_it_is_what_torch_makes_step_by_step(agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over forty steps, in which rounding has not yet grown."""
-    fast = scores(drawn(21), agent)
+    fast = scores(21, agent)
     called = []
     monkeypatch.setattr(population, "library", lambda: called.append(1))
-    slow = scores(drawn(21), agent)
+    slow = scores(21, agent)
     assert called
     np.testing.assert_allclose(fast.returns, slow.returns, rtol=1e-4, atol=1e-4)
     assert not np.array_equal(fast.returns, slow.returns), "another program"
@@ -67,14 +65,14 @@ def test_it_is_what_torch_makes_step_by_step(agent: str, monkeypatch: pytest.Mon
 
 @compiled
 def test_what_is_beside_an_episode_changes_nothing_to_the_last_bit() -> None:
-    whole, parts = scores(drawn(19), steps=1000), scores(drawn(19), steps=1000, shard_size=4)
+    whole, parts = scores(19, steps=1000), scores(19, steps=1000, shard_size=4)
     assert np.array_equal(whole.returns, parts.returns) and np.array_equal(whole.lengths, parts.lengths)
 
 
 @compiled
 def test_candidates_may_have_starts_of_their_own() -> None:
-    same = scores(drawn(4), starts=[[5, 0], [5, 1], [5, 2]])
-    own = scores(drawn(4), starts=[[5 + row // 2, i] for row in range(4) for i in range(3)], shard_size=3)
+    same = scores(4, starts=[[5, 0], [5, 1], [5, 2]])
+    own = scores(4, starts=[[5 + row // 2, i] for row in range(4) for i in range(3)], shard_size=3)
     assert np.array_equal(own.returns[:2], same.returns[:2])
     assert not np.isclose(own.returns[2:], same.returns[2:]).any()
 
@@ -90,16 +88,16 @@ def test_an_action_that_is_not_finite_ends_an_episode_without_a_reward() -> None
 
 
 @compiled
-def test_it_stops_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stops_when_asked() -> None:
     asked = []
-    assert scores(drawn(4), stop=lambda: bool(asked.append(1)) or len(asked) > 1) is None
+    assert scores(4, stop=lambda: bool(asked.append(1)) or len(asked) > 1) is None
 
 
 @compiled
 @pytest.mark.parametrize("task", [{"senses": Senses(stuck=1)}, {"sensor_scales": [1, 1, 1, 1, 2.0]}])
 def test_a_task_that_is_otherwise_is_left_to_torch(task: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(population, "library", lambda: pytest.fail("asked for"))
-    assert scores(drawn(2), **task).returns.shape == (2, 1, 3)
+    assert scores(2, **task).returns.shape == (2, 1, 3)
 
 
 @pytest.mark.parametrize("compiler", ["none", "broken"])

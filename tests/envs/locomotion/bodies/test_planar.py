@@ -241,7 +241,7 @@ def test_splits_are_ranges_of_numbers():
 def test_bodies_of_two_legs_are_all_that_have_them():
     few, many = (get_split("planar", f"two_legs_{count}").seen for count in (64, 256))
     assert many[:64] == few and len(many) == 256
-    most = load_manifest()["splits"]["two_legs_1024"]["planar"]["seen"]["numbers"].split()
+    most = load_manifest()["numbers"]["two_legs"].split()
     assert len(most) == 1024 and [f"planar_{number}" for number in most[:256]] == list(many)
     assert not set(map(int, most)) & set(range(1000, 1032))
 
