@@ -124,6 +124,17 @@ def set_threads(threads: str | int = "auto") -> int:
     return count
 
 
+@contextmanager
+def threads_of_an_operation(count: int) -> Iterator[None]:
+    """Within it, torch gives each operation so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def thread_limit(threads: str | int) -> int:
     """Threads or processes that the key ``threads`` allows; ``auto``: one per core. Raises UserError."""
     return available_cores() if threads == "auto" else (whole(1) | one_of("auto")).read("threads", threads)

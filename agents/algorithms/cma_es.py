@@ -37,6 +37,8 @@ class CMAES(Evolution):
     sigma0: Annotated[float, real(0, 1000, above=True)] = 0.1
     diagonal: Annotated[bool, FLAG] = False
     mirrored: Annotated[bool, FLAG] = False
+    min_sigma: Annotated[float, real(0)] = 0.0
+    restarts: Annotated[int, whole()] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +57,9 @@ class CMAES(Evolution):
     def charts(self, policy: Policy) -> dict[str, Sequence[str]]:  # noqa: D102
         return {**super().charts(policy), "Step size of the search": ("cma/sigma$",)}
 
+    def without_influence(self) -> tuple[str, ...]:  # noqa: D102
+        return tuple(n for n in super().without_influence() if n != "stalled_after" or not self.restarts)
+
 
 SAMPLES = 4
 """Copies of a generation that the search holds at once."""
@@ -69,6 +74,7 @@ class CMASearch(Search):
     Attributes:
         generation: generations told so far.
         best: (n,), the best candidate of the last one; None before the first.
+        begun_anew: so often, see `begin_anew`.
 
     Raises:
         UserError: a full covariance or a generation does not fit into the memory.
@@ -82,21 +88,26 @@ class CMASearch(Search):
         if not settings.diagonal:
             advice = f"say algorithm.diagonal=true to adapt variances only, {smaller}"
             check_memory(sample + 8 * n * n * MATRICES, f"the full covariance of {n:,} parameters", advice)
+        self.settings = settings
+        self._begin(start, Normal(seed, settings.mirrored))
+        self.generation, self.best, self.begun_anew = 0, None, 0
+
+    def _begin(self, start: np.ndarray, normal: Normal) -> None:
         import cma  # takes seconds, since it imports matplotlib
 
+        settings = self.settings
         options = {
             "popsize": settings.population,
             "CMA_diagonal": settings.diagonal,
             "CMA_mirrors": 0,  # pycma's own, for small populations, draw from NumPy's global stream
             # Not a number: leave NumPy's global stream alone. Ours is saved with the strategy.
             "seed": np.nan,
-            "randn": Normal(seed, settings.mirrored),
+            "randn": normal,
             "verbose": -9,
             "verb_log": 0,  # writes no files
         }
         self._strategy = cma.CMAEvolutionStrategy(start, settings.sigma0, options)
         self._asked: np.ndarray | None = None
-        self.generation, self.best = 0, None
 
     def ask(self) -> np.ndarray:
         """Candidates (P, n); the same again until they are told."""
@@ -113,6 +124,7 @@ class CMASearch(Search):
         refuse_not_finite(fitness, self.generation)
         candidates = self.ask()
         self._strategy.tell(list(candidates), (-fitness).tolist())  # it minimises
+        self._strategy.sigma = max(self._strategy.sigma, self.settings.min_sigma)
         self.best = candidates[np.argmax(fitness)].copy()
         self._asked = None
         self.generation += 1
@@ -123,6 +135,14 @@ class CMASearch(Search):
 
     def scalars(self) -> dict[str, float]:  # noqa: D102
         return {"sigma": self.sigma}
+
+    def begin_anew(self) -> bool:
+        """With the first step size and no covariance, from the mean on; False: not so often."""
+        if self.begun_anew == self.settings.restarts:
+            return False
+        self.begun_anew += 1
+        self._begin(self.mean, self._strategy.opts["randn"])
+        return True
 
     @property
     def mean(self) -> np.ndarray:
@@ -142,7 +162,9 @@ class CMASearch(Search):
             "parameters": len(own.mean),
             # Left out is what a new strategy of the same settings has, too; options hold words that pycma
             # evaluates.
-            "graph": take_graph(self, (own.opts, own.inopts, own.inputargs, own.logger, own.sp)),
+            "graph": take_graph(
+                self, (self.settings, own.opts, own.inopts, own.inputargs, own.logger, own.sp)
+            ),
         }
 
     @classmethod
@@ -165,6 +187,8 @@ class CMASearch(Search):
         search.ask()  # some parts are made with the first candidates
         try:
             put_graph(search, state["graph"])
+            search.settings = settings
+            vars(search).setdefault("begun_anew", 0)  # searches of before do not count that
             search._check(settings, n)
         except (Misfit, AttributeError) as error:
             raise UserError(f"the saved search does not fit its settings: {error}") from error

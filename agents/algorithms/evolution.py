@@ -3,6 +3,7 @@
 # No postponed annotations: those of settings are read where subclasses are, in other modules.
 import abc
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from ..rollout.population import automatic_shard_size
 from ..rollout.stacked import get_parameters
 from ..training.faults import RunFault
 from .base import EPISODES, Algorithm, Learner, Setup, Stop
+
+log = logging.getLogger(__name__)
 
 STARTS_SEED = 7_000_003
 """Of the starts that candidates are compared on; neither validation nor evaluation uses them."""
@@ -55,6 +58,10 @@ class Search(abc.ABC):
     def state(self) -> dict[str, Any]:
         """All that the search goes on from, as plain values and tensors."""
 
+    def begin_anew(self) -> bool:
+        """Search as at first, from where it is, since it has stopped moving; False: it does not do that."""
+        return False
+
 
 def refuse_not_finite(fitness: np.ndarray, generation: int) -> None:
     """Raises RunFault: a candidate's fitness (P,) is not finite; it would be sorted in silently."""
@@ -87,6 +94,7 @@ class Evolution(Algorithm):
     episodes: Annotated[int, whole(1, 10**6)] = 16
     start: Annotated[str, one_of("auto", "zero", "initial")] = "auto"
     shard_size: Annotated[int | str, one_of("auto") | whole(1)] = "auto"
+    stalled_after: Annotated[int, whole()] = 200
     checkpoint_every: Annotated[int, whole(1)] = 50
     validate_every: Annotated[int, whole()] = 10
     validation_episodes: Annotated[int, EPISODES] = 64
@@ -127,7 +135,7 @@ class Evolution(Algorithm):
         return found
 
     def without_influence(self) -> tuple[str, ...]:  # noqa: D102
-        return ("generations", "shard_size")  # what the latter comes to is compared itself
+        return ("generations", "shard_size", "stalled_after")  # what the second comes to is compared itself
 
     def memory_setting(self) -> tuple[str, int]:  # noqa: D102
         return "shard_size", self.population if self.shard_size == "auto" else self.shard_size
@@ -165,6 +173,7 @@ class EvolutionLearner(Learner):
         self.search = settings.make_search(start if begins else np.zeros_like(start), setup.learner_seed)
         self._take_first()
         self._newest, self._is_chosen = copy.deepcopy(self.policy), False
+        self._reached: list[float] = []  # mean returns of the last generations
         size, episodes, self.shard_size = settings.population, settings.episodes, settings.shard_size
         if self.shard_size == "auto":
             spread = setup.compute.spread
@@ -198,9 +207,28 @@ class EvolutionLearner(Learner):
         self.steps += int(scores.lengths.sum())
         if not (self._is_chosen and self.settings.validates):
             self._take_first()
+        self._look_for_a_stall(float(reached.mean()))
         found = {"generation": search.generation, "best": reached.max(), "mean": reached.mean()}
         found |= {"median": np.median(reached), **search.scalars()}
         return {f"{self.settings.prefix}/{name}": float(value) for name, value in found.items()}
+
+    def _look_for_a_stall(self, mean: float) -> None:
+        """Say so, and begin anew, where candidates of late have reached no more than those before."""
+        self._reached.append(mean)
+        count = self.settings.stalled_after
+        if not count or len(self._reached) < 2 * count:
+            return
+        before, late = np.mean(self._reached[-2 * count : -count]), np.mean(self._reached[-count:])
+        del self._reached[0]
+        if late > before:
+            return
+        self._reached.clear()
+        now = ", ".join(f"{name} {value:.3g}" for name, value in self.search.scalars().items())
+        log.warning(
+            "the search has stopped moving: over %s generations (algorithm.stalled_after) candidates reached "
+            "%.4g, before %.4g; %s%s", count, late, before, now,
+            "; it begins anew from here" if self.search.begin_anew() else "",
+        )  # fmt: skip
 
     def _starts(self) -> list[list[int]]:
         """Seeds of this generation's episodes; they depend on nothing that an interruption changes."""
@@ -230,6 +258,7 @@ class EvolutionLearner(Learner):
             "steps": self.steps,
             "is_chosen": self._is_chosen,
             "shard_size": self.shard_size,
+            "reached": list(self._reached),
             "episodes": self.episodes.snapshot(),
         }
 
@@ -243,6 +272,7 @@ class EvolutionLearner(Learner):
                 )
         self.search = self.settings.load_search(state["search"])
         self.steps, self._is_chosen = state["steps"], state["is_chosen"]
+        self._reached = list(state.get("reached", []))  # runs of before have none
         if not new_episodes:
             self.episodes.restore(state["episodes"])
         if self.shard_size == state["shard_size"]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -247,17 +246,6 @@ def groups_by_length(used: Tensor, order: Tensor, cost: int) -> list[tuple[Tenso
 def _forget(memory: Mapping[str, Tensor], start: Mapping[str, Tensor], rows: Tensor) -> Memory:
     """The memory, with that of an episode's start in ``rows`` (B,) bool."""
     return {key: torch.where(wide(rows, value), start[key], value) for key, value in memory.items()}
-
-
-@contextmanager
-def threads_of_an_operation(count: int) -> Iterator[None]:
-    """Within it, torch gives each operation so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Shards:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ...envs.snapshots import Misfit
 from ...envs.token_env import Step, TokenEnv
-from ..device import out_of_memory
+from ..device import out_of_memory, threads_of_an_operation
 from ..policies.base import Policy
 from ..rollout.buffer import RolloutBuffer
 from ..rollout.episodes import EpisodeRecords
 from ..training.faults import refuse_not_finite
 from .base import Learner, Setup, Stop
-from .network import Network, threads_of_an_operation
+from .network import Network
 
 NORMALIZER_CHUNK = 8192  # samples; bounds the memory that updating the statistics takes
 

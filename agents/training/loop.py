@@ -29,6 +29,7 @@ from ..device import (
     resolve_simulation,
     set_threads,
     thread_limit,
+    threads_of_an_operation,
     use_precision,
 )
 from ..evaluation.episodes import run_episodes
@@ -123,7 +124,8 @@ def make_setup(
     start_from = None if resumes else config.get("start_from")
 
     def make_policy(env: Any) -> Policy:
-        policy = build_policy(config.agent, env).to(device)
+        with threads_of_an_operation(1):  # how an orthogonal matrix is rounded depends on their number
+            policy = build_policy(config.agent, env).to(device)
         if start_from:
             take_over(policy, str(start_from))
         return policy

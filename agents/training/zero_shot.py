@@ -18,8 +18,8 @@ from ...envs.locomotion.varied.variation import QUANTITIES, intervals_of
 from ...envs.numbers import EPISODE_STEPS, FLAG, NULL, VALUES, checked, whole
 from ...envs.task_set import TaskSet, task_set_of, with_changes
 from ..agent import Agent
-from ..algorithms.network import threads_of_an_operation
 from ..composition import check_fit
+from ..device import threads_of_an_operation
 from ..evaluation.episodes import run_episodes
 from ..evaluation.suites import KINDS, undisturbed
 from ..policies.base import Policy

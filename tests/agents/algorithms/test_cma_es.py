@@ -170,6 +170,27 @@ def test_a_search_that_lost_a_part_would_be_noticed(part: str) -> None:
     assert not np.array_equal(advance(search, 4), advance(other, 4))
 
 
+def test_the_step_size_stays_above_its_floor() -> None:
+    free, held = make_search(), make_search(min_sigma=0.4)
+    sigmas = []
+    for _ in range(60):
+        for search in (free, held):
+            advance(search, 1)
+        sigmas.append(held.sigma)
+    assert free.sigma < 0.2 and min(sigmas) == 0.4
+
+
+def test_a_search_begins_anew_from_its_mean_as_often_as_it_may() -> None:
+    search = make_search(restarts=1)
+    advance(search, 60)
+    mean, sigma = search.mean, search.sigma
+    assert search.begin_anew() and sigma != 0.5
+    assert np.array_equal(search.mean, mean) and search.sigma == 0.5
+    other = reloaded(search, restarts=1)
+    assert not other.begin_anew()
+    assert np.array_equal(advance(search, 3), advance(other, 3))
+
+
 def test_candidates_stay_until_they_are_told() -> None:
     search = make_search()
     first = search.ask().copy()

@@ -267,3 +267,17 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_last_bit(tmp_path: 
     assert history(tmp_path / "killed") == history(tmp_path / "whole")
     for name in ("policy", "best"):
         assert policy_bytes(tmp_path / "killed", name) == policy_bytes(tmp_path / "whole", name)
+
+
+def test_a_search_that_stalls_says_so_and_begins_anew_however_it_was_interrupted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stalls = "algorithm.validate_every=0", "algorithm.stalled_after=1", "algorithm.restarts=1"
+    make_run(tmp_path / "whole", *stalls).learn()
+    told = [record.message for record in caplog.records if "has stopped moving" in record.message]
+    assert "sigma" in told[0] and told[0].endswith("it begins anew from here")
+    assert len(told) > 1 and not any("begins anew" in message for message in told[1:])
+    for generations in (1, 2, 4, 6):
+        make_run(tmp_path / "parts", *stalls, f"algorithm.generations={generations}").learn()
+    assert history(tmp_path / "whole") == history(tmp_path / "parts")
+    assert policy_bytes(tmp_path / "whole") == policy_bytes(tmp_path / "parts")
