@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from .evolution import Evolution, Search, refuse_not_finite
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8
 """Of Adam (Kingma and Ba 2015); the second is smaller than usual: a search makes few, noisy steps."""
+
+PAIRS, ROWS_ON_GPU = 512, 16384
+"""What ``population=auto`` means: of a generation on a CPU, and episodes of one on a GPU, which takes little
+longer for so many than for a quarter of them (docs/scaling.md)."""
 
 KEPT = ("mean", "average", "first", "second")
 """Arrays (n,) that a search goes on from."""
@@ -35,7 +39,7 @@ class ES(Evolution):
     prefix = "es"
     starts_at_zero = False
 
-    population: Annotated[int, whole(4, 10**6)] = 1024
+    population: Annotated[int | str, one_of("auto") | whole(4, 10**6)] = "auto"
     episodes: Annotated[int, whole(1, 10**6)] = 2
     starts: Annotated[str, one_of("pair", "generation")] = "pair"
     shaping: Annotated[str, one_of("scores", "ranks")] = "scores"
@@ -49,7 +53,7 @@ class ES(Evolution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.population % 2:
+        if self.population != "auto" and self.population % 2:
             raise UserError(
                 f"algorithm=es makes pairs, but algorithm.population is {self.population}; take "
                 f"{self.population + 1}"
@@ -59,6 +63,12 @@ class ES(Evolution):
                 "algorithm.shaping=ranks ranks all candidates, which algorithm.starts=pair does not let meet "
                 "the same starts: say algorithm.starts=generation, or leave algorithm.shaping=scores"
             )
+
+    def sized(self, bodies: int, on_gpu: bool) -> Self:  # noqa: D102
+        if self.population != "auto":
+            return self
+        pairs = ROWS_ON_GPU // (2 * bodies * self.episodes) if on_gpu else PAIRS
+        return replace(self, population=2 * max(2, pairs))
 
     def make_search(self, start: np.ndarray, seed: int) -> ESSearch:  # noqa: D102
         return ESSearch(self, start, seed)
@@ -128,14 +138,15 @@ class ESSearch(Search):
     def ask(self) -> np.ndarray:
         """Candidates (P, n) float32, pair after pair; the same again until they are told."""
         if self._drawn is None:
-            self._drawn = np.empty((self.settings.population // 2, len(self.mean)), np.float32)  # (P / 2, n)
-            for pair, row in enumerate(self._drawn):
-                # Each from a stream of its own: an interrupted generation draws the same again.
-                stream = np.random.SFC64([self.seed, self.generation, pair])
-                np.random.Generator(stream).standard_normal(out=row, dtype=np.float32)
-        away = np.float32(self.sd) * self._drawn
-        mean = self.mean.astype(np.float32)
-        return np.stack((mean + away, mean - away), 1).reshape(-1, len(mean))
+            # From a stream of its own: an interrupted generation draws the same again.
+            stream = np.random.Generator(np.random.SFC64([self.seed, self.generation]))
+            shape = self.settings.population // 2, len(self.mean)
+            self._drawn = stream.standard_normal(shape, np.float32)  # (P / 2, n)
+        away, mean = np.float32(self.sd) * self._drawn, self.mean.astype(np.float32)
+        candidates = np.empty((2 * len(away), len(mean)), np.float32)  # (P, n)
+        np.add(mean, away, out=candidates[::2])
+        np.subtract(mean, away, out=candidates[1::2])
+        return candidates
 
     def tell(self, fitness: np.ndarray) -> None:  # noqa: D102
         refuse_not_finite(fitness, self.generation)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ class Evolution(Algorithm):
     zero_shot_every: Annotated[int, whole()] = 100
 
     def __post_init__(self) -> None:
-        if self.shard_size != "auto":
+        if "auto" not in (self.shard_size, self.population):
             self.shard_size = min(self.shard_size, self.population)
 
     def make_learner(self, setup: Setup) -> "EvolutionLearner":  # noqa: D102
@@ -119,6 +119,10 @@ class Evolution(Algorithm):
     @abc.abstractmethod
     def load_search(self, state: Any) -> Search:
         """Inverse of `Search.state`. Raises UserError: the state of another search."""
+
+    def sized(self, bodies: int, on_gpu: bool) -> Self:
+        """With what was left to be chosen for so many bodies."""
+        return self
 
     def seeds(self, key: Sequence[int]) -> list[list[int]]:
         """Seeds of a generation's episodes from the ``key`` of the generation; see `Population.evaluate`."""
@@ -138,7 +142,8 @@ class Evolution(Algorithm):
         return ("generations", "shard_size", "stalled_after")  # what the second comes to is compared itself
 
     def memory_setting(self) -> tuple[str, int]:  # noqa: D102
-        return "shard_size", self.population if self.shard_size == "auto" else self.shard_size
+        at_once = self.sized(1, on_gpu=True).population if self.shard_size == "auto" else self.shard_size
+        return "shard_size", at_once
 
 
 class EvolutionLearner(Learner):
@@ -150,8 +155,9 @@ class EvolutionLearner(Learner):
 
     def __init__(self, settings: Evolution, setup: Setup) -> None:
         super().__init__(setup)
-        self.settings, self._seed = settings, setup.seed
         task = setup.task_set
+        settings = settings.sized(len(task.seen), setup.device.type != "cpu")
+        self.settings, self._seed = settings, setup.seed
         if getattr(task, "starts", "random") == "fixed":
             raise UserError(
                 f"algorithm={settings.name} compares candidates on the same starts, new ones every "
@@ -275,9 +281,9 @@ class EvolutionLearner(Learner):
         self._reached = list(state.get("reached", []))  # runs of before have none
         if not new_episodes:
             self.episodes.restore(state["episodes"])
-        if self.shard_size == state["shard_size"]:
-            return ()
-        return (f"shards have {self.shard_size} candidates, were of {state['shard_size']}",)
+        now = {"a generation": settings["population"], "a shard": self.shard_size}
+        before = {"a generation": kept["population"], "a shard": state["shard_size"]}
+        return [f"{n} has {now[n]} candidates, had {before[n]}" for n in now if now[n] != before[n]]
 
     def close(self) -> None:  # noqa: D102
         self.population.close()

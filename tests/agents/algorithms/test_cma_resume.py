@@ -157,7 +157,7 @@ def test_other_settings_may_change_on_the_way_and_it_is_said(
     for note in (
         "algorithm.episodes is 5, was 3",
         "env.max_episode_steps is 30, was 25",
-        "shards have 3 candidates, were of 8",
+        "a shard has 3 candidates, had 8",
     ):
         assert note in said
     with pytest.raises(UserError, match=r"has made 6 of 6 generations.*raise algorithm\.generations"):
