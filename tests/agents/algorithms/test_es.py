@@ -124,7 +124,10 @@ def test_a_power_of_the_return_keeps_its_sign() -> None:
 def test_a_population_fits_where_it_is_simulated() -> None:
     settings = ES(episodes=4)
     assert settings.sized(1, on_gpu=False).population == 1024
-    assert settings.sized(1, on_gpu=True).population == 4096 and settings.sized(3, on_gpu=True).population == 1364
+    assert (
+        settings.sized(1, on_gpu=True).population == 4096
+        and settings.sized(3, on_gpu=True).population == 1364
+    )
     assert settings.sized(9999, on_gpu=True).population == 4
     assert ES(population=64).sized(1, on_gpu=True).population == 64
 
