@@ -19,8 +19,8 @@ BETAS, EPSILON = (0.9, 0.99), 1e-8
 """Of Adam (Kingma and Ba 2015); the second is smaller than usual: a search makes few, noisy steps."""
 
 PAIRS, ROWS_ON_GPU = 512, 16384
-"""What ``population=auto`` means: of a generation on a CPU, and episodes of one on a GPU, which takes little
-longer for so many than for a quarter of them (docs/scaling.md)."""
+"""What ``population=auto`` means: of a generation on a CPU, and episodes of one on a GPU. The latter is a
+guess: no more than a quarter of them has been timed there."""
 
 KEPT = ("mean", "average", "first", "second")
 """Arrays (n,) that a search goes on from."""

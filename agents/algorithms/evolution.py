@@ -156,7 +156,8 @@ class EvolutionLearner(Learner):
     def __init__(self, settings: Evolution, setup: Setup) -> None:
         super().__init__(setup)
         task = setup.task_set
-        settings = settings.sized(len(task.seen), setup.device.type != "cpu")
+        on_gpu = setup.device.type != "cpu" and not setup.compute.spread
+        settings = settings.sized(len(task.seen), on_gpu)
         self.settings, self._seed = settings, setup.seed
         if getattr(task, "starts", "random") == "fixed":
             raise UserError(
@@ -179,7 +180,7 @@ class EvolutionLearner(Learner):
         self.search = settings.make_search(start if begins else np.zeros_like(start), setup.learner_seed)
         self._take_first()
         self._newest, self._is_chosen = copy.deepcopy(self.policy), False
-        self._reached: list[float] = []  # mean returns of the last generations
+        self._reached: list[float] = []  # mean returns of the last generations, where stalls are looked for
         size, episodes, self.shard_size = settings.population, settings.episodes, settings.shard_size
         if self.shard_size == "auto":
             spread = setup.compute.spread
@@ -220,12 +221,13 @@ class EvolutionLearner(Learner):
 
     def _look_for_a_stall(self, mean: float) -> None:
         """Say so, and begin anew, where candidates of late have reached no more than those before."""
-        self._reached.append(mean)
         count = self.settings.stalled_after
-        if not count or len(self._reached) < 2 * count:
+        if not count:
             return
-        before, late = np.mean(self._reached[-2 * count : -count]), np.mean(self._reached[-count:])
-        del self._reached[0]
+        self._reached = [*self._reached[1 - 2 * count :], mean]
+        if len(self._reached) < 2 * count:
+            return
+        before, late = np.mean(self._reached[:count]), np.mean(self._reached[count:])
         if late > before:
             return
         self._reached.clear()

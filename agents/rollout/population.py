@@ -119,13 +119,10 @@ class Simulator:
         rows = len(self.bodies) * count * self.episodes
         return self._task_set.make_env(self.bodies, rows, device, **options)
 
-    def run(
-        self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop, steps: int | None = None
-    ) -> Scores | None:
+    def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
         """Scores of all candidates (S, n); None: stopped, which is asked now and then.
 
-        ``starts`` are E of all of them, or S * E, those of each after those of the one before. After so many
-        ``steps`` an episode is broken off, unless the task ends it before.
+        ``starts`` are E of all of them, or S * E, those of each after those of the one before.
 
         Raises:
             UserError: the device's memory does not suffice, or what the environment's `check` finds.
@@ -139,8 +136,7 @@ class Simulator:
             loop = self._loops[count]
             # Small operations take less time in inference mode, which CUDA graphs are not recorded in.
             with torch.inference_mode() if loop.env.knows_ends else torch.no_grad():
-                most = loop.env.max_episode_steps
-                return loop.run(candidates, starts, stop, min(steps or most, most))
+                return loop.run(candidates, starts, stop)
 
     def close(self) -> None:
         """Let the simulations go."""
@@ -171,12 +167,12 @@ class _Loop:
         self._stack: Any = None
         self._advance: Callable[[], None] | None = None
 
-    def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop, most: int) -> Scores | None:
-        """As of `Simulator`; an episode has ``most`` steps at most."""
+    def run(self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop) -> Scores | None:
+        """As of `Simulator`."""
         env = self.env
         self._begin(candidates, starts)
         if isinstance(self._stack, StackedAttentionNeuron) and is_plain_swingup(env) and library():
-            return self._swing_up(stop, most)
+            return self._swing_up(stop)
         if self._advance is None:
             self._advance = self._step
             if getattr(env, "can_be_captured", False) and not env.knows_ends:
@@ -184,13 +180,11 @@ class _Loop:
                 self._begin(candidates, starts)  # to record it, steps were made
         steps = 0
         while self._episodes.running.any():  # here, and nowhere else, the host waits
-            if steps >= most:
-                if most < env.max_episode_steps:
-                    break
-                raise RuntimeError(f"an episode goes on after {most} steps")
+            if steps >= env.max_episode_steps:
+                raise RuntimeError(f"an episode goes on after {env.max_episode_steps} steps")
             if steps and env.knows_ends:
                 self._drop_ended()
-            for _ in range(min(CHECK_EVERY, most - steps)):
+            for _ in range(CHECK_EVERY):
                 self._advance()
             steps += CHECK_EVERY
             if stop():
@@ -200,10 +194,10 @@ class _Loop:
         told = (kept[self._all_flat] for kept in (found.returns, found.lengths, found.diverged))
         return Scores(*(values.view(self._shape).cpu().numpy() for values in told))
 
-    def _swing_up(self, stop: Stop, most: int) -> Scores | None:
+    def _swing_up(self, stop: Stop) -> Scores | None:
         """All of the episodes in C++, which no environment takes part in but for their starts."""
         starts = self.env.source.state[:, self._all_flat].unflatten(1, self._rows.shape)  # (4, P, E)
-        found = self._stack.swing_up(starts, most, stop)
+        found = self._stack.swing_up(starts, self.env.max_episode_steps, stop)
         if found is None:
             return None
         returns, lengths, diverged = (values.view(self._shape).numpy() for values in found)
@@ -333,11 +327,7 @@ class Population:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="population")
 
     def evaluate(
-        self,
-        candidates: np.ndarray,
-        starts: Sequence[Any],
-        stop: Stop = lambda: False,
-        steps: int | None = None,
+        self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop = lambda: False
     ) -> Scores | None:
         """Run every candidate; each row has one episode.
 
@@ -346,7 +336,6 @@ class Population:
             starts: E seeds, of the episodes of every candidate on every body; or P * E, those of each
                 candidate after those of the one before.
             stop: asked now and then; True ends all of it.
-            steps: after which an episode is broken off; None: the task ends it.
 
         Returns:
             Scores; None: it was stopped.
@@ -361,8 +350,7 @@ class Population:
                 return None
             simulator = self._free.get()
             try:
-                own = starts_of(shard, starts, simulator.episodes)
-                return simulator.run(candidates[shard], own, leave, steps)
+                return simulator.run(candidates[shard], starts_of(shard, starts, simulator.episodes), leave)
             finally:
                 self._free.put(simulator)
 

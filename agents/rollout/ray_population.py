@@ -110,11 +110,7 @@ class RayPopulation:
         log.info("shards of %s candidates on %s", work.shard_size, where)
 
     def evaluate(
-        self,
-        candidates: np.ndarray,
-        starts: Sequence[Any],
-        stop: Stop = lambda: False,
-        steps: int | None = None,
+        self, candidates: np.ndarray, starts: Sequence[Any], stop: Stop = lambda: False
     ) -> Scores | None:
         """As of `Population`.
 
@@ -131,7 +127,7 @@ class RayPopulation:
         def submit(index: int) -> None:
             tries[index] += 1
             own = list(starts_of(self.shards[index], starts, self._episodes))
-            task = self._task.remote(self._key, self._setup, parts[index], own, steps)
+            task = self._task.remote(self._key, self._setup, parts[index], own)
             pending[task] = index
 
         try:
@@ -284,7 +280,7 @@ def machine() -> dict[str, str | None]:
 
 
 def evaluate_shard(
-    key: str, setup: Sequence[Any], candidates: np.ndarray, starts: Sequence[Any], steps: int | None = None
+    key: str, setup: Sequence[Any], candidates: np.ndarray, starts: Sequence[Any]
 ) -> tuple[Scores, dict[str, Any]]:
     """A Ray task: the scores of a shard's candidates (S, n), and about who computed them.
 
@@ -295,5 +291,5 @@ def evaluate_shard(
 
     torch.set_num_threads(1)
     simulator = kept(key, lambda: simulator_of(ray.get(setup[0])))
-    scores = simulator.run(candidates, starts, lambda: False, steps)
+    scores = simulator.run(candidates, starts, lambda: False)
     return scores, {"host": socket.gethostname(), "process": os.getpid(), "machine": machine()}

@@ -274,19 +274,6 @@ def test_a_population_scores_as_its_candidates_alone(name: str) -> None:
         assert lengths.min() < lengths.max(), "episodes that end before others"
 
 
-@pytest.mark.parametrize("name", ["swingup", "senses", "cheetahs"])
-def test_episodes_that_are_broken_off_are_those_of_a_shorter_task(name: str) -> None:
-    task, policy = TASKS[name]()
-    values, found = draw(policy, 5), []
-    for own, steps in ((task, 11), (task.cut_short(11), None), (task, None), (task, 10**6)):
-        population = Population(policy, own, 5, 4, threads=1)
-        found.append(population.evaluate(values, STARTS, steps=steps))
-        population.close()
-    assert found[0].lengths.max() == 11 < found[2].lengths.max()
-    for one, other in (found[:2], found[2:]):
-        assert np.array_equal(one.returns, other.returns) and np.array_equal(one.lengths, other.lengths)
-
-
 def test_all_candidates_meet_the_same_starts_and_other_seeds_others() -> None:
     task, policy = TASKS["swingup"]()
     population = Population(policy, task, 6, 4, threads=1)
